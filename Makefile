@@ -1,0 +1,49 @@
+# A checkout's commands. `make demo` and `make test` make what they need on a fresh machine first.
+
+PY := .venv/bin/python
+CODE := $(wildcard benchmarks/*.py examples/*.py)
+
+.NOTPARALLEL:
+.PHONY: demo test unit lint format types bench test-kills venv venv-dev engine clean
+
+demo: venv engine
+	@$(PY) examples/quickstart.py
+
+# The kill matrix has a target of its own: it takes minutes.
+test: lint types engine
+	@$(PY) -m pytest -m "not kills"
+
+# The unit tests alone, in some ten seconds.
+unit: venv-dev
+	@$(PY) -m pytest -m "not kills and not engine and not sshd and not network and not process"
+
+lint: venv-dev
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+
+format: venv-dev
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+types: venv-dev
+	@$(PY) -m mypy -p dayfly
+	@$(PY) -m mypy --explicit-package-bases tests $(CODE)
+
+bench: venv-dev engine
+	@$(PY) -m benchmarks $(ONLY)
+
+test-kills: venv-dev engine
+	@$(PY) -m pytest -m kills tests/faults -s -q
+
+venv:
+	@sh scripts/bootstrap.sh run
+
+venv-dev:
+	@sh scripts/bootstrap.sh dev
+
+engine: venv
+	@$(PY) -m dayfly.stacks.engine install
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

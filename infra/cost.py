@@ -1,0 +1,36 @@
+"""What a run costs: the rate, the worst case and the bill."""
+
+from __future__ import annotations
+
+import math
+
+from dayfly.errors import BudgetExceeded
+from dayfly.infra.offers import Offer
+from dayfly.infra.spec import Spec
+
+
+def allowed_runtime_s(spec: Spec, offer: Offer) -> float:
+    """Seconds that the machine may live: `max_runtime`, or less where `max_cost` pays for less.
+
+    Raises:
+        BudgetExceeded: `max_cost` does not pay for one minute of this Offer.
+    """
+    if spec.max_cost is None or offer.usd_per_hour * spec.nodes == 0:
+        return spec.max_runtime_s
+    paid_s = spec.max_cost / (offer.usd_per_hour * spec.nodes) * 3600
+    if paid_s < 60:
+        raise BudgetExceeded(
+            f"max_cost=${spec.max_cost:g} pays for {paid_s:.0f} s of {offer.instance_type} at"
+            f" ${offer.usd_per_hour:g}/h; raise max_cost or choose a cheaper machine"
+        )
+    return min(spec.max_runtime_s, paid_s)
+
+
+def worst_case_usd(spec: Spec, offer: Offer) -> float:
+    """Dollars if every machine lives until its deadline."""
+    return offer.usd_per_hour * spec.nodes * allowed_runtime_s(spec, offer) / 3600
+
+
+def billed_usd(usd_per_hour: float, lived_s: float, increment_s: float) -> float:
+    """Dollars for a machine that lived so long, rounded up to the provider's billing increment."""
+    return usd_per_hour * math.ceil(lived_s / increment_s) * increment_s / 3600

@@ -1,0 +1,33 @@
+"""Found: one thing of ours that a provider's listing shows, and the standard states of an instance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal[
+    "pending", "booting", "running", "unhealthy", "preempted", "stopping", "terminated", "unknown"
+]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One thing of ours that the provider's API lists.
+
+    Attributes:
+        kind: "instance", "process", "key", "network", "disk" or "address".
+        id: the provider's own id.
+        tags: what it carries, as `Run.tags`.
+        state: in the standard words.
+    """
+
+    kind: str
+    id: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    state: State = "running"
+
+    @property
+    def run(self) -> str:
+        """The run that it belongs to, "" where the tag is missing."""
+        return self.tags.get("dayfly-run", "")

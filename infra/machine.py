@@ -1,0 +1,54 @@
+"""Machine: what a stack exports and a session needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One reachable machine.
+
+    Attributes:
+        id: the provider's own id of the instance.
+        host: address to connect to.
+        port: port of its SSH server.
+        user: login name.
+        host_key: the pinned public host key, "ssh-ed25519 AAAA...".
+        provider: name of the provider's file, e.g. "local".
+        region: where it stands, in the provider's words.
+        instance_type: what it is, in the provider's words.
+        cache_dir: folder on the machine for what outlives a job (agent, uv, environments); "~" is the login's home.
+        usd_per_hour: the rate frozen at launch.
+    """
+
+    id: str
+    host: str
+    port: int
+    user: str
+    host_key: str
+    provider: str
+    region: str
+    instance_type: str
+    cache_dir: str = "~/.cache/dayfly"
+    usd_per_hour: float = 0.0
+
+    @classmethod
+    def from_outputs(cls, outputs: Mapping[str, Any]) -> Machine:
+        """From a stack's outputs; what they hold besides a Machine's fields is left alone.
+
+        Raises:
+            ValueError: an output is missing or has the wrong type; names it.
+        """
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name not in outputs:
+                if field.name in ("cache_dir", "usd_per_hour"):
+                    continue
+                raise ValueError(f"the stack exports no {field.name!r}; it has {sorted(outputs)}")
+            values[field.name] = outputs[field.name]
+        # The engine hands every number over as a float.
+        values["port"] = int(values["port"])
+        return cls(**values)

@@ -1,0 +1,41 @@
+"""Offer: one priced way to satisfy a Spec."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One priced way to satisfy a Spec.
+
+    Attributes:
+        provider: name of the provider's file.
+        region: the provider's own word for the place.
+        instance_type: the provider's own word for the machine.
+        cores: virtual cores.
+        memory_bytes: main memory.
+        usd_per_hour: price of the machine while it exists.
+        gpus: number of GPUs.
+        gpu_model: what they are, "" without.
+        spot: True where the provider may take the machine back.
+        as_of: date of the price, ISO 8601.
+        source: where the price comes from.
+    """
+
+    provider: str
+    region: str
+    instance_type: str
+    cores: int
+    memory_bytes: int
+    usd_per_hour: float
+    gpus: int = 0
+    gpu_model: str = ""
+    spot: bool = False
+    as_of: str = ""
+    source: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values that `Offer(**values)` takes back."""
+        return asdict(self)

@@ -1,0 +1,165 @@
+"""The one contract of all providers, and the shape of a dynamic resource."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from dayfly.infra.found import Found, State
+from dayfly.infra.offers import Offer
+from dayfly.infra.run import Run
+from dayfly.infra.spec import Spec
+
+FailureKind = Literal["capacity", "quota", "auth", "rate_limit", "invalid", "transient", "unknown"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a proof of absence and a bill have to know of a provider.
+
+    Attributes:
+        listing_lag_s: a listing may miss for so long what exists.
+        late_create_s: a launch whose answer was lost may still appear for so long.
+        billing_increment_s: a bill is rounded up to this.
+        if_this_computer_dies: one sentence on what the machine's own deadline can do.
+        console: where a person can look.
+    """
+
+    listing_lag_s: float
+    late_create_s: float
+    billing_increment_s: float
+    if_this_computer_dies: str
+    console: str
+
+
+class Provider(ABC):
+    """One way to get machines. A subclass declares only where it differs.
+
+    Instances hold no state: `PROVIDER` of each file is made when the file is imported.
+    """
+
+    name: ClassVar[str]
+    limits: ClassVar[Limits]
+    environment: ClassVar[tuple[str, ...]] = ()
+    dynamic: ClassVar[tuple[type[DynamicProvider], ...]] = ()
+    same_computer: ClassVar[bool] = False
+
+    @abstractmethod
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        """Priced candidates, cheapest first.
+
+        Raises:
+            SpecError: nothing that this provider has can satisfy the Spec; names the nearest that fits.
+        """
+
+    @abstractmethod
+    def declare(self, spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
+        """Registers the resources inside a Pulumi program.
+
+        Returns:
+            The outputs that `Machine.from_outputs` needs.
+        """
+
+    @abstractmethod
+    def inventory(self, owner: str) -> Sequence[Found]:
+        """Everything alive that carries our tags and this owner; a raw listing, without Pulumi.
+
+        Raises:
+            DayflyError: the listing is not complete; nothing may be concluded from it.
+        """
+
+    @abstractmethod
+    def terminate(self, found: Found) -> None:
+        """Ends one thing of the inventory; gone already is success."""
+
+    @abstractmethod
+    def instance_state(self, id: str) -> State:
+        """The state of one instance, in the standard words."""
+
+    def failure(self, error: str) -> FailureKind:
+        """The standard kind of what the engine or the API said; no known code is unknown."""
+        return "unknown"
+
+    def preflight(self) -> Sequence[str]:
+        """What is missing before anything can run here, each with its fix; empty when all is well."""
+        return ()
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What the engine reads of `check`."""
+
+    inputs: dict[str, Any]
+    failures: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class CreateResult:
+    """What the engine reads of `create`: outs are an allow-list, since they are in clear in the state."""
+
+    id: str
+    outs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What the engine reads of `read`."""
+
+    id: str | None
+    outs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DiffResult:
+    """What the engine reads of `diff`."""
+
+    changes: bool
+    replaces: Sequence[str] = ()
+    stables: Sequence[str] = ()
+    delete_before_replace: bool = True
+
+
+class DynamicProvider:
+    """The operations of one dynamic resource, as Pulumi's provider process calls them.
+
+    Pulumi asks for no base class, only for these methods, so that this file and all providers load without
+    pulumi. Subclasses are importable, have no attributes and never change their dotted name: the state of
+    every stack refers to them by it, and nothing else is ever unpickled from a state.
+    """
+
+    serialize_as_secret_always = False
+
+    def configure(self, _req: object) -> None:
+        """Stack configuration; no resource takes any."""
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Accepts the inputs: the Spec was checked when it was made."""
+        return CheckResult(news)
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Any changed input replaces the resource: a run's machine is never updated in place."""
+        changed = [key for key in news if key != "__provider" and olds.get(key) != news[key]]
+        return DiffResult(bool(changed), replaces=changed)
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Creates and returns at once with the id; nothing fallible follows the creation."""
+        raise AssertionError(f"{type(self).__name__} has no create")
+
+    def read(self, id: str, props: dict[str, Any]) -> ReadResult:
+        """Keeps what is known: a refresh must never forget a machine because a listing lags."""
+        return ReadResult(id, props)
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Deletes; gone already is success."""
+
+    @classmethod
+    def reference(cls) -> str:
+        """The only `__provider` that a state may hold for this class: its dotted name, pickled and encoded.
+
+        Protocol 4 by hand, since the SDK's own serialiser patches `pickle` of the interpreter it runs in.
+        """
+        return base64.b64encode(pickle.dumps(cls(), protocol=4)).decode()

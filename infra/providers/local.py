@@ -1,0 +1,280 @@
+"""provider="local": a machine that is this computer, reached through a real OpenSSH server on loopback.
+
+For try-outs and tests at $0, and the reference for new files: the same stack, session, journal and receipt as a cloud.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dayfly.errors import ConfigurationError, ProvisionFailed, SpecError
+from dayfly.infra import loopback, processes, sshd
+from dayfly.infra.found import Found, State
+from dayfly.infra.offers import Offer
+from dayfly.infra.providers.base import (
+    CreateResult,
+    DynamicProvider,
+    FailureKind,
+    Limits,
+    Provider,
+)
+from dayfly.infra.run import Run
+from dayfly.infra.spec import Spec
+from dayfly.infra.units import human_bytes
+
+_READY_TIMEOUT_S = 15.0
+_INSTANCE_TYPE = "this-computer"
+_REGION = "loopback"
+# They outlive this process on purpose; a reference keeps the interpreter from warning about that.
+_GUARDIANS: list[subprocess.Popen[bytes]] = []
+
+
+class InstanceProvider(DynamicProvider):
+    """The machine itself: a guardian process that hands connections to sshd."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        directory = Path(props["directory"])
+        sshd.furnish(directory, props)
+        arguments = [sys.executable, "-I", loopback.__file__]
+        for name in ("run", "owner", "deadline", "created", "directory"):
+            arguments += [f"--{name}", str(props[name])]
+        with (directory / "guardian.log").open("wb") as log:
+            guardian = subprocess.Popen(
+                [*arguments, "--sshd", sshd.path()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "DAYFLY_RUN": props["run"],
+                    "DAYFLY_OWNER": props["owner"],
+                },
+            )
+        _GUARDIANS.append(guardian)
+        address = _first_line(guardian, directory)
+        outs = {name: value for name, value in props.items() if name != "__provider"}
+        return CreateResult(_instance_id(props["run"]), {**outs, "port": address["port"]})
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        processes.end_run(props["run"])
+        _GUARDIANS[:] = [guardian for guardian in _GUARDIANS if guardian.poll() is None]
+        shutil.rmtree(props["directory"], ignore_errors=True)
+
+
+class ReadyProvider(DynamicProvider):
+    """Nothing but the wait until the machine's SSH server answers; may fail and leaves nothing behind."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        until = time.monotonic() + _READY_TIMEOUT_S
+        while True:
+            banner = _banner(int(props["port"]))
+            if banner.startswith("SSH-"):
+                return CreateResult(
+                    f"ready-{props['run']}",
+                    {"run": props["run"], "port": props["port"], "banner": banner},
+                )
+            if time.monotonic() > until:
+                raise ProvisionFailed(
+                    f"sshd on port {props['port']:.0f} did not answer in {_READY_TIMEOUT_S:.0f} s: {banner}"
+                )
+            time.sleep(0.02)
+
+
+class Local(Provider):
+    """This computer."""
+
+    name = "local"
+    same_computer = True
+    dynamic = (InstanceProvider, ReadyProvider)
+    limits = Limits(
+        listing_lag_s=0.0,
+        late_create_s=0.0,
+        billing_increment_s=1.0,
+        if_this_computer_dies="the machine is this computer and dies with it; nothing is billed",
+        console="ps -ef | grep loopback.py",
+    )
+
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        for wanted, have, name in (
+            (spec.instance_type, _INSTANCE_TYPE, "instance_type"),
+            (spec.region, _REGION, "region"),
+        ):
+            if wanted not in (None, have):
+                raise SpecError(
+                    f'provider="local" has no {name} {wanted!r}; leave {name}= out or write {have!r}'
+                )
+        cores, memory = os.cpu_count() or 1, int(psutil.virtual_memory().total)
+        if (spec.cores or 0) > cores:
+            raise SpecError(
+                f"cores={spec.cores}: this computer has {cores}; the nearest that fits is cores={cores}"
+            )
+        if spec.memory_bytes > memory:
+            raise SpecError(
+                f"memory={human_bytes(spec.memory_bytes)}: this computer has {human_bytes(memory)}; ask for less"
+            )
+        if spec.nodes > 1:
+            raise SpecError(
+                f'nodes={spec.nodes}: provider="local" is one computer; leave nodes= out'
+            )
+        _check_disk(spec)
+        gpus = _check_gpus(spec)
+        today = datetime.now(UTC).date().isoformat()
+        return [
+            Offer(
+                "local",
+                _REGION,
+                _INSTANCE_TYPE,
+                cores,
+                memory,
+                0.0,
+                len(gpus),
+                gpus[0] if gpus else "",
+                as_of=today,
+                source="your own computer",
+            )
+        ]
+
+    def declare(self, spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
+        from pulumi import Output
+        from pulumi.dynamic import Resource
+
+        class LocalInstance(Resource, module="dayfly", name="LocalInstance"):
+            port: Output[float]
+
+        class LocalReady(Resource, module="dayfly", name="LocalReady"):
+            port: Output[float]
+
+        instance = LocalInstance(
+            InstanceProvider(),  # type: ignore[arg-type]  # the SDK asks for the methods, not for the base class
+            "instance",
+            {
+                "run": run.id,
+                "owner": run.owner,
+                "deadline": math.ceil(run.deadline),
+                "created": int(run.created),
+                "directory": str(run.directory / "machine"),
+                "authorized_key": run.public_key,
+                "host_key_file": str(run.directory / "host_key"),
+                "port": None,
+            },
+        )
+        ready = LocalReady(
+            ReadyProvider(),  # type: ignore[arg-type]  # as above
+            "ready",
+            {"run": run.id, "port": instance.port, "banner": None},
+        )
+        return {
+            "id": instance.id,
+            "host": "127.0.0.1",
+            "port": ready.port,
+            "user": sshd.account(),
+            "host_key": run.host_key,
+            "cache_dir": str(run.directory.parent.parent / "machine-cache"),
+        }
+
+    def inventory(self, owner: str) -> Sequence[Found]:
+        return [found for found in processes.tagged() if found.tags.get("dayfly-owner") == owner]
+
+    def terminate(self, found: Found) -> None:
+        if found.run:
+            processes.end_run(found.run)
+
+    def instance_state(self, id: str) -> State:
+        alive = any(
+            _instance_id(found.run) == id
+            for found in processes.tagged()
+            if found.kind == "instance"
+        )
+        return "running" if alive else "terminated"
+
+    def failure(self, error: str) -> FailureKind:
+        return "invalid" if "needs sshd" in error else "unknown"
+
+    def preflight(self) -> Sequence[str]:
+        try:
+            sshd.path()
+        except ConfigurationError as missing:
+            return [str(missing)]
+        return []
+
+
+PROVIDER = Local()
+
+
+def _instance_id(run: str) -> str:
+    return f"local-{run[:12]}"
+
+
+def _check_disk(spec: Spec) -> None:
+    free = shutil.disk_usage(Path.home()).free
+    if spec.disk_bytes > free:
+        raise SpecError(
+            f"disk={human_bytes(spec.disk_bytes)}: this computer has {human_bytes(free)} free; ask for less"
+        )
+
+
+def _check_gpus(spec: Spec) -> list[str]:
+    gpus = _gpus()
+    if spec.gpu is None:
+        return gpus
+    model, _, count = spec.gpu.partition(":")
+    fitting = [gpu for gpu in gpus if model.lower().split("-")[0] in gpu.lower()]
+    if not count.isdigit() and count:
+        raise SpecError(f'gpu={spec.gpu!r}: write "MODEL:COUNT", e.g. "A100:1"')
+    if len(fitting) < int(count or 1):
+        raise SpecError(
+            f"gpu={spec.gpu!r}: this computer has {', '.join(gpus) or 'no GPU'}; leave gpu= out or name another provider"
+        )
+    return fitting
+
+
+def _gpus() -> list[str]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    answer = subprocess.run(
+        [tool, "--query-gpu=name", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    return answer.stdout.split("\n")[:-1] if answer.returncode == 0 else []
+
+
+def _first_line(guardian: subprocess.Popen[bytes], directory: Path) -> dict[str, Any]:
+    """The guardian's address, which it prints as soon as it listens."""
+    assert guardian.stdout is not None
+    with guardian.stdout as output:
+        line = output.readline() if select.select([output], [], [], _READY_TIMEOUT_S)[0] else b""
+    if not line:
+        guardian.kill()
+        said = (directory / "guardian.log").read_text(errors="replace")[-500:]
+        raise ProvisionFailed(f"the guardian of the machine did not start: {said}")
+    address: dict[str, Any] = json.loads(line)
+    return address
+
+
+def _banner(port: int) -> str:
+    """What the server says first, or why it says nothing."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            return connection.recv(255).decode(errors="replace").strip() or "closed without a word"
+    except OSError as error:
+        return str(error)

@@ -1,0 +1,45 @@
+"""Run: the identity of one execution, as providers see it."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def new_id() -> str:
+    """128 random bits as 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution.
+
+    Attributes:
+        id: 32 hexadecimal digits; the directory, the stack and the tags carry it.
+        owner: whose it is: a slug of at most 40 characters.
+        created: unix time at which the intent was written.
+        deadline: unix time at which the machine ends, whatever happens.
+        directory: the run's own folder on this computer.
+        public_key: the user key of this run, "ssh-ed25519 AAAA...".
+        host_key: the public half of the host key to pin; the private half is `directory / "host_key"`.
+    """
+
+    id: str
+    owner: str
+    created: float
+    deadline: float
+    directory: Path
+    public_key: str
+    host_key: str
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What every resource of the run carries."""
+        return {
+            "dayfly-run": self.id,
+            "dayfly-owner": self.owner,
+            "dayfly-deadline": str(int(self.deadline)),
+            "dayfly-created": str(int(self.created)),
+        }

@@ -1,0 +1,196 @@
+"""Spec: what the user asks for, checked when it is made and before any money is spent."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+from dayfly.errors import SpecError
+from dayfly.infra import providers
+from dayfly.infra.units import seconds, size_bytes, suggestion
+
+DEFAULT_MAX_RUNTIME_S = 24 * 3600.0
+DEFAULT_HOLD_S = 3600.0
+_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One request for a machine and for how a function runs on it.
+
+    Attributes:
+        provider: name of a provider, or several as a ladder.
+        instance_type: the provider's own name of a machine type; None lets the other fields choose.
+        region: the provider's own name of a region; None is any.
+        cores: virtual cores at least.
+        memory: bytes at least (given as "32GB" or a number).
+        disk: free bytes at least.
+        gpu: GPUs at least, "A100:1".
+        nodes: machines in the stack.
+        python: major.minor that the function needs; must be the client's own, since code travels as bytecode.
+        environment: requirements (a list), a file of them, "live", or None for the project's own.
+        secrets: names of environment variables whose values the function may see.
+        max_runtime: seconds after which the machine ends (given as "24h", "01:00:00" or a number).
+        max_cost: dollars that the run may cost at most; turns into a deadline from the actual rate.
+        hold: seconds for which a result waits on the machine when the client is gone.
+        retries: further attempts, each a run of its own, after the function or its machine failed.
+        wait_for_teardown: the call returns only when the machine is proved gone.
+        job_name: a label for people, never an identity.
+
+    Raises:
+        SpecError: a field cannot be; names it with its value and what to write instead.
+    """
+
+    provider: str | Sequence[str] = "local"
+    instance_type: str | None = None
+    region: str | None = None
+    cores: int | None = None
+    memory: int | str | None = None
+    disk: int | str | None = None
+    gpu: str | None = None
+    nodes: int = 1
+    python: str | None = None
+    environment: str | Sequence[str] | None = None
+    secrets: Sequence[str] = ()
+    max_runtime: float | str | timedelta = DEFAULT_MAX_RUNTIME_S
+    max_cost: float | None = None
+    hold: float | str | timedelta = DEFAULT_HOLD_S
+    retries: int = 0
+    wait_for_teardown: bool = False
+    job_name: str | None = None
+
+    def __post_init__(self) -> None:
+        self._set("provider", _providers(self.provider))
+        self._set("secrets", _secret_names(self.secrets))
+        self._set("max_runtime", seconds(self.max_runtime, "max_runtime"))
+        self._set("hold", seconds(self.hold, "hold"))
+        for name in ("memory", "disk"):
+            value = getattr(self, name)
+            self._set(name, None if value is None else size_bytes(value, name))
+        self._set("environment", _environment(self.environment))
+        self._check_counts()
+        self._check_texts()
+        _check_python(self.python)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_counts(self) -> None:
+        for name, least in (("cores", 1), ("nodes", 1), ("retries", 0)):
+            value = getattr(self, name)
+            if value is None and name == "cores":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise SpecError(f"{name}={value!r} must be a whole number of at least {least}")
+        cost = self.max_cost
+        if cost is not None and (
+            not isinstance(cost, int | float) or isinstance(cost, bool) or not cost > 0
+        ):
+            raise SpecError(
+                f"max_cost={cost!r} must be a number of dollars above 0; leave it out for no limit"
+            )
+
+    def _check_texts(self) -> None:
+        for name in ("instance_type", "region", "gpu", "job_name"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value.strip()):
+                raise SpecError(f"{name}={value!r} must be a text that is not empty")
+        if not isinstance(self.wait_for_teardown, bool):
+            raise SpecError(f"wait_for_teardown={self.wait_for_teardown!r} must be True or False")
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The ladder of providers, first choice first."""
+        return tuple(self.provider)
+
+    @property
+    def max_runtime_s(self) -> float:
+        """`max_runtime` in seconds."""
+        return float(self.max_runtime)  # type: ignore[arg-type]  # made a float when the Spec was
+
+    @property
+    def hold_s(self) -> float:
+        """`hold` in seconds."""
+        return float(self.hold)  # type: ignore[arg-type]  # made a float when the Spec was
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` in bytes, 0 where any will do."""
+        return int(self.memory or 0)
+
+    @property
+    def disk_bytes(self) -> int:
+        """`disk` in bytes, 0 where any will do."""
+        return int(self.disk or 0)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """From keyword arguments as the decorator takes them; `time` is another spelling of `max_runtime`.
+
+        Raises:
+            SpecError: an unknown option (the nearest names are suggested), or both spellings at once.
+        """
+        given = dict(options)
+        if "time" in given:
+            if "max_runtime" in given:
+                raise SpecError(
+                    "time= and max_runtime= are two spellings of one thing; give one of them"
+                )
+            given["max_runtime"] = given.pop("time")
+            if given["max_runtime"] is None:
+                del given["max_runtime"]
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in given:
+            if name not in known:
+                raise SpecError(f"unknown option {name!r}; {suggestion(name, known | {'time'})}")
+        return cls(**given)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values that `Spec(**values)` takes back."""
+        return dataclasses.asdict(self)
+
+
+def _providers(value: object) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names:
+        raise SpecError(f"provider={value!r} must be a name or a list of names")
+    for name in names:
+        if name not in providers.names():
+            raise SpecError(
+                f"unknown provider {name!r}; {suggestion(str(name), providers.names())}"
+            )
+    return tuple(names)
+
+
+def _secret_names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise SpecError(
+            f'secrets={value!r} must be a list of variable names, secrets=["WANDB_API_KEY"]'
+        )
+    for name in value:
+        if not isinstance(name, str) or not _VARIABLE.match(name):
+            # The value is not repeated: people paste the secret itself here.
+            raise SpecError("secrets= takes names of environment variables, not values")
+    return tuple(value)
+
+
+def _environment(value: object) -> str | tuple[str, ...] | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise SpecError(f'environment={value!r} must be a list of requirements, a file, "live" or None')
+
+
+def _check_python(wanted: object) -> None:
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if wanted is not None and wanted != own:
+        raise SpecError(
+            f"python={wanted!r}, but this client is Python {own}; a function travels as bytecode, which"
+            f" another minor version misreads: run the client with Python {wanted}, or leave python= out"
+        )

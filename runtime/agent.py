@@ -1,0 +1,1741 @@
+"""The one file of Dayfly that runs on the machine: it answers a session, and starts, guards and runs the job.
+
+Standard library only, Python 3.8 and newer, and it never imports dayfly; the client imports it for `seal` and `unseal`.
+
+    serve                frames on stdin and stdout of one channel; ends when the channel closes
+    supervise JOBDIR     detached: starts the job, enforces max_runtime, records how it ended
+    run JOBDIR           under the environment's Python: calls the function, leaves the sealed result
+    deadline RUN         detached: ends every process of the run at a time that can be moved
+
+Keys and secrets reach each of them through a pipe on stdin, never through argv, a file or the supervisor's environment.
+"""
+# pathlib takes longer to import than the agent takes to answer its first frame, so paths are strings here;
+# imports inside functions have the same reason: three of these processes start before the function does.
+# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH108, PTH110, PTH111, PTH112, PTH116, PTH118, PTH119, PTH120
+# ruff: noqa: PTH122, PTH123, PTH208
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from subprocess import Popen
+    from types import FrameType, TracebackType
+    from typing import Any
+
+TASK_SEQ = 0
+RESULT_SEQ = 1
+
+_MAGIC = b"DFLY"
+_VERSION = 1
+_HEAD = struct.Struct(
+    ">4sB16sQQ32s"
+)  # magic, version, run id, sequence, payload length, SHA-256 of the payload
+HEADER_BYTES = _HEAD.size + 32
+FRAME_BYTES_MAX = 16 << 20
+CHUNK_BYTES = 256 << 10
+CREDIT_BYTES = 8 << 20
+OPENING_BYTES = 64
+TEXT_CHARACTERS = 2000
+# An attached client needs this long to read the end and to fetch the result.
+HOLD_S_LEAST = 60.0
+
+
+# ---------------------------------------------------------------------------------------------- frames
+
+
+class FrameError(ValueError):
+    """Bytes that are not an authentic frame of this run in this place; nothing of them may be used."""
+
+
+def _sha256() -> Any:
+    from hashlib import sha256
+
+    return sha256()
+
+
+def _header(key: bytes, run_id: str, seq: int, length: int, digest: bytes) -> bytes:
+    import hmac
+
+    head = _HEAD.pack(_MAGIC, _VERSION, bytes.fromhex(run_id), seq, length, digest)
+    return head + hmac.digest(key, head, "sha256")
+
+
+def seal(key: bytes, run_id: str, seq: int, payload: bytes) -> bytes:
+    """Make the frame that only a holder of `key` can make, for this run and this place in the sequence."""
+    digest = _sha256()
+    digest.update(payload)
+    return _header(key, run_id, seq, len(payload), digest.digest()) + payload
+
+
+def open_header(key: bytes, run_id: str, seq: int, header: bytes) -> tuple[int, bytes]:
+    """Check a header.
+
+    Returns:
+        The length and the SHA-256 that its payload must have.
+
+    Raises:
+        FrameError: it is truncated, of another run or place, or not made with `key`.
+    """
+    import hmac
+
+    if len(header) != HEADER_BYTES:
+        raise FrameError(f"truncated: a header has {HEADER_BYTES} bytes, these are {len(header)}")
+    head, code = header[: _HEAD.size], header[_HEAD.size :]
+    if not hmac.compare_digest(hmac.digest(key, head, "sha256"), code):
+        raise FrameError("the authentication code does not fit this run's key")
+    magic, version, run, number, length, digest = _HEAD.unpack(head)
+    if (magic, version, run.hex(), number) != (_MAGIC, _VERSION, run_id, seq):
+        raise FrameError(
+            f"a frame of run {run.hex()} number {number}, expected {run_id} number {seq}"
+        )
+    return length, digest
+
+
+def unseal(key: bytes, run_id: str, seq: int, sealed: bytes) -> bytes:
+    """Give back the payload of a frame.
+
+    Raises:
+        FrameError: another magic, run or place, truncated or trailing bytes, or a wrong digest or code.
+    """
+    length, expected = open_header(key, run_id, seq, bytes(sealed[:HEADER_BYTES]))
+    payload = sealed[HEADER_BYTES:]
+    digest = _sha256()
+    digest.update(payload)
+    _check_payload(len(payload), digest.digest(), length, expected)
+    return payload
+
+
+def _check_payload(length: int, digest: bytes, expected_length: int, expected: bytes) -> None:
+    if length != expected_length:
+        raise FrameError(f"{length} bytes of payload, the header says {expected_length}")
+    if digest != expected:
+        raise FrameError("the payload's SHA-256 is not the header's")
+
+
+def check_sealed_file(key: bytes, run_id: str, seq: int, path: str) -> None:
+    """Apply the rules of `unseal` to a file without holding it in memory.
+
+    Raises:
+        FrameError: as `unseal`.
+    """
+    digest, length = _sha256(), 0
+    with open(path, "rb") as file:
+        expected_length, expected = open_header(key, run_id, seq, file.read(HEADER_BYTES))
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+            length += len(chunk)
+    _check_payload(length, digest.digest(), expected_length, expected)
+
+
+class SealedWriter:
+    """A file that becomes one frame: the header goes in front when all is written, the name appears last."""
+
+    def __init__(self, path: str, key: bytes, run_id: str, seq: int) -> None:
+        self._path, self._key, self._run_id, self._seq = path, key, run_id, seq
+        self._digest, self._length = _sha256(), 0
+        descriptor = os.open(path + ".tmp", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._file = os.fdopen(descriptor, "wb")
+        self._file.write(bytes(HEADER_BYTES))
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data).cast("B") if not isinstance(data, bytes) else data
+        self._digest.update(view)
+        self._length += len(view)
+        return self._file.write(view)
+
+    def commit(self) -> None:
+        digest = self._digest.digest()
+        self._file.seek(0)
+        self._file.write(_header(self._key, self._run_id, self._seq, self._length, digest))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.rename(self._path + ".tmp", self._path)
+        _sync_folder(os.path.dirname(self._path))
+
+    def discard(self) -> None:
+        self._file.close()
+
+
+def encode(head: Mapping[str, Any], body: bytes = b"") -> bytes:
+    """Put a message's JSON head and its bytes into one payload."""
+    text = json.dumps(head).encode()
+    return b"".join((struct.pack(">I", len(text)), text, body))
+
+
+def decode(payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """Take apart what `encode` made."""
+    (length,) = struct.unpack_from(">I", payload)
+    return json.loads(payload[4 : 4 + length]), payload[4 + length :]
+
+
+def channel_keys(key: bytes, nonce: bytes) -> tuple[bytes, bytes]:
+    """Keys of one channel, to the machine and to the client: a frame of another channel or direction fits neither."""
+    import hmac
+
+    return (
+        hmac.digest(key, b"to machine" + nonce, "sha256"),
+        hmac.digest(key, b"to client" + nonce, "sha256"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_at(descriptor: int, offset: int, data: bytes) -> None:
+    """Write all of `data` at a place in a file."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _read_exactly(descriptor: int, size: int) -> bytes:
+    """Read `size` bytes; fewer only where the stream ends."""
+    parts: list[bytes] = []
+    while size:
+        part = os.read(descriptor, min(size, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _sync_folder(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_file(path: str, data: bytes) -> None:
+    """Write aside, sync, rename: a reader sees all of it or nothing."""
+    aside = f"{path}.{os.getpid()}.tmp"
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        _write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(aside, path)
+
+
+def _read_json(path: str) -> Any:
+    """Give the file's value, or None where there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read())
+    except FileNotFoundError:
+        return None
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _file_digest(path: str) -> str:
+    digest = _sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+    return str(digest.hexdigest())
+
+
+def _home() -> str:
+    return os.path.expanduser("~")
+
+
+def _clock() -> float:
+    """Seconds that go on counting while the machine sleeps, where the platform has such a clock."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _lock(path: str, shared: bool = False, wait: bool = False) -> int | None:
+    """Lock a file and give its descriptor, or None where another holds it and `wait` is not set."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+# ---------------------------------------------------------------------------------------------- processes
+
+
+def _launch(python: str, flags: Iterable[str], *arguments: str) -> list[str]:
+    """Give the command that runs this file in `mode` as an imported module.
+
+    Imported, it is compiled once and cached, and the job's __main__ stays empty for the user's own names.
+    """
+    folder, name = os.path.split(os.path.abspath(__file__))
+    code = (
+        f"import sys;sys.path.insert(0,{folder!r});__import__({os.path.splitext(name)[0]!r}).main()"
+    )
+    return [python, *flags, "-c", code, *arguments]
+
+
+def _spawn(
+    argv: list[str],
+    environment: Mapping[str, str],
+    folder: str,
+    streams: tuple[int, int, int],
+    keep: Iterable[int] = (),
+) -> int:
+    """Start a process in a session of its own and give its id."""
+    import signal
+
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setsid()
+        # Python ignores SIGPIPE, and what is ignored stays so across exec.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        for target, source in enumerate(streams):
+            os.dup2(source, target)
+        for descriptor in keep:
+            os.set_inheritable(descriptor, True)
+        os.chdir(folder)
+        os.execve(argv[0], argv, dict(environment))  # noqa: S606 - the agent names the program, no shell is wanted
+    except BaseException as error:  # noqa: BLE001 - the copy of the parent must never go on as the parent
+        os.write(2, f"cannot start {argv[0]}: {error}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _spawn_with_order(
+    argv: list[str],
+    environment: Mapping[str, str],
+    folder: str,
+    outputs: tuple[int, int],
+    *,
+    order: Mapping[str, Any],
+    keep: Iterable[int] = (),
+) -> int:
+    """Start a process whose orders (keys and secrets among them) come on its stdin."""
+    reading, writing = os.pipe()
+    try:
+        child = _spawn(argv, environment, folder, (reading, *outputs), keep)
+    finally:
+        os.close(reading)
+    try:
+        _write_all(writing, json.dumps(order).encode())
+    except BrokenPipeError:
+        pass  # It ended at once; whoever waits for it sees why.
+    finally:
+        os.close(writing)
+    return child
+
+
+def _take_order() -> Any:
+    """Read the orders from stdin, which is /dev/null from then on."""
+    parts = list(iter(lambda: os.read(0, 1 << 16), b""))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return json.loads(b"".join(parts))
+
+
+def _process_table() -> dict[int, tuple[int, int]]:
+    """Give parent and session (on macOS the group) of every process that is not a zombie."""
+    if not os.path.isdir("/proc/self"):
+        return _process_table_by_ps()
+    table = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                # The command may hold spaces and brackets, so fields are counted from its last bracket.
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if fields and fields[0] not in (b"Z", b"X"):
+            table[int(name)] = (int(fields[1]), int(fields[3]))
+    return table
+
+
+def _process_table_by_ps() -> dict[int, tuple[int, int]]:
+    from subprocess import run as run_process
+
+    listing = run_process(
+        ["/bin/ps", "-axo", "pid=,ppid=,pgid=,state="], capture_output=True, check=False, timeout=10
+    )
+    rows = (line.split() for line in listing.stdout.splitlines())
+    return {int(row[0]): (int(row[1]), int(row[2])) for row in rows if not row[3].startswith(b"Z")}
+
+
+def _carriers(mark: str) -> set[int]:
+    """Give the processes that were started with `mark` ("NAME=value") in their environment."""
+    if not os.path.isdir("/proc/self"):
+        return _carriers_by_ps(mark)
+    found = set()
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if mark.encode() in file.read().split(b"\0"):
+                    found.add(int(name))
+        except OSError:
+            continue
+    return found
+
+
+def _carriers_by_ps(mark: str) -> set[int]:
+    from subprocess import run as run_process
+
+    listing = run_process(
+        ["/bin/ps", "-axEww", "-o", "pid=,command="], capture_output=True, check=False, timeout=10
+    )
+    lines = listing.stdout.decode(errors="replace").splitlines()
+    return {int(line.split()[0]) for line in lines if mark in line.split()}
+
+
+def _descendants(roots: set[int], table: Mapping[int, tuple[int, int]]) -> set[int]:
+    found = set(roots)
+    while True:
+        more = {pid for pid, (parent, _) in table.items() if parent in found} - found
+        if not more:
+            return found - roots
+        found |= more
+
+
+def _send_signal(processes: Iterable[int], number: int) -> None:
+    for process in processes:
+        try:
+            os.kill(process, number)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+# ---------------------------------------------------------------------------------------------- the job's folder
+
+
+class JobFolder:
+    """The folder of one job, which is all that is known of it; every process of the agent reads the same files."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, run_id: str) -> JobFolder:
+        return cls(os.path.join(_home(), f"job-{run_id}"))
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def exists(self) -> bool:
+        return os.path.isdir(self.path)
+
+    def supervised(self) -> bool:
+        """Tell whether the supervisor lives: it holds the lock for all its life."""
+        held = _lock(self.file("lock"), shared=True)
+        if held is None:
+            return True
+        os.close(held)
+        return False
+
+    def end(self) -> dict[str, Any] | None:
+        """Tell how the job ended, or None while it has not."""
+        return _read_json(self.file("end.json"))  # type: ignore[no-any-return]
+
+    def end_without_supervisor(self) -> dict[str, Any] | None:
+        """Tell how a job ended whose supervisor is gone and recorded nothing; None while its process lives."""
+        started = _read_json(self.file("started.json"))
+        process = _read_json(self.file("process.json"))
+        if started is None or self.supervised():
+            return self.end()
+        if process is not None and process["pid"] in _carriers(self.mark()):
+            return None
+        end = self.end()
+        if end is not None:
+            return end
+        finished = os.path.exists(self.file("result.sealed"))
+        return _end_record(
+            "finished" if finished else "killed",
+            signal=0 if finished else 9,
+            started=started["time"],
+        )
+
+    def mark(self) -> str:
+        return "DAYFLY_OUTPUT_DIR=" + self.file("outputs")
+
+    def status(self) -> dict[str, Any]:
+        end = self.end() or self.end_without_supervisor() if self.exists() else None
+        started = os.path.exists(self.file("started.json")) or (self.exists() and self.supervised())
+        return {
+            "state": "ended" if end else "running" if started else "absent",
+            "end": end,
+            "has_result": os.path.exists(self.file("result.sealed")),
+            "acknowledged": os.path.exists(self.file("acknowledged")),
+            "stdout_size": _size(self.file("stdout.log")),
+            "stderr_size": _size(self.file("stderr.log")),
+        }
+
+    def claim(self, place_task: Callable[[str], None]) -> int | None:
+        """Make the folder, at most once for a run.
+
+        Args:
+            place_task: puts the sealed task at the path that it is given.
+
+        Returns:
+            The descriptor of the held lock, for the supervisor to inherit; None where the job was claimed before.
+        """
+        if not self.exists():
+            aside = JobFolder(f"{self.path}.{os.getpid()}.{time.time_ns()}")
+            os.mkdir(aside.path, 0o700)
+            aside._furnish(place_task)
+            lock = _lock(aside.file("lock"))
+            try:
+                # Renaming onto a folder that is not empty fails: whoever comes second has not claimed it.
+                os.rename(aside.path, self.path)
+                return lock
+            except OSError:
+                if lock is not None:
+                    os.close(lock)
+                _remove_tree(aside.path)
+        return self._claim_unstarted()
+
+    def _furnish(self, place_task: Callable[[str], None]) -> None:
+        for folder in ("work", "outputs"):
+            os.mkdir(self.file(folder), 0o700)
+        for log in ("stdout.log", "stderr.log", "supervisor.log"):
+            os.close(os.open(self.file(log), os.O_WRONLY | os.O_CREAT, 0o600))
+        place_task(self.file("task.sealed"))
+
+    def _claim_unstarted(self) -> int | None:
+        """Take over a job whose agent died between claiming it and starting its supervisor."""
+        for _ in range(50):
+            lock = _lock(self.file("lock"))
+            if os.path.exists(self.file("started.json")):
+                if lock is not None:
+                    os.close(lock)
+                return None
+            if lock is not None:
+                return lock
+            time.sleep(
+                0.01
+            )  # Held by a supervisor that is starting, or for an instant by somebody who looked.
+        return None
+
+
+def _remove_tree(path: str) -> None:
+    from shutil import rmtree
+
+    rmtree(path, ignore_errors=True)
+
+
+def _end_record(
+    how: str,
+    *,
+    code: int = 0,
+    signal: int = 0,
+    out_of_memory: bool = False,
+    started: float = 0.0,
+    peak_rss_bytes: int = 0,
+) -> dict[str, Any]:
+    return {
+        "how": how,
+        "code": code,
+        "signal": signal,
+        "out_of_memory": out_of_memory,
+        "started": started,
+        "ended": time.time(),
+        "peak_rss_bytes": peak_rss_bytes,
+    }
+
+
+# ---------------------------------------------------------------------------------------------- serve
+
+
+class Refusal(Exception):
+    """An answer of "no" to the client: `kind` is for its program, the text for its user."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Credit:
+    """How many bytes a stream may send before the client says that it has taken some: no slow reader fills memory."""
+
+    def __init__(self) -> None:
+        import threading
+
+        self._left = CREDIT_BYTES
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        with self._changed:
+            while self._left <= 0:
+                self._changed.wait()
+            self._left -= size
+
+    def give(self, size: int) -> None:
+        with self._changed:
+            self._left += size
+            self._changed.notify_all()
+
+
+class Server:
+    """One channel's agent: answers each request, the slow ones in a thread of their own."""
+
+    THREADED = frozenset({"attach", "get", "environment", "stop", "facts"})
+
+    def __init__(self, run_id: str, key: bytes, nonce: bytes, cache: str) -> None:
+        import threading
+
+        self.run_id, self.key, self.cache = run_id, key, cache
+        self.job = JobFolder.of(run_id)
+        self._receive_key, self._send_key = channel_keys(key, nonce)
+        self._received = self._sent = 0
+        self._sending = threading.Lock()
+        self._credits: dict[int, Credit] = {}
+        self.builds: set[Popen[str]] = set()
+
+    def serve(self) -> None:
+        """Answer until the channel closes."""
+        self.send({"id": 0, "pid": os.getpid(), "python": "%d.%d" % sys.version_info[:2]})  # noqa: UP031
+        while True:
+            header = _read_exactly(0, HEADER_BYTES)
+            if not header:
+                return
+            length, _ = open_header(self._receive_key, self.run_id, self._received, header)
+            if length > FRAME_BYTES_MAX:
+                raise FrameError(f"a frame of {length} bytes")
+            frame = header + _read_exactly(0, length)
+            payload = unseal(self._receive_key, self.run_id, self._received, frame)
+            self._received += 1
+            self._dispatch(*decode(payload))
+
+    def send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
+        payload = encode(head, body)
+        with self._sending:
+            frame = seal(self._send_key, self.run_id, self._sent, payload)
+            self._sent += 1
+            _write_all(1, frame)
+
+    def _dispatch(self, request: dict[str, Any], body: bytes) -> None:
+        if request["op"] == "credit":
+            credit = self._credits.get(request["of"])
+            if credit is not None:
+                credit.give(request["bytes"])
+        elif request["op"] in self.THREADED:
+            import threading
+
+            if request["op"] in ("attach", "get"):
+                self._credits[request["id"]] = Credit()
+            threading.Thread(target=self._answer, args=(request, body), daemon=True).start()
+        else:
+            self._answer(request, body)
+
+    def _answer(self, request: dict[str, Any], body: bytes) -> None:
+        try:
+            answer = getattr(self, "on_" + request["op"])(request, body)
+        except Refusal as refusal:
+            answer = {"error": refusal.kind, "message": str(refusal)}
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the client must hear of it
+            answer = {"error": "machine", "message": f"{type(error).__name__}: {error}"}
+        finally:
+            self._credits.pop(request["id"], None)
+        if answer is not None:
+            try:
+                self.send({"id": request["id"], "done": True, **answer})
+            except OSError:
+                return  # The channel closed; the main thread is ending the process.
+
+    def _emit(self, request: Mapping[str, Any], head: Mapping[str, Any], body: bytes = b"") -> None:
+        self.send({"id": request["id"], **head}, body)
+
+    # -- small answers
+
+    def on_ping(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return {}
+
+    def on_facts(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return machine_facts(self.cache)
+
+    def on_stat(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return self.job.status()
+
+    def on_ack(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        if self.job.exists():
+            _write_file(self.job.file("acknowledged"), b"")
+        return {}
+
+    def on_deadline(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        arm_deadline(self.run_id, request["seconds"])
+        return {}
+
+    def on_interpreter(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return {"python": interpreters(self.cache).get(request["minor"], "")}
+
+    # -- content by digest
+
+    def _blob(self, digest: str) -> str:
+        folder = os.path.join(self.cache, "blobs")
+        os.makedirs(folder, 0o700, exist_ok=True)
+        return os.path.join(folder, os.path.basename(digest))
+
+    def on_put(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Take content by digest; a frame without an offset asks how much is here."""
+        blob = self._blob(request["digest"])
+        part = f"{blob}.{self.run_id}.part"
+        if os.path.exists(blob):
+            return {"have": request["size"]}
+        if "offset" not in request:
+            # Never all of it: what completes the content is a frame with its last bytes.
+            return {"have": min(_size(part), request["size"] - 1)}
+        self._write_part(part, request["offset"], body)
+        if request["offset"] + len(body) < request["size"]:
+            return {"have": request["offset"] + len(body)}
+        if _file_digest(part) != request["digest"]:
+            os.unlink(part)
+            raise Refusal("digest", "what arrived is not what was sent")
+        os.rename(part, blob)
+        return {"have": request["size"]}
+
+    @staticmethod
+    def _write_part(part: str, offset: int, body: bytes) -> None:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            write_at(descriptor, offset, body)
+        finally:
+            os.close(descriptor)
+
+    # -- the job
+
+    def on_start(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Start the job unless it was started before; the task is the frame's body or a blob."""
+
+        def place_task(path: str) -> None:
+            if request["task"]:
+                os.rename(self._blob(request["task"]), path)
+            else:
+                _write_file(path, body)
+
+        if self.job.exists() and self.job.status()["state"] != "absent":
+            return {"started": False}
+        python = self._interpreter(request["python"])
+        pickler = unpack_pickler(self._blob(request["pickler"]), self.cache)
+        lock = self.job.claim(place_task)
+        if lock is None:
+            return {"started": False}
+        order = {
+            name: request[name]
+            for name in ("variables", "secrets", "max_runtime_s", "grace_s", "hold_s")
+        }
+        order.update(
+            run_id=self.run_id, key=self.key.hex(), python=python, pickler=pickler, lock=lock
+        )
+        try:
+            self._start_supervisor(order, lock)
+        finally:
+            os.close(lock)
+        return {"started": True}
+
+    def _interpreter(self, wanted: str) -> str:
+        if os.path.sep in wanted:
+            return os.path.expanduser(wanted)
+        found = interpreters(self.cache).get(wanted)
+        if found is None:
+            raise Refusal("environment", f"the machine has no Python {wanted}")
+        return found
+
+    def _start_supervisor(self, order: Mapping[str, Any], lock: int) -> None:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        log = os.open(self.job.file("supervisor.log"), os.O_WRONLY | os.O_APPEND)
+        command = _launch(sys.executable, ("-I", "-S"), "supervise", self.job.path)
+        try:
+            child = _spawn_with_order(
+                command,
+                _login_environment(self.run_id),
+                "/",
+                (nothing, log),
+                order=order,
+                keep=(lock,),
+            )
+            os.waitpid(child, 0)
+        finally:
+            os.close(nothing)
+            os.close(log)
+
+    def _require_job(self) -> None:
+        if self.job.status()["state"] != "absent":
+            return
+        words = ""
+        if self.job.exists():
+            with open(self.job.file("supervisor.log"), encoding="utf-8", errors="replace") as file:
+                words = file.read()[-TEXT_CHARACTERS:]
+        raise Refusal("absent", f"no job of this run was started on the machine. {words}".strip())
+
+    def on_stop(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """End the job and tell how it ended; a job that has ended already is left as it is."""
+        self._require_job()
+        request_stop(self.job, "stopped")
+        while True:
+            end = self.job.end() or self.job.end_without_supervisor()
+            if end is not None:
+                return {"end": end}
+            time.sleep(0.01)
+
+    def on_attach(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Send both logs from the given offsets until the job has ended and all is sent."""
+        self._require_job()
+        follower = LogFollower(self.job, request["offsets"])
+        credit = self._credits[request["id"]]
+        try:
+            for stream, offset, data in follower.chunks():
+                credit.take(len(data))
+                self._emit(request, {"stream": stream, "offset": offset}, data)
+        finally:
+            follower.close()
+        return {"end": follower.end}
+
+    def on_get(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Send the sealed result from an offset on."""
+        try:
+            descriptor = os.open(self.job.file("result.sealed"), os.O_RDONLY)
+        except FileNotFoundError:
+            raise Refusal("result", "the job left no result") from None
+        credit, offset = self._credits[request["id"]], request["offset"]
+        try:
+            while True:
+                data = os.pread(descriptor, CHUNK_BYTES, offset)
+                if not data:
+                    break
+                credit.take(len(data))
+                self._emit(request, {"offset": offset}, data)
+                offset += len(data)
+        finally:
+            os.close(descriptor)
+        return {"size": offset}
+
+    # -- the environment
+
+    def on_environment(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Make the environment, or find it made; without uv in the request only the latter."""
+        environment = Environment(self, request)
+        if not request["uv"]:
+            return {"python": environment.ready()}
+        return {"python": environment.build(lambda line: self._emit(request, {"line": line}))}
+
+
+class LogFollower:
+    """Reads what a job writes as it is written, and knows when it has ended."""
+
+    # Looking costs about 15 us; the pause grows as the job falls silent.
+    PAUSES_S = ((2.0, 0.003), (30.0, 0.01), (float("inf"), 0.05))
+
+    def __init__(self, job: JobFolder, offsets: Mapping[str, int]) -> None:
+        self._job = job
+        self._offsets = dict(offsets)
+        self._files = {
+            name: os.open(job.file(f"{name}.log"), os.O_RDONLY) for name in ("stdout", "stderr")
+        }
+        self.end: dict[str, Any] | None = None
+
+    def chunks(self) -> Iterator[tuple[str, int, bytes]]:
+        moved = looked = time.monotonic()
+        while True:
+            # Asked before the logs are read, so that nothing written before the end is missed.
+            ended = self._job.end()
+            now = time.monotonic()
+            if ended is None and now - looked > 1:
+                looked, ended = now, self._job.end_without_supervisor()
+            for chunk in self._unread():
+                moved = now
+                yield chunk
+            if ended is not None:
+                self.end = ended
+                return
+            time.sleep(next(pause for silent, pause in self.PAUSES_S if now - moved <= silent))
+
+    def _unread(self) -> Iterator[tuple[str, int, bytes]]:
+        for name, descriptor in self._files.items():
+            while True:
+                data = os.pread(descriptor, CHUNK_BYTES, self._offsets[name])
+                if not data:
+                    break
+                offset = self._offsets[name]
+                self._offsets[name] += len(data)
+                yield name, offset, data
+
+    def close(self) -> None:
+        for descriptor in self._files.values():
+            os.close(descriptor)
+
+
+def unpack_pickler(archive: str, cache: str) -> str:
+    """Unpack the zip of cloudpickle once for each content: from a folder it is compiled only once."""
+    folder = os.path.join(cache, "pickler", os.path.basename(archive))
+    if not os.path.isdir(folder):
+        from zipfile import ZipFile
+
+        aside = f"{folder}.{os.getpid()}.tmp"
+        with ZipFile(archive) as content:
+            content.extractall(aside)
+        try:
+            os.rename(aside, folder)
+        except OSError:
+            _remove_tree(aside)  # Another session was first.
+    return folder
+
+
+def _login_environment(run_id: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SSH_")}
+    return {**kept, "DAYFLY_RUN": run_id}
+
+
+def serve(opening: bytes, cache: str) -> None:
+    """Answer one session; the opening is nonce, key and run id, which the stub on the command line has read."""
+    nonce, key, run_id = opening[:16], opening[16:48], opening[48:OPENING_BYTES].hex()
+    # What outlives this process carries the mark of its run in the environment that it starts with.
+    os.environ["DAYFLY_RUN"] = run_id
+    os.umask(0o077)
+    server = Server(run_id, key, nonce, os.path.abspath(os.path.expanduser(cache)))
+    try:
+        server.serve()
+    except FrameError as error:
+        os.write(2, f"dayfly: {error}\n".encode())
+    except Exception:  # noqa: BLE001 - the process ends below without another word
+        sys.excepthook(*sys.exc_info())
+    finally:
+        import signal
+
+        for build in list(server.builds):
+            try:
+                os.killpg(build.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+        # Threads may be waiting for credit that never comes.
+        os._exit(0)
+
+
+# ---------------------------------------------------------------------------------------------- facts
+
+
+def interpreters(cache: str) -> dict[str, str]:
+    """Find the Pythons of the machine, "3.11" -> path, without starting any of them."""
+    found = {"%d.%d" % sys.version_info[:2]: os.path.realpath(sys.executable)}  # noqa: UP031
+    for folder in _interpreter_folders(cache):
+        try:
+            names = [name for name in os.listdir(folder) if name.startswith("python3.")]
+        except OSError:
+            continue
+        for name in names:
+            if name[8:].isdigit():
+                # Resolved, a virtual environment's link is the interpreter under it.
+                path = os.path.realpath(os.path.join(folder, name))
+                if name[6:] not in found and _is_interpreter(path):
+                    found[name[6:]] = path
+    return found
+
+
+def _interpreter_folders(cache: str) -> list[str]:
+    folders: list[str] = []
+    stores = [
+        os.path.join(_home(), ".pyenv/versions"),
+        os.path.join(_home(), ".local/share/uv/python"),
+    ]
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        if os.path.basename(folder) == "shims":
+            stores.append(os.path.join(os.path.dirname(folder), "versions"))
+        elif folder:
+            folders.append(folder)
+    folders += ["/usr/local/bin", "/usr/bin", "/opt/homebrew/bin"]
+    for store in [*stores, os.path.join(cache, "python")]:
+        if os.path.isdir(store):
+            folders += [os.path.join(store, name, "bin") for name in sorted(os.listdir(store))]
+    return folders
+
+
+def _is_interpreter(path: str) -> bool:
+    """Tell a binary from a script that chooses one, and from a virtual environment's copy."""
+    try:
+        with open(path, "rb") as file:
+            script = file.read(2) == b"#!"
+    except OSError:
+        return False
+    environment = os.path.join(os.path.dirname(os.path.dirname(path)), "pyvenv.cfg")
+    return not script and os.access(path, os.X_OK) and not os.path.exists(environment)
+
+
+def machine_facts(cache: str) -> dict[str, Any]:
+    """Give what the client wants to know of the machine, as the fields of its Facts."""
+    gpus, driver = _GpuQuery().answer()
+    system = os.uname()
+    statistics = os.statvfs(_home())
+    pythons = sorted(interpreters(cache), key=lambda minor: int(minor[2:]))
+    return {
+        "hostname": system.nodename,
+        "platform": f"{system.sysname.lower()}-{system.machine}",
+        "libc": _libc(),
+        "pythons": pythons,
+        "cores": _cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "free_disk_bytes": statistics.f_bavail * statistics.f_frsize,
+        "agent_pid": os.getpid(),
+        "gpus": gpus,
+        "driver": driver,
+    }
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _libc() -> str:
+    if sys.platform == "darwin":
+        return ""
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").replace(" ", "")
+    except (OSError, ValueError):
+        return "musl"
+
+
+class _GpuQuery:
+    """Asks nvidia-smi, where there is one, while something else goes on: it may take seconds to answer."""
+
+    def __init__(self) -> None:
+        self._process: Popen[str] | None = None
+        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+            tool = os.path.join(folder, "nvidia-smi")
+            if folder and os.access(tool, os.X_OK):
+                self._start(tool)
+                return
+
+    def _start(self, tool: str) -> None:
+        from subprocess import DEVNULL, PIPE, Popen
+
+        query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        try:
+            self._process = Popen(query, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, text=True)
+        except OSError:
+            self._process = None
+
+    def answer(self, timeout_s: float = 5.0) -> tuple[list[str], str]:
+        """Give the names of the GPUs and the driver's version; nothing where the tool fails or is late."""
+        if self._process is None:
+            return [], ""
+        from subprocess import TimeoutExpired
+
+        with self._process as process:
+            try:
+                text, _ = process.communicate(timeout=timeout_s)
+            except TimeoutExpired:
+                process.kill()
+                return [], ""
+        if process.returncode:
+            return [], ""
+        rows = [line.rsplit(",", 1) for line in text.splitlines() if "," in line]
+        return [row[0].strip() for row in rows], rows[0][1].strip() if rows else ""
+
+
+# ---------------------------------------------------------------------------------------------- environment
+
+
+class Environment:
+    """One Python environment, made in place under a lock by uv; `.ready` is written last."""
+
+    WORDS_LINES = 60
+
+    def __init__(self, server: Server, request: Mapping[str, Any]) -> None:
+        self._server, self._request = server, request
+        self._base = os.path.join(server.cache, "environments")
+        self._folder = os.path.join(self._base, os.path.basename(request["digest"]))
+        self._tail: list[str] = []
+
+    @property
+    def _python(self) -> str:
+        return os.path.join(self._folder, "venv", "bin", "python")
+
+    def ready(self) -> str:
+        """Give the environment's Python, or "" where it is not made yet."""
+        made = os.path.exists(os.path.join(self._folder, ".ready")) and os.access(
+            self._python, os.X_OK
+        )
+        return self._python if made else ""
+
+    def build(self, emit: Callable[[str], None]) -> str:
+        """Make it unless it is made; a second user waits for the first.
+
+        Raises:
+            Refusal: of kind "environment", with the resolver's words.
+        """
+        os.makedirs(self._base, 0o700, exist_ok=True)
+        lock = _lock(self._folder + ".lock")
+        if lock is None:
+            emit("waiting for another run that makes the same environment")
+            lock = _lock(self._folder + ".lock", wait=True)
+        try:
+            return self.ready() or self._make(emit)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def _make(self, emit: Callable[[str], None]) -> str:
+        _remove_tree(self._folder)
+        os.mkdir(self._folder, 0o700)
+        uv, minor = self._uv(), self._request["python"]
+        # A relative path in a requirements file counts from that file or from the working directory: they are one here.
+        names = self._place_files()
+        base = interpreters(self._server.cache).get(minor)
+        if self._run([uv, "venv", "--python", base or minor, "venv"], emit):
+            words = "\n".join(self._tail)
+            raise Refusal(
+                "environment", f"uv could not make an environment of Python {minor}:\n{words}"
+            )
+        if names or self._request["requirements"].strip():
+            install = [uv, "pip", "install", "--python", self._python, "-r", "requirements.txt"]
+            if self._run(install, emit):
+                raise Refusal("environment", "\n".join(self._tail))
+        _write_file(os.path.join(self._folder, ".ready"), b"")
+        return self._python
+
+    def _uv(self) -> str:
+        """Give the path of uv, an executable under its own digest."""
+        digest = os.path.basename(self._request["uv"])
+        path = os.path.join(self._server.cache, "uv", digest)
+        if not os.path.exists(path):
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            blob = self._server._blob(digest)
+            os.chmod(blob, 0o700)
+            os.rename(blob, path)
+        return path
+
+    def _place_files(self) -> list[str]:
+        """Write the requirements and put the wheels beside them; wheels that no line names are added."""
+        wheels = {name: digest for name, digest in self._request["wheels"]}
+        for name, digest in wheels.items():
+            os.link(self._server._blob(digest), os.path.join(self._folder, os.path.basename(name)))
+        lines, named = [], set()
+        for line in self._request["requirements"].splitlines():
+            name = os.path.basename(line.strip())
+            if name in wheels and line.strip() in (name, "./" + name):
+                named.add(name)
+            else:
+                lines.append(line)
+        lines += ["./" + name for name in wheels]
+        text = "\n".join([*lines, ""]).encode()
+        _write_file(os.path.join(self._folder, "requirements.txt"), text)
+        return list(wheels)
+
+    def _run(self, command: list[str], emit: Callable[[str], None]) -> int:
+        """Run uv, hand its lines over as they come, and give its exit code."""
+        from subprocess import DEVNULL, PIPE, STDOUT, Popen
+
+        self._tail = []
+        process = Popen(
+            command,
+            cwd=self._folder,
+            env=self._variables(),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._server.builds.add(process)
+        try:
+            with process as running:
+                for line in running.stdout or ():
+                    clear = self._redact(line.rstrip("\n"))
+                    self._tail = [*self._tail, clear][-self.WORDS_LINES :]
+                    emit(clear)
+        finally:
+            self._server.builds.discard(process)
+        return process.returncode
+
+    def _variables(self) -> dict[str, str]:
+        cache = self._server.cache
+        return {
+            **_login_environment(self._server.run_id),
+            "UV_CACHE_DIR": os.path.join(cache, "uv-cache"),
+            "UV_PYTHON_INSTALL_DIR": os.path.join(cache, "python"),
+            "UV_NO_PROGRESS": "1",
+            **self._request["variables"],
+        }
+
+    def _redact(self, line: str) -> str:
+        """Hide the passwords of index addresses, and the values of variables that name a secret."""
+        import re
+
+        for name, value in self._request["variables"].items():
+            if re.search("TOKEN|PASSWORD|SECRET|KEY|CREDENTIAL", name, re.I) and len(value) > 3:
+                line = line.replace(value, "***")
+        return re.sub(r"://[^/@\s]+@", "://***@", line)
+
+
+# ---------------------------------------------------------------------------------------------- supervise
+
+
+def request_stop(job: JobFolder, reason: str) -> None:
+    """Ask the supervisor to end the job; a job that has no supervisor is ended at once."""
+    import signal
+
+    if job.end() is not None:
+        return
+    started = _read_json(job.file("started.json"))
+    if not os.path.exists(job.file("stop")):
+        _write_file(job.file("stop"), reason.encode())
+    if job.supervised():
+        if started is not None:
+            _send_signal([started["pid"]], signal.SIGTERM)
+    else:
+        _send_signal(_carriers(job.mark()), signal.SIGKILL)
+
+
+class Supervisor:
+    """Starts one job and stays beside it: the only process that knows how it ended."""
+
+    def __init__(self, job: JobFolder, order: dict[str, Any]) -> None:
+        self.job, self.order = job, order
+        self._wake, self._woken = os.pipe()
+        self._pid = 0
+        self._reaped: tuple[int, int] | None = None
+
+    def supervise(self) -> None:
+        started, oom_before = time.time(), _oom_kills()
+        self._listen()
+        record = {"pid": os.getpid(), "time": started}
+        _write_file(self.job.file("started.json"), json.dumps(record).encode())
+        self._start()
+        _adopt_orphans()
+        reason = self._wait(_clock() + self.order["max_runtime_s"])
+        if reason:
+            self._end_tree()
+        status, peak_rss_bytes = self._reaped or (0, 0)
+        end = self._describe(reason, status, started, _oom_kills() > oom_before)
+        end["peak_rss_bytes"] = peak_rss_bytes
+        self._hold()
+        _write_file(self.job.file("end.json"), json.dumps(end).encode())
+
+    def _hold(self) -> None:
+        # Before the end can be read: a client that reads it may set a deadline of its own, which must stand.
+        try:
+            hold(self.order["run_id"], max(self.order["hold_s"], HOLD_S_LEAST))
+        except OSError:
+            return  # A full disk, no more processes: the armed deadline stays, and the end must be told.
+
+    def _listen(self) -> None:
+        import signal
+
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        # A stop that came before anyone listened is in its file.
+
+    def _start(self) -> None:
+        order = {name: self.order[name] for name in ("run_id", "key", "secrets", "pickler")}
+        outputs = [
+            os.open(self.job.file(log), os.O_WRONLY | os.O_APPEND)
+            for log in ("stdout.log", "stderr.log")
+        ]
+        environment = {
+            **_login_environment(self.order["run_id"]),
+            "PYTHONUNBUFFERED": "1",
+            **self.order["variables"],
+            "DAYFLY_RUN": self.order["run_id"],
+            "DAYFLY_OUTPUT_DIR": self.job.file("outputs"),
+        }
+        command = _launch(self.order["python"], (), "run", self.job.path)
+        folder, streams = self.job.file("work"), (outputs[0], outputs[1])
+        self._pid = _spawn_with_order(command, environment, folder, streams, order=order)
+        for descriptor in outputs:
+            os.close(descriptor)
+        _write_file(self.job.file("process.json"), json.dumps({"pid": self._pid}).encode())
+
+    def _wait(self, deadline: float) -> str:
+        """Wait for the job's end; give why it has to be ended, or "" where it ended by itself."""
+        while True:
+            if self._reap():
+                return ""
+            if os.path.exists(self.job.file("stop")):
+                with open(self.job.file("stop"), encoding="ascii") as file:
+                    return file.read()
+            left = deadline - _clock()
+            if left <= 0:
+                return "deadline"
+            self._sleep(min(left, 60.0))
+
+    def _sleep(self, seconds: float) -> None:
+        from select import select
+
+        select([self._wake], [], [], seconds)
+        try:
+            os.read(self._wake, 4096)
+        except BlockingIOError:
+            return
+
+    def _reap(self) -> bool:
+        """Collect every child that has ended; tell whether the job's own process is among them."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            if pid == self._pid:
+                unit = 1 if sys.platform == "darwin" else 1024
+                self._reaped = (status, usage.ru_maxrss * unit)
+        return self._reaped is not None
+
+    def _tree(self) -> set[int]:
+        """Every process of the job: below us, in its session, or with its mark in the environment."""
+        table = _process_table()
+        found = _descendants({os.getpid()}, table)
+        found |= {pid for pid, (_, session) in table.items() if session == self._pid}
+        found |= _carriers(self.job.mark()) & set(table)
+        return found - {os.getpid()}
+
+    def _end_tree(self) -> None:
+        """SIGTERM to the whole tree, the grace, then SIGKILL until nothing of it is left."""
+        import signal
+
+        _send_signal(self._tree(), signal.SIGTERM)
+        grace_over = _clock() + self.order["grace_s"]
+        while not (self._reap() and not self._tree()) and _clock() < grace_over:
+            self._sleep(0.02)
+        # A process can fork while it is being looked for; a hundred rounds end all but the unkillable.
+        for _ in range(100):
+            tree = self._tree()
+            if self._reap() and not tree:
+                return
+            _send_signal(tree, signal.SIGKILL)
+            time.sleep(0.02)
+
+    def _describe(self, reason: str, status: int, started: float, oom: bool) -> dict[str, Any]:
+        signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
+        has_result = os.path.exists(self.job.file("result.sealed"))
+        # A function that took the deadline as its cue to return has finished; a stop was somebody's wish.
+        if reason and not (reason == "deadline" and has_result):
+            return _end_record(reason, code=code, signal=signalled, started=started)
+        if has_result:
+            return _end_record("finished", code=code, signal=signalled, started=started)
+        if signalled:
+            return _end_record(
+                "killed", signal=signalled, out_of_memory=oom and signalled == 9, started=started
+            )
+        return _end_record("exited", code=code, started=started)
+
+
+def _oom_kills() -> int:
+    """How often the kernel has ended a process for want of memory, as far as this process can see."""
+    total = 0
+    for path in ("/proc/vmstat", _cgroup_file("memory.events")):
+        try:
+            with open(path, encoding="ascii") as file:
+                rows = [line.split() for line in file]
+        except OSError:
+            continue
+        total += sum(int(row[1]) for row in rows if row[0] in ("oom_kill", "oom_group_kill"))
+    return total
+
+
+def _cgroup_file(name: str) -> str:
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+    except OSError:
+        return ""
+    path = next((group[2] for group in groups if group[0] == "0"), "/")
+    return os.path.join("/sys/fs/cgroup", path.lstrip("/"), name)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what the job double-forks, so that it can be found even with an empty environment."""
+    if sys.platform != "linux":
+        return
+    try:
+        import ctypes
+
+        set_child_subreaper = 36
+        ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):
+        return  # What carries the job's mark is found all the same.
+
+
+def supervise(path: str) -> None:
+    """Detach, then guard the job in `path` to its end."""
+    order = _take_order()
+    if os.fork():
+        os._exit(0)
+    os.umask(0o077)
+    Supervisor(JobFolder(path), order).supervise()
+
+
+# ---------------------------------------------------------------------------------------------- run
+
+
+class _Stopping:
+    """Turns the first SIGTERM into KeyboardInterrupt, so that `finally` and `with` of the function run."""
+
+    def __init__(self) -> None:
+        import signal
+
+        self.asked = False
+        self._pid = os.getpid()
+        signal.signal(signal.SIGTERM, self._raise)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        import signal
+
+        if (
+            os.getpid() != self._pid
+        ):  # A forked child of the function: it ends as if nobody had listened.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif not self.asked:
+            self.asked = True
+            raise KeyboardInterrupt("the run was stopped")
+
+
+class Runner:
+    """Calls the function of one task and leaves what came of it as a sealed result."""
+
+    def __init__(self, job: JobFolder, order: Mapping[str, Any]) -> None:
+        self.job, self._run_id = job, order["run_id"]
+        self._key = bytes.fromhex(order["key"])
+        self._pickler = order["pickler"]
+        self._gpus = _GpuQuery()
+        self._began = time.monotonic()
+        self._stopping = _Stopping()
+
+    def run(self) -> int:
+        """Run the task and give the exit code of the process."""
+        with open(self.job.file("task.sealed"), "rb") as file:
+            task = unseal(self._key, self._run_id, TASK_SEQ, file.read())
+        head, _, pickled = task.partition(b"\n")
+        header = json.loads(head)
+        here = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - as everywhere here, 3.8 must read it
+        if header["python"] != here:
+            os.write(
+                2,
+                f"dayfly: the function was pickled by Python {header['python']}, this is {here}\n".encode(),
+            )
+            return 78
+        self._prepare(header)
+        try:
+            outcome, value = self._outcome(header, pickled)
+        except KeyboardInterrupt:
+            if not self._stopping.asked:
+                raise
+            sys.stderr.write(self._traceback(sys.exc_info()[1]))
+            return 143
+        self._leave(outcome, value)
+        return 0
+
+    def _prepare(self, header: Mapping[str, Any]) -> None:
+        import linecache
+
+        sys.argv = [""]
+        # The agent's own folder was put first by the launcher; the pickler must win over one of the environment.
+        sys.path[0] = self._pickler
+        import cloudpickle  # noqa: F401 - from here on it is the one that was loaded
+
+        sys.path[0] = ""
+        sys.path.append(self._pickler)
+        for name, text in header["sources"].items():
+            linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+
+    def _outcome(self, header: Mapping[str, Any], pickled: bytes) -> tuple[dict[str, Any], Any]:
+        """Call the function, and describe what came of it together with the value or exception itself."""
+        import pickle
+        from importlib.util import find_spec
+
+        missing = [
+            name for name in header["imports"] if name not in sys.modules and not find_spec(name)
+        ]
+        if missing:
+            return {"outcome": "missing_import", "modules": missing}, None
+        try:
+            function, arguments, named = pickle.loads(pickled)  # noqa: S301 - unsealed with this run's key
+        except ModuleNotFoundError as error:
+            text = self._traceback(error)
+            return {"outcome": "missing_import", "modules": [error.name], "traceback": text}, None
+        except Exception as error:  # noqa: BLE001 - whatever a class does when it is loaded is the user's to see
+            return self._raised(error), error
+        try:
+            return {"outcome": "value"}, function(*arguments, **named)
+        except SystemExit as end:
+            return self._exited(end)
+        except BaseException as error:
+            if self._stopping.asked and isinstance(error, KeyboardInterrupt):
+                raise
+            return self._raised(error), error
+
+    def _exited(self, end: SystemExit) -> tuple[dict[str, Any], Any]:
+        if end.code is None or (isinstance(end.code, int) and end.code == 0):
+            return {"outcome": "value"}, None
+        if isinstance(end.code, int):
+            return {"outcome": "exited", "code": end.code, "text": str(end.code)}, None
+        # As the interpreter does for sys.exit("message").
+        text = str(end.code)
+        sys.stderr.write(text + "\n")
+        return {"outcome": "exited", "code": 1, "text": text[:TEXT_CHARACTERS]}, None
+
+    def _raised(self, error: BaseException) -> dict[str, Any]:
+        return {"outcome": "raised", "text": _repr(error), "traceback": self._traceback(error)}
+
+    @staticmethod
+    def _traceback(error: BaseException | None) -> str:
+        """Format it with causes and contexts, without the frames of this file."""
+        import traceback
+
+        if error is None:
+            return ""
+        trace: TracebackType | None = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        return "".join(traceback.format_exception(type(error), error, trace))
+
+    def _leave(self, outcome: dict[str, Any], value: Any) -> None:
+        outcome = {**self._common(), "type": _type_name(value), **outcome}
+        pickling = outcome["outcome"] in ("value", "raised")
+        if pickling:
+            if self._write(outcome, value):
+                return
+            kind = "unpicklable_value" if outcome["outcome"] == "value" else "unpicklable_exception"
+            reason = outcome["traceback"] or self._pickling_traceback
+            outcome.update(outcome=kind, text=_repr(value), traceback=reason)
+        self._write(outcome)
+
+    _pickling_traceback = ""
+
+    def _write(self, outcome: Mapping[str, Any], *values: Any) -> bool:
+        """Write the sealed result; tell whether the value, if one is given, could be pickled."""
+        writer = SealedWriter(self.job.file("result.sealed"), self._key, self._run_id, RESULT_SEQ)
+        writer.write(json.dumps(outcome).encode() + b"\n")
+        try:
+            for value in values:
+                _pickle(value, writer, check=outcome["outcome"] == "raised")
+        except Exception as error:  # noqa: BLE001 - pickling runs code of the user's classes
+            self._pickling_traceback = self._traceback(error)
+            writer.discard()
+            return False
+        writer.commit()
+        return True
+
+    def _common(self) -> dict[str, Any]:
+        import resource
+        import threading
+
+        gpus, driver = self._gpus.answer()
+        threads = [
+            thread.name
+            for thread in threading.enumerate()
+            if thread is not threading.main_thread() and not thread.daemon
+        ]
+        if threads:
+            names = ", ".join(threads)
+            sys.stderr.write(
+                f"dayfly: the function returned while threads were running, ended: {names}\n"
+            )
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {
+            "type": "",
+            "text": "",
+            "traceback": "",
+            "modules": [],
+            "code": 0,
+            "threads": threads,
+            "provenance": {
+                "host": os.uname().nodename,
+                "pid": os.getpid(),
+                "python": sys.version.split()[0],
+                "gpu": gpus,
+                "driver": driver,
+            },
+            "seconds": time.monotonic() - self._began,
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        }
+
+
+def _pickle(value: Any, writer: SealedWriter, check: bool) -> None:
+    import pickle
+
+    import cloudpickle
+
+    if not check:
+        cloudpickle.Pickler(writer, protocol=5).dump(value)
+        return
+    # An exception whose class wants arguments that it did not hand to its base pickles, and fails at loading.
+    data = cloudpickle.dumps(value, protocol=5)
+    if type(pickle.loads(data)) is not type(value):  # noqa: S301 - our own bytes of a moment ago
+        raise TypeError(f"{type(value).__qualname__} does not survive pickling")
+    writer.write(data)
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)[:TEXT_CHARACTERS]
+    except Exception as error:  # noqa: BLE001 - a repr is the user's code too
+        return f"<{_type_name(value)}, whose repr raised {type(error).__name__}>"
+
+
+def _end_process(code: int) -> None:
+    """Run what was registered for exit, within a bound, and end whatever threads are left."""
+    import atexit
+    import threading
+
+    last = threading.Timer(30, os._exit, (code,))
+    last.daemon = True
+    last.start()
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def run(path: str) -> None:
+    """Run the job in `path` in this process, and end it."""
+    import faulthandler
+
+    order = _take_order()
+    os.umask(0o077)
+    os.environ.update(order["secrets"])
+    faulthandler.enable()
+    _volunteer_for_oom()
+    code = 1
+    try:
+        code = Runner(JobFolder(path), order).run()
+    except BaseException:  # noqa: BLE001 - said on the job's stderr, and the supervisor reports the code
+        sys.excepthook(*sys.exc_info())
+    _end_process(code)
+
+
+def _volunteer_for_oom() -> None:
+    """When memory runs out the kernel should take the job, not its supervisor or the SSH server."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("500")
+    except OSError:
+        return
+
+
+# ---------------------------------------------------------------------------------------------- deadline
+
+
+def _deadline_file(run_id: str) -> str:
+    return os.path.join(_home(), f"deadline-{run_id}.json")
+
+
+def arm_deadline(run_id: str, seconds: float) -> None:
+    """Set or move the time at which everything of the run ends, and see that somebody watches it."""
+    path = _deadline_file(run_id)
+    _write_file(path, json.dumps({"at": _clock() + seconds}).encode())
+    lock = _lock(path + ".lock")
+    if lock is None:
+        return
+    nothing = os.open(os.devnull, os.O_RDWR)
+    command = _launch(sys.executable, ("-I", "-S"), "deadline", run_id, str(lock))
+    try:
+        # Forked twice, so that nobody has to wait for it.
+        child = os.fork()
+        if not child:
+            try:
+                _spawn(
+                    command,
+                    _login_environment(run_id),
+                    _home(),
+                    (nothing, nothing, nothing),
+                    (lock,),
+                )
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+    finally:
+        os.close(nothing)
+        os.close(lock)
+
+
+def hold(run_id: str, seconds: float) -> None:
+    """After the end of the job its result waits for so long, and never past the deadline that is armed."""
+    armed = _read_json(_deadline_file(run_id))
+    if armed is not None and armed["at"] > _clock() + seconds:
+        arm_deadline(run_id, seconds)
+
+
+def deadline(run_id: str) -> None:
+    """Wait for the run's deadline, however it is moved, and end every process that carries the run's mark."""
+    import signal
+
+    while True:
+        armed = _read_json(_deadline_file(run_id))
+        if armed is None:
+            return  # The run's home is gone, and the run with it.
+        left = armed["at"] - _clock()
+        if left <= 0:
+            break
+        time.sleep(min(left, 2.0))
+    job = JobFolder.of(run_id)
+    if job.exists() and job.status()["state"] == "running":
+        request_stop(job, "deadline")
+        _await_end(job, 30.0)
+        time.sleep(1.0)  # An attached client may still hear how it ended.
+    mark = f"DAYFLY_RUN={run_id}"
+    for number, pause_s in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 0.2), (signal.SIGKILL, 0.0)):
+        _send_signal(_carriers(mark) - {os.getpid()}, number)
+        time.sleep(pause_s)
+
+
+def _await_end(job: JobFolder, timeout_s: float) -> None:
+    over = _clock() + timeout_s
+    while job.end() is None and _clock() < over:
+        time.sleep(0.05)
+
+
+def main() -> None:
+    """Run the mode that the command line names."""
+    mode, argument = sys.argv[1:3]
+    modes: dict[str, Callable[[str], None]] = {
+        "supervise": supervise,
+        "run": run,
+        "deadline": deadline,
+    }
+    modes[mode](argument)
+
+
+if __name__ == "__main__":
+    main()

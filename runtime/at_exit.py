@@ -1,0 +1,87 @@
+"""The end of a process that has jobs: nothing is left unproved, and the exit code says so."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dayfly.errors import LeakRisk
+
+if TYPE_CHECKING:
+    from dayfly.runtime.job import Job
+
+open_jobs: set[Job[Any]] = set()
+leaks: list[LeakRisk] = []
+_interrupted = threading.Event()
+
+
+def remember(leak: LeakRisk) -> None:
+    """From here on the process ends with 75, unless it fails by itself."""
+    leaks.append(leak)
+    # Only now: whoever holds the built-in function could not pickle it any more.
+    sys.exit = _exit
+
+
+def _wait_for_open_jobs() -> None:
+    """The process does not end before every machine is proved gone, or has been left to `dayfly gc`."""
+    from dayfly.runtime.interrupt import see_out, signals_as_interrupts, stop_and_prove
+
+    jobs = list(open_jobs)
+    if not jobs:
+        return
+    # The Ctrl-C that ended a program is meant for all that it has started; at a prompt it was only the last command's.
+    ended_by = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+    try:
+        if isinstance(ended_by, KeyboardInterrupt):
+            with signals_as_interrupts():
+                stop_and_prove(jobs)
+        else:
+            see_out(*jobs)
+    except (KeyboardInterrupt, LeakRisk):
+        _interrupted.set()
+
+
+def _exit_code() -> None:
+    """75 where a proof failed and 130 after an interrupt, unless the program already fails with another code."""
+    failed_with = getattr(sys, "last_value", None)
+    if (failed_with is not None and not isinstance(failed_with, LeakRisk)) or _exit.asked:
+        return
+    code = LeakRisk.exit_code if leaks else 130 if _interrupted.is_set() else 0
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class _Exit:
+    """`sys.exit`, remembering that the program has asked for a code of its own: nothing else tells it at the end."""
+
+    __module__ = "sys"
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.exit = sys.exit
+
+    def __call__(self, status: Any = None, /) -> NoReturn:
+        self.asked = status not in (None, 0)
+        self.exit(status)
+
+    def __reduce__(self) -> str:
+        return "exit"
+
+
+def _forget_in_child() -> None:
+    """A forked child has none of our threads, and nothing to wait for."""
+    open_jobs.clear()
+    leaks.clear()
+    _interrupted.clear()
+
+
+_exit = _Exit()
+os.register_at_fork(after_in_child=_forget_in_child)
+# As concurrent.futures does: it runs before the interpreter joins its threads, while they can still work.
+threading._register_atexit(_wait_for_open_jobs)  # type: ignore[attr-defined]
+atexit.register(_exit_code)

@@ -1,0 +1,195 @@
+"""Takes a run in hand whose client is gone: its log and its result, from any process on this computer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed
+from dayfly.infra.machine import Machine
+from dayfly.runtime import payload, redact, stored
+from dayfly.runtime.attend import Attendance
+from dayfly.runtime.context import Context
+from dayfly.runtime.display import Display
+from dayfly.runtime.job import Job
+from dayfly.runtime.run_log import STREAMS
+from dayfly.stacks import gc, journal
+from dayfly.stacks.closer import Closer
+from dayfly.stacks.journal import History
+from dayfly.stacks.receipt import Receipt
+from dayfly.stacks.run_lock import locked
+from dayfly.stacks.run_stack import RunStack
+
+if TYPE_CHECKING:
+    from dayfly.runtime.session import Session
+
+
+def attach(run_id: str, display: Display | None = None) -> Job[Any]:
+    """The job of a run that was started by any process of this user on this computer.
+
+    Args:
+        run_id: the id, or the beginning of it.
+        display: where to show log and steps.
+
+    Raises:
+        UnknownRun: no such run.
+        RunBusy: its own client is alive.
+        RunFailed: there is nothing to come back: the function was never started, or the run was destroyed before.
+    """
+    context = Context.open()
+    shown = display or Display.standard()
+    history = journal.find(context.workspace.runs, run_id)
+    _check_python(history)
+    if (history.directory / stored.RESULT).exists() and not _is_open(history):
+        return Job.settled(
+            context.workspace, shown, history.id, lambda: stored.value(history.directory)
+        )
+    risk = history.last("leak_risk", "closing")
+    if risk is not None and risk.name == "leak_risk":
+        raise _standing_risk(history, str(risk.fields["reason"]))
+    with locked(history.directory):
+        history = journal.read(history.directory)
+        _check(history)
+        journal.append(history.directory, "attached", client=journal.myself())
+    spec = history.intent.get("spec", {})
+    redact.remember(os.environ[name] for name in spec.get("secrets", ()) if name in os.environ)
+    stack = RunStack.resume(history, context.workspace, context.engine_or_none())
+    return Job.resume(context.workspace, shown, lambda attendance: _finish(stack, attendance))
+
+
+def _finish(stack: RunStack, attendance: Attendance) -> Any:
+    with attendance.stack(stack) as machine:
+        if (stack.directory / stored.RESULT).exists():
+            return stored.value(stack.directory)
+        with _session(machine, attendance) as session:
+            attendance.connected(session)
+            for stream in STREAMS:
+                _replay(stack.directory, stream, attendance.display)
+            return attendance.finish(session)
+
+
+@contextlib.contextmanager
+def _session(machine: Machine, attendance: Attendance) -> Iterator[Session]:
+    """The session; a machine that lives and cannot be reached now is left as it is, with its result."""
+    with contextlib.ExitStack() as stack:
+        try:
+            session = stack.enter_context(attendance.session(machine))
+        except ConnectFailed as failed:
+            if attendance.machine_runs():
+                raise attendance.left_there(failed) from failed
+            raise
+        yield session
+
+
+def _replay(directory: Path, stream: Any, display: Display) -> None:
+    """Shows what an earlier client had already brought home."""
+    file = directory / f"{stream}.log"
+    if file.exists():
+        display.output(stream, file.read_bytes())
+
+
+def _is_open(history: History) -> bool:
+    return not history.closed and not history.client_alive()
+
+
+def _check(history: History) -> None:
+    status, why = gc.standing(history, 0.0)
+    if history.closed:
+        raise RunFailed(
+            f"run {history.id} is closed and has no result; `dayfly show {history.id[:12]}` tells its story"
+        )
+    if history.client_alive():
+        client = (history.last("intent", "attached") or history.events[0]).fields["client"]["pid"]
+        raise RunBusy(
+            f"process {client} has run {history.id} in hand; `dayfly logs -f {history.id[:12]}` follows it"
+        )
+    if not history.started or history.machine is None:
+        raise RunFailed(
+            f"run {history.id} has nothing to attach to ({status}: {why}); `dayfly gc --run {history.id[:12]} --yes`"
+        )
+
+
+def _check_python(history: History) -> None:
+    """A value may hold bytecode, which another minor version misreads: nothing of it is unpickled there."""
+    python = history.intent.get("python", payload.PYTHON)
+    if python != payload.PYTHON:
+        raise RunFailed(
+            f"run {history.id} was called from Python {python}, and this is {payload.PYTHON}: its result is for"
+            f" python{python} -m dayfly.runtime.cli attach {history.id[:12]}"
+        )
+
+
+def _standing_risk(history: History, reason: str) -> LeakRisk:
+    command = f"dayfly gc --run {history.id} --yes"
+    return LeakRisk(
+        f"run {history.id}: it is still not proved that its machine is gone ({reason}); finish first: {command}",
+        run=history.id,
+        command=command,
+    )
+
+
+def stored_result(history: History) -> Any:
+    """The value of a run whose result is on this computer.
+
+    Raises:
+        RunFailed: it is not; says what to do.
+        Exception: the function's own.
+    """
+    _check_python(history)
+    if (history.directory / stored.RESULT).exists():
+        return stored.value(history.directory)
+    if history.closed:
+        raise RunFailed(
+            f"run {history.id} was closed without a result; `dayfly show {history.id[:12]}` tells its story"
+        )
+    raise RunFailed(
+        f"the result of run {history.id} is not on this computer; `dayfly attach {history.id[:12]}` brings it"
+    )
+
+
+def cancel(run_id: str, report: Callable[[str], None]) -> Receipt:
+    """Stops the function, destroys the machine and proves it gone, whoever started it.
+
+    Raises:
+        UnknownRun: no such run.
+        LeakRisk: absence could not be proved.
+    """
+    context = Context.open()
+    history = journal.find(context.workspace.runs, run_id)
+    if not history.closed:
+        journal.append(history.directory, "cancelled", by=journal.myself())
+    return Closer(context.workspace, context.engine_or_none(), report).close(history.id)
+
+
+def shell_command(history: History) -> list[str]:
+    """The system's ssh to an open run, with its own key and its pinned host key.
+
+    Raises:
+        RunFailed: it has no machine.
+    """
+    machine = history.machine
+    if machine is None or history.closed:
+        raise RunFailed(f"run {history.id} has no machine to log in to")
+    known = history.directory / "known_hosts"
+    known.write_text(f"[{machine.host}]:{machine.port} {machine.host_key}\n")
+    options = {
+        "IdentityFile": history.directory / "user_key",
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "UserKnownHostsFile": known,
+        "GlobalKnownHostsFile": os.devnull,
+        "StrictHostKeyChecking": "yes",
+    }
+    flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+    return [
+        "ssh",
+        "-F",
+        os.devnull,
+        *flags,
+        "-p",
+        str(machine.port),
+        f"{machine.user}@{machine.host}",
+    ]

@@ -1,0 +1,225 @@
+"""The whole story of one call on one screen: plan, machine, session, environment, function, result, gone."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dayfly.errors import ConfigurationError, SpecError
+from dayfly.infra import cost, providers
+from dayfly.infra.offers import Offer
+from dayfly.infra.plan import Plan
+from dayfly.infra.spec import Spec
+from dayfly.runtime import environment, payload, preview, redact
+from dayfly.runtime.attend import Attendance
+from dayfly.runtime.context import Context
+from dayfly.runtime.display import Display
+from dayfly.runtime.environment import Recipe
+from dayfly.runtime.heal import heal
+from dayfly.runtime.payload import Payload
+from dayfly.stacks.engine import Engine
+from dayfly.stacks.run_stack import RunStack
+
+if TYPE_CHECKING:
+    from dayfly.runtime.records import Task
+    from dayfly.runtime.session import Session
+
+_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One function with its arguments, checked, pickled and priced: nothing exists yet, and nothing can be wrong with it.
+
+    Attributes:
+        context: where this process works.
+        engine: the Pulumi CLI.
+        spec: what is asked for.
+        offers: the ladder.
+        payload: function and arguments.
+        recipe: what is to be installed.
+        secrets: values of the named variables.
+        display: where progress is shown.
+    """
+
+    context: Context
+    engine: Engine
+    spec: Spec
+    offers: tuple[Offer, ...]
+    payload: Payload
+    recipe: Recipe
+    secrets: Mapping[str, str] = field(repr=False)
+    display: Display
+
+    @classmethod
+    def prepare(
+        cls,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        spec: Spec,
+        display: Display | None = None,
+    ) -> Call:
+        """Step 1: everything that can be refused is refused here.
+
+        Raises:
+            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
+        """
+        context = Context.open()
+        secrets = _secrets(spec)
+        redact.remember(secrets.values())
+        packed = payload.pack(function, args, kwargs)
+        recipe = environment.recipe(
+            spec.environment,
+            packed.project_root,
+            packed.imports,
+            same_computer=all(providers.load(name).same_computer for name in spec.providers),
+        )
+        offers = ladder(spec)
+        shown = display or Display.standard()
+        heal(context, shown.note)
+        return cls(
+            context, context.engine(shown.note), spec, offers, packed, recipe, secrets, shown
+        )
+
+    def attempt(self, attendance: Attendance) -> Any:
+        """Runs it once on a machine of its own; leaving destroys the machine, whatever happened."""
+        # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
+        loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
+        loading.start()
+        with (
+            attendance.stack(self.new_stack(attendance)) as machine,
+            attendance.session(machine) as session,
+        ):
+            attendance.connected(session)
+            session.arm_deadline(attendance.remaining_s)
+            task = self.task(session, attendance)
+            # Before it starts: were the client to die in between, the run would count as never started.
+            attendance.record("job_started", python=self.recipe.python)
+            session.start(task)
+            return attendance.finish(session)
+
+    def new_stack(self, attendance: Attendance) -> RunStack:
+        """The stack of one attempt."""
+        return RunStack(
+            self.spec,
+            self.context.workspace,
+            self.engine,
+            self.offers,
+            observe=attendance.observe,
+            renamed=attendance.joined,
+            details={
+                "function": self.payload.function,
+                "job_name": self.spec.job_name,
+                "code_digest": self.payload.code_digest,
+                "python": payload.PYTHON,
+                "environment": self.recipe.source,
+                "environment_digest": None if self.recipe.empty else self.recipe.digest,
+                "lineage": attendance.lineage,
+            },
+        )
+
+    def task(self, session: Session, attendance: Attendance) -> Task:
+        """Makes the environment on the machine and seals function and arguments for it."""
+        from dayfly.runtime.records import Task
+
+        python = self.recipe.python
+        if not self.recipe.empty:
+            attendance.step("environment", self.recipe.source)
+            python = session.build_environment(self.recipe_for(session), self.display.note)
+        attendance.step("start")
+        return Task(
+            sealed=attendance.seal(self.payload.task),
+            python=python,
+            secrets=dict(self.secrets),
+            variables={},
+            max_runtime_s=attendance.function_limit_s,
+            grace_s=_GRACE_S,
+            hold_s=self.spec.hold_s,
+            pickler=payload.pickler_zip(self.context.workspace.home / "cache"),
+        )
+
+    def recipe_for(self, session: Session) -> Recipe:
+        """The recipe with the uv of the machine's platform."""
+        facts = session.facts
+        cache = self.context.workspace.home / "cache"
+        uv = environment.uv_binary(facts.platform, facts.libc, cache=cache)
+        return dataclasses.replace(self.recipe, uv=uv)
+
+    def plan(self, resources: Sequence[Mapping[str, str]], resources_from: str) -> Plan:
+        """The Plan of the first rung, with resources that someone else has listed."""
+        return make_plan(
+            self.spec,
+            self.offers,
+            resources,
+            resources_from=resources_from,
+            function=self.payload.function,
+            environment_source=self.recipe.source,
+        )
+
+    def preview(self) -> Plan:
+        """The Plan with the resources of the real engine's preview; nothing is created."""
+        resources = preview.resources(self.context, self.engine, self.spec, self.offers[0])
+        return self.plan(resources, "engine")
+
+
+def make_plan(
+    spec: Spec,
+    offers: Sequence[Offer],
+    resources: Sequence[Mapping[str, str]],
+    *,
+    resources_from: str,
+    function: str,
+    environment_source: str,
+) -> Plan:
+    """A Plan of a ladder's first rung."""
+    from dayfly.infra.plan import Resource
+
+    first = offers[0]
+    rate = first.usd_per_hour * spec.nodes
+    runtime_s = cost.allowed_runtime_s(spec, first)
+    return Plan(
+        function=function,
+        resources=tuple(Resource(r["type"], r["name"]) for r in resources),
+        resources_from=resources_from,
+        offers=tuple(offer.as_dict() for offer in offers),
+        usd_per_hour=rate,
+        worst_case_usd=cost.worst_case_usd(spec, first),
+        max_runtime_s=runtime_s,
+        hold_usd=rate * min(spec.hold_s, runtime_s) / 3600,
+        environment=environment_source,
+        if_this_computer_dies=providers.load(first.provider).limits.if_this_computer_dies,
+    )
+
+
+def ladder(spec: Spec) -> tuple[Offer, ...]:
+    """The Offers of every provider named, in that order, those of one provider cheapest first.
+
+    Raises:
+        SpecError: none can satisfy the Spec.
+        ConfigurationError: a provider lacks something on this computer; names its fix.
+    """
+    offers: list[Offer] = []
+    for name in spec.providers:
+        provider = providers.load(name)
+        missing = provider.preflight()
+        if missing:
+            raise ConfigurationError("; ".join(missing))
+        offers += provider.offers(spec)
+    if not offers:
+        raise SpecError(f"nothing that {', '.join(spec.providers)} offers satisfies {spec}")
+    for offer in offers:
+        cost.allowed_runtime_s(spec, offer)
+    return tuple(offers)
+
+
+def _secrets(spec: Spec) -> dict[str, str]:
+    missing = [name for name in spec.secrets if name not in os.environ]
+    if missing:
+        raise SpecError(f"secrets={missing}: not set in this environment; export them first")
+    return {name: os.environ[name] for name in spec.secrets}

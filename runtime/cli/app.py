@@ -1,0 +1,90 @@
+"""The application: its verbs, its version, and how errors become messages and exit codes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dayfly.runtime.cli import doctor, engine, gc, held, listing, run
+
+_EPILOG = """\b
+Exit codes:
+   0  done; where a machine was used, it is proved gone
+   1  the function raised, or a check of `doctor` failed
+   2  what was asked for cannot be: options, settings, unknown runs
+  69  no Pulumi CLI could be found, installed or built
+  70  the machine, the connection or the environment failed
+  73  another process is using the run
+  75  it is NOT proved that nothing is left; the message has the command
+ 130  interrupted by Ctrl-C, and cleaned up
+ 128+N  signal N ended the function's process
+A script's own exit code, and that of a function's sys.exit(N), is passed on.
+
+\b
+Environment:
+  DAYFLY_HOME     where runs are kept on this computer
+  DAYFLY_QUIET=1  no plan, steps and receipt: only the function's output, and warnings
+  DAYFLY_<NAME>   a setting, e.g. DAYFLY_PROVIDER; `dayfly doctor` lists them all"""
+
+
+class _Group(TyperGroup):
+    """Ends with a message and a code where one of our errors comes up, and never with a traceback of ours."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("dayfly: interrupted", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            from dayfly.errors import DayflyError
+
+            if not isinstance(error, DayflyError):
+                raise
+            from dayfly.runtime.cli.output import complain, exit_code
+
+            complain(error)
+            raise typer.Exit(exit_code(error)) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"dayfly {version('dayfly')}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="dayfly",
+    cls=_Group,
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    # Help without rich starts in half the time; tables use rich where a terminal shows them.
+    rich_markup_mode=None,
+    # Rich tracebacks print the values of local variables, and some of those are keys.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def dayfly(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version)] = False,
+) -> None:
+    """Run a Python function on a machine that exists for that call only, and is proved gone afterwards."""
+
+
+run.register(app)
+listing.register(app)
+held.register(app)
+gc.register(app)
+doctor.register(app)
+engine.register(app)
+
+
+def main() -> None:
+    """The `dayfly` command."""
+    app(prog_name="dayfly")

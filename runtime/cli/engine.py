@@ -1,0 +1,75 @@
+"""`dayfly engine`: the Pulumi CLI that runs every stack, and the environment to use it by hand."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sysconfig
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The Pulumi CLI that runs every stack.", no_args_is_help=True)
+_EXPORTED = (
+    "PATH",
+    "PULUMI_BACKEND_URL",
+    "PULUMI_CONFIG_PASSPHRASE_FILE",
+    "PULUMI_HOME",
+    "PULUMI_SKIP_UPDATE_CHECK",
+    "PULUMI_PYTHON_CMD",
+    "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS",
+)
+
+
+@app.command()
+def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show which Pulumi CLI is used, and where it comes from; exit code 69 where there is none."""
+    from dayfly.errors import EngineMissing
+    from dayfly.runtime.cli.output import emit_json, tell
+    from dayfly.stacks import engine
+
+    search = engine.search()
+    if json:
+        emit_json(engine.as_json(search.engine))
+    elif search.engine:
+        print(f"{search.engine.path}  {search.engine.version}  ({search.engine.origin})")
+    if search.engine is None:
+        tell(
+            "\n".join(["dayfly: no Pulumi CLI; `dayfly engine install` gets one", *search.refused])
+        )
+        raise typer.Exit(EngineMissing.exit_code)
+
+
+@app.command()
+def install() -> None:
+    """Get a Pulumi CLI: found, else installed by Pulumi's own installer, else built."""
+    from dayfly.runtime.cli.output import tell
+    from dayfly.stacks import engine
+
+    found = engine.ensure(tell)
+    print(f"{found.path}  {found.version}  ({found.origin})")
+
+
+@app.command()
+def env() -> None:
+    """Print `export` lines for the plain pulumi CLI: eval "$(dayfly engine env)"."""
+    from dayfly.runtime.context import Context
+
+    context = Context.open()
+    engine = context.engine()
+    variables = context.workspace.environment(engine, "")
+    variables["PATH"] = search_path(str(engine.bin_dir))
+    for name in _EXPORTED:
+        print(f"export {name}={shlex.quote(variables[name])}")
+
+
+def register(root: typer.Typer) -> None:
+    """Adds the verb."""
+    root.add_typer(app, name="engine")
+
+
+def search_path(engine_folder: str) -> str:
+    """PATH with this environment's programs and the Pulumi CLI first, each folder once however often it is asked."""
+    first = [sysconfig.get_path("scripts"), engine_folder]
+    rest = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys([*first, *rest]))

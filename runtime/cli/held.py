@@ -1,0 +1,109 @@
+"""`dayfly attach`, `result`, `cancel` and `ssh`: a run in hand again, whoever started it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+_Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def attach(run: _Run, json: _Json = False) -> None:
+    """Take a run in hand whose client is gone.
+
+    Shows its log as it grows, then its value, and destroys its machine.
+
+    Ctrl-C does what it does in `dayfly run`: it stops the function and destroys the machine.
+    """
+    from dayfly.runtime.attach import attach as attach_to
+    from dayfly.runtime.cli.run import see
+    from dayfly.runtime.display import Display
+
+    display = Display.standard(output_to="stderr" if json else None)
+    raise typer.Exit(see(attach_to(run, display), json))
+
+
+def result(run: _Run, json: _Json = False) -> None:
+    """Print the value that a run has brought back.
+
+    Or the exception that its function raised; exit code 1 then.
+    """
+    from dayfly.errors import DayflyError
+    from dayfly.runtime.attach import stored_result
+    from dayfly.runtime.cli.listing import find_run
+    from dayfly.runtime.cli.output import complain_of_function, emit_value
+
+    _, history = find_run(run)
+    try:
+        value = stored_result(history)
+    except DayflyError:
+        raise
+    except Exception as error:  # noqa: BLE001  # the function's own, whatever it is
+        complain_of_function(error)
+        raise typer.Exit(1) from None
+    emit_value(value, json)
+
+
+def cancel(
+    run: _Run,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: _Json = False,
+) -> None:
+    """Stop a run, and prove its machine gone.
+
+    A result that has not come back is lost.
+    """
+    from dayfly.errors import SpecError
+    from dayfly.runtime.attach import cancel as cancel_run
+    from dayfly.runtime.cli.listing import find_run
+    from dayfly.runtime.cli.output import emit_json, tell
+    from dayfly.runtime.wording import receipt_line
+
+    _, history = find_run(run)
+    if not (yes or history.closed):
+        if not sys.stdin.isatty():
+            raise SpecError(
+                f"cancel destroys run {history.id[:12]}; say --yes where no one can be asked"
+            )
+        typer.confirm(f"stop run {history.id[:12]} and destroy its machine?", abort=True, err=True)
+    receipt = cancel_run(history.id, tell)
+    if json:
+        emit_json(receipt.as_dict())
+    else:
+        print(receipt_line(receipt))
+
+
+def ssh(
+    run: _Run,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- COMMAND]...", help="Run this instead of a shell."),
+    ] = None,
+) -> None:
+    """Log in to the machine of an open run.
+
+    The system's ssh, with the run's own key and its pinned host key.
+    """
+    from dayfly.errors import ConfigurationError
+    from dayfly.runtime.attach import shell_command
+    from dayfly.runtime.cli.listing import find_run
+
+    _, history = find_run(run)
+    line = [*shell_command(history), *(command or [])]
+    try:
+        os.execvp(line[0], line)  # noqa: S606  # the terminal belongs to ssh from here on
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "there is no `ssh` on PATH: install OpenSSH's client with your package manager"
+        ) from error
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs."""
+    for command in (attach, result, cancel):
+        app.command()(command)
+    app.command(context_settings={"allow_interspersed_args": False})(ssh)

@@ -1,0 +1,172 @@
+"""`dayfly ps`, `show` and `logs`: what runs, what ran, and what it printed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from dayfly.runtime.context import Context
+    from dayfly.stacks.journal import History
+
+_Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_COLUMNS = ("ID", "STATUS", "FUNCTION", "PROVIDER", "AGE", "UNTIL", "$/H", "$")
+_FOLLOW_S = 0.05
+
+
+def ps(
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Closed runs too, with minutes and dollars.")
+    ] = False,
+    json: _Json = False,
+) -> None:
+    """List the open runs; see to those whose client died."""
+    from dayfly.runtime import show
+    from dayfly.runtime.cli.output import emit_json, emit_rows, tell
+    from dayfly.runtime.cli.upkeep import settle_plain
+    from dayfly.runtime.context import Context
+    from dayfly.runtime.heal import heal
+    from dayfly.stacks import journal
+
+    context = Context.open()
+    settle_plain(context, tell)
+    heal(context, tell)
+    now = time.time()
+    found = journal.histories(context.workspace.runs, closed=everything)
+    runs = [show.summary(history, now) for history in found]
+    if json:
+        emit_json(runs)
+    elif runs:
+        columns = (*_COLUMNS, "MINUTES") if everything else _COLUMNS
+        emit_rows(columns, [_row(run, now, everything) for run in runs])
+    else:
+        tell("no run is open" if not everything else "no runs yet")
+
+
+def show(run: _Run, json: _Json = False) -> None:
+    """Tell the whole story of a run.
+
+    Events with times, resources, provenance, code digest, environment, cost and receipt: also when it is long gone.
+    """
+    from dayfly.runtime.cli.output import emit_json, emit_pairs
+    from dayfly.runtime.show import paragraphs, story
+
+    told = story(find_run(run)[1])
+    if json:
+        emit_json(told)
+        return
+    for number, (title, rows) in enumerate(paragraphs(told)):
+        emit_pairs(f"\n{title}" if number else title, rows)
+
+
+def logs(
+    run: _Run,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the function ends.")
+    ] = False,
+    only_stdout: Annotated[bool, typer.Option("--stdout", help="Only its stdout.")] = False,
+    only_stderr: Annotated[bool, typer.Option("--stderr", help="Only its stderr.")] = False,
+) -> None:
+    """Print what the function has printed.
+
+    Its stdout goes to stdout and its stderr to stderr, byte for byte.
+    """
+    from dayfly.runtime.cli.output import tell
+
+    _, history = find_run(run)
+    streams = [
+        name
+        for name, other in (("stdout", only_stderr), ("stderr", only_stdout))
+        if not other or only_stdout == only_stderr
+    ]
+    _print_logs(history, streams, follow)
+    if follow and not _is_over(history) and not history.closed:
+        tell(
+            f"dayfly: no client of run {history.id[:12]} is alive, so its log does not grow here;"
+            f" `dayfly attach {history.id[:12]}` goes on with it"
+        )
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs."""
+    for command in (ps, show, logs):
+        app.command()(command)
+
+
+def find_run(run: str) -> tuple[Context, History]:
+    """The run that a command line names.
+
+    Raises:
+        UnknownRun: none, or several.
+    """
+    from dayfly.runtime.context import Context
+    from dayfly.stacks import journal
+
+    context = Context.open()
+    return context, journal.find(context.workspace.runs, run)
+
+
+def _row(run: dict[str, Any], now: float, everything: bool) -> list[str]:
+    from dayfly.infra.units import human_seconds
+    from dayfly.runtime.wording import dollars, stamp
+
+    until = run["closed_at"] or run["hold_until"] or run["deadline"]
+    row = [
+        run["id"][:12],
+        run["status"],
+        run["job_name"] or run["function"] or (f"stack {run['stack']}" if run["stack"] else "-"),
+        run["provider"] or "-",
+        human_seconds(max(0.0, now - run["created"])) if run["created"] else "-",
+        stamp(until) if until else "-",
+        dollars(run["usd_per_hour"]),
+        dollars(run["usd"]),
+    ]
+    minutes = run["minutes"]
+    return [*row, "-" if minutes is None else f"{minutes:.1f}"] if everything else row
+
+
+def _print_logs(history: History, streams: Sequence[str], follow: bool) -> None:
+    """Copies the logs from the beginning; with `follow` until nothing can come any more."""
+    from dayfly.stacks import journal
+
+    offsets = dict.fromkeys(streams, 0)
+    while True:
+        now = journal.read(history.directory)
+        # Asked before the last read, so that what came in between is not missed.
+        last = not follow or _is_over(now) or now.closed or not now.client_alive()
+        for stream in streams:
+            offsets[stream] += _copy(history, stream, offsets[stream])
+        if last:
+            return
+        time.sleep(_FOLLOW_S)
+
+
+def _is_over(history: History) -> bool:
+    from dayfly.stacks import journal
+
+    return journal.read(history.directory).last("job_ended") is not None
+
+
+def _copy(history: History, stream: str, offset: int) -> int:
+    """Copies what a log has gained.
+
+    Returns:
+        How many bytes.
+    """
+    output = getattr(sys, stream)
+    copied = 0
+    try:
+        with (history.directory / f"{stream}.log").open("rb") as log:
+            log.seek(offset)
+            while data := log.read(1 << 20):
+                output.buffer.write(data)
+                copied += len(data)
+    except FileNotFoundError:
+        return 0
+    output.flush()
+    return copied

@@ -1,0 +1,132 @@
+"""The options of a Spec, written once for every command that takes them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_PATH_ENDINGS = (".txt", ".in", ".lock", ".toml", ".pylock")
+
+
+@dataclass(frozen=True)
+class SpecOption:
+    """One field of a Spec on the command line.
+
+    Attributes:
+        field: its name in the Spec.
+        flags: how it is written.
+        help: what it means.
+        kind: the type that typer reads: one text, several, or a switch.
+    """
+
+    field: str
+    flags: tuple[str, ...]
+    help: str
+    kind: Any = str
+
+
+SPEC_OPTIONS = (
+    SpecOption("provider", ("--provider",), "Where to run; repeat it for a ladder.", list[str]),
+    SpecOption("instance_type", ("--instance-type",), "The provider's own name of a machine type."),
+    SpecOption("region", ("--region",), "The provider's own name of a region; any if left out."),
+    SpecOption("cores", ("--cores",), "Virtual cores at least."),
+    SpecOption("memory", ("--memory",), 'Memory at least, "32GB".'),
+    SpecOption("disk", ("--disk",), 'Free disk at least, "100GB".'),
+    SpecOption("gpu", ("--gpu",), 'GPUs at least, "A100:1".'),
+    SpecOption("nodes", ("--nodes",), "Machines in the stack."),
+    SpecOption("python", ("--python",), "major.minor; must be this client's own."),
+    SpecOption(
+        "environment",
+        ("--environment",),
+        'A requirements file, "live", or a requirement (repeat it for several).',
+        list[str],
+    ),
+    SpecOption(
+        "secrets",
+        ("--secret",),
+        "NAME of an environment variable that the function may see; repeat it for several.",
+        list[str],
+    ),
+    SpecOption(
+        "max_runtime", ("--max-runtime", "--time"), 'The machine ends after this, "90m", "24h".'
+    ),
+    SpecOption("max_cost", ("--max-cost",), "Dollars that the run may cost at most."),
+    SpecOption("hold", ("--hold",), "How long a result waits when this client is gone."),
+    SpecOption("retries", ("--retries",), "Further attempts after a failure."),
+    SpecOption(
+        "wait_for_teardown",
+        ("--wait-for-teardown/--no-wait-for-teardown",),
+        "Have the value only when the machine is proved gone.",
+        bool,
+    ),
+    SpecOption("job_name", ("--job-name",), "A label for people."),
+)
+
+
+def spec_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command every option of a Spec; what was given comes as its argument `options`, ready for a Spec."""
+    fields = {option.field for option in SPEC_OPTIONS}
+
+    def wrapped(**values: Any) -> None:
+        given = {n: v for n, v in values.items() if n in fields and v is not None and v != []}
+        rest = {name: value for name, value in values.items() if name not in fields}
+        command(**rest, options=parsed(given))
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.name != "options"]
+    parameters = [*own, *(_parameter(option) for option in SPEC_OPTIONS)]
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    return wrapped
+
+
+def _parameter(option: SpecOption) -> inspect.Parameter:
+    word = "NAME" if option.field == "secrets" else option.field.upper()
+    metavar = None if option.kind is bool else word
+    declared = typer.Option(*option.flags, help=option.help, show_default=False, metavar=metavar)
+    return inspect.Parameter(
+        option.field,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[option.kind | None, declared],
+    )
+
+
+def parsed(given: dict[str, Any]) -> dict[str, Any]:
+    """The command line's texts as a Spec takes them."""
+    from dayfly.stacks import settings
+
+    options = {name: value for name, value in given.items() if not isinstance(value, str)}
+    options |= settings.from_texts({n: v for n, v in given.items() if isinstance(v, str)})
+    if "provider" in options:
+        options["provider"] = [p for text in options["provider"] for p in text.split(",") if p]
+    if "environment" in options:
+        options["environment"] = _environment(options["environment"])
+    return options
+
+
+def _environment(texts: Sequence[str]) -> str | list[str]:
+    """One file, or "live", stays a text; anything else is a list of requirements."""
+    only = texts[0]
+    if len(texts) == 1 and (only == "live" or only.endswith(_PATH_ENDINGS) or Path(only).exists()):
+        return only
+    return list(texts)
+
+
+def refuse_late_options(arguments: Sequence[str]) -> None:
+    """An option of ours behind the function would be handed to the function as a text.
+
+    Raises:
+        SpecError: there is one.
+    """
+    from dayfly.errors import SpecError
+
+    flags = {part for option in SPEC_OPTIONS for flag in option.flags for part in flag.split("/")}
+    for argument in arguments:
+        if argument.partition("=")[0] in flags | {"--json"}:
+            raise SpecError(f"{argument}: options of Dayfly go before MODULE:FUNCTION")

@@ -1,0 +1,177 @@
+"""`dayfly run` and `dayfly plan`: a function or a script, on a machine of its own or on paper."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dayfly.runtime.cli.options import refuse_late_options, spec_options
+
+if TYPE_CHECKING:
+    from dayfly.infra.plan import Plan
+    from dayfly.runtime.cli.target import Target
+    from dayfly.runtime.job import Job
+
+_RAW = {"allow_interspersed_args": False}
+_Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="ARGS",
+        help="For a script as they are; for a function values, JSON where they parse, and NAME=VALUE.",
+        show_default=False,
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@spec_options
+def run(
+    target: Annotated[str, typer.Argument(metavar="SCRIPT.py|MODULE:FUNCTION", show_default=False)],
+    arguments: _Arguments = None,
+    json: _Json = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Run a script or a function on a machine of its own.
+
+    A script that uses @cluster itself is run here, as `python SCRIPT.py` would; the options are then the defaults of
+    its functions. With --json the value is the only thing on stdout, and the function's own output goes to stderr.
+    """
+    if target.endswith(".py") or ":" not in target:
+        script = Path(target)
+        from dayfly.runtime.script import source_of, uses_cluster
+
+        if uses_cluster(source_of(script)):
+            _run_here(script, arguments or [], options)
+    found = _found(target, arguments or [], options)
+    raise typer.Exit(_run_there(found, json))
+
+
+@spec_options
+def plan(
+    target: Annotated[
+        str | None, typer.Argument(metavar="SCRIPT.py|MODULE:FUNCTION", show_default=False)
+    ] = None,
+    arguments: _Arguments = None,
+    json: _Json = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Show resources, price and worst case; create nothing.
+
+    The resources are those of the real engine's preview. Without a function it is the plan of the machine alone.
+    """
+    from dayfly.runtime import wording
+    from dayfly.runtime.cli.output import emit_json, emit_pairs
+
+    made = (
+        _machine_plan(options)
+        if target is None
+        else _call_of(_found(target, arguments or [], options), json).preview()
+    )
+    if json:
+        emit_json(made.as_dict())
+    else:
+        emit_pairs("plan", wording.plan_rows(made))
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs."""
+    app.command(context_settings=_RAW)(run)
+    app.command(context_settings=_RAW)(plan)
+
+
+def _found(target: str, arguments: list[str], options: dict[str, Any]) -> Target:
+    from dayfly.runtime.cli.target import function_target, script_target
+
+    if target.endswith(".py") or ":" not in target:
+        return script_target(Path(target), arguments, options)
+    refuse_late_options(arguments)
+    return function_target(target, arguments, options)
+
+
+def _run_there(found: Target, as_json: bool) -> int:
+    """Runs it, shows its value or its exception, and waits for the proof.
+
+    Returns:
+        The exit code.
+    """
+    from dayfly.runtime.job import Job
+
+    return see(Job.start(_call_of(found, as_json)), as_json)
+
+
+def see(job: Job[Any], as_json: bool) -> int:
+    """Waits for a job, shows what came of it, and waits for the proof that its machine is gone.
+
+    Returns:
+        The exit code: 75 where the proof failed and nothing else did.
+    """
+    from dayfly.errors import DayflyError, LeakRisk
+    from dayfly.runtime.cli.output import complain, complain_of_function, emit_value, exit_code
+    from dayfly.runtime.interrupt import see_out, wait_for
+
+    code = 0
+    try:
+        value = wait_for(job)
+    except (LeakRisk, KeyboardInterrupt) as error:
+        # Either has been told already, by whoever shows the job.
+        return exit_code(error)
+    except DayflyError as error:
+        complain(error)
+        code = exit_code(error)
+    except BaseException as error:  # noqa: BLE001  # the function's own, whatever it is
+        complain_of_function(error)
+        code = 1
+    else:
+        emit_value(value, as_json)
+        sys.stdout.flush()
+    see_out(job)
+    return code or (LeakRisk.exit_code if job.leak is not None else 0)
+
+
+def _call_of(found: Target, as_json: bool) -> Any:
+    from dayfly.runtime.call import Call
+    from dayfly.runtime.display import Display
+
+    display = Display.standard(output_to="stderr" if as_json else None)
+    return Call.prepare(found.function, found.args, found.kwargs, found.spec, display)
+
+
+def _machine_plan(options: dict[str, Any]) -> Plan:
+    from dayfly.runtime import preview
+    from dayfly.runtime.call import ladder, make_plan
+    from dayfly.runtime.cli.target import spec_above_settings
+    from dayfly.runtime.context import Context
+
+    spec = spec_above_settings(options)
+    offers, context = ladder(spec), Context.open()
+    resources = preview.resources(context, context.engine(), spec, offers[0])
+    environment = "decided by the function that runs"
+    return make_plan(
+        spec,
+        offers,
+        resources,
+        resources_from="engine",
+        function="",
+        environment_source=environment,
+    )
+
+
+def _run_here(script: Path, arguments: list[str], options: dict[str, Any]) -> None:
+    """Becomes `python SCRIPT`, so that nothing of this process is in its way."""
+    from dayfly.runtime.cli.output import tell
+    from dayfly.runtime.cli.target import as_environment, spec_above_settings
+
+    # What cannot be is refused here, in the words of the command line.
+    spec_above_settings(options)
+    tell(
+        f"dayfly: {script} uses @cluster itself: it runs here, and its functions on their machines"
+    )
+    os.environ.update(as_environment(options))
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, str(script), *arguments])  # noqa: S606  # as a plain python would

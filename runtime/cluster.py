@@ -1,0 +1,161 @@
+"""The decorator: a function with a Spec, and the verbs to run it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
+
+from dayfly.errors import SpecError
+from dayfly.infra.spec import Spec
+from dayfly.stacks import settings
+
+if TYPE_CHECKING:
+    from dayfly.infra.plan import Plan
+    from dayfly.runtime.job import Job
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Options(TypedDict, total=False):
+    """What the decorator takes: the fields of `Spec`, and `time` as another spelling of `max_runtime`."""
+
+    provider: str | Sequence[str]
+    instance_type: str | None
+    region: str | None
+    cores: int | None
+    memory: int | str | None
+    disk: int | str | None
+    gpu: str | None
+    nodes: int
+    python: str | None
+    environment: str | Sequence[str] | None
+    secrets: Sequence[str]
+    max_runtime: float | str | timedelta
+    time: float | str | timedelta | None
+    max_cost: float | None
+    hold: float | str | timedelta
+    retries: int
+    wait_for_teardown: bool
+    job_name: str | None
+
+
+class RemoteFunction(Generic[P, R]):
+    """A function that runs on a machine of its own.
+
+    Calling it provisions, runs, returns the value and destroys. The bare function is `__dayfly_function__`.
+    """
+
+    def __init__(self, function: Callable[P, R], options: Options) -> None:
+        if isinstance(function, classmethod | staticmethod):
+            raise SpecError(
+                f"put @cluster below @{type(function).__name__}, directly above the function"
+            )
+        if not callable(function):
+            raise SpecError(
+                f"@cluster decorates functions, not {function!r}; options go by keyword"
+            )
+        functools.update_wrapper(self, function)
+        self.__dayfly_function__ = function
+        self._options = options
+        self.spec  # noqa: B018  # a Spec that cannot be is refused here, where it is written
+
+    @property
+    def spec(self) -> Spec:
+        """What is asked for: the decorator's options above the settings of project and user."""
+        below = settings.load().spec_options()
+        if "time" in self._options:
+            below.pop("max_runtime", None)
+        return Spec.from_options({**below, **self._options})
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Runs it there and returns its value, or raises its exception.
+
+        Raises:
+            DayflyError: it could not run, or its machine could not be proved gone.
+        """
+        from dayfly.runtime.interrupt import wait_for
+
+        return wait_for(self.submit(*args, **kwargs))
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Starts it and returns at once; what cannot work is refused here, before anything exists.
+
+        Raises:
+            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing was spent.
+        """
+        from dayfly.runtime.call import Call
+        from dayfly.runtime.job import Job
+
+        return cast(
+            "Job[R]", Job.start(Call.prepare(self.__dayfly_function__, args, kwargs, self.spec))
+        )
+
+    def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan:
+        """Every resource from the real engine's preview, $/h and worst case; nothing is created."""
+        from dayfly.runtime.call import Call
+
+        return Call.prepare(self.__dayfly_function__, args, kwargs, self.spec).preview()
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the bare function in this process."""
+        return self.__dayfly_function__(*args, **kwargs)
+
+    def with_options(self, **options: Unpack[Options]) -> RemoteFunction[P, R]:
+        """The same function with other options."""
+        merged = dict(self._options)
+        for twin in ({"time", "max_runtime"},):
+            if twin & set(options):
+                merged = {name: value for name, value in merged.items() if name not in twin}
+        return RemoteFunction(self.__dayfly_function__, cast("Options", {**merged, **options}))
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """A method's own function, bound as methods are."""
+        if instance is None:
+            return self
+        bound = self.__dayfly_function__.__get__(instance, owner)
+        return RemoteFunction(bound, self._options)
+
+    def __repr__(self) -> str:
+        name = getattr(self.__dayfly_function__, "__qualname__", repr(self.__dayfly_function__))
+        return f"<cluster function {name} on {' or '.join(self.spec.providers)}>"
+
+
+@overload
+def cluster(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+
+
+@overload
+def cluster(**options: Unpack[Options]) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
+
+
+def cluster(function: Callable[P, R] | None = None, /, **options: Unpack[Options]) -> Any:
+    """Makes a function run on a machine that exists for that call only.
+
+    Args:
+        function: the function, where the decorator is used without parentheses.
+        options: the fields of `Spec`, by keyword.
+
+    Raises:
+        SpecError: an option is unknown or cannot be; nothing was spent.
+    """
+    if function is not None:
+        return RemoteFunction(function, options)
+    Spec.from_options(options)
+
+    def decorate(bare: Callable[P, R]) -> RemoteFunction[P, R]:
+        return RemoteFunction(bare, options)
+
+    return decorate

@@ -1,0 +1,352 @@
+"""Job: the user's handle on one call: a Future that also has an id, a status, logs and a receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+from dayfly.errors import (
+    BudgetExceeded,
+    ConfigurationError,
+    DayflyError,
+    DeadlineReached,
+    EnvironmentFailed,
+    Forged,
+    HostKeyMismatch,
+    JobStopped,
+    LeakRisk,
+    ProvisionFailed,
+    ResultFailed,
+    SpecError,
+)
+from dayfly.runtime import at_exit
+from dayfly.runtime.attend import Attendance
+from dayfly.runtime.call import Call
+from dayfly.runtime.display import Display
+from dayfly.stacks import gc, journal
+from dayfly.stacks.receipt import Receipt
+from dayfly.stacks.run_stack import RunStack
+from dayfly.stacks.workspace import Workspace
+
+R = TypeVar("R")
+_FINAL = (
+    BudgetExceeded,
+    ConfigurationError,
+    DeadlineReached,
+    EnvironmentFailed,
+    Forged,
+    HostKeyMismatch,
+    JobStopped,
+    LeakRisk,
+    ResultFailed,
+    SpecError,
+)
+_POLL_S = 0.05
+
+
+class Job(concurrent.futures.Future[R], Generic[R]):
+    """One call under way.
+
+    `result`, `exception`, `add_done_callback`, `cancel` are those of a Future; `cancel` is refused once it runs, and
+    `stop` ends it at any time. It can be awaited. The value is there before the machine is gone: `receipt` waits for
+    the proof, and so does the end of this process.
+    """
+
+    def __init__(self, workspace: Workspace, display: Display) -> None:
+        super().__init__()
+        self._workspace = workspace
+        self._display = display
+        self._attendance: Attendance | None = None
+        self._stack: RunStack | None = None
+        self._known = threading.Event()
+        self._closed = threading.Event()
+        self._teardown_error: LeakRisk | None = None
+        self._left = False
+        self._stopped = False
+
+    @classmethod
+    def start(cls, call: Call) -> Self:
+        """Starts a prepared call in a thread of its own."""
+        job = cls(call.context.workspace, call.display)
+        job._begin(lambda: job._run(call))
+        return job
+
+    @classmethod
+    def resume(
+        cls, workspace: Workspace, display: Display, finish: Callable[[Attendance], Any]
+    ) -> Self:
+        """Takes a run in hand again that another client has left."""
+        job = cls(workspace, display)
+        attendance = Attendance(display, joined=job._join)
+        job._attendance = attendance
+        job._begin(lambda: job._settle(lambda: finish(attendance), last=True))
+        return job
+
+    @classmethod
+    def settled(
+        cls, workspace: Workspace, display: Display, run_id: str, value: Callable[[], R]
+    ) -> Self:
+        """A job whose result is on this computer already."""
+        job = cls(workspace, display)
+        job._id = run_id
+        job._known.set()
+        job._deliver(value)
+        job._closed.set()
+        return job
+
+    _id = ""
+
+    @property
+    def id(self) -> str:
+        """The run's id, with which `dayfly.attach` finds it from any process; that of the latest attempt."""
+        self._known.wait()
+        return self._id
+
+    @property
+    def directory(self) -> Path:
+        """Where its journal, logs and result are kept on this computer."""
+        return self._workspace.directory(self.id)
+
+    def status(self) -> str:
+        """queued, provision, connect, environment, start, run, result, teardown; then done, failed or cancelled."""
+        if not self._closed.is_set() and self._attendance is not None:
+            return self._attendance.phase
+        if self.cancelled():
+            return "cancelled"
+        return "failed" if self.done() and self.exception() is not None else "done"
+
+    def logs(self, follow: bool = False) -> Iterator[str]:
+        """What the function has printed, stdout and stderr, line by line; with `follow` until it ends.
+
+        A carriage return stays in its line, as a progress bar left it.
+        """
+        offsets = {"stdout": 0, "stderr": 0}
+        rest = {"stdout": b"", "stderr": b""}
+        directory = self.directory
+        while True:
+            last = not follow or self.done()
+            if directory != self.directory:  # another attempt has begun, with a log of its own
+                directory, offsets = self.directory, dict.fromkeys(offsets, 0)
+            for stream, offset in offsets.items():
+                data = _read_from(directory / f"{stream}.log", offset)
+                offsets[stream] += len(data)
+                *lines, rest[stream] = (rest[stream] + data).split(b"\n")
+                yield from (line.decode(errors="replace") for line in lines)
+            if last:
+                yield from (text.decode(errors="replace") for text in rest.values() if text)
+                return
+            time.sleep(_POLL_S)
+
+    def stop(self) -> None:
+        """Ends it wherever it is: SIGTERM, grace, SIGKILL to the whole tree, then the machine; the result is JobStopped."""
+        self._stopped = True
+        if self.cancel():
+            return
+        if self._attendance is not None:
+            self._attendance.stop()
+
+    def receipt(self, timeout: float | None = None) -> Receipt:
+        """Waits until the machine is proved gone.
+
+        Raises:
+            LeakRisk: it could not be proved.
+            TimeoutError: not yet.
+        """
+        if not self._closed.wait(timeout):
+            raise TimeoutError(f"run {self.id} is not closed yet: {self.status()}")
+        if self._teardown_error is not None:
+            raise self._teardown_error
+        receipt = Receipt.of(self.directory)
+        if receipt is None:
+            raise DayflyError(
+                f"run {self.id} was left to `dayfly gc --run {self.id}`; `dayfly show {self.id}` tells"
+            )
+        return receipt
+
+    def cost(self) -> float:
+        """Dollars so far; after the end those of the receipt."""
+        receipt = Receipt.of(self.directory)
+        if receipt is not None:
+            return receipt.usd
+        launched = journal.read(self.directory).last("launched")
+        if launched is None:
+            return 0.0
+        return float(launched.fields["usd_per_hour"]) * (time.time() - launched.time) / 3600
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return asyncio.wrap_future(self).__await__()
+
+    # -- what waits and what runs
+
+    def wait_closed(self) -> None:
+        """Waits until the machine is proved gone or the attempt to prove it has failed."""
+        self._closed.wait()
+
+    def leave(self) -> str:
+        """Gives the teardown to a detached `dayfly gc`, so that this process may end now.
+
+        Returns:
+            The command that shows how it went.
+        """
+        self._left = True
+        at_exit.open_jobs.discard(self)
+        if self._stack is None or not self._stack.directory.exists() or self._closed.is_set():
+            return "dayfly gc"
+        self._stack.leave_open()
+        journal.append(self._stack.directory, "detached", by=journal.myself())
+        gc.start_detached(self._workspace, self._stack.id)
+        return f"dayfly gc --run {self._stack.id} --yes"
+
+    @property
+    def leak(self) -> LeakRisk | None:
+        """The failed proof, if the teardown ended with one."""
+        return self._teardown_error
+
+    @property
+    def display(self) -> Display:
+        """Where it is shown."""
+        return self._display
+
+    def _begin(self, work: Callable[[], object]) -> None:
+        at_exit.open_jobs.add(self)
+        threading.Thread(target=self._guarded, args=(work,), name="dayfly-job", daemon=True).start()
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        try:
+            if self.set_running_or_notify_cancel():
+                work()
+        except BaseException as error:  # noqa: BLE001  # whatever it was, whoever waits must learn of it
+            if not self.done():
+                self.set_exception(error)
+        finally:
+            self._known.set()
+            self._closed.set()
+            at_exit.open_jobs.discard(self)
+
+    def _join(self, stack: RunStack) -> None:
+        self._stack = stack
+        self._id = stack.id
+        self._known.set()
+
+    def _run(self, call: Call) -> None:
+        lineage = ""
+        for left in range(call.spec.retries, -1, -1):
+            attendance = Attendance(
+                self._display, lineage=lineage, plan=call.plan, joined=self._join
+            )
+            self._attendance = attendance
+            if self._stopped:
+                attendance.stop()
+            work = functools.partial(call.attempt, attendance)
+            error = self._settle(work, last=left == 0, wait=call.spec.wait_for_teardown)
+            if error is None or self.done():
+                return
+            lineage = lineage or self._id
+            self._display.note(f"attempt failed: {type(error).__name__}: {error}; {left} more")
+
+    def _settle(
+        self, work: Callable[[], Any], *, last: bool, wait: bool = False
+    ) -> BaseException | None:
+        """Runs one attempt and delivers its outcome, unless it failed and another attempt follows."""
+        attendance = self._attendance
+        assert attendance is not None
+        attendance.early = None if wait else lambda value: self._deliver(value, only_value=not last)
+        try:
+            value = work()
+        except BaseException as error:  # noqa: BLE001  # a job's thread has no one above it
+            return self._failed(error, last)
+        self._deliver(lambda: value)
+        self._show_receipt()
+        return None
+
+    def _failed(self, error: BaseException, last: bool) -> BaseException:
+        original = error
+        leak = self._unproved(error)
+        if leak is not None:
+            self._leaked(leak)
+            last = True  # while one machine may be alive, no other is made
+            if error is not leak:
+                original.add_note(str(leak))
+            elif leak.__context__ is not None:
+                original = leak.__context__
+                original.add_note(str(leak))
+        else:
+            self._show_receipt()
+        if self._closed_by_another():
+            original, last = (
+                JobStopped(f"run {self._id} was cancelled or destroyed by another command"),
+                True,
+            )
+        attendance = self._attendance
+        if attendance is not None and attendance.stopping and not isinstance(original, JobStopped):
+            original = JobStopped(f"run {self._id} was stopped on request")
+        if (last or not _worth_another(original)) and not self.done():
+            self.set_exception(original)
+        return original
+
+    def _unproved(self, error: BaseException) -> LeakRisk | None:
+        """The proof that failed, in whatever way it did; None where the run is closed or in other hands."""
+        if isinstance(error, LeakRisk):
+            return error
+        if self._stack is None or not self._stack.needs_closing:
+            return None
+        run = self._stack.id
+        command = f"dayfly gc --run {run} --yes"
+        return LeakRisk(
+            f"run {run}: its teardown failed ({type(error).__name__}: {error}), and it is not proved that its machine is"
+            f" gone. Finish: {command}",
+            run=run,
+            command=command,
+        )
+
+    def _closed_by_another(self) -> bool:
+        """Whether somebody else ended this run, on purpose: that is no failure to try again after."""
+        if self._stack is None:
+            return False
+        history = journal.read(self._stack.directory)
+        closing = history.last("closing")
+        other = closing is not None and closing.fields["by"]["pid"] != os.getpid()
+        return other or history.last("cancelled") is not None
+
+    def _leaked(self, error: LeakRisk) -> None:
+        self._teardown_error = error
+        at_exit.remember(error)
+        self._display.warning(str(error))
+
+    def _deliver(self, value: Callable[[], Any], only_value: bool = False) -> None:
+        if self.done():
+            return
+        try:
+            found = value()
+        except BaseException as error:  # noqa: BLE001  # the function's own exception, whatever it is
+            if not only_value:
+                self.set_exception(error)
+            return
+        self.set_result(found)
+
+    def _show_receipt(self) -> None:
+        if self._stack is not None and self._stack.receipt is not None:
+            self._display.receipt(self._stack.receipt)
+
+
+def _worth_another(error: BaseException) -> bool:
+    """Whether another attempt may end otherwise: the function's own exceptions and a machine's failures may."""
+    if isinstance(error, ProvisionFailed):
+        return error.kind in ("capacity", "rate_limit", "transient", "unknown")
+    return isinstance(error, Exception) and not isinstance(error, _FINAL)
+
+
+def _read_from(file: Path, offset: int) -> bytes:
+    try:
+        with file.open("rb") as data:
+            data.seek(offset)
+            return data.read()
+    except FileNotFoundError:
+        return b""

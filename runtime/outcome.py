@@ -1,0 +1,179 @@
+"""What came of a call: turns the result's bytes into the value, or into the exception that the caller sees."""
+
+from __future__ import annotations
+
+import io
+import json
+import operator
+import pickle
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import cloudpickle.cloudpickle as machinery
+
+from dayfly.errors import EnvironmentFailed, JobExited, ResultFailed, UnpicklableResult
+
+# Where the name to import is not the name to install, for what is not installed here.
+_DISTRIBUTIONS = {
+    "Crypto": "pycryptodome",
+    "PIL": "pillow",
+    "attr": "attrs",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+
+
+def unpack(result: bytes, *, run_id: str) -> Any:
+    """Give the value that the function returned.
+
+    Args:
+        result: the unsealed result: authentic for this run, or this must not be called.
+        run_id: names the run in notes and messages.
+
+    Raises:
+        BaseException: the function's own exception, the remote traceback attached as a note.
+        UnpicklableResult: the value or the exception could not be pickled there, or not be loaded here.
+        EnvironmentFailed: a module that the function imports is not installed on the machine.
+        JobExited: the function ended its process with an exit code.
+        ResultFailed: the result is of a kind that this version does not know.
+    """
+    head, _, pickled = result.partition(b"\n")
+    header: dict[str, Any] = json.loads(head)
+    outcome = header["outcome"]
+    if outcome == "value":
+        return _loaded(pickled, header, run_id) if pickled else None
+    if outcome == "raised":
+        _raise(_loaded(pickled, header, run_id), header, run_id)
+    if outcome in ("unpicklable_value", "unpicklable_exception"):
+        raise _unpicklable(header, run_id)
+    if outcome == "missing_import":
+        raise _missing(header)
+    if outcome == "exited":
+        code = int(header["code"])
+        raise JobExited(f"the function ended its process with sys.exit({code})", code)
+    raise ResultFailed(f"run {run_id} ended with an unknown outcome {outcome!r}: update dayfly")
+
+
+def distribution_of(module: str) -> str:
+    """What to install so that `module` can be imported, as far as it is known here."""
+    from importlib.metadata import packages_distributions
+
+    installed = packages_distributions().get(module)
+    return installed[0] if installed else _DISTRIBUTIONS.get(module, module)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Gives classes that are known here as themselves.
+
+    A class of the user's project comes back by value. Loading it as it stands would make a second class that
+    `except` and `isinstance` do not know, or overwrite the methods of the first.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self._known: dict[int, type] = {}
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if module == machinery.__name__:
+            if name == "_make_skeleton_class":
+                return self._class
+            if name == "_make_skeleton_enum":
+                return self._enum
+            if name == "_class_setstate":
+                return self._set_state
+        return super().find_class(module, name)
+
+    def _class(self, *args: Any) -> type:
+        return self._local(args[3].get("__module__"), args[1], args[-2]) or self._made(
+            machinery._make_skeleton_class(*args)
+        )
+
+    def _enum(self, *args: Any) -> type:
+        return self._local(args[4], args[2], args[-2]) or self._made(
+            machinery._make_skeleton_enum(*args)
+        )
+
+    def _local(self, module: str | None, name: str, tracker: str | None) -> type | None:
+        """The class of this process that went out under this tracker, or that has this name in this module."""
+        found = machinery._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)
+        if found is None and module in sys.modules:
+            try:
+                found = operator.attrgetter(name)(sys.modules[module])
+            except AttributeError:
+                return None
+        if not isinstance(found, type):
+            return None
+        self._known[id(found)] = found
+        return found
+
+    @staticmethod
+    def _made(made: type) -> type:
+        return made
+
+    def _set_state(self, target: type, state: Any) -> type:
+        if id(target) in self._known:
+            return target
+        return machinery._class_setstate(target, state)  # type: ignore[no-any-return]
+
+
+def _loaded(pickled: bytes, header: Mapping[str, Any], run_id: str) -> Any:
+    try:
+        return _Unpickler(pickled).load()
+    except ModuleNotFoundError as exc:
+        module = (exc.name or "").partition(".")[0]
+        message = (
+            f"the result of run {run_id} is a {header['type']}, and loading it needs the module {module!r}, which "
+            f"cannot be imported here: install {distribution_of(module)}, or start from the folder where it is, "
+            f"then run `dayfly result {run_id}`"
+        )
+        raise UnpicklableResult(message, header["text"]) from exc
+    except Exception as exc:
+        message = (
+            f"the result of run {run_id} is a {header['type']}, which cannot be loaded here "
+            f"({type(exc).__name__}: {exc}): return plain values instead"
+        )
+        raise UnpicklableResult(message, header["text"]) from exc
+
+
+def _raise(error: Any, header: Mapping[str, Any], run_id: str) -> NoReturn:
+    if not isinstance(error, BaseException):
+        raise ResultFailed(f"run {run_id} raised a {header['type']}, which is no exception")
+    error.add_note(_remote(header, run_id))
+    raise error
+
+
+def _remote(header: Mapping[str, Any], run_id: str) -> str:
+    host = header.get("provenance", {}).get("host", "the machine")
+    return f"\nOn {host}, run {run_id}:\n{header['traceback'].rstrip()}"
+
+
+def _unpicklable(header: Mapping[str, Any], run_id: str) -> UnpicklableResult:
+    kind, text = header["type"], header["text"]
+    if header["outcome"] == "unpicklable_value":
+        message = f"the function returned a {kind}, which cannot be pickled: {text}"
+    else:
+        message = f"the function raised {kind}, which cannot be pickled: {text}"
+    error = UnpicklableResult(message, text)
+    if header["traceback"]:
+        error.add_note(_remote(header, run_id))
+    return error
+
+
+def _missing(header: Mapping[str, Any]) -> EnvironmentFailed:
+    modules = list(header["modules"])
+    wanted = list(dict.fromkeys(distribution_of(name.partition(".")[0]) for name in modules))
+    noun = "module" if len(modules) == 1 else "modules"
+    error = EnvironmentFailed(
+        f"the function imports the {noun} {', '.join(modules)}, not installed on the machine: add "
+        f"{', '.join(map(repr, wanted))} to `environment=` or to the project's requirements; "
+        "the function was not started"
+    )
+    if header.get("traceback"):
+        error.add_note(header["traceback"])
+    return error

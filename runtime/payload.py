@@ -1,0 +1,196 @@
+"""Payload: the function and its arguments as bytes that load on a machine which has neither the project nor Dayfly."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import json
+import linecache
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import cloudpickle
+
+from dayfly.errors import PayloadError
+from dayfly.runtime import carried
+from dayfly.runtime.culprit import Culprit, Search, advice
+from dayfly.runtime.digest import Digest
+from dayfly.runtime.outcome import unpack
+from dayfly.runtime.pickler import Discard, Pickler, bare_function, by_value
+from dayfly.runtime.project import Project
+
+__all__ = ["PYTHON", "Payload", "pack", "pickler_zip", "unpack"]
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+MAX_SOURCE_BYTES = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What `pack` made of a call.
+
+    Attributes:
+        task: the header line and the pickle, unsealed.
+        code_digest: SHA-256 of the function's part, the same for the same code in another process.
+        function: "module:qualified name".
+        project_root: the folder whose code travels by value.
+        imports: top-level modules that must be installed on the machine.
+    """
+
+    task: bytes
+    code_digest: str
+    function: str
+    project_root: Path
+    imports: tuple[str, ...]
+
+
+def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
+    """Pickle a call with all of the user's own code that it needs.
+
+    A coroutine function is awaited in an event loop of its own on the machine.
+
+    Raises:
+        PayloadError: the function or an argument cannot travel; `path` names the part.
+    """
+    function = bare_function(fn)
+    _check_kind(function)
+    project = Project.of_file(_filename(function))
+    called = functools.partial(carried.run_coroutine, function) if _is_async(function) else function
+    with by_value(project):
+        file = io.BytesIO()
+        pickler = Pickler(file, project)
+        try:
+            pickler.pack((called, tuple(args), dict(kwargs)))
+        except Exception as exc:  # Pickling runs the code of any class, which may raise anything.
+            search = Search(functools.partial(_trial, project), pickler.attributes)
+            raise _refusal(search, function, args, kwargs, exc) from exc
+        digest = _code_digest(called, project)
+    header = {
+        "python": PYTHON,
+        "function": _name(function),
+        "imports": sorted(pickler.required),
+        "sources": _sources(pickler.codes),
+    }
+    task = json.dumps(header).encode() + b"\n" + file.getbuffer()
+    return Payload(task, digest, _name(function), project.root, tuple(header["imports"]))
+
+
+def pickler_zip(folder: Path) -> Path:
+    """The cloudpickle of this process as a zip file in `folder`, made once for each version."""
+    path = folder / f"cloudpickle-{cloudpickle.__version__}.zip"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
+    package = Path(cloudpickle.__file__).parent
+    with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
+        for source in sorted(package.glob("*.py")):
+            # Without the files' times, the same version has the same digest on every computer.
+            entry = zipfile.ZipInfo(f"cloudpickle/{source.name}")
+            archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
+    aside.replace(path)
+    return path
+
+
+def _check_kind(function: Any) -> None:
+    if not callable(function):
+        raise PayloadError(f"{function!r} cannot be called")
+    target = _innermost(function)
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        raise PayloadError(
+            f"function {_label(function)} is a generator, which cannot come back: return a list",
+            f"function {_label(function)}",
+        )
+
+
+def _innermost(function: Any) -> Any:
+    """The code behind partials, methods and callable objects."""
+    while isinstance(function, functools.partial):
+        function = bare_function(function.func)
+    function = getattr(function, "__func__", function)
+    if not inspect.isroutine(function) and not isinstance(function, type):
+        return getattr(type(function).__call__, "__func__", type(function).__call__)
+    return function
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(_innermost(function))
+
+
+def _filename(function: Any) -> str:
+    code = getattr(_innermost(function), "__code__", None)
+    if isinstance(code, CodeType):
+        return code.co_filename
+    module = sys.modules.get(getattr(_innermost(function), "__module__", None) or "")
+    return getattr(module, "__file__", None) or "<none>"
+
+
+def _name(function: Any) -> str:
+    named = function if isinstance(function, type) else _innermost(function)
+    return f"{getattr(named, '__module__', None) or '__main__'}:{named.__qualname__}"
+
+
+def _label(function: Any) -> str:
+    return str(getattr(_innermost(function), "__name__", type(function).__name__))
+
+
+def _code_digest(function: Any, project: Project) -> str:
+    digest = Digest()
+    Pickler(digest, project, stable=True).pack(function)
+    return digest.hexdigest()
+
+
+def _sources(codes: Mapping[CodeType, None]) -> dict[str, str]:
+    """The text of the files and cells behind the code, so that a traceback there shows its lines."""
+    sources: dict[str, str] = {}
+    room = MAX_SOURCE_BYTES
+    for name in dict.fromkeys(code.co_filename for code in codes):
+        if Path(name).exists():
+            linecache.checkcache(name)
+        text = "".join(linecache.getlines(name))
+        room -= len(text)
+        if text and room > 0 and name != carried.__file__:
+            sources[name] = text
+    return sources
+
+
+def _refusal(
+    search: Search,
+    function: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    error: Exception,
+) -> PayloadError:
+    parts: list[tuple[str, Any]] = [(f"argument {n}", value) for n, value in enumerate(args, 1)]
+    parts += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+    # The function first: what it takes along may be what an argument's class refers to as well.
+    parts.insert(0, (f"function {_label(function)}", function))
+    culprit = search.find(parts)
+    if culprit is None:
+        return PayloadError(f"the call cannot travel: {type(error).__name__}: {error}")
+    return PayloadError(_message(culprit), culprit.path)
+
+
+def _message(culprit: Culprit) -> str:
+    error = culprit.error
+    kind = f"{type(culprit.leaf).__module__}.{type(culprit.leaf).__qualname__}"
+    kind = kind.removeprefix("builtins.")
+    return (
+        f"{culprit.path} cannot travel to the machine: it is a {kind} ({error}); "
+        f"{advice(culprit.leaf, error)}"
+    )
+
+
+def _trial(project: Project, obj: Any) -> BaseException | None:
+    try:
+        Pickler(Discard(), project).pack(obj)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it is why the object cannot travel
+        return exc
+    return None

@@ -1,0 +1,82 @@
+"""What a session hands over and gets back: keys, facts, the task, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What proves a client to be the run's own, and the machine's frames to be for this run."""
+
+    run_id: str
+    user_key: Path
+    hmac_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the agent found on its machine."""
+
+    hostname: str
+    platform: str
+    libc: str
+    pythons: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    free_disk_bytes: int
+    agent_pid: int
+    gpus: tuple[str, ...]
+    driver: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be executed.
+
+    Attributes:
+        sealed: the packed function, sealed with agent.TASK_SEQ.
+        python: path of an interpreter on the machine, or "3.11" for any of that minor.
+        secrets: environment variables that travel over pipes only.
+        variables: environment variables that are not secret.
+        max_runtime_s: when the machine itself ends the job.
+        grace_s: between asking the job to end and ending it.
+        hold_s: for how long its result waits on the machine after its end, where nobody comes for it.
+        pickler: the zip of cloudpickle, of the client's version.
+    """
+
+    sealed: bytes = field(repr=False)
+    python: str
+    pickler: Path
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    variables: dict[str, str] = field(default_factory=dict)
+    max_runtime_s: float = 86400.0
+    grace_s: float = 10.0
+    hold_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How a job ended; "finished" means that it left a result, whatever is in it. Times are unix times."""
+
+    how: Literal["finished", "killed", "exited", "deadline", "stopped"]
+    code: int
+    signal: int
+    out_of_memory: bool
+    started: float
+    ended: float
+    peak_rss_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """Where a job stands."""
+
+    state: Literal["absent", "running", "ended"]
+    end: JobEnd | None
+    has_result: bool
+    acknowledged: bool
+    stdout_size: int
+    stderr_size: int

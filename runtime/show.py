@@ -1,0 +1,195 @@
+"""The whole story of one run, from its journal: also long after its machine is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dayfly.infra.units import human_bytes, human_seconds
+from dayfly.runtime import wording
+from dayfly.runtime.redact import redact
+from dayfly.stacks import gc
+from dayfly.stacks.journal import Event, History
+from dayfly.stacks.receipt import Receipt
+
+# Told elsewhere in the story, or of no use to a reader.
+_SAID = {"public_key", "host_key", "spec", "offer", "resources", "client", "by", "notes", "program"}
+
+
+def cost_so_far(history: History, now: float) -> float:
+    """Dollars of a run: those of its receipt, else its rate times the time since the launch."""
+    receipt = Receipt.of(history.directory)
+    if receipt is not None:
+        return receipt.usd
+    launched = history.last("launched")
+    if launched is None:
+        return 0.0
+    return float(launched.fields.get("usd_per_hour", 0.0)) * max(0.0, now - launched.time) / 3600
+
+
+def summary(history: History, now: float) -> dict[str, Any]:
+    """One run as one line of a list: plain JSON values, times as unix times."""
+    status, why = gc.standing(history, now)
+    receipt = Receipt.of(history.directory)
+    intent = history.intent
+    return {
+        "id": history.id,
+        "status": status,
+        "why": why,
+        "function": intent.get("function") or "",
+        "job_name": intent.get("job_name") or "",
+        "stack": intent.get("stack") or "",
+        "provider": history.provider,
+        "created": intent.get("created"),
+        "deadline": intent.get("deadline"),
+        "hold_until": gc.hold_until(history) if status == "HELD" else None,
+        "usd_per_hour": float(history.field("launched", "usd_per_hour", 0.0)),
+        "usd": cost_so_far(history, now),
+        "minutes": round(receipt.lived_s / 60, 3) if receipt else None,
+        "closed_at": receipt.confirmed_at if receipt else None,
+    }
+
+
+def story(history: History, now: float | None = None) -> dict[str, Any]:
+    """Everything that is known of a run, as plain JSON values."""
+    intent, receipt = history.intent, Receipt.of(history.directory)
+    machine = history.last("machine")
+    return {
+        **summary(history, time.time() if now is None else now),
+        "owner": intent.get("owner"),
+        "lineage": intent.get("lineage"),
+        "client": intent.get("client"),
+        "spec": intent.get("spec"),
+        "offer": intent.get("offer"),
+        "worst_case_usd": intent.get("worst_case_usd"),
+        "code_digest": intent.get("code_digest"),
+        "environment": intent.get("environment"),
+        "environment_digest": intent.get("environment_digest"),
+        "resources": history.field("resources", "resources", []),
+        "machine": dict(machine.fields) if machine else None,
+        "provenance": provenance(history),
+        "job": _fields(history, "job_ended"),
+        "result": _fields(history, "result"),
+        "directory": str(history.directory),
+        "events": [{"event": e.name, "time": e.time, **e.fields} for e in history.events],
+        "receipt": receipt.as_dict() if receipt else None,
+    }
+
+
+def provenance(history: History) -> dict[str, Any]:
+    """Where it really ran: host, instance, region, GPUs, driver, pid."""
+    machine, connected = _fields(history, "machine"), _fields(history, "connected")
+    reported = _fields(history, "result").get("provenance") or {}
+    found = {
+        "host": connected.get("host"),
+        "platform": connected.get("platform"),
+        "instance_id": machine.get("id"),
+        "region": machine.get("region"),
+        "instance_type": machine.get("instance_type"),
+        "gpus": connected.get("gpus"),
+        "driver": connected.get("driver"),
+        **reported,
+    }
+    return {name: value for name, value in found.items() if value not in (None, "", [])}
+
+
+def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The story as titles with labels and texts, for people."""
+    parts = [
+        (f"run {told['id']}", _opening(told)),
+        ("resources", [(r["name"], r["type"]) for r in told["resources"]]),
+        ("provenance", [(name, _words(value)) for name, value in told["provenance"].items()]),
+        ("function", _outcome(told)),
+        ("events", _events(told["events"])),
+        ("money", _money(told)),
+        ("receipt", _receipt(told["receipt"])),
+    ]
+    return [(title, rows) for title, rows in parts if rows]
+
+
+def _opening(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [("status", f"{told['status']}: {told['why']}")]
+    for name in ("function", "job_name", "stack", "provider", "lineage", "code_digest"):
+        if told[name]:
+            rows.append((name, str(told[name])))
+    if told["environment"]:
+        digest = told["environment_digest"]
+        rows.append(("environment", told["environment"] + (f"  {digest[:12]}" if digest else "")))
+    if told["created"]:
+        rows.append(("created", wording.stamp(told["created"])))
+        rows.append(("deadline", wording.stamp(told["deadline"])))
+    spec = told["spec"] or {}
+    asked = {name: value for name, value in spec.items() if value not in (None, [], "", 0, False)}
+    asked |= {n: human_seconds(asked[n]) for n in ("max_runtime", "hold") if n in asked}
+    return [*rows, ("spec", _words(asked)), ("directory", told["directory"])]
+
+
+def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    job, result = told["job"], told["result"]
+    rows = []
+    if job:
+        how = job.get("how", "")
+        detail = {"killed": f"signal {job.get('signal')}", "exited": f"code {job.get('code')}"}
+        rows.append(("ended", " ".join(filter(None, (how, detail.get(how, ""))))))
+        if job.get("ended") and job.get("started"):
+            rows.append(("took", human_seconds(job["ended"] - job["started"])))
+        if job.get("peak_rss_bytes"):
+            rows.append(("peak memory", human_bytes(job["peak_rss_bytes"])))
+    if result:
+        said = ": ".join(str(result[n]) for n in ("outcome", "type") if result.get(n))
+        rows.append(("result", said))
+    return rows
+
+
+def _events(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    rows = []
+    for event in events:
+        shown = {
+            name: value
+            for name, value in event.items()
+            if name not in _SAID | {"event", "time"} and value not in (None, "", [])
+        }
+        moment = wording.stamp(event["time"])[5:] + f"{event['time'] % 1:.3f}"[1:]
+        rows.append((moment, f"{event['event']:<16}{_words(shown) if _is_short(event) else ''}"))
+    return rows
+
+
+def _is_short(event: Mapping[str, Any]) -> bool:
+    """The intent, the machine and the receipt are told in paragraphs of their own."""
+    return event["event"] not in ("intent", "machine", "closed", "result")
+
+
+def _money(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [("rate", f"{wording.dollars(told['usd_per_hour'])}/h")]
+    if told["offer"]:
+        rows[0] = ("rate", f"{rows[0][1]}  ({wording.price_source(told['offer'])})")
+    if told["worst_case_usd"] is not None:
+        rows.append(("worst case", wording.dollars(told["worst_case_usd"])))
+    return [*rows, ("cost" if told["receipt"] else "cost so far", wording.dollars(told["usd"]))]
+
+
+def _receipt(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if values is None:
+        return []
+    receipt = Receipt.from_dict(values)
+    how = {"pulumi": "by its stack", "provider": "through the provider's own API"}
+    rows = [("closed", f"{wording.receipt_line(receipt)}  ({wording.stamp(receipt.confirmed_at)})")]
+    rows.append(("how", how.get(receipt.how, receipt.how)))
+    return [*rows, *(("note", note) for note in receipt.notes)]
+
+
+def _fields(history: History, event: str) -> dict[str, Any]:
+    found: Event | None = history.last(event)
+    return {} if found is None else found.fields
+
+
+def _words(value: Any) -> str:
+    """A value as people read it."""
+    if isinstance(value, Mapping):
+        return redact(", ".join(f"{name}={_words(item)}" for name, item in value.items()))
+    if isinstance(value, list | tuple):
+        return " ".join(_words(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) < 1e9 else wording.stamp(value)
+    return redact(str(value))

@@ -1,0 +1,228 @@
+"""Connection: one SSH connection with a pinned host key and one channel that runs one command; paramiko ends here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import paramiko
+
+from dayfly.errors import ConnectFailed, HostKeyMismatch
+from dayfly.infra.machine import Machine
+
+# paramiko logs a dropped connection as an error; whoever holds the connection decides what it means.
+logging.getLogger("dayfly.ssh").addHandler(logging.NullHandler())
+
+_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
+_WINDOW_BYTES = 16 << 20
+_PACKET_BYTES = 256 << 10
+# paramiko deadlocks when a channel closes during a new key exchange (its issue 822), which it starts each 512 MB.
+_REKEY_BYTES = 32 << 30
+_KEEPALIVE_S = 15
+_STDERR_BYTES = 4096
+# A slow link takes its time with a frame; what finds a dead one is the silence of the machine.
+_SEND_S = 3600.0
+
+
+class Disconnected(Exception):
+    """The connection could not be made or is gone; another try may well succeed."""
+
+
+class Refused(Disconnected):
+    """The machine does not accept the run's key; more tries help only where it has not learned it yet."""
+
+
+class _PromptSocket(socket.socket):
+    """A socket that acknowledges at once while the connection is made.
+
+    sshd has Nagle's algorithm on until a session starts, and would wait 40 ms for a delayed acknowledgement, twice.
+    """
+
+    _reads = 0
+    heard = 0.0
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        data = super().recv(size, flags)
+        if data:
+            self.heard = time.monotonic()
+        if self._reads < 100 and hasattr(socket, "TCP_QUICKACK"):
+            self._reads += 1
+            with contextlib.suppress(OSError):
+                self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return data
+
+
+class _Transport(paramiko.Transport):
+    """paramiko's transport, waking up rarely: an idle connection should cost nothing."""
+
+    _active_check_timeout = 5.0
+
+
+class Connection:
+    """One command on the machine, its stdin and stdout.
+
+    Lifecycle: constructing does nothing, `open` connects, `close` may come any number of times and from any thread.
+    """
+
+    def __init__(self, machine: Machine, user_key: Path) -> None:
+        self._machine, self._user_key = machine, user_key
+        self._socket: _PromptSocket | None = None
+        self._transport: paramiko.Transport | None = None
+        self._channel: paramiko.Channel | None = None
+        # paramiko's own time-out of a channel is for sending too, so waiting for bytes is done here.
+        self._arrival = threading.Event()
+        self._stderr = b""
+
+    def open(self, command: str, timeout_s: float) -> None:
+        """Connect, check the host key, log in and start `command`, all within `timeout_s`.
+
+        Raises:
+            HostKeyMismatch: the machine showed another key than the pinned one; nothing was sent to it.
+            Disconnected: anything else that keeps it from being connected.
+        """
+        # Some of paramiko's waits have no bound of their own; closing the socket ends each of them.
+        bound = threading.Timer(timeout_s, self.close)
+        bound.daemon = True
+        bound.start()
+        try:
+            with _mapped(f"{self._machine.host}:{self._machine.port}"):
+                self._connect(timeout_s)
+                self._login(timeout_s)
+                self._start(command, timeout_s)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            bound.cancel()
+
+    def _connect(self, timeout_s: float) -> None:
+        address = (self._machine.host, self._machine.port)
+        plain = socket.create_connection(address, timeout=min(timeout_s, 15))
+        prompt = _PromptSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
+        self._socket = prompt
+        prompt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prompt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def _login(self, timeout_s: float) -> None:
+        assert self._socket is not None
+        transport = _Transport(
+            self._socket, default_window_size=_WINDOW_BYTES, default_max_packet_size=_PACKET_BYTES
+        )
+        self._transport = transport
+        transport.daemon = True
+        transport.set_log_channel("dayfly.ssh")
+        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout_s
+        transport.packetizer.REKEY_BYTES = transport.packetizer.REKEY_PACKETS = _REKEY_BYTES
+        pinned_type, pinned = self._machine.host_key.split()[:2]
+        options = transport.get_security_options()
+        options.ciphers = [name for name in _CIPHERS if name in options.ciphers]
+        # The pinned type first; a server that has only others must be refused for its key, not for its algorithms.
+        options.key_types = sorted(options.key_types, key=lambda name: name != pinned_type)
+        transport.start_client(timeout=timeout_s)
+        shown = transport.get_remote_server_key()
+        if (shown.get_name(), shown.get_base64()) != (pinned_type, pinned):
+            raise HostKeyMismatch(
+                f"{self._machine.host}:{self._machine.port} showed the host key {shown.fingerprint}, "
+                "which is not the one pinned for this run; nothing was sent to it"
+            )
+        key = paramiko.Ed25519Key.from_private_key_file(str(self._user_key))
+        try:
+            transport.auth_publickey(self._machine.user, key)
+        except paramiko.AuthenticationException as error:
+            # The same exception stands for a server that was silent, or went, before it had decided.
+            if not transport.is_active() or "timeout" in str(error):
+                raise
+            raise Refused(
+                f"{self._machine.host}:{self._machine.port} refused the run's key: {error}"
+            ) from error
+        transport.set_keepalive(_KEEPALIVE_S)
+
+    def _start(self, command: str, timeout_s: float) -> None:
+        assert self._transport is not None
+        channel = self._transport.open_session(timeout=timeout_s)
+        self._channel = channel
+        channel.exec_command(command)
+        channel.settimeout(_SEND_S)
+        channel.in_buffer.set_event(self._arrival)
+
+    @property
+    def heard(self) -> float:
+        """When anything arrived last, on the monotonic clock.
+
+        Also what is not for the channel's reader: a machine that takes in a large frame has nothing else to say.
+        """
+        return self._socket.heard if self._socket is not None else 0.0
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`.
+
+        Raises:
+            Disconnected: the connection went, perhaps after a part of it.
+        """
+        channel = self._open_channel()
+        with _mapped("the connection"):
+            # A memoryview, since paramiko would copy the rest of the bytes for each packet.
+            channel.sendall(memoryview(data))  # type: ignore[arg-type]
+
+    def receive(self, size: int, timeout_s: float) -> bytes:
+        """Give what has arrived, at most `size` bytes; nothing where the time is over.
+
+        Raises:
+            Disconnected: the channel or the connection ended.
+        """
+        channel = self._open_channel()
+        self._arrival.wait(timeout_s)
+        if not (channel.recv_ready() or channel.eof_received or channel.closed):
+            # Set by a message without content; cleared first and looked at again, so that nothing is missed.
+            self._arrival.clear()
+            if not (channel.recv_ready() or channel.eof_received or channel.closed):
+                return b""
+        with _mapped("the connection"):
+            data = channel.recv(size)
+        if not data:
+            raise Disconnected("the connection was closed")
+        return data
+
+    def complaint(self) -> tuple[int, str]:
+        """Give the command's exit code (-1 while it runs) and the end of what it wrote to stderr."""
+        channel = self._open_channel()
+        with contextlib.suppress(Exception):
+            channel.status_event.wait(2)
+            while channel.recv_stderr_ready():
+                self._stderr = (self._stderr + channel.recv_stderr(1 << 16))[-_STDERR_BYTES:]
+        code = channel.exit_status if channel.exit_status_ready() else -1
+        return code, self._stderr.decode(errors="replace").strip()
+
+    def _open_channel(self) -> paramiko.Channel:
+        if self._channel is None:
+            raise Disconnected("not connected")
+        return self._channel
+
+    def close(self) -> None:
+        """Close socket, channel and connection; whoever waits on them is told."""
+        if self._socket is not None:
+            # Closing alone would leave paramiko's thread in its read until the next time-out.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+        if self._transport is not None:
+            with contextlib.suppress(Exception):
+                self._transport.close()
+        if self._socket is not None:
+            self._socket.close()
+
+
+@contextlib.contextmanager
+def _mapped(what: str) -> Iterator[None]:
+    """Turn everything that paramiko and the network raise into Disconnected."""
+    try:
+        yield
+    except (ConnectFailed, Disconnected):
+        raise
+    except (paramiko.SSHException, EOFError, OSError, AttributeError) as error:
+        # AttributeError: paramiko's own, where its socket is closed under a call that is under way.
+        raise Disconnected(f"{what}: {error or type(error).__name__}") from error

@@ -1,0 +1,289 @@
+"""Link: the agent of one run at the other end of one connection; many requests at once, every frame authenticated."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dayfly.errors import ConnectFailed, Forged
+from dayfly.infra.machine import Machine
+from dayfly.runtime import agent
+from dayfly.runtime.ssh import bootstrap
+from dayfly.runtime.ssh.connection import Connection, Disconnected
+
+PING_EVERY_S = 10.0
+PINGS_MISSED = 3
+_RECEIVE_BYTES = 4 << 20
+_GREETING_BYTES = 64 << 10
+
+Message = tuple[dict[str, Any], bytes]
+
+
+class AgentRefused(Exception):
+    """The agent answered "no"; `kind` is its word for why."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Link:
+    """The agent, spoken to over a connection of its own.
+
+    Lifecycle: constructing does nothing, `open` connects and starts the agent, `close` ends both (the job goes on).
+    A link that broke stays broken: every request on it, waiting or new, raises what broke it.
+    """
+
+    def __init__(self, machine: Machine, user_key: Path, run_id: str, hmac_key: bytes) -> None:
+        self._machine, self._run_id, self._key = machine, run_id, hmac_key
+        self._connection = Connection(machine, user_key)
+        nonce = secrets.token_bytes(16)
+        self._opening = nonce + hmac_key + bytes.fromhex(run_id)
+        self._send_key, self._receive_key = agent.channel_keys(hmac_key, nonce)
+        self._sending = threading.Lock()
+        self._waiting: dict[int, queue.SimpleQueue[Message | Exception]] = {}
+        self._changing = threading.Lock()
+        self._next = 1
+        self._sent = self._received = 0
+        self._broken: Exception | None = None
+        self._heard = time.monotonic()
+        self._closing = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._arrived = bytearray()
+
+    # -- lifetime
+
+    def open(self, timeout_s: float) -> None:
+        """Connect and bring the agent to its first frame.
+
+        Raises:
+            HostKeyMismatch: another key than the pinned one.
+            ConnectFailed: the machine has no Python that could run the agent, or a folder that is not its user's own.
+            Disconnected: it could not be reached; another try may succeed.
+        """
+        until = time.monotonic() + timeout_s
+        try:
+            command = bootstrap.command(self._run_id, self._machine.cache_dir)
+            self._connection.open(command, timeout_s)
+            # Sent before anything is known of the machine: the answer needs no round trip of its own.
+            self._connection.send(self._opening)
+            if self._greeting(until) == bootstrap.NEED_AGENT:
+                source = bootstrap.agent_source()
+                self._connection.send(len(source).to_bytes(4, "big") + source)
+            self._first_frame(until)
+        except BaseException:
+            self.close()
+            raise
+        self._heard = time.monotonic()
+        for work in (self._read, self._beat):
+            thread = threading.Thread(target=work, name=f"dayfly {work.__name__[1:]}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _greeting(self, until: float) -> bytes:
+        """Read up to the stub's mark; a login shell's start files may have written something before it."""
+        while bootstrap.MARK not in self._arrived[:-1]:
+            if len(self._arrived) > _GREETING_BYTES:
+                raise ConnectFailed(
+                    "the machine's login shell writes without end and starts nothing"
+                )
+            self._receive(until)
+        place = self._arrived.index(bootstrap.MARK) + len(bootstrap.MARK)
+        answer = bytes(self._arrived[place : place + 1])
+        del self._arrived[: place + 1]
+        if answer == bootstrap.TOO_OLD:
+            raise self._no_python()
+        return answer
+
+    def _receive(self, until: float) -> None:
+        try:
+            data = self._connection.receive(_RECEIVE_BYTES, max(0.01, until - time.monotonic()))
+        except Disconnected:
+            code, words = self._connection.complaint()
+            if code == 127 or "python3" in words:
+                raise self._no_python() from None
+            if code > 0:
+                raise ConnectFailed(
+                    f"the agent did not start (exit code {code}): {words}"
+                ) from None
+            raise
+        if not data:
+            raise Disconnected("the agent did not answer in time")
+        self._arrived += data
+
+    def _no_python(self) -> ConnectFailed:
+        words = self._connection.complaint()[1]
+        return ConnectFailed(
+            f"{self._machine.host} has no Python 3.8 or newer on its PATH, which the agent needs; "
+            f"install python3 there. It said: {words or 'nothing'}"
+        )
+
+    def _first_frame(self, until: float) -> None:
+        while (message := self._take_frame()) is None:
+            self._receive(until)
+        assert message[0]["id"] == 0
+
+    def close(self) -> None:
+        """End the connection; whoever waits for an answer is told."""
+        self._closing.set()
+        self._connection.close()
+        self._break(Disconnected("the session was closed"))
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=5)
+
+    @property
+    def broken(self) -> bool:
+        return self._broken is not None
+
+    # -- requests
+
+    def ask(self, head: dict[str, Any], body: bytes = b"") -> dict[str, Any]:
+        """Send a request and give its answer.
+
+        Raises:
+            AgentRefused: the agent said no.
+            Disconnected: the link broke before the answer came.
+            Forged: a frame was not authentic; the link is closed.
+        """
+        *_, (answer, _) = self.stream(head, body)
+        return answer
+
+    def send(self, head: dict[str, Any], body: bytes = b"") -> Callable[[], dict[str, Any]]:
+        """Send a request of one answer without waiting for it; what is given waits for it, as `ask` does."""
+        number, arriving = self._register()
+        self.post({**head, "id": number}, body)
+
+        def answer() -> dict[str, Any]:
+            message = arriving.get()
+            with self._changing:
+                self._waiting.pop(number, None)
+            return _accepted(message)[0]
+
+        return answer
+
+    def stream(self, head: dict[str, Any], body: bytes = b"") -> Iterator[Message]:
+        """Send a request and give every message that belongs to it, the answer last."""
+        number, arriving = self._register()
+        try:
+            self.post({**head, "id": number}, body)
+            while True:
+                # Bounded: a silent link is broken by its reader, which tells all.
+                message = arriving.get()
+                answer, data = _accepted(message)
+                yield answer, data
+                if answer.get("done"):
+                    return
+                if data:
+                    self.post({"op": "credit", "id": 0, "of": number, "bytes": len(data)})
+        finally:
+            with self._changing:
+                self._waiting.pop(number, None)
+
+    def _register(self) -> tuple[int, queue.SimpleQueue[Message | Exception]]:
+        arriving: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+        with self._changing:
+            if self._broken is not None:
+                raise self._broken
+            number, self._next = self._next, self._next + 1
+            self._waiting[number] = arriving
+        return number, arriving
+
+    def post(self, head: dict[str, Any], body: bytes = b"") -> None:
+        """Send a frame that needs no answer, or whose answer is awaited elsewhere.
+
+        A frame that was sent in part spoils all that would follow it, so the link breaks with it.
+        """
+        payload = agent.encode(head, body)
+        with self._sending:
+            frame = agent.seal(self._send_key, self._run_id, self._sent, payload)
+            self._sent += 1
+            try:
+                self._connection.send(frame)
+            except Disconnected as error:
+                # The reader closes the connection that it found fault with, and knows better why.
+                raise self._abandon(error) from None
+            except BaseException:
+                self._abandon(Disconnected("a frame was sent only in part"))
+                raise
+
+    def _abandon(self, error: Exception) -> Exception:
+        """Break the link and close its connection; gives what broke it first."""
+        self._break(error)
+        self._connection.close()
+        return self._broken or error
+
+    # -- the other direction
+
+    def _read(self) -> None:
+        """Hand every frame to whoever waits for it, until the link breaks or has been silent for too long."""
+        try:
+            while True:
+                while (message := self._take_frame()) is not None:
+                    self._deliver(message)
+                data = self._connection.receive(_RECEIVE_BYTES, 1.0)
+                if data:
+                    self._arrived += data
+                    self._heard = time.monotonic()
+                elif (
+                    time.monotonic() - max(self._heard, self._connection.heard)
+                    > PING_EVERY_S * PINGS_MISSED
+                ):
+                    raise Disconnected(
+                        f"the machine was silent for {PING_EVERY_S * PINGS_MISSED:.0f} s"
+                    )
+        except Exception as error:  # noqa: BLE001 - whatever ended it, everyone who waits must hear of it
+            self._abandon(error)
+
+    def _take_frame(self) -> Message | None:
+        """Take one whole frame from what has arrived; nothing of it is looked at before it is verified."""
+        if len(self._arrived) < agent.HEADER_BYTES:
+            return None
+        header = bytes(self._arrived[: agent.HEADER_BYTES])
+        try:
+            length, _ = agent.open_header(self._receive_key, self._run_id, self._received, header)
+            size = agent.HEADER_BYTES + length
+            if length > agent.FRAME_BYTES_MAX:
+                raise agent.FrameError(f"a frame of {length} bytes")
+            if len(self._arrived) < size:
+                return None
+            frame = bytes(memoryview(self._arrived)[:size])
+            payload = agent.unseal(self._receive_key, self._run_id, self._received, frame)
+        except agent.FrameError as error:
+            raise Forged(f"a frame from {self._machine.host} is not authentic: {error}") from error
+        del self._arrived[:size]
+        self._received += 1
+        return agent.decode(payload)
+
+    def _deliver(self, message: Message) -> None:
+        with self._changing:
+            arriving = self._waiting.get(message[0]["id"])
+        if arriving is not None:
+            arriving.put(message)
+
+    def _beat(self) -> None:
+        while not self._closing.wait(PING_EVERY_S):
+            with contextlib.suppress(Disconnected, Forged):
+                self.post({"op": "ping", "id": 0})
+
+    def _break(self, error: Exception) -> None:
+        self._closing.set()
+        with self._changing:
+            if self._broken is None:
+                self._broken = error
+            for arriving in self._waiting.values():
+                arriving.put(self._broken)
+
+
+def _accepted(message: Message | Exception) -> Message:
+    if isinstance(message, Exception):
+        raise message
+    if "error" in message[0]:
+        raise AgentRefused(message[0]["error"], message[0]["message"])
+    return message

@@ -1,0 +1,180 @@
+"""Wheels built on this computer from local projects, and the uv binary for another platform."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform as this_platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dayfly.errors import SpecError
+
+_NOT_SOURCE = frozenset(
+    {".git", ".hg", ".venv", "venv", "__pycache__", "build", "dist", "node_modules"}
+    | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".nox", ".ipynb_checkpoints"}
+)
+_TRIPLES = {
+    ("linux", "x86_64", "musl"): "x86_64-unknown-linux-musl",
+    ("linux", "aarch64", "musl"): "aarch64-unknown-linux-musl",
+    ("linux", "x86_64", ""): "x86_64-unknown-linux-gnu",
+    ("linux", "aarch64", ""): "aarch64-unknown-linux-gnu",
+    ("darwin", "x86_64", ""): "x86_64-apple-darwin",
+    ("darwin", "arm64", ""): "aarch64-apple-darwin",
+}
+
+
+@dataclass(frozen=True)
+class WheelBuilder:
+    """Builds local projects into `folder`, once for each state of their sources."""
+
+    folder: Path
+
+    def build(self, project: Path) -> Path:
+        """Give the wheel of a local project, or the local wheel itself.
+
+        Raises:
+            SpecError: there is no project, or its build backend failed; with the backend's words.
+        """
+        if project.suffix == ".whl" and project.is_file():
+            return project
+        if project.is_file():
+            return self._built(project, hashlib.sha256(project.read_bytes()).hexdigest())
+        if not any((project / name).is_file() for name in ("pyproject.toml", "setup.py")):
+            raise SpecError(f"{str(project)!r} is no Python project: no pyproject.toml or setup.py")
+        return self._built(project, _fingerprint(project))
+
+    def _built(self, project: Path, fingerprint: str) -> Path:
+        kept = self.folder / "wheels" / fingerprint
+        for wheel in kept.glob("*.whl"):
+            return wheel
+        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as aside:
+            out = Path(aside) / "out"
+            _uv_build(project, out)
+            try:
+                out.rename(kept)
+            except OSError:  # Another process was first.
+                if not kept.is_dir():
+                    raise
+        return next(kept.glob("*.whl"))
+
+
+def content_digest(wheel: Path) -> str:
+    """SHA-256 of what a wheel holds: the same for two builds of the same source, whose times differ."""
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
+            content = hashlib.sha256(archive.read(entry)).hexdigest()
+            digest.update(f"{entry.filename}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def uv_binary(platform: str, libc: str = "", *, cache: Path) -> Path:
+    """Give uv for the machine's platform, in this computer's version of uv.
+
+    Args:
+        platform: "linux-x86_64", "darwin-arm64", ...
+        libc: "musl" for a machine that has no glibc.
+        cache: keeps the binaries.
+
+    Raises:
+        SpecError: uv does not exist for that platform, or could not be fetched.
+    """
+    from importlib.metadata import version
+
+    system, _, cpu = platform.partition("-")
+    musl = "musl" if libc == "musl" else ""
+    if (system, cpu, musl) == (sys.platform, this_platform.machine(), ""):
+        return own_uv()
+    triple = _TRIPLES.get((system, cpu, musl))
+    if triple is None:
+        raise SpecError(
+            f"uv is not made for {platform} {libc}; it is for {sorted(_TRIPLES.values())}"
+        )
+    wanted = version("uv")
+    target = cache / "uv" / f"{wanted}-{triple}"
+    if not (target / "uv").exists():
+        _fetch_uv(wanted, triple, target)
+    return target / "uv"
+
+
+def own_uv() -> Path:
+    """This computer's uv, as installed with Dayfly."""
+    from uv import find_uv_bin
+
+    return Path(find_uv_bin())
+
+
+def run_uv(arguments: Sequence[str], failed: str) -> str:
+    """Run uv and give what it printed.
+
+    Raises:
+        SpecError: it failed; `failed` and its own words.
+    """
+    # Reproducible archives: the same source gives the same wheel.
+    variables = {**os.environ, "SOURCE_DATE_EPOCH": "315532800", "UV_NO_PROGRESS": "1"}
+    command = [str(own_uv()), *arguments]
+    done = subprocess.run(
+        command,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SpecError(f"{failed}:\n{done.stderr.strip()[-4000:]}")
+    return done.stdout
+
+
+def _uv_build(project: Path, out: Path) -> None:
+    options = ["--wheel", "--out-dir", str(out), "--no-create-gitignore"]
+    options += ["--python", sys.executable, "--no-python-downloads"]
+    run_uv(["build", *options, str(project)], f"the local project {str(project)!r} cannot be built")
+
+
+def _fetch_uv(wanted: str, triple: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=target.parent) as aside:
+        arguments = ["pip", "install", "--target", aside, "--python-platform", triple, "--quiet"]
+        arguments += [
+            "--python",
+            sys.executable,
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            f"uv=={wanted}",
+        ]
+        run_uv(arguments, f"uv {wanted} for {triple} could not be fetched")
+        ready = Path(aside) / "ready"
+        ready.mkdir()
+        shutil.move(Path(aside) / "bin" / "uv", ready / "uv")
+        try:
+            ready.rename(target)
+        except OSError:  # Another process was first.
+            if not (target / "uv").exists():
+                raise
+
+
+def _fingerprint(project: Path) -> str:
+    """Changes whenever a source file may have changed; reading their times is enough and takes no time."""
+    digest = hashlib.sha256(f"{project.resolve()}\0{sys.version_info[:2]}\n".encode())
+    for path in sorted(_source_files(project)):
+        facts = path.stat()
+        line = f"{path.relative_to(project)}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+        digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def _source_files(project: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(project):
+        names[:] = [n for n in names if n not in _NOT_SOURCE and not n.endswith(".egg-info")]
+        names[:] = [n for n in names if not Path(folder, n, "pyvenv.cfg").exists()]
+        yield from (path for name in files if (path := Path(folder, name)).is_file())

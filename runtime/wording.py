@@ -1,0 +1,82 @@
+"""How plans, receipts, money and times read, wherever they are shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
+from typing import Any
+
+from dayfly.infra.plan import Plan
+from dayfly.infra.units import human_bytes, human_seconds
+from dayfly.stacks.receipt import Receipt
+
+_OLD_PRICE_DAYS = 30
+Rows = tuple[tuple[str, str], ...]
+
+
+def dollars(amount: float) -> str:
+    """An amount for people; a fraction of a cent keeps two digits that count."""
+    if 0 < abs(amount) < 0.01:
+        return f"${amount:.2g}" if abs(amount) >= 0.0001 else f"${amount:.1e}"
+    return f"${amount:,.2f}"
+
+
+def clock(moment: float) -> str:
+    """The time of day on this computer."""
+    return time.strftime("%H:%M:%S", time.localtime(moment))
+
+
+def stamp(moment: float) -> str:
+    """Date and time on this computer."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def plan_rows(plan: Plan) -> Rows:
+    """A Plan as label and text, in the order in which people ask; an empty label goes on with the one above."""
+    return tuple(_plan_rows(plan))
+
+
+def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    if plan.function:
+        yield "function", plan.function
+    for number, resource in enumerate(plan.resources):
+        yield "" if number else "resources", f"{resource.name}  ({resource.type})"
+    for number, offer in enumerate(plan.offers):
+        yield "or" if number else "machine", machine(offer)
+    yield "price", f"{dollars(plan.usd_per_hour)}/h  ({price_source(plan.offers[0])})"
+    yield "worst case", f"{dollars(plan.worst_case_usd)} if it lives until max_runtime"
+    yield "max_runtime", human_seconds(plan.max_runtime_s)
+    yield "hold", f"{dollars(plan.hold_usd)} at most if this client is gone when the function ends"
+    yield "environment", plan.environment
+    yield "if this computer dies", plan.if_this_computer_dies
+
+
+def machine(offer: Mapping[str, Any]) -> str:
+    """One rung of the ladder: where and what."""
+    parts = [f"{offer['cores']} cores", human_bytes(offer["memory_bytes"])]
+    if offer.get("gpus"):
+        parts.append(f"{offer['gpus']} x {offer['gpu_model']}")
+    if offer.get("spot"):
+        parts.append("spot")
+    place = f"{offer['provider']} {offer['instance_type']} in {offer['region']}"
+    return f"{place}  ({', '.join(parts)}, {dollars(offer['usd_per_hour'])}/h)"
+
+
+def price_source(offer: Mapping[str, Any], today: date | None = None) -> str:
+    """Where a price comes from and of when it is; an old one is called old."""
+    source, as_of = str(offer.get("source") or "source unknown"), str(offer.get("as_of") or "")
+    try:
+        age = ((today or datetime.now(UTC).date()) - date.fromisoformat(as_of)).days
+    except ValueError:
+        return f"{source}, date unknown"
+    return f"{source}, {as_of}" + (f": {age} days old" if age > _OLD_PRICE_DAYS else "")
+
+
+def receipt_line(receipt: Receipt) -> str:
+    """The receipt in one sentence."""
+    by = f"{receipt.provider} confirms " if receipt.provider else ""
+    return (
+        f"destroyed {receipt.destroyed} of {receipt.declared}, {by}{receipt.left} left at"
+        f" {clock(receipt.confirmed_at)}, {human_seconds(receipt.lived_s)} billed, {dollars(receipt.usd)}"
+    )

@@ -1,0 +1,66 @@
+"""The same program for the plain pulumi CLI: the Spec comes from stack configuration, `dayfly:provider` and so on.
+
+`pulumi preview` shows resources and cost; what `pulumi up` makes is a run in the journal like any other, with the
+same tags and the same deadline, so that `dayfly ps` and `dayfly gc` know it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pulumi
+
+from dayfly.infra import providers
+from dayfly.infra.offers import Offer
+from dayfly.infra.run import Run, new_id
+from dayfly.infra.spec import Spec
+from dayfly.stacks import intent, journal, settings
+from dayfly.stacks.journal import History
+from dayfly.stacks.program import launch
+from dayfly.stacks.workspace import Workspace
+
+
+def configured_spec() -> Spec:
+    """The Spec of this stack's configuration, above the settings of the project and the user."""
+    config = pulumi.Config("dayfly")
+    given = {name: config.get(name) for name in settings.SPEC_FIELDS}
+    texts = {name: text for name, text in given.items() if text is not None}
+    return Spec.from_options(settings.load().spec_options() | settings.from_texts(texts))
+
+
+def run_of_stack(workspace: Workspace, spec: Spec, offer: Offer) -> Run:
+    """The open run of this stack, so that a second `up` changes nothing; else a new one, on paper only in a preview."""
+    stack = pulumi.get_stack()
+    for history in journal.histories(workspace.runs):
+        if history.plain and history.stack == stack and _is_up(history, workspace):
+            return history.run
+    if pulumi.runtime.is_dry_run():
+        run_id = new_id()
+        return Run(
+            run_id, workspace.owner, 0.0, spec.max_runtime_s, workspace.directory(run_id), "", ""
+        )
+    return intent.write(workspace, new_id(), spec, offer, plain=True, stack=stack)
+
+
+def _is_up(history: History, workspace: Workspace) -> bool:
+    """False for a run whose machine is gone, although no `dayfly ps` has closed it yet: its deadline is an old one."""
+    if history.last("launched") is None:
+        return time.time() < history.deadline
+    listed = providers.load(history.provider).inventory(workspace.owner)
+    return any(found.run == history.id for found in listed)
+
+
+def main() -> None:
+    """One stack, one machine."""
+    spec = configured_spec()
+    provider = providers.load(spec.providers[0])
+    missing = provider.preflight()
+    if missing:
+        raise SystemExit("\n".join(missing))
+    offer = provider.offers(spec)[0]
+    workspace = Workspace.open(settings.load())
+    run = run_of_stack(workspace, spec, offer)
+    launch(spec, offer, run)
+
+
+main()

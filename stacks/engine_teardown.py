@@ -1,0 +1,201 @@
+"""What the engine still holds of a run: its processes, its stack, its locks; taken down as far as it can be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import time
+from collections.abc import Callable
+
+import psutil
+
+from dayfly.errors import ConfigurationError
+from dayfly.infra import providers
+from dayfly.stacks import isolated, journal, state
+from dayfly.stacks.engine import Engine
+from dayfly.stacks.journal import History
+from dayfly.stacks.workspace import Workspace
+
+_DESTROY_TIMEOUT_S = 1800.0
+_ENGINE_WAIT_S = 90.0
+_KILL_ROUNDS = 40
+# A teardown does not queue behind creations for longer than this.
+_SLOT_WAIT_S = 30.0
+_LOCKED_BY = re.compile(r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\)")
+
+
+class EngineFailed(Exception):
+    """The engine's own teardown did not work; the provider's API has to do it."""
+
+
+class EngineTeardown:
+    """The engine's part in closing one run.
+
+    Args:
+        workspace: where the run is kept.
+        engine: the Pulumi CLI; None when there is none.
+        report: told each step in a sentence.
+        notes: takes what was out of the ordinary.
+        now, sleep: time, so that tests need not wait for it.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        engine: Engine | None,
+        report: Callable[[str], None],
+        notes: list[str],
+        *,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._workspace = workspace
+        self._engine = engine
+        self._report = report
+        self._notes = notes
+        self._now = now
+        self._sleep = sleep
+
+    def end_processes(self, history: History) -> None:
+        """Lets an operation in flight finish and be recorded, then ends what is left of the engine for this run."""
+        until = self._now() + _ENGINE_WAIT_S
+        said, kills = False, 0
+        while (processes := engine_processes(history.id)) and kills < _KILL_ROUNDS:
+            if self._now() > until or not any(_is_cli(process) for process in processes):
+                kills += 1
+                for process in processes:
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+            elif not said:
+                said = True
+                self._report("waiting for the engine's operation in flight to be recorded")
+            self._sleep(0.05)
+
+    def destroy(self, history: History) -> tuple[str, int, int]:
+        """The stack's own destroy, as far as its state can be trusted.
+
+        Returns:
+            "pulumi" or "provider", resources that the stack declared, resources that it destroyed.
+        """
+        declared = len(history.field("resources", "resources", []))
+        if history.last("up_started") is None and not history.plain:
+            return "pulumi", declared, 0
+        try:
+            found = state.read(self._workspace, self._engine, history.id, history.stack)
+            if found is None:
+                return "pulumi", declared, 0
+            found.check_providers()
+            count = len(found.custom_resources)
+            if count == 0 and not found.pending:
+                return "pulumi", declared, 0
+            self._report(f"destroying {count} resources")
+            self._pulumi(history, "destroy", "--yes", "--skip-preview", "--stack", history.stack)
+        except (state.StateUnusable, EngineFailed) as reason:
+            self._notes.append(str(reason))
+            journal.append(history.directory, "engine_teardown_failed", message=str(reason))
+            return "provider", declared, 0
+        return "pulumi", declared or count, count
+
+    def remove(self, history: History, *, forced: bool) -> None:
+        """Forgets the stack. Only ever called after the proof, so that a pending operation has been resolved by it."""
+        if history.plain and not forced:
+            return
+        try:
+            if state.read(self._workspace, self._engine, history.id, history.stack) is None:
+                return
+            options = ["--force"] if forced else []
+            self._pulumi(
+                history,
+                "stack",
+                "rm",
+                "--yes",
+                "--remove-backups",
+                *options,
+                "--stack",
+                history.stack,
+            )
+        except (state.StateUnusable, EngineFailed) as reason:
+            kept = state.quarantine(self._workspace, history.id, history.stack)
+            self._notes.append(
+                f"its state could not be removed by the engine and was set aside in {kept}"
+                if kept
+                else str(reason)
+            )
+
+    def _pulumi(self, history: History, *arguments: str) -> None:
+        """One CLI operation; a lock whose holder is dead is broken, a living one is waited for.
+
+        Raises:
+            EngineFailed: with the engine's own words.
+        """
+        until = self._now() + _ENGINE_WAIT_S
+        done = self._cli(history, *arguments)
+        while done.code and (holder := _LOCKED_BY.search(done.stderr + done.stdout)):
+            if self._now() > until:
+                break
+            self._unlock(history, holder["host"], int(holder["pid"]))
+            done = self._cli(history, *arguments)
+        if done.code:
+            raise EngineFailed(
+                f"pulumi {' '.join(arguments[:2])} failed: {(done.stderr or done.stdout).strip()[-1500:]}"
+            )
+
+    def _unlock(self, history: History, host: str, pid: int) -> None:
+        if not _is_dead(host, pid):
+            self._report(f"waiting for process {pid} on {host}, which has the stack locked")
+            self._sleep(1.0)
+            return
+        self._notes.append(f"a stale lock of pid {pid} was broken")
+        self._cli(history, "cancel", "--yes", "--stack", history.stack)
+
+    def _cli(self, history: History, *arguments: str) -> isolated.Completed:
+        """Whatever stands in the engine's way on this computer must not stand in the teardown's."""
+        try:
+            return self._run(history, *arguments)
+        except (ConfigurationError, OSError) as reason:
+            raise EngineFailed(str(reason)) from reason
+
+    def _run(self, history: History, *arguments: str) -> isolated.Completed:
+        if self._engine is None:
+            raise EngineFailed("there is no Pulumi CLI on this computer")
+        provider = providers.load(history.provider) if history.provider else None
+        with self._workspace.operation_slot(wait_s=_SLOT_WAIT_S) as slot:
+            return isolated.run(
+                [str(self._engine.path), *arguments, "--non-interactive"],
+                cwd=self._workspace.project_directory(history.id),
+                log=history.directory / "engine.log",
+                environment=self._workspace.environment(self._engine, history.id, provider),
+                timeout_s=_DESTROY_TIMEOUT_S,
+                pass_fds=() if slot is None else (slot,),
+            )
+
+
+def engine_processes(run_id: str) -> list[psutil.Process]:
+    """The CLI, provider and program processes that work for a run, this one apart."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real != os.getuid() or process.pid == os.getpid():
+                continue
+            if (
+                process.environ().get("DAYFLY_STACK") == run_id
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _is_cli(process: psutil.Process) -> bool:
+    """The CLI or our program: either may still record something. A provider process alone records nothing."""
+    try:
+        return process.name() == "pulumi" or "dayfly.stacks.program" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _is_dead(host: str, pid: int) -> bool:
+    return host == socket.gethostname() and not psutil.pid_exists(pid)

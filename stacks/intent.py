@@ -1,0 +1,97 @@
+"""Step 2 of a run: its directory, its keys and the written intent, before anything exists elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dayfly.infra import cost
+from dayfly.infra.offers import Offer
+from dayfly.infra.run import Run
+from dayfly.infra.spec import Spec
+from dayfly.stacks import journal
+from dayfly.stacks.workspace import Workspace, explained
+
+
+def write(workspace: Workspace, run_id: str, spec: Spec, offer: Offer, **details: Any) -> Run:
+    """Makes the run's directory and keys, and journals what is about to be asked for.
+
+    Args:
+        workspace: where runs are kept.
+        run_id: 32 hexadecimal digits, never used before.
+        spec: what is asked for.
+        offer: the rung that is about to be taken.
+        details: what else the journal should know.
+
+    Raises:
+        ConfigurationError: the disk is full.
+        FileExistsError: the id is in use.
+    """
+    workspace.keep_reserve()
+    directory = workspace.directory(run_id)
+    if directory.exists():
+        raise FileExistsError(directory)
+    # Made aside and renamed: whoever looks at a run's directory finds its intent in it.
+    aside = workspace.home / "making" / run_id
+    with explained(workspace.home), _removed_on_failure(aside):
+        aside.mkdir(mode=0o700)
+        run = _written(aside, workspace, run_id, spec, offer, **details)
+        aside.rename(directory)
+    return run
+
+
+def _written(
+    aside: Path, workspace: Workspace, run_id: str, spec: Spec, offer: Offer, **details: Any
+) -> Run:
+    created = time.time()
+    public_key, host_key = make_key(aside / "user_key"), make_key(aside / "host_key")
+    _write_private(aside / "hmac_key", os.urandom(32))
+    deadline = created + cost.allowed_runtime_s(spec, offer)
+    directory = workspace.directory(run_id)
+    run = Run(run_id, workspace.owner, created, deadline, directory, public_key, host_key)
+    journal.append(
+        aside,
+        "intent",
+        provider=offer.provider,
+        owner=run.owner,
+        created=created,
+        deadline=deadline,
+        public_key=public_key,
+        host_key=host_key,
+        spec=spec.as_dict(),
+        offer=offer.as_dict(),
+        worst_case_usd=cost.worst_case_usd(spec, offer),
+        **details,
+    )
+    return run
+
+
+@contextlib.contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def make_key(file: Path) -> str:
+    """Makes an ed25519 key; the private half goes into `file` (0600), the public half is returned as OpenSSH writes it."""
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption())
+    _write_private(file, private)
+    return key.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH).decode()
+
+
+def _write_private(file: Path, content: bytes) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as output:
+        output.write(content)

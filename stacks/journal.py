@@ -1,0 +1,240 @@
+"""Journal: the fsync'd record of every Run, kept outside Pulumi, in the run's own directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dayfly.errors import UnknownRun
+from dayfly.infra.machine import Machine
+from dayfly.infra.run import Run
+
+FILE = "journal.jsonl"
+RECEIPT = "receipt.json"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a journal: a name, its unix time, and what it says."""
+
+    name: str
+    time: float
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything that the journal knows of one run."""
+
+    id: str
+    directory: Path
+    events: tuple[Event, ...]
+
+    def last(self, *names: str) -> Event | None:
+        """The latest event of one of these names."""
+        return next((event for event in reversed(self.events) if event.name in names), None)
+
+    def field(self, event: str, name: str, default: Any = None) -> Any:
+        """One field of the latest event of that name."""
+        found = self.last(event)
+        return default if found is None else found.fields.get(name, default)
+
+    @property
+    def intent(self) -> dict[str, Any]:
+        """What was wanted, as written before anything existed; empty where even that is lost."""
+        found = self.last("intent")
+        return {} if found is None else found.fields
+
+    @property
+    def closed(self) -> bool:
+        """True when it was proved that nothing is left."""
+        return (self.directory / RECEIPT).exists()
+
+    @property
+    def provider(self) -> str:
+        """Name of the provider in use."""
+        return str(self.field("intent", "provider", ""))
+
+    @property
+    def plain(self) -> bool:
+        """True for a machine that the plain pulumi CLI brought up; its stack belongs to whoever made it."""
+        return bool(self.intent.get("plain"))
+
+    @property
+    def stack(self) -> str:
+        """Name of its stack: the id, but for a plain one."""
+        return str(self.intent.get("stack", self.id))
+
+    @property
+    def deadline(self) -> float:
+        """Unix time at which the machine ends, whatever happens."""
+        return float(self.field("intent", "deadline", 0.0))
+
+    @property
+    def machine(self) -> Machine | None:
+        """The machine, once the stack has exported it."""
+        found = self.last("machine")
+        return None if found is None else Machine.from_outputs(found.fields)
+
+    @property
+    def started(self) -> bool:
+        """True from the moment at which the function may have started."""
+        return self.last("job_started") is not None
+
+    @property
+    def run(self) -> Run:
+        """The identity, as it was given to the provider."""
+        intent = self.intent
+        return Run(
+            self.id,
+            intent["owner"],
+            intent["created"],
+            intent["deadline"],
+            self.directory,
+            intent["public_key"],
+            intent["host_key"],
+        )
+
+    def client_alive(self) -> bool:
+        """True while the client that last took this run in hand lives, as far as this computer can tell."""
+        found = self.last("intent", "attached", "detached")
+        if found is None or found.name == "detached":
+            return False
+        return is_alive(found.fields.get("client", {}))
+
+
+def myself() -> dict[str, Any]:
+    """This process, so that another can tell whether it still lives."""
+    return described(os.getpid())
+
+
+def described(pid: int) -> dict[str, Any]:
+    """A process by pid, start and host, since a pid alone is used again."""
+    try:
+        started = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        started = 0.0
+    return {"pid": pid, "started": started, "host": socket.gethostname()}
+
+
+def is_alive(client: dict[str, Any]) -> bool:
+    """Whether the process that `myself` described lives on this computer."""
+    if client.get("host") != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(int(client["pid"]))
+        return (
+            abs(process.create_time() - float(client["started"])) < 1
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
+    except (psutil.Error, KeyError, ValueError):
+        return False
+
+
+def append(directory: Path, event: str, **fields: Any) -> None:
+    """Writes one event and returns when it is on the disk."""
+    line = json.dumps({"event": event, "t": time.time(), **fields}).encode() + b"\n"
+    try:
+        _write(directory / FILE, line)
+    except OSError as error:
+        # Login nodes have quotas rather than full disks.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        (directory.parent.parent / "reserve").unlink(missing_ok=True)
+        _write(directory / FILE, line)
+
+
+def _write(file: Path, line: bytes) -> None:
+    fresh = not file.exists()
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        # A line that a full disk or a crash cut short must not swallow the next one.
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        written = os.write(descriptor, line)
+        if written != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if fresh:
+        _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_receipt(directory: Path, values: dict[str, Any]) -> None:
+    """Marks a run as closed: its receipt, written aside and renamed."""
+    aside = directory / f"{RECEIPT}.part"
+    aside.touch(mode=0o600)
+    with aside.open("w") as output:
+        json.dump(values, output)
+        output.flush()
+        os.fsync(output.fileno())
+    aside.rename(directory / RECEIPT)
+    _sync_folder(directory)
+
+
+def events(lines: Sequence[bytes] | Iterator[bytes]) -> Iterator[Event]:
+    """The events of journal lines; a line that is cut or garbled is passed over."""
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, AttributeError, TypeError):
+            values = json.loads(line)
+            yield Event(values.pop("event"), float(values.pop("t")), values)
+
+
+def read(directory: Path) -> History:
+    """The history of one run; a missing journal, or one without a readable line, is an empty history.
+
+    Raises:
+        OSError: it is there and this computer cannot read it now: nothing may be concluded from that.
+    """
+    try:
+        lines = (directory / FILE).read_bytes().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        lines = []
+    return History(directory.name, directory, tuple(events(lines)))
+
+
+def histories(runs: Path, *, closed: bool = False) -> list[History]:
+    """All open runs, the oldest first; with `closed` the closed ones too."""
+    found = [
+        read(entry)
+        for entry in runs.iterdir()
+        if entry.is_dir() and (closed or not (entry / RECEIPT).exists())
+    ]
+    return sorted(found, key=lambda history: history.events[0].time if history.events else 0.0)
+
+
+def find(runs: Path, prefix: str) -> History:
+    """The run of that id, or of the id that begins so.
+
+    Raises:
+        UnknownRun: none fits, or several do.
+    """
+    if not prefix or not prefix.isalnum():
+        raise UnknownRun(f"{prefix!r} is not a run id; `dayfly ps --all` lists them")
+    fitting = [entry for entry in runs.iterdir() if entry.name.startswith(prefix)]
+    if len(fitting) != 1:
+        what = f"{len(fitting)} runs begin with" if fitting else "no run begins with"
+        raise UnknownRun(f"{what} {prefix!r}; `dayfly ps --all` lists them")
+    return read(fitting[0])

@@ -1,0 +1,59 @@
+"""Receipt: what was destroyed, the provider's confirmation that nothing is left, minutes and dollars."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dayfly.stacks.journal import RECEIPT
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The end of a run.
+
+    Attributes:
+        run: its id.
+        provider: where it ran.
+        destroyed: resources that were destroyed.
+        declared: resources that the stack held.
+        left: how many the provider still lists: always 0, else there is a LeakRisk and no receipt.
+        confirmed_at: unix time of the last listing without them.
+        lived_s: seconds from the launch to the confirmation.
+        usd_per_hour: the rate frozen at launch.
+        usd: dollars, rounded up to the provider's billing increment.
+        how: "pulumi" (the stack's own destroy) or "provider" (through the provider's API, the state being of no use).
+        notes: what was out of the ordinary.
+    """
+
+    run: str
+    provider: str
+    destroyed: int
+    declared: int
+    left: int
+    confirmed_at: float
+    lived_s: float
+    usd_per_hour: float
+    usd: float
+    how: str
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Receipt:
+        """From what `as_dict` gave."""
+        return cls(**{**values, "notes": tuple(values["notes"])})
+
+    @classmethod
+    def of(cls, directory: Path) -> Receipt | None:
+        """The receipt of a closed run, None while it is open."""
+        try:
+            return cls.from_dict(json.loads((directory / RECEIPT).read_text()))
+        except FileNotFoundError:
+            return None

@@ -1,0 +1,269 @@
+"""RunStack: the Pulumi stack of one Run; up on entering, destroyed and proved gone on leaving, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from dayfly.errors import JobStopped, NoCapacity, ProvisionFailed
+from dayfly.infra import providers
+from dayfly.infra.machine import Machine
+from dayfly.infra.offers import Offer
+from dayfly.infra.run import new_id
+from dayfly.infra.spec import Spec
+from dayfly.stacks import intent, isolated, journal
+from dayfly.stacks.closer import Closer
+from dayfly.stacks.engine import Engine
+from dayfly.stacks.engine_teardown import engine_processes
+from dayfly.stacks.journal import Event, History
+from dayfly.stacks.program import Request
+from dayfly.stacks.receipt import Receipt
+from dayfly.stacks.workspace import Workspace
+
+Observe = Callable[[Event], None]
+_POLL_S = 0.01
+
+
+class RunStack:
+    """The stack of one Run.
+
+    Lifecycle: constructing makes nothing but a random id; entering writes the intent, brings the stack up and returns
+    the Machine; leaving destroys it and proves it gone, unless `leave_open` handed the run on. `close` twice is fine.
+
+    Args:
+        spec: what is asked for.
+        workspace: where the run is kept.
+        engine: the Pulumi CLI; None is enough to take a run over and to close it.
+        offers: the ladder; the next one is taken when one has no capacity.
+        observe: told every event of the journal as it is written.
+        details: what the journal should also know: function, code digest, environment, lineage.
+        renamed: told when the next rung of the ladder has begun, which is a run with another id.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        workspace: Workspace,
+        engine: Engine | None,
+        offers: Sequence[Offer],
+        *,
+        observe: Observe = lambda _: None,
+        details: Mapping[str, Any] | None = None,
+        renamed: Callable[[RunStack], None] = lambda _: None,
+    ) -> None:
+        self.spec = spec
+        self.id = new_id()
+        self.workspace = workspace
+        self.directory = workspace.directory(self.id)
+        self.receipt: Receipt | None = None
+        self._engine = engine
+        self._offers = tuple(offers)
+        self._observe = observe
+        self._details = dict(details or {})
+        self._renamed = renamed
+        self._seen = 0
+        self._open = False
+        self._program: subprocess.Popen[bytes] | None = None
+        self._resumed: Machine | None = None
+        self._cancelled = threading.Event()
+
+    @classmethod
+    def resume(
+        cls,
+        history: History,
+        workspace: Workspace,
+        engine: Engine | None,
+        *,
+        observe: Observe = lambda _: None,
+    ) -> RunStack:
+        """The stack of a run that another client has brought up: entering takes it over, leaving destroys it."""
+        stack = cls(Spec(**history.intent["spec"]), workspace, engine, (), observe=observe)
+        stack.id, stack.directory = history.id, history.directory
+        stack._seen = len(history.events)
+        stack._resumed = history.machine
+        return stack
+
+    def __enter__(self) -> Machine:
+        """Brings the stack up.
+
+        Raises:
+            ProvisionFailed: it did not come up; what there was of it is gone.
+            LeakRisk: it did not come up, and it is not proved that nothing is left.
+        """
+        if self._resumed is not None:
+            self._open = True
+            return self._resumed
+        refusals = []
+        for offer in self._offers:
+            try:
+                return self._up(offer)
+            except ProvisionFailed as failed:
+                if failed.kind != "capacity":
+                    raise
+                refusals.append(
+                    f"{offer.instance_type} in {offer.provider}/{offer.region}: {failed}"
+                )
+                self.id = new_id()
+                self.directory = self.workspace.directory(self.id)
+                self._seen = 0
+                self._renamed(self)
+        raise NoCapacity(
+            f"tried {len(refusals)} of {len(self._offers)} offers:\n" + "\n".join(refusals)
+        )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._open:
+            self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            warnings.warn(
+                f"run {self.id} was never closed; `dayfly gc --run {self.id} --yes`",
+                ResourceWarning,
+                stacklevel=2,
+            )
+
+    def record(self, event: str, **fields: Any) -> None:
+        """Writes an event to the journal and shows it."""
+        journal.append(self.directory, event, **fields)
+        self._show_new_events()
+
+    @property
+    def needs_closing(self) -> bool:
+        """True while something may be up that nobody else has been given to close."""
+        return self._open
+
+    def cancel(self) -> None:
+        """Gives up waiting for the machine, from any thread; entering raises JobStopped when all of it is gone."""
+        self._cancelled.set()
+
+    def leave_open(self) -> None:
+        """Leaving will not destroy the stack: someone else has been given that task."""
+        self._open = False
+        if self._program is not None:
+            self._program.poll()
+
+    def close(self, report: Callable[[str], None] | None = None) -> Receipt:
+        """Destroys and proves.
+
+        Raises:
+            LeakRisk: absence could not be proved.
+        """
+        say = report or (lambda text: self._observe(Event("progress", time.time(), {"text": text})))
+        self.receipt = Closer(self.workspace, self._engine, say).close(self.id)
+        self._open = False
+        if self._program is not None:
+            self._program.wait()
+        self._show_new_events()
+        return self.receipt
+
+    def _up(self, offer: Offer) -> Machine:
+        request = self._prepare(offer)
+        self._open = True
+        try:
+            self._program = self._start(request)
+            return self._machine(self._program, offer)
+        except BaseException as error:
+            self._interrupt_engine()
+            with _noted(error):
+                self.close()
+            raise
+
+    def _prepare(self, offer: Offer) -> Request:
+        assert self._engine is not None
+        run = intent.write(
+            self.workspace, self.id, self.spec, offer, client=journal.myself(), **self._details
+        )
+        self._show_new_events()
+        request = Request(
+            run,
+            self.spec,
+            offer,
+            self._engine.path,
+            self._engine.version,
+            self.workspace.project_directory(self.id),
+            self.workspace.secrets_provider,
+        )
+        request.write()
+        return request
+
+    def _start(self, request: Request) -> subprocess.Popen[bytes]:
+        assert self._engine is not None
+        with self.workspace.operation_slot(self._cancelled.is_set) as slot:
+            if slot is None:
+                raise JobStopped(f"run {self.id} was stopped before anything was created")
+            return isolated.start(
+                [sys.executable, "-m", "dayfly.stacks.program", str(self.directory), "up"],
+                cwd=request.project,
+                log=self.directory / "program.log",
+                environment=self.workspace.environment(
+                    self._engine, self.id, providers.load(request.offer.provider)
+                ),
+                pass_fds=(slot,),
+            )
+
+    def _machine(self, process: subprocess.Popen[bytes], offer: Offer) -> Machine:
+        """The machine, as soon as the program has journaled it.
+
+        The engine takes another second for its own bookkeeping, in its own process; closing waits for that.
+        """
+        while True:
+            ended = process.poll() is not None
+            machine = self._show_new_events().machine
+            if machine is not None:
+                return machine
+            if self._cancelled.is_set():
+                raise JobStopped(f"run {self.id} was stopped before its machine was ready")
+            if ended:
+                raise self._failure(process.returncode, offer)
+            time.sleep(_POLL_S)
+
+    def _failure(self, code: int, offer: Offer) -> ProvisionFailed:
+        history = journal.read(self.directory)
+        failed = history.last("up_failed")
+        if failed:
+            return ProvisionFailed(
+                f"the stack did not come up: {failed.fields['message']}", failed.fields["kind"]
+            )
+        said = (self.directory / "program.log.err").read_text(errors="replace").strip()[-1500:]
+        if code == 0:
+            return ProvisionFailed(f"{offer.provider} exported no machine for run {self.id}")
+        return ProvisionFailed(f"the program of run {self.id} ended with {code}: {said}")
+
+    def _interrupt_engine(self) -> None:
+        """One graceful signal, never two: the create in flight ends and is recorded, nothing new begins."""
+        for process in engine_processes(self.id):
+            with contextlib.suppress(Exception):
+                if process.name() == "pulumi":
+                    process.send_signal(signal.SIGINT)
+
+    def _show_new_events(self) -> History:
+        history = journal.read(self.directory)
+        for event in history.events[self._seen :]:
+            self._observe(event)
+        self._seen = len(history.events)
+        return history
+
+
+@contextlib.contextmanager
+def _noted(error: BaseException) -> Iterator[None]:
+    """A failed cleanup is reported with what to do by hand and never hides the first error."""
+    try:
+        yield
+    except Exception as cleanup:
+        if isinstance(error, Exception):
+            raise cleanup from error
+        error.add_note(str(cleanup))

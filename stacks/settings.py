@@ -1,0 +1,125 @@
+"""Settings in layers: argument, then environment, then the project's [tool.dayfly], then the user's file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from dayfly.errors import ConfigurationError
+from dayfly.infra.spec import Spec
+from dayfly.infra.units import suggestion
+
+SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(Spec))
+OWN = ("backend", "owner", "secrets_provider")
+_LISTS = ("provider", "environment", "secrets")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value and where it came from."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting that something other than Dayfly itself has set."""
+
+    values: Mapping[str, Setting]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a setting, or the default where no layer sets it."""
+        found = self.values.get(name)
+        return default if found is None else found.value
+
+    def spec_options(self) -> dict[str, Any]:
+        """The settings that are fields of a Spec."""
+        return {name: found.value for name, found in self.values.items() if name in SPEC_FIELDS}
+
+
+def user_file() -> Path:
+    """The user's own settings."""
+    return platformdirs.user_config_path("dayfly") / "config.toml"
+
+
+def project_file(start: Path) -> Path | None:
+    """The nearest pyproject.toml from `start` upwards that has a [tool.dayfly]."""
+    for folder in (start, *start.parents):
+        file = folder / "pyproject.toml"
+        if file.is_file() and "dayfly" in _toml(file).get("tool", {}):
+            return file
+    return None
+
+
+def load(start: Path | None = None) -> Settings:
+    """All layers below the arguments.
+
+    Raises:
+        ConfigurationError: a file that is not TOML, or a name that no layer knows.
+    """
+    values: dict[str, Setting] = {}
+    user = user_file()
+    if user.is_file():
+        values |= _checked(_toml(user), str(user))
+    project = project_file((start or Path.cwd()).resolve())
+    if project is not None:
+        values |= _checked(_toml(project)["tool"]["dayfly"], f"{project} [tool.dayfly]")
+    return Settings(values | _from_environment())
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file} cannot be read as TOML: {error}") from error
+
+
+def _checked(table: Mapping[str, Any], origin: str) -> dict[str, Setting]:
+    known = {*SPEC_FIELDS, *OWN}
+    for name in table:
+        if name not in known:
+            raise ConfigurationError(
+                f"{origin}: unknown setting {name!r}; {suggestion(name, known)}"
+            )
+    return {name: Setting(value, origin) for name, value in table.items()}
+
+
+def _from_environment() -> dict[str, Setting]:
+    found = {}
+    for name in (*SPEC_FIELDS, *OWN):
+        variable = f"DAYFLY_{name.upper()}"
+        if os.environ.get(variable):
+            found[name] = Setting(
+                _typed(name, os.environ[variable]), f"environment variable {variable}"
+            )
+    return found
+
+
+def _typed(name: str, text: str) -> Any:
+    """A text as the type of its field; what does not fit stays a text, which the Spec refuses by name."""
+    if name in _LISTS:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return parts[0] if len(parts) == 1 and name != "secrets" else parts
+    if name in ("cores", "nodes", "retries") and text.isdigit():
+        return int(text)
+    if name == "max_cost":
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    if name == "wait_for_teardown":
+        return {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
+    return text
+
+
+def from_texts(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Spec options from texts, as stack configuration and the command line give them."""
+    return {name: _typed(name, text) for name, text in texts.items()}

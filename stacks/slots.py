@@ -1,0 +1,61 @@
+"""Places for engine operations: a few at a time over all processes of a user, so that many runs hold memory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+# What one engine operation in flight takes (CLI, provider process, program), measured: 165 MB, with head room.
+_OPERATION_BYTES = 400 << 20
+
+
+def slot_count() -> int:
+    """Engine operations at a time: two a core, as far as a quarter of the memory carries them, 8 at most."""
+    by_memory = int(psutil.virtual_memory().total // 4 // _OPERATION_BYTES)
+    return max(1, min(8, 2 * (os.cpu_count() or 1), by_memory))
+
+
+@contextlib.contextmanager
+def slot(
+    folder: Path, give_up: Callable[[], bool] = lambda: False, wait_s: float = float("inf")
+) -> Iterator[int | None]:
+    """Waits for a place and holds it.
+
+    Args:
+        folder: where the places are; one lock file each.
+        give_up: asked while waiting.
+        wait_s: the longest wait.
+
+    Yields:
+        A locked descriptor: hand it to the child, and the place stays taken while the child lives. None where the
+        wait was given up.
+    """
+    until = time.monotonic() + wait_s
+    descriptor = None
+    while descriptor is None and not give_up() and time.monotonic() < until:
+        descriptor = _free(folder)
+        if descriptor is None:
+            time.sleep(0.05)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _free(folder: Path) -> int | None:
+    for number in range(slot_count()):
+        descriptor = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        return descriptor
+    return None

@@ -1,0 +1,133 @@
+"""The engine's state of one run, read with suspicion: whoever can edit it could otherwise run code here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dayfly.infra import providers
+from dayfly.stacks import isolated
+from dayfly.stacks.engine import Engine
+from dayfly.stacks.workspace import PROJECT, Workspace
+
+_EXPORT_TIMEOUT_S = 120.0
+
+
+class StateUnusable(Exception):
+    """The state cannot be read, or must not be given to the engine."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One stack's checkpoint.
+
+    Attributes:
+        resources: as the engine keeps them, the stack itself included.
+        pending: operations that were begun and never ended.
+    """
+
+    resources: tuple[dict[str, Any], ...]
+    pending: tuple[dict[str, Any], ...]
+
+    @property
+    def custom_resources(self) -> tuple[dict[str, Any], ...]:
+        """The resources that stand for something outside, providers apart."""
+        return tuple(
+            resource
+            for resource in self.resources
+            if resource.get("custom")
+            and not str(resource.get("type", "")).startswith("pulumi:providers:")
+        )
+
+    def check_providers(self) -> None:
+        """Refuses a state whose dynamic resources refer to anything but the classes of our own providers.
+
+        Raises:
+            StateUnusable: the engine would unpickle something that we did not write.
+        """
+        pinned = {
+            cls.reference() for name in providers.names() for cls in providers.load(name).dynamic
+        }
+        held = [*self.resources, *(operation.get("resource", {}) for operation in self.pending)]
+        for resource in held:
+            for side in ("inputs", "outputs"):
+                value = resource.get(side, {}).get("__provider")
+                # Edited, it may be anything, also something that cannot be looked up in a set.
+                if value is not None and not (isinstance(value, str) and value in pinned):
+                    raise StateUnusable(
+                        f"the state of {resource.get('urn')} was edited: its __provider is not Dayfly's, and the engine"
+                        " would run it; it was not given to the engine"
+                    )
+
+
+def file_of(workspace: Workspace, stack: str) -> Path | None:
+    """The state's file where the backend is a folder of this computer."""
+    if not workspace.backend.startswith("file://"):
+        return None
+    root = Path(workspace.backend.removeprefix("file://")).expanduser()
+    return root / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+
+
+def read(workspace: Workspace, engine: Engine | None, run_id: str, stack: str) -> State | None:
+    """The state of a run; None where there is no such stack.
+
+    Raises:
+        StateUnusable: it is there and cannot be read.
+    """
+    file = file_of(workspace, stack)
+    if file is None:
+        return _parsed(_exported(workspace, engine, run_id, stack), "deployment")
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateUnusable(f"the state of run {run_id} cannot be read: {error}") from error
+    return _parsed(text, "checkpoint")
+
+
+def _exported(workspace: Workspace, engine: Engine | None, run_id: str, stack: str) -> str | None:
+    if engine is None:
+        raise StateUnusable("there is no Pulumi CLI on this computer")
+    done = isolated.run(
+        [str(engine.path), "stack", "export", "--stack", stack, "--non-interactive"],
+        cwd=workspace.project_directory(run_id),
+        log=workspace.directory(run_id) / "export.log",
+        environment=workspace.environment(engine, run_id),
+        timeout_s=_EXPORT_TIMEOUT_S,
+    )
+    if done.code == 0:
+        return done.stdout
+    if "no stack named" in done.stderr:
+        return None
+    raise StateUnusable(f"the state of run {run_id} cannot be read: {done.stderr.strip()}")
+
+
+def _parsed(text: str | None, key: str) -> State | None:
+    if text is None:
+        return None
+    try:
+        held = json.loads(text)[key]
+        latest = (held.get("latest") or {}) if key == "checkpoint" else held
+        resources = tuple(latest.get("resources") or ())
+        pending = tuple(latest.get("pending_operations") or ())
+        for resource in (*resources, *(operation["resource"] for operation in pending)):
+            for side in ("inputs", "outputs"):
+                resource.get(side, {}).get("__provider")
+        return State(resources, pending)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateUnusable(f"the state is not readable as one of Pulumi's: {error}") from error
+
+
+def quarantine(workspace: Workspace, run_id: str, stack: str) -> Path | None:
+    """Sets an unreadable state aside in the run's directory, so that nothing trips over it again."""
+    file = file_of(workspace, stack)
+    if file is None or not file.exists():
+        return None
+    kept = workspace.directory(run_id) / "state.unusable.json"
+    file.replace(kept)
+    for backup in file.parent.glob(f"{stack}.json.*"):
+        backup.unlink()
+    return kept

@@ -1,0 +1,258 @@
+"""Where runs are kept on this computer: folders, state backend, passphrase, and the engine's environment."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import pwd
+import re
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from dayfly.errors import ConfigurationError
+from dayfly.infra.providers.base import Provider
+from dayfly.stacks import slots
+from dayfly.stacks.engine import Engine
+from dayfly.stacks.settings import Settings
+
+PROJECT = "dayfly"
+_RESERVE_BYTES = 8 << 20
+# Keys, journal, state and logs of one run come to a tenth of this.
+_LEAST_FREE_BYTES = 4 << 20
+_ALWAYS = re.compile(
+    r"^(https?_proxy|no_proxy|all_proxy|ssl_cert_(file|dir)|requests_ca_bundle|curl_ca_bundle"
+    r"|aws_ca_bundle|home|user|logname|lang|lc_.*|tmpdir|dayfly_home)$",
+    re.IGNORECASE,
+)
+# The engine's state may be in a cloud that the run's own provider is not.
+_BACKENDS = {
+    "s3://": ("AWS_",),
+    "gs://": ("GOOGLE_", "CLOUDSDK_"),
+    "azblob://": ("AZURE_",),
+    "https://": ("PULUMI_ACCESS_TOKEN",),
+    "awskms://": ("AWS_",),
+    "gcpkms://": ("GOOGLE_",),
+    "azurekeyvault://": ("AZURE_",),
+    "hashivault://": ("VAULT_",),
+}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One user's folder of runs, with the settings of its state.
+
+    Attributes:
+        home: the folder; DAYFLY_HOME overrides the platform's place.
+        backend: URL of the Pulumi state backend.
+        secrets_provider: "passphrase" or a KMS URL.
+        owner: whose runs these are, in the tags of every resource.
+    """
+
+    home: Path
+    backend: str
+    secrets_provider: str
+    owner: str
+
+    @classmethod
+    def open(cls, settings: Settings) -> Workspace:
+        """Makes the folders where they are missing and checks them.
+
+        Raises:
+            ConfigurationError: a folder belongs to someone else or others may write to it.
+        """
+        home = home_path()
+        with explained(home):
+            for folder in (
+                home,
+                home / "runs",
+                home / "state",
+                home / "slots",
+                home / "cache",
+                home / "making",
+            ):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _check_private(folder)
+        backend = settings.get("backend") or f"file://{home / 'state'}"
+        provider = settings.get("secrets_provider") or "passphrase"
+        return cls(home, backend, provider, _owner(settings.get("owner"), home))
+
+    @property
+    def runs(self) -> Path:
+        """Folder of all run directories."""
+        return self.home / "runs"
+
+    def directory(self, run_id: str) -> Path:
+        """The directory of one run."""
+        return self.runs / run_id
+
+    @property
+    def passphrase_file(self) -> Path:
+        """256 random bits, made once.
+
+        Raises:
+            ConfigurationError: the file is empty: the state of all runs would be readable.
+        """
+        file = self.home / "passphrase"
+        with explained(file):
+            if not file.exists():
+                _make_passphrase(file)
+            text = file.read_text()
+        if not text.strip():
+            raise ConfigurationError(
+                f"{file} is empty, and an empty passphrase protects nothing; put the old one back, or, if no"
+                f" run is open (dayfly ps), delete the file"
+            )
+        return file
+
+    def environment(
+        self, engine: Engine, run_id: str, provider: Provider | None = None
+    ) -> dict[str, str]:
+        """The minimal environment of the engine for one run: no secret of this process that it does not need."""
+        named = provider.environment if provider else ()
+        prefixes = [
+            p
+            for scheme, ps in _BACKENDS.items()
+            for p in ps
+            if scheme in (self.backend + " " + self.secrets_provider)
+        ]
+        passed = {
+            name: value
+            for name, value in os.environ.items()
+            if _ALWAYS.match(name) or name in named or name.startswith(tuple(prefixes) or ("\0",))
+        }
+        path = [
+            str(engine.bin_dir),
+            str(Path(sys.executable).parent),
+            os.environ.get("PATH", os.defpath),
+        ]
+        return passed | {
+            "PATH": os.pathsep.join(path),
+            "DAYFLY_HOME": str(self.home),
+            "DAYFLY_STACK": run_id,
+            "PULUMI_BACKEND_URL": self.backend,
+            "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.passphrase_file),
+            "PULUMI_HOME": str(self.home / "pulumi"),
+            "PULUMI_PYTHON_CMD": sys.executable,
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_AUTOMATION_API": "true",
+            "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "1",
+            "NO_COLOR": "1",
+        }
+
+    def project_directory(self, run_id: str) -> Path:
+        """The run's own folder for the CLI, with a Pulumi.yaml in it."""
+        folder = self.directory(run_id) / "project"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
+        return folder
+
+    def operation_slot(
+        self, give_up: Callable[[], bool] = lambda: False, wait_s: float = float("inf")
+    ) -> AbstractContextManager[int | None]:
+        """A place for an engine operation; see `slots.slot`."""
+        return slots.slot(self.home / "slots", give_up, wait_s)
+
+    def keep_reserve(self) -> None:
+        """Sets space aside for the teardown of what is about to be created.
+
+        Raises:
+            ConfigurationError: there is none left.
+        """
+        file = self.home / "reserve"
+        with explained(self.home):
+            if not file.exists() or file.stat().st_size < _RESERVE_BYTES:
+                file.touch(mode=0o600)
+                file.write_bytes(bytes(_RESERVE_BYTES))
+            if shutil.disk_usage(self.home).free < _LEAST_FREE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def free_reserve(self) -> None:
+        """Gives the reserved space back when the disk is full, so that a teardown can write its records."""
+        if shutil.disk_usage(self.home).free < 2 * _RESERVE_BYTES:
+            (self.home / "reserve").unlink(missing_ok=True)
+
+
+def home_path() -> Path:
+    """DAYFLY_HOME, else the platform's place for a user's data."""
+    override = os.environ.get("DAYFLY_HOME")
+    return (
+        Path(override).expanduser().absolute()
+        if override
+        else platformdirs.user_data_path("dayfly")
+    )
+
+
+def slug(text: str, length: int = 40) -> str:
+    """Letters, digits and hyphens, as every provider's tags take them."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:length].strip("-") or "unknown"
+
+
+def _account() -> str:
+    # Not from LOGNAME or USER: `su` leaves those of another account.
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid-{os.getuid()}"
+
+
+def _owner(setting: str | None, home: Path) -> str:
+    if setting:
+        return slug(setting)
+    base = slug(f"{_account()}-{socket.gethostname()}", 31)
+    # Two homes on one computer must not clean up after each other.
+    return f"{base}-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+
+
+def _check_private(folder: Path) -> None:
+    status = folder.lstat()
+    if status.st_uid != os.getuid():
+        raise ConfigurationError(
+            f"{folder} belongs to another user (uid {status.st_uid}); set DAYFLY_HOME to a folder of your own"
+        )
+    if not folder.is_dir() or folder.is_symlink():
+        raise ConfigurationError(
+            f"{folder} must be a folder, not a link; set DAYFLY_HOME to a folder of your own"
+        )
+    if status.st_mode & 0o022:
+        raise ConfigurationError(
+            f"{folder} can be written by others, who could then run code as you: chmod 700 {folder}"
+        )
+    if status.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+def _make_passphrase(file: Path) -> None:
+    """Makes it aside and links it into place: of several processes one wins, and none sees half of it."""
+    descriptor, aside = tempfile.mkstemp(dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "w") as output:
+            output.write(secrets.token_hex(32) + "\n")
+            output.flush()
+            os.fsync(output.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, file)
+    finally:
+        os.unlink(aside)  # noqa: PTH108  # mkstemp gives a text
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns the system's refusals in the state folder into a message with the next step."""
+    try:
+        yield
+    except OSError as error:
+        space = "free some space there, or " if error.errno == errno.ENOSPC else ""
+        raise ConfigurationError(
+            f"{path}: {error.strerror}; {space}set DAYFLY_HOME to another folder"
+        ) from error

@@ -1,0 +1,97 @@
+"""What every test gets: a home of its own, no settings of the developer's, and no way out to a network."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly.infra import providers
+from dayfly.runtime.context import Context
+from dayfly.stacks import journal
+from dayfly.stacks.engine import Engine
+from dayfly.stacks.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """DAYFLY_HOME in a new folder, no DAYFLY_* setting, no user file; afterwards no machine of it may be alive."""
+    for name in list(os.environ):
+        if name.startswith(("DAYFLY_", "PULUMI_")) and name != "DAYFLY_ENGINE_HOME":
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    home.chmod(0o700)
+    monkeypatch.setenv("DAYFLY_HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    yield home
+    see_out_jobs()
+    if not any(home.glob("runs/*")):
+        return
+    local = providers.load("local")
+    left = [
+        found
+        for found in local.inventory(Context.open().workspace.owner)
+        if found.kind == "instance"
+    ]
+    for found in left:
+        local.terminate(found)
+    assert not left, f"the test left machines: {left}"
+
+
+def see_out_jobs() -> None:
+    """A call returns before its machine is gone; the next test begins after."""
+    jobs = sys.modules.get("dayfly.runtime.at_exit")
+    for job in list(jobs.open_jobs) if jobs else []:
+        job.wait_closed()
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reaches out by accident; those marked `network` say so."""
+    if request.node.get_closest_marker("network"):
+        return
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        inside = (
+            self.family == socket.AF_UNIX
+            or str(address[0]).startswith("127.")
+            or address[0] in ("localhost", "::1")
+        )
+        assert inside, f"a test tried to reach {address}; mark it `network`"
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def workspace() -> Workspace:
+    """The workspace of this test's own home."""
+    return Context.open().workspace
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """The real Pulumi CLI."""
+    from dayfly.stacks import engine as engines
+
+    found = engines.find()
+    assert found is not None, "no Pulumi CLI: run `make test`, or `dayfly engine install`"
+    return found
+
+
+@pytest.fixture
+def events(workspace: Workspace) -> Any:
+    """The names of a run's events, in order."""
+
+    def names(run_id: str) -> list[str]:
+        return [event.name for event in journal.read(workspace.directory(run_id)).events]
+
+    return names

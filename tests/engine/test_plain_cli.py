@@ -1,0 +1,103 @@
+"""The checkout is a Pulumi project: the plain CLI previews, brings up and destroys, and the journal keeps in step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dayfly.stacks.engine import Engine
+from tests.engine.client import dayfly
+
+pytestmark = pytest.mark.engine
+
+_CHECKOUT = Path(__file__).parents[2]
+Pulumi = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def pulumi(engine: Engine, tmp_path: Path) -> Pulumi:
+    """The CLI in a copy of the checkout's project, with the environment that `dayfly engine env` prints."""
+    shutil.copy(_CHECKOUT / "Pulumi.yaml", tmp_path)
+    (tmp_path / "stacks").mkdir()
+    shutil.copy(_CHECKOUT / "stacks" / "__main__.py", tmp_path / "stacks")
+    exports = dayfly("engine", "env").stdout.splitlines()
+    variables = dict(shlex.split(line)[1].split("=", 1) for line in exports)
+    assert {"PATH", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"} <= set(variables)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["pulumi", *arguments, "--non-interactive"],
+            cwd=tmp_path,
+            env=os.environ | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def test_up_and_destroy_by_the_plain_cli_are_a_run_like_any_other(
+    pulumi: Pulumi, clean_environment: Path
+) -> None:
+    """Preview shows resources and money, `up` is in `ps`, a second one changes nothing, `destroy` closes it."""
+    assert pulumi("stack", "init", "dev").returncode == 0
+    assert pulumi("config", "set", "dayfly:provider", "local").returncode == 0
+
+    preview = pulumi("preview")
+    assert preview.returncode == 0, preview.stdout + preview.stderr
+    for word in ("LocalInstance", "LocalReady", "cost_per_hour_usd", "worst_case_usd"):
+        assert word in preview.stdout
+    assert json.loads(dayfly("ps", "--json").stdout) == []
+
+    up = pulumi("up", "--yes", "--skip-preview")
+    assert up.returncode == 0, up.stdout + up.stderr
+    (listed,) = json.loads(dayfly("ps", "--json").stdout)
+    assert (listed["status"], listed["provider"], listed["stack"]) == ("RUNNING", "local", "dev")
+    assert "dev" in dayfly("ps").stdout
+
+    again = pulumi("up", "--yes")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "3 unchanged" in again.stdout
+    assert [run["id"] for run in json.loads(dayfly("ps", "--json").stdout)] == [listed["id"]]
+
+    gone = pulumi("destroy", "--yes", "--skip-preview")
+    assert gone.returncode == 0, gone.stdout + gone.stderr
+    assert json.loads(dayfly("ps", "--json").stdout) == []
+    (kept,) = json.loads(dayfly("ps", "--all", "--json").stdout)
+    assert (kept["id"], kept["status"]) == (listed["id"], "CLOSED")
+    assert "dev" in pulumi("stack", "ls").stdout
+
+
+def test_gc_by_name_ends_a_plain_run_too(pulumi: Pulumi, clean_environment: Path) -> None:
+    """`dayfly cancel` destroys what `pulumi up` made, through its own stack, which stays for its owner."""
+    assert pulumi("stack", "init", "dev").returncode == 0
+    up = pulumi("up", "--yes", "--skip-preview")
+    assert up.returncode == 0, up.stdout + up.stderr
+    (listed,) = json.loads(dayfly("ps", "--json").stdout)
+    done = dayfly("cancel", listed["id"], "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    receipt = json.loads(done.stdout)
+    assert (receipt["destroyed"], receipt["left"], receipt["how"]) == (2, 0, "pulumi")
+    assert "dev" in pulumi("stack", "ls").stdout
+
+
+def test_an_impossible_configuration_fails_with_our_message(
+    pulumi: Pulumi, clean_environment: Path
+) -> None:
+    """Before anything is registered, let alone created."""
+    assert pulumi("stack", "init", "dev").returncode == 0
+    assert pulumi("config", "set", "dayfly:cores", "0").returncode == 0
+    done = pulumi("preview")
+    assert done.returncode != 0
+    assert "cores=0" in done.stdout + done.stderr
+    assert json.loads(dayfly("ps", "--json").stdout) == []

@@ -1,0 +1,358 @@
+"""The kill matrix: SIGKILL for the client in every step of a run's life, then proof that nothing is left or lost.
+
+`campaign` runs the trials and returns a Tally; every moment comes from a printed seed, so that a failure can be had again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_RUN_S = 120.0
+_POLL_S = 0.0005
+_TRIES = 12
+
+# What the client runs: it counts its own starts, prints, and returns bytes that show their digest.
+CLIENT = """
+import sys
+from dayfly import cluster
+
+
+class Weights(bytes):
+    def __repr__(self):
+        import hashlib
+
+        return "sha256:" + hashlib.sha256(self).hexdigest()
+
+
+@cluster(provider="local", environment=[])
+def train(seed, starts):
+    import random, sys, time
+
+    with open(starts, "a") as file:
+        file.write("started\\n")
+    for number in range(100):
+        print("step", number, "of seed", seed, flush=True)
+        if number % 10 == 0:
+            print("warning", number, file=sys.stderr, flush=True)
+        time.sleep(0.02)
+    return Weights(random.Random(seed).randbytes(1 << 23))
+
+
+print(repr(train(int(sys.argv[1]), sys.argv[2])), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a kill is to land.
+
+    Attributes:
+        step: of DESIGN section 3.
+        after: the journal's event that opens it.
+        width_s: the kill comes at a random moment of so long.
+    """
+
+    step: int
+    after: str
+    width_s: float
+
+
+WINDOWS = (
+    Window(2, "intent", 0.4),
+    Window(3, "stack_created", 0.1),
+    Window(3, "up_started", 0.8),
+    Window(4, "launched", 0.1),
+    Window(5, "connected", 0.03),
+    Window(6, "job_started", 0.1),
+    Window(6, "job_started", 1.8),
+    Window(7, "job_ended", 0.1),
+    Window(8, "closing", 0.3),
+    Window(8, "closing", 1.5),
+)
+SAMPLE = (WINDOWS[2], WINDOWS[6], WINDOWS[8])
+_STEP_OF = {
+    "intent": 2,
+    "resources": 2,
+    "stack_created": 3,
+    "up_started": 3,
+    "launched": 4,
+    "machine": 4,
+    "connected": 5,
+    "job_started": 6,
+    "job_ended": 7,
+    "result_fetched": 7,
+    "acknowledged": 8,
+    "closing": 8,
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One kill and what was found after it.
+
+    Attributes:
+        seed: gives the moment and the value again.
+        run: id of the run.
+        step: in which the client died.
+        started: how often the function started.
+        attached: what `dayfly attach` said of it: "value", "never started", "" where it was not asked.
+        lost: why its result or its log counts as lost, "" where it is not.
+        processes: of the run, alive after gc: command lines.
+        problems: anything else that should not be.
+    """
+
+    seed: int
+    run: str
+    step: int
+    started: int
+    attached: str
+    lost: str
+    processes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass
+class Tally:
+    """The numbers of a campaign.
+
+    Attributes:
+        trials: every kill that counted.
+        locks: lock files of the engine that are left.
+        pending: operations in states that were begun and never ended.
+        open_runs: runs that the journal has open.
+    """
+
+    trials: list[Trial] = field(default_factory=list)
+    locks: int = 0
+    pending: int = 0
+    open_runs: int = 0
+
+    @property
+    def headline(self) -> str:
+        """What CI shows."""
+        processes = sum(len(trial.processes) for trial in self.trials)
+        lost = sum(bool(trial.lost) for trial in self.trials)
+        return (
+            f"{len(self.trials)} kills, {processes} sshd, {self.locks} locks, {self.pending} pending,"
+            f" {lost} results lost"
+        )
+
+    @property
+    def failures(self) -> list[str]:
+        """Everything that is not as promised."""
+        found = [f"{self.locks} locks"] * bool(self.locks)
+        found += [f"{self.pending} pending operations"] * bool(self.pending)
+        found += [f"{self.open_runs} open runs"] * bool(self.open_runs)
+        for trial in self.trials:
+            where = f"seed {trial.seed}, step {trial.step}, run {trial.run}"
+            for problem in (trial.lost, *trial.processes, *trial.problems):
+                found += [f"{where}: {problem}"] * bool(problem)
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"headline": self.headline, "failures": self.failures, **asdict(self)}
+
+
+def campaign(home: Path, windows: Sequence[Window], seed: int, say: Callable[[str], None]) -> Tally:
+    """Kills one client in each window and closes what it left.
+
+    Args:
+        home: an empty state folder, the DAYFLY_HOME of this process's environment.
+        windows: where the kills land.
+        seed: of the first trial; each one has a seed of its own.
+        say: told of each trial.
+    """
+    script = home / "client.py"
+    script.write_text(CLIENT)
+    tally = Tally()
+    for number, window in enumerate(windows):
+        trial = _trial(home, script, window, seed + number * _TRIES)
+        tally.trials.append(trial)
+        wrong = [trial.lost] * bool(trial.lost) + [*trial.processes, *trial.problems]
+        told = "; ".join(wrong) or "nothing left or lost"
+        asked = f", attach: {trial.attached}" if trial.attached else ""
+        say(f"seed {trial.seed}: killed in step {trial.step} after {window.after}{asked}; {told}")
+    tally.locks, tally.pending = _locks(home), _pending(home)
+    tally.open_runs = len(json.loads(_cli("ps", "--json").stdout))
+    return tally
+
+
+def _trial(home: Path, script: Path, window: Window, seed: int) -> Trial:
+    """One kill that landed; a client that was past the window, or had ended, is let go and the trial repeated."""
+    for attempt in range(_TRIES):
+        moment = seed + attempt
+        starts = home / f"starts.{moment}"
+        run = _kill(home, script, window, moment, starts)
+        if run is not None:
+            return _judge(home, run, window.step, moment, starts)
+    raise AssertionError(
+        f"no kill landed in step {window.step} in {_TRIES} trials from seed {seed}"
+    )
+
+
+def _kill(home: Path, script: Path, window: Window, seed: int, starts: Path) -> str | None:
+    """Runs a client and kills it within the window.
+
+    Returns:
+        The run's id; None where the moment had passed.
+    """
+    before = _runs(home)
+    with (home / f"client.{seed}.log").open("wb") as log:
+        client = subprocess.Popen(
+            [sys.executable, str(script), str(seed), str(starts)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=home,
+        )
+    try:
+        run = _wait_for(home, before, window.after, client)
+        time.sleep(random.Random(seed).uniform(0, window.width_s))
+        # Stopped, it can be looked at before it is decided whether this moment is the right one.
+        client.send_signal(signal.SIGSTOP)
+        if client.poll() is None and run and _step(home, run) == window.step:
+            client.kill()
+            return run
+        client.send_signal(signal.SIGCONT)
+        client.wait(_RUN_S)
+        return None
+    finally:
+        client.kill()
+        client.wait()
+
+
+def _wait_for(
+    home: Path, before: set[str], event: str, client: subprocess.Popen[bytes]
+) -> str | None:
+    """The new run, once its journal has the event; None where the client ended before."""
+    until = time.monotonic() + _RUN_S
+    while client.poll() is None and time.monotonic() < until:
+        for run in _runs(home) - before:
+            if event in _events(home, run):
+                return run
+        time.sleep(_POLL_S)
+    return None
+
+
+def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
+    """What a user does after a crash: attach where there may be a result, then gc; and what is left after that."""
+    attached, lost, problems = "", "", []
+    if step >= 6:
+        attached, lost = _attach(home, run, seed, starts)
+    collected = _cli("gc", "--yes", "--held")
+    if collected.returncode:
+        problems.append(f"gc ended with {collected.returncode}: {collected.stderr.strip()[-400:]}")
+    if attached == "value":
+        kept = _cli("result", run)
+        if kept.stdout.strip() != _digest(seed):
+            lost = (
+                f"`dayfly result` after gc: {kept.stdout.strip()[:200]} {kept.stderr.strip()[:200]}"
+            )
+    if run in {listed["id"] for listed in json.loads(_cli("ps", "--json").stdout)}:
+        problems.append("the run is still open")
+    started = _count(starts)
+    if started > 1:
+        problems.append(f"the function started {started} times")
+    alive = tuple(_alive(run))
+    return Trial(seed, run, step, started, attached, lost, alive, tuple(problems))
+
+
+def _attach(home: Path, run: str, seed: int, starts: Path) -> tuple[str, str]:
+    """What `dayfly attach` gives.
+
+    Returns:
+        "value" or "never started", and why the result counts as lost.
+    """
+    done = _cli("attach", run)
+    if done.returncode and "never started" in done.stderr and not _count(starts):
+        return "never started", ""
+    if done.returncode:
+        return "failed", f"attach ended with {done.returncode}: {done.stderr.strip()[-400:]}"
+    log = "".join(f"step {number} of seed {seed}\n" for number in range(100))
+    brought = (home / "runs" / run / "stdout.log").read_text()
+    if brought != log:
+        return "value", f"the log has {brought.count(chr(10))} lines of 100, or in another order"
+    shown, _, value = done.stdout.strip().rpartition("\n")
+    if value.strip() != _digest(seed):
+        return "value", f"attach gave {value[:200]!r}, not {_digest(seed)}"
+    if shown and f"{shown}\n" != log:
+        return "value", "the log that attach showed has a gap or a repeat"
+    return "value", ""
+
+
+def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dayfly.runtime.cli", *arguments]
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_RUN_S,
+        check=False,
+    )
+
+
+def _digest(seed: int) -> str:
+    return "sha256:" + hashlib.sha256(random.Random(seed).randbytes(1 << 23)).hexdigest()
+
+
+def _count(starts: Path) -> int:
+    return len(starts.read_text().splitlines()) if starts.exists() else 0
+
+
+def _runs(home: Path) -> set[str]:
+    folder = home / "runs"
+    return {entry.name for entry in os.scandir(folder)} if folder.exists() else set()
+
+
+def _events(home: Path, run: str) -> list[str]:
+    try:
+        lines = (home / "runs" / run / "journal.jsonl").read_text().splitlines()
+        return [str(json.loads(line)["event"]) for line in lines]
+    except (FileNotFoundError, ValueError):
+        return []
+
+
+def _step(home: Path, run: str) -> int:
+    return max((_STEP_OF.get(event, 0) for event in _events(home, run)), default=0)
+
+
+def _alive(run: str) -> list[str]:
+    """Command lines of all processes that belong to the run, read without any code of ours."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command, variables = process.cmdline(), process.environ()
+            tagged = run in (variables.get("DAYFLY_RUN"), variables.get("DAYFLY_STACK"))
+            named = any(run in part for part in command)
+            if (tagged or named) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(command)[:120])
+        except psutil.Error:
+            continue
+    return found
+
+
+def _locks(home: Path) -> int:
+    return sum(path.is_file() for path in (home / "state/.pulumi/locks").rglob("*"))
+
+
+def _pending(home: Path) -> int:
+    count = 0
+    for file in (home / "state/.pulumi/stacks").rglob("*.json"):
+        latest = json.loads(file.read_text())["checkpoint"].get("latest") or {}
+        count += len(latest.get("pending_operations") or [])
+    return count

@@ -1,0 +1,135 @@
+"""A real OpenSSH server on loopback with its own keys, home and port, for as long as a `with` block lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from dayfly.infra.machine import Machine
+from dayfly.runtime.records import Keys
+
+
+@dataclass(frozen=True)
+class Server:
+    """The running server: the machine that it is, the keys that open it, the home that its logins get."""
+
+    machine: Machine
+    keys: Keys
+    home: Path
+    log: Path
+
+    def through(self, port: int) -> Machine:
+        """The same machine, reached through another port."""
+        return replace(self.machine, port=port)
+
+
+@contextlib.contextmanager
+def sshd(folder: Path, *, path: str = os.defpath, run_id: str = "") -> Iterator[Server]:
+    """Start it in `folder`, and at the end stop it and every process that carries its run's mark."""
+    run_id = run_id or secrets.token_hex(16)
+    home = folder / "home"
+    home.mkdir(parents=True)
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    host_key, login_key = write_key(folder / "host_key"), write_key(folder / "user_key")
+    (folder / "authorized_keys").write_text(login_key + "\n")
+    port = _free_port()
+    (folder / "config").write_text(
+        _config(folder, port, f"HOME={home} PATH={path} DAYFLY_RUN={run_id}")
+    )
+    program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin") or "sshd"
+    log = folder / "log"
+    server = subprocess.Popen([program, "-D", "-E", log, "-f", folder / "config"])
+    machine = Machine(
+        id=f"local-{run_id}",
+        host="127.0.0.1",
+        port=port,
+        user=pwd.getpwuid(os.getuid()).pw_name,
+        host_key=host_key,
+        provider="local",
+        region="here",
+        instance_type="test",
+        cache_dir=str(folder / "cache"),
+    )
+    keys = Keys(run_id, folder / "user_key", secrets.token_bytes(32))
+    try:
+        _await_listening(server, port)
+        yield Server(machine, keys, home, log)
+    finally:
+        server.terminate()
+        server.wait()
+        end_carriers(run_id)
+
+
+def write_key(path: Path) -> str:
+    """Write an ed25519 private key and give its public line."""
+    key = Ed25519PrivateKey.generate()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    path.chmod(0o600)
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def carriers(run_id: str) -> set[int]:
+    """Every live process that was started with the run's mark."""
+    from dayfly.runtime import agent
+
+    return agent._carriers(f"DAYFLY_RUN={run_id}") & set(agent._process_table())
+
+
+def end_carriers(run_id: str) -> None:
+    """End them, until none is left."""
+    while left := carriers(run_id):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _config(folder: Path, port: int, environment: str) -> str:
+    # An ordinary user's sshd cannot read the shadow file, and without PAM takes every account for a locked one.
+    return f"""\
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder / "host_key"}
+AuthorizedKeysFile {folder / "authorized_keys"}
+PidFile {folder / "pid"}
+StrictModes no
+UsePAM {"no" if os.getuid() == 0 else "yes"}
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+LogLevel VERBOSE
+SetEnv {environment}
+"""
+
+
+def _await_listening(server: subprocess.Popen[bytes], port: int) -> None:
+    while server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.005)
+    raise RuntimeError("sshd ended at once")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,59 @@
+"""What `attach` refuses, and why, before it touches anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dayfly.errors import LeakRisk, RunBusy, RunFailed, UnknownRun
+from dayfly.infra.run import new_id
+from dayfly.runtime.attach import attach, stored_result
+from dayfly.runtime.display import Display
+from dayfly.stacks import journal
+from dayfly.stacks.workspace import Workspace
+
+
+def a_run(workspace: Workspace, **intent: Any) -> journal.History:
+    """An open run whose client is dead unless it is said to live."""
+    directory = workspace.directory(new_id())
+    directory.mkdir()
+    journal.append(directory, "intent", provider="local", spec={"hold": 60}, deadline=9e9, **intent)
+    return journal.read(directory)
+
+
+def test_another_python_minor_unpickles_nothing(workspace: Workspace) -> None:
+    """With the command that does."""
+    run = a_run(workspace, python="3.99")
+    (run.directory / "result.sealed").write_bytes(b"never read")
+    for take in (lambda: attach(run.id, Display.silent()), lambda: stored_result(run)):
+        with pytest.raises(RunFailed, match=r"python3\.99 -m dayfly"):
+            take()
+
+
+def test_a_run_whose_client_lives_is_busy(workspace: Workspace) -> None:
+    """Its pid is named."""
+    me = journal.myself()
+    run = a_run(workspace, client=me)
+    with pytest.raises(RunBusy, match=str(me["pid"])):
+        attach(run.id, Display.silent())
+
+
+def test_a_run_that_was_never_started_has_nothing_to_attach_to(workspace: Workspace) -> None:
+    """And gets the command that ends it."""
+    with pytest.raises(RunFailed, match="dayfly gc --run"):
+        attach(a_run(workspace).id, Display.silent())
+
+
+def test_a_standing_leak_risk_is_raised_again(workspace: Workspace) -> None:
+    """Until its command has finished the teardown."""
+    run = a_run(workspace)
+    journal.append(run.directory, "leak_risk", reason="the API is down", id="x")
+    with pytest.raises(LeakRisk, match="the API is down"):
+        attach(run.id, Display.silent())
+
+
+def test_an_unknown_run_is_unknown() -> None:
+    """With where to look."""
+    with pytest.raises(UnknownRun, match="dayfly ps --all"):
+        attach("abcdef", Display.silent())

@@ -1,0 +1,101 @@
+"""The benchmarks' table and JSON; what they measure is theirs to say."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import __main__ as command
+from benchmarks import report
+from benchmarks.place import TrialFailed
+from benchmarks.report import Row, Say
+
+KEPT = Row("cold", 2.0, "floor", 1.6, "s", "<= 1.25 x peer", True)
+MISSED = Row("memory", 4 * 2**30, "limit", 3 * 2**30, "bytes", "< 3 GiB", False, ("left: a pid",))
+
+
+def kept(say: Say) -> Row:
+    """a promise kept"""
+    say("1 of 1")
+    return KEPT
+
+
+def missed(say: Say) -> Row:
+    """a promise missed"""
+    return MISSED
+
+
+def test_rows_are_found_by_listing_the_folder() -> None:
+    """Each has a file of its own with the way to measure it."""
+    assert {"cold", "log_latency", "twenty_runs"} <= set(command.names())
+    assert all(callable(command.load(name)) for name in command.names())
+
+
+def test_the_file_is_a_list_of_rows_with_their_ratio(tmp_path: Path) -> None:
+    """It has exactly the fields that were promised, and nothing of an earlier run."""
+    file = tmp_path / "build" / "bench.json"
+    report.write([KEPT, MISSED], file)
+    report.write([KEPT], file)
+    assert json.loads(file.read_text()) == [
+        {
+            "name": "cold",
+            "ours": 2.0,
+            "peer_name": "floor",
+            "peer": 1.6,
+            "unit": "s",
+            "ratio": 1.25,
+            "goal": "<= 1.25 x peer",
+            "holds": True,
+        }
+    ]
+    assert [entry.name for entry in file.parent.iterdir()] == ["bench.json"]
+
+
+def test_a_missed_goal_is_shown_with_its_reason_and_fails_the_command(tmp_path: Path) -> None:
+    """The table has every row, and the exit code is 1."""
+    shown = io.StringIO()
+    console = Console(file=shown, width=120)
+    code = command.run({"cold": kept, "memory": missed}, tmp_path / "bench.json", console)
+    assert code == 1
+    assert len(json.loads((tmp_path / "bench.json").read_text())) == 2
+    for part in ("2.00 s", "1.60 s", "4.00 GiB", "3.00 GiB", "1.33", "memory: left: a pid"):
+        assert part in shown.getvalue()
+
+
+def broken(say: Say) -> Row:
+    """a trial that fails"""
+    raise TrialFailed("it ended with 1: no sshd")
+
+
+def test_a_row_that_gives_no_number_fails_the_command_and_spares_the_others(tmp_path: Path) -> None:
+    """It is named with its reason."""
+    shown = io.StringIO()
+    console = Console(file=shown, width=120)
+    code = command.run({"log": broken, "cold": kept}, tmp_path / "bench.json", console)
+    assert code == 1
+    assert [row["name"] for row in json.loads((tmp_path / "bench.json").read_text())] == ["cold"]
+    assert "log gave no number: it ended with 1: no sshd" in shown.getvalue()
+
+
+def test_a_command_whose_rows_all_hold_ends_with_zero(tmp_path: Path) -> None:
+    """So that a script can rely on it."""
+    assert command.run({"cold": kept}, tmp_path / "bench.json", Console(file=io.StringIO())) == 0
+
+
+def test_an_unknown_row_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is measured."""
+    assert command.main(["warm"]) == 2
+    assert "no row warm; known: cold, log_latency, twenty_runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(1.934, "s", "1.93 s"), (12.44, "ms", "12.4 ms"), (2**29, "bytes", "0.50 GiB")],
+)
+def test_values_are_written_for_people(value: float, unit: str, text: str) -> None:
+    """With as many digits as are worth reading."""
+    assert report.with_unit(value, unit) == text

@@ -1,0 +1,374 @@
+"""The real command line in a process of its own: what it prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dayfly.errors import (
+    EngineMissing,
+    JobExited,
+    JobKilled,
+    LeakRisk,
+    RunBusy,
+    SpecError,
+)
+from dayfly.infra.run import new_id
+from dayfly.runtime.cli.app import app
+from dayfly.runtime.cli.output import emit_json, exit_code
+from dayfly.stacks import journal
+from dayfly.stacks.workspace import Workspace
+from tests import runs
+from tests.test_display import in_terminal
+
+pytestmark = pytest.mark.process
+COMMAND = [sys.executable, "-m", "dayfly.runtime.cli"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def dayfly(*arguments: str, **variables: str) -> Done:
+    """One command through the real parser, in this process: a new one would take a third of a second each time."""
+    result = CliRunner().invoke(
+        app, list(arguments), prog_name="dayfly", env=variables, catch_exceptions=False
+    )
+    return Done(result.exit_code, result.stdout, result.stderr)
+
+
+def process(*arguments: str, cwd: Path | None = None) -> Done:
+    """One command in a process of its own, as people start it."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_help_lists_the_verbs_and_the_exit_codes_and_loads_nothing_heavy() -> None:
+    """It is what a new user types first."""
+    script = (
+        "import sys\n"
+        "from dayfly.runtime.cli.app import app\n"
+        "try: app(['--help'], prog_name='dayfly')\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('rich', 'pulumi', 'paramiko', 'psutil', 'cloudpickle') if m in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    verbs = [
+        "run",
+        "plan",
+        "ps",
+        "show",
+        "logs",
+        "attach",
+        "result",
+        "cancel",
+        "ssh",
+        "gc",
+        "doctor",
+        "engine",
+    ]
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")].count(
+        "run"
+    ) == 1
+    assert all(f"\n  {verb} " in done.stdout for verb in verbs)
+    assert "75  it is NOT proved" in done.stdout
+    assert "--install-completion" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
+def test_the_version_and_a_misspelt_verb_or_option() -> None:
+    """The nearest name is named."""
+    assert dayfly("--version").stdout.startswith("dayfly 0.")
+    verb = dayfly("psx")
+    assert verb.returncode == 2
+    assert "Did you mean 'ps'?" in verb.stderr
+    option = dayfly("run", "--memry", "1GB", "x.py")
+    assert option.returncode == 2
+    assert "--memory" in option.stderr
+
+
+def test_no_run_is_an_empty_list() -> None:
+    """`ps --json` is [] when nothing is open."""
+    done = process("ps", "--json")
+    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, [], "")
+    assert dayfly("ps").stdout == ""
+
+
+def test_open_and_closed_runs_are_listed(workspace: Workspace) -> None:
+    """Open ones always, closed ones with --all, with minutes and dollars."""
+    old, new = runs.opened(workspace), runs.opened(workspace, job_name="day")
+    for run_id in (old, new):
+        runs.launched(workspace, run_id)
+    runs.closed(workspace, old)
+    listed = json.loads(dayfly("ps", "--json").stdout)
+    assert [(run["id"], run["status"]) for run in listed] == [(new, "RUNNING")]
+    lines = dayfly("ps", "--all").stdout.splitlines()
+    assert lines[0].split() == [
+        "ID",
+        "STATUS",
+        "FUNCTION",
+        "PROVIDER",
+        "AGE",
+        "UNTIL",
+        "$/H",
+        "$",
+        "MINUTES",
+    ]
+    assert lines[1].split()[:4] == [old[:12], "CLOSED", "train:fit", "local"]
+    assert lines[1].split()[-2:] == ["$0.60", "10.0"]
+    assert lines[2].split()[2] == "day"
+
+
+def test_a_run_is_shown_by_the_beginning_of_its_id(workspace: Workspace) -> None:
+    """For people and as JSON."""
+    run_id = runs.opened(workspace)
+    runs.launched(workspace, run_id)
+    runs.closed(workspace, run_id)
+    assert json.loads(dayfly("show", run_id[:8], "--json").stdout)["id"] == run_id
+    told = dayfly("show", run_id[:8]).stdout
+    assert told.startswith(f"run {run_id}\n")
+    assert "\nreceipt\n" in told
+
+
+def test_an_unknown_run_is_an_error_without_a_traceback() -> None:
+    """With the command that lists the known ones."""
+    for verb in ("show", "logs", "result", "cancel", "ssh", "attach"):
+        done = dayfly(verb, "abc")
+        assert done.returncode == 2, verb
+        assert done.stderr == "dayfly: no run begins with 'abc'; `dayfly ps --all` lists them\n"
+
+
+def test_logs_come_back_byte_for_byte_each_stream_on_its_own(workspace: Workspace) -> None:
+    """Carriage returns are kept."""
+    run_id = runs.opened(workspace, alive=False)
+    runs.launched(workspace, run_id)
+
+    def logs(*options: str) -> tuple[bytes, bytes]:
+        done = subprocess.run([*COMMAND, "logs", run_id, *options], capture_output=True, check=True)
+        return done.stdout, done.stderr
+
+    assert logs() == (b"out 1\n\r50%\r100%\n", b"err 1\n")
+    assert logs("--stdout") == (b"out 1\n\r50%\r100%\n", b"")
+    assert logs("--stderr") == (b"", b"err 1\n")
+    assert b"dayfly attach" in logs("-f")[1]
+
+
+def test_logs_are_followed_until_the_function_ends(workspace: Workspace) -> None:
+    """What is written meanwhile comes too."""
+    run_id = runs.opened(workspace)
+    runs.launched(workspace, run_id)
+    directory = workspace.directory(run_id)
+    with subprocess.Popen(
+        [*COMMAND, "logs", "-f", "--stdout", run_id], stdout=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "out 1\n"
+        with (directory / "stdout.log").open("a") as log:
+            log.write("late\n")
+        journal.append(directory, "job_ended", how="finished")
+        assert follower.stdout.read().endswith("late\n")
+    assert follower.returncode == 0
+
+
+def test_a_terminal_gets_drawn_tables(workspace: Workspace) -> None:
+    """With the same content."""
+    run_id = runs.opened(workspace, job_name="a [b] c")
+    runs.launched(workspace, run_id)
+    command = "from dayfly.runtime.cli import main\nimport sys\nsys.argv = ['dayfly', *%r]\nmain()"
+    listed = in_terminal(command % (["ps"],))
+    assert run_id[:12] in listed
+    assert "a [b] c" in listed
+    assert "\x1b[" in listed
+    assert "node7" in in_terminal(command % (["show", run_id],))
+
+
+def test_cancel_asks_first_and_does_nothing_where_no_one_can_answer(workspace: Workspace) -> None:
+    """A result that has not come back would be lost."""
+    run_id = runs.opened(workspace)
+    done = dayfly("cancel", run_id)
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+    assert not journal.read(workspace.directory(run_id)).closed
+
+
+def test_cancel_closes_a_run(workspace: Workspace) -> None:
+    """Nothing was launched, so there is nothing to destroy, and that is proved."""
+    run_id = runs.opened(workspace)
+    done = dayfly("cancel", run_id, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["left"] == 0
+    assert journal.read(workspace.directory(run_id)).closed
+    assert "0 left" in dayfly("cancel", run_id).stdout
+
+
+def test_gc_shows_before_it_destroys(workspace: Workspace) -> None:
+    """A dry run by default; a run whose client lives is left alone either way."""
+    orphan, living = runs.opened(workspace, alive=False), runs.opened(workspace)
+    lines = dayfly("gc").stdout.splitlines()
+    assert {tuple(line.split()[:2]) for line in lines[1:]} == {
+        (orphan[:12], "ORPHAN"),
+        (living[:12], "RUNNING"),
+    }
+    found = {run["id"]: run["destroy"] for run in json.loads(dayfly("gc", "--json").stdout)}
+    assert found == {orphan: True, living: False}
+    assert not journal.read(workspace.directory(orphan)).closed
+    done = dayfly("gc", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [receipt["run"] for receipt in json.loads(done.stdout)] == [orphan]
+    assert journal.read(workspace.directory(orphan)).closed
+    assert not journal.read(workspace.directory(living)).closed
+    assert "closed: nothing" in dayfly("gc", "--run", orphan, "--yes").stderr
+
+
+def test_gc_ends_what_only_a_tag_still_tells_of(workspace: Workspace) -> None:
+    """All state is lost, a process of a run is left."""
+    run_id = new_id()
+    tags = {"DAYFLY_RUN": run_id, "DAYFLY_OWNER": workspace.owner}
+    with subprocess.Popen(["sleep", "600"], env={**os.environ, **tags}) as left:
+        assert "leave" not in dayfly("gc", "--run", run_id).stdout
+        done = dayfly("gc", "--run", run_id, "--yes")
+        assert done.returncode == 0, done.stderr
+        assert f"{run_id[:12]}  1 ended, none is left" in done.stdout
+        assert left.wait(30) != 0
+    assert dayfly("gc", "--run", run_id).returncode == 2
+
+
+def test_a_waiting_gc_ends_when_the_run_is_closed_meanwhile(workspace: Workspace) -> None:
+    """And it waits on while someone has the run in hand, whatever the time."""
+    run_id = runs.opened(workspace)
+    waiting = subprocess.Popen(
+        [*COMMAND, "gc", "--run", run_id, "--at", "1", "--yes", "--held"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with waiting:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1.0)
+        runs.closed(workspace, run_id)
+        assert waiting.stdout is not None
+        assert waiting.stdout.read() == ""
+    assert waiting.returncode == 0
+
+
+def test_a_waiting_gc_destroys_when_its_time_has_come(workspace: Workspace) -> None:
+    """A second after it was started."""
+    run_id = runs.opened(workspace, alive=False)
+    done = process("gc", "--run", run_id, "--at", f"{time.time() + 1:.0f}", "--yes", "--held")
+    assert done.returncode == 0, done.stderr
+    assert journal.read(workspace.directory(run_id)).closed
+    assert dayfly("gc", "--at", "1", "--run", "abc").returncode == 2
+
+
+def test_a_result_that_is_not_here_says_what_to_do(workspace: Workspace) -> None:
+    """An open run: attach to it; a closed one: read its story."""
+    run_id = runs.opened(workspace)
+    assert "dayfly attach" in dayfly("result", run_id).stderr
+    runs.closed(workspace, run_id)
+    done = dayfly("result", run_id)
+    assert done.returncode == 1
+    assert "dayfly show" in done.stderr
+
+
+def test_bad_input_is_refused_before_anything_exists(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its value and what to write instead."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "jobs.py").write_text("import time\ndef train(x): return x\nVALUE = 3\n")
+    refused = {
+        ("run", "--cores", "0", "jobs:train", "1"): "cores=0",
+        ("run", "--memory", "lots", "jobs:train", "1"): "memory='lots'",
+        ("run", "--max-cost", "0", "jobs:train", "1"): "max_cost=0",
+        ("run", "--provider", "locl", "jobs:train"): "did you mean 'local'",
+        ("run", "jobs:trian", "1"): "did you mean 'train'",
+        ("run", "jbos:train"): "no module 'jbos'",
+        ("run", "jobs:VALUE"): "is a int",
+        ("run", "jobs:train", "1", "--cores=2"): "go before MODULE:FUNCTION",
+        ("run", "missing.py"): "no script 'missing.py'",
+    }
+    for arguments, words in refused.items():
+        done = dayfly(*arguments)
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert words in done.stderr, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+    assert journal.histories(workspace.runs, closed=True) == []
+
+
+def test_a_script_that_uses_cluster_itself_runs_here(tmp_path: Path) -> None:
+    """As `python script.py` would, with the options as the defaults of its functions."""
+    (tmp_path / "job.py").write_text(
+        "import os, sys\nfrom dayfly import cluster\n"
+        "@cluster(memory='1MB')\ndef f(): ...\n"
+        "print(__name__, sys.argv, f.spec.cores, f.spec.memory, f.spec.secrets)\nsys.exit(9)\n"
+    )
+    options = ["--cores", "1", "--secret", "A_B", "--memory", "2MB"]
+    done = process("run", *options, "job.py", "x", cwd=tmp_path)
+    assert done.returncode == 9
+    assert done.stdout == "__main__ ['job.py', 'x'] 1 1000000 ('A_B',)\n"
+    assert "job.py uses @cluster itself" in done.stderr
+
+
+def test_the_doctor_ends_with_1_where_something_needed_is_broken(clean_environment: Path) -> None:
+    """And is readable by programs."""
+    (clean_environment / "passphrase").write_text("")
+    done = dayfly("doctor", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["ok"] is False
+    assert "put the old one back" in dayfly("doctor").stdout
+
+
+def test_engine_status_tells_path_version_and_origin(tmp_path: Path) -> None:
+    """Null in each where there is none, with exit code 69 and what was looked at."""
+    none = dayfly("engine", "status", "--json", PATH="/nowhere", DAYFLY_ENGINE_HOME=str(tmp_path))
+    assert none.returncode == EngineMissing.exit_code
+    assert json.loads(none.stdout) == {"path": None, "version": None, "origin": None}
+    assert "dayfly engine install" in none.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (JobExited("x", 3), 3),
+        (JobKilled("x", 9), 137),
+        (LeakRisk("x", run="r"), 75),
+        (RunBusy("x"), 73),
+        (SpecError("x"), 2),
+        (KeyboardInterrupt(), 130),
+        (ValueError("x"), 1),
+    ],
+)
+def test_every_end_has_its_documented_code(error: BaseException, code: int) -> None:
+    """A script's own code is passed on."""
+    assert exit_code(error) == code
+
+
+def test_json_never_loses_a_value_over_its_type(capsys: pytest.CaptureFixture[str]) -> None:
+    """What JSON has no word for comes as its repr."""
+    emit_json({"a": {2, 1}, "b": date(2026, 1, 2), "c": 1j})
+    assert json.loads(capsys.readouterr().out) == {"a": [1, 2], "b": "2026-01-02", "c": "1j"}

@@ -1,0 +1,244 @@
+"""Absence is proved before a run is forgotten; what cannot be proved is a LeakRisk that names all there is to know."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from dayfly.errors import LeakRisk, ProvisionFailed, RunBusy
+from dayfly.infra import providers
+from dayfly.infra.found import Found, State
+from dayfly.infra.offers import Offer
+from dayfly.infra.providers.base import Limits, Provider
+from dayfly.infra.run import Run, new_id
+from dayfly.infra.spec import Spec
+from dayfly.stacks import intent, journal, run_lock
+from dayfly.stacks.closer import Closer
+from dayfly.stacks.receipt import Receipt
+from dayfly.stacks.workspace import Workspace
+
+_LAG_S, _LATE_S = 30.0, 900.0
+
+
+class Cloud(Provider):
+    """A provider whose listing lags and whose lost launches come late, on a clock that the test owns."""
+
+    name = "testcloud"
+    limits = Limits(_LAG_S, _LATE_S, 60.0, "it goes on billing", "https://console.test")
+
+    def __init__(self) -> None:
+        self.time = time.time()
+        self.appears: list[tuple[float, Found]] = []
+        self.terminated: list[str] = []
+        self.broken: Exception | None = None
+        self.immortal = False
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+    def launch(self, run: Run, id: str, *, listed_after_s: float = 0.0) -> None:
+        found = Found("instance", id, run.tags)
+        self.appears.append((self.time + listed_after_s, found))
+
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        return [Offer("testcloud", "eu", "gpu", 8, 1 << 30, 12.0)]
+
+    def declare(self, spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
+        return {}
+
+    def inventory(self, owner: str) -> Sequence[Found]:
+        if self.broken is not None:
+            raise self.broken
+        return [found for since, found in self.appears if since <= self.time]
+
+    def terminate(self, found: Found) -> None:
+        self.terminated.append(found.id)
+        if not self.immortal:
+            self.appears = [(since, held) for since, held in self.appears if held.id != found.id]
+
+    def instance_state(self, id: str) -> State:
+        return "unknown"
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """A provider found by its file's name, like any other."""
+    (tmp_path / "testcloud.py").write_text("")
+    monkeypatch.setattr(providers, "__path__", [*providers.__path__, str(tmp_path)])
+    module = ModuleType("dayfly.infra.providers.testcloud")
+    provider = Cloud()
+    module.__dict__["PROVIDER"] = provider
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    _forget_providers()
+    yield provider
+    monkeypatch.undo()
+    _forget_providers()
+
+
+def _forget_providers() -> None:
+    providers.names.cache_clear()
+    providers.load.cache_clear()
+
+
+Open = Callable[..., Run]
+
+
+@pytest.fixture
+def opened(workspace: Workspace, cloud: Cloud) -> Open:
+    """Journals a run up to a given event."""
+
+    def to(*events: str) -> Run:
+        spec = Spec.from_options({"provider": "local"})
+        run = intent.write(workspace, new_id(), spec, cloud.offers(spec)[0])
+        fields = {"launched": {"id": "i-1", "usd_per_hour": 12.0}}
+        for event in events:
+            journal.append(run.directory, event, **fields.get(event, {}))
+        return run
+
+    return to
+
+
+def _closer(workspace: Workspace, cloud: Cloud, said: list[str] | None = None) -> Closer:
+    report = (lambda _: None) if said is None else said.append
+    return Closer(workspace, None, report, now=cloud.now, sleep=cloud.sleep)
+
+
+def test_a_run_that_never_reached_the_engine_is_closed_at_once(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """Nothing was asked for, so nothing can come late."""
+    run, begun = opened(), cloud.time
+    receipt = _closer(workspace, cloud).close(run.id)
+    assert (receipt.destroyed, receipt.left, receipt.usd) == (0, 0, 0.0)
+    assert cloud.time - begun == _LAG_S
+
+
+def test_a_launch_whose_answer_was_lost_is_waited_for(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """An empty listing proves nothing before late_create_s is over; then it is found by tag and ended."""
+    run, said = opened("up_started"), list[str]()
+    cloud.launch(run, "late", listed_after_s=_LATE_S - 1)
+    receipt = _closer(workspace, cloud, said).close(run.id)
+    assert cloud.terminated == ["late"]
+    assert any("a lost launch may still appear" in text for text in said)
+    assert receipt.notes == ("1 more found by tag and ended through the provider",)
+
+
+def test_what_the_first_listing_missed_the_second_shows(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """Two listings have to agree, as far apart as the provider's listing lags."""
+    run = opened("up_started", "launched")
+    cloud.launch(run, "lagging", listed_after_s=_LAG_S / 2)
+    assert _closer(workspace, cloud).close(run.id).left == 0
+    assert cloud.terminated == ["lagging"]
+
+
+def test_other_runs_of_the_same_owner_are_not_touched(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """The tag of this run decides, nothing else."""
+    run, other = opened("up_started", "launched"), opened("up_started", "launched")
+    cloud.launch(other, "other")
+    _closer(workspace, cloud).close(run.id)
+    assert cloud.terminated == []
+
+
+@pytest.mark.parametrize("error", [ProvisionFailed("401 from the API"), OSError("no route")])
+def test_a_listing_that_fails_is_a_leak_risk_that_says_everything(
+    workspace: Workspace, cloud: Cloud, opened: Open, error: Exception
+) -> None:
+    """What, how much, where to look, which command; the run stays open and a later close succeeds."""
+    run = opened("up_started", "launched")
+    cloud.launch(run, "i-1")
+    cloud.broken = error
+    with pytest.raises(LeakRisk) as risk:
+        _closer(workspace, cloud).close(run.id)
+    command = f"dayfly gc --run {run.id} --yes"
+    assert (risk.value.run, risk.value.resources, risk.value.usd_per_hour) == (
+        run.id,
+        ("i-1",),
+        12.0,
+    )
+    assert (risk.value.console, risk.value.command) == ("https://console.test", command)
+    for part in (str(error), "i-1", "$12/h", "https://console.test", command):
+        assert part in str(risk.value)
+    history = journal.read(run.directory)
+    assert (history.closed, history.field("leak_risk", "id")) == (False, "i-1")
+    cloud.broken = None
+    assert _closer(workspace, cloud).close(run.id).left == 0
+    assert cloud.terminated == ["i-1"]
+
+
+def test_a_machine_that_does_not_end_is_a_leak_risk(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """Not a wait for ever."""
+    run = opened("up_started", "launched")
+    cloud.launch(run, "i-1")
+    cloud.immortal = True
+    with pytest.raises(LeakRisk, match="still listed after 20 rounds"):
+        _closer(workspace, cloud).close(run.id)
+    assert not journal.read(run.directory).closed
+
+
+def test_a_receipt_bills_from_the_launch_by_the_providers_increment(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """Rounded up, as the bill will be."""
+    run = opened("up_started", "launched")
+    cloud.sleep(595)
+    receipt = _closer(workspace, cloud).close(run.id)
+    assert receipt.usd == pytest.approx(12.0 * 11 / 60)
+    assert receipt.usd_per_hour == 12.0
+    assert Receipt.of(run.directory) == receipt
+
+
+def test_closing_again_gives_the_same_receipt_and_no_keys_stay(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """But for the one that vouches for a result on this computer."""
+    run = opened("up_started", "launched")
+    receipt = _closer(workspace, cloud).close(run.id)
+    assert _closer(workspace, cloud).close(run.id) == receipt
+    left = {entry.name for entry in run.directory.iterdir()}
+    assert left == {"journal.jsonl", "receipt.json", "close.lock", "hmac_key"}
+    for name in left:
+        assert (run.directory / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_two_closers_at_once_are_one_too_many(
+    workspace: Workspace, cloud: Cloud, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second waits, and then names the first."""
+    run = opened("up_started")
+    monkeypatch.setattr(run_lock, "_WAIT_S", 0.1)
+    with (
+        run_lock.locked(run.directory),
+        pytest.raises(RunBusy, match=r"process \d+ is closing run"),
+    ):
+        _closer(workspace, cloud).close(run.id)
+    assert _closer(workspace, cloud).close(run.id).left == 0
+
+
+def test_a_provider_that_this_version_does_not_have_is_a_leak_risk(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """A journal of another version, or an edited one: never a success, and never an end of the whole gc."""
+    run = opened("up_started", "launched")
+    journal.append(
+        run.directory, "intent", **journal.read(run.directory).intent | {"provider": "x"}
+    )
+    with pytest.raises(LeakRisk, match="no provider 'x'"):
+        _closer(workspace, cloud).close(run.id)
+    assert not journal.read(run.directory).closed

@@ -1,0 +1,160 @@
+"""The decorator: what it keeps of a function, and what it refuses before anything exists."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from dayfly import cluster
+from dayfly.errors import ConfigurationError, PayloadError, SpecError
+from dayfly.runtime.context import Context
+from dayfly.stacks import journal
+
+
+def nothing_exists() -> bool:
+    """No run directory was ever made."""
+    return journal.histories(Context.open().workspace.runs, closed=True) == []
+
+
+def test_a_decorated_function_keeps_its_name_and_docstring() -> None:
+    """With and without parentheses."""
+
+    @cluster
+    def bare(x: int) -> int:
+        """Doubles."""
+        return 2 * x
+
+    @cluster(cores=1)
+    def optioned(x: int) -> int:
+        """Doubles."""
+        return 2 * x
+
+    for function in (bare, optioned):
+        assert function.__doc__ == "Doubles."
+        assert function.local(4) == 8
+    assert bare.__name__ == "bare"  # type: ignore[attr-defined]  # as functools.update_wrapper leaves it
+    assert "bare on local" in repr(bare)
+
+
+def test_options_can_be_changed_on_the_function() -> None:
+    """`time` and `max_runtime` are one option, whichever was written first."""
+
+    @cluster(time="1h", cores=1)
+    def f() -> None: ...
+
+    assert f.with_options(max_runtime="2h").spec.max_runtime_s == 7200
+    assert f.with_options(max_runtime="2h").spec.cores == 1
+    assert f.spec.max_runtime_s == 3600
+
+
+def test_an_unknown_option_is_refused_where_it_is_written() -> None:
+    """With the nearest name."""
+    with pytest.raises(SpecError, match=r"'memroy'; did you mean 'memory'"):
+        cluster(memroy="3GB")  # type: ignore[call-overload]  # the point
+
+
+def test_a_positional_option_is_refused() -> None:
+    """`@cluster("local")` is a mistake that deserves a sentence."""
+    with pytest.raises(SpecError, match="options go by keyword"):
+        cluster("local")  # type: ignore[call-overload]  # the point
+
+
+def test_settings_of_the_project_lie_below_the_decorator_s_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Argument over environment over project."""
+    (tmp_path / "pyproject.toml").write_text('[tool.dayfly]\nmax_runtime = "3h"\nretries = 2\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAYFLY_RETRIES", "1")
+
+    @cluster(cores=1)
+    def f() -> None: ...
+
+    assert (f.spec.max_runtime_s, f.spec.retries) == (10800, 1)
+    assert f.with_options(time="5m", retries=0).spec.retries == 0
+    assert f.with_options(time="5m").spec.max_runtime_s == 300
+
+
+def test_a_method_is_bound_as_methods_are() -> None:
+    """The instance travels as the first argument."""
+
+    class Model:
+        factor = 3
+
+        @cluster
+        def scaled(self, x: int) -> int:
+            return self.factor * x
+
+    assert Model().scaled.local(2) == 6
+    assert Model.scaled.spec.providers == ("local",)
+
+
+@pytest.mark.parametrize("thing", [threading.Lock(), socket.socket])
+def test_a_captured_lock_or_socket_is_named_before_anything_exists(thing: object) -> None:
+    """By its path in the function."""
+    held = thing() if callable(thing) else thing
+    try:
+        with pytest.raises(PayloadError, match="'held'"):
+            cluster(environment=[])(lambda: held)()
+    finally:
+        if isinstance(held, socket.socket):
+            held.close()
+    assert nothing_exists()
+
+
+def test_a_secret_that_is_not_set_is_refused_by_name() -> None:
+    """Before anything exists."""
+
+    @cluster(secrets=["DAYFLY_TEST_ABSENT"])
+    def f() -> None: ...
+
+    with pytest.raises(SpecError, match="DAYFLY_TEST_ABSENT"):
+        f()
+    assert nothing_exists()
+
+
+def test_no_sshd_is_refused_before_anything_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that installs it."""
+    from dayfly.infra import sshd
+
+    def missing() -> str:
+        raise ConfigurationError(
+            'provider="local" needs sshd and finds none: sudo apt-get install openssh-server'
+        )
+
+    monkeypatch.setattr(sshd, "path", missing)
+
+    @cluster(environment=[])
+    def f() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="openssh-server"):
+        f()
+    assert nothing_exists()
+
+
+def test_no_engine_and_no_network_is_refused_before_anything_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Naming what was tried."""
+    from dayfly.errors import EngineMissing
+    from dayfly.stacks import engine
+
+    def offline(progress: object) -> None:
+        raise EngineMissing(
+            "PATH: no `pulumi` there; the installer: no network; the build: no network"
+        )
+
+    monkeypatch.setenv("DAYFLY_ENGINE_HOME", str(tmp_path / "engine"))
+    monkeypatch.setenv("PATH", os.pathsep.join(["/usr/sbin", "/usr/bin", "/bin"]))
+    monkeypatch.setattr(engine, "ensure", offline)
+
+    @cluster(environment=[])
+    def f() -> None: ...
+
+    with pytest.raises(EngineMissing, match="PATH"):
+        f()
+    assert nothing_exists()

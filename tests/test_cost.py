@@ -1,0 +1,43 @@
+"""What a run costs: the rate, the worst case and the bill."""
+
+from __future__ import annotations
+
+import pytest
+
+from dayfly.errors import BudgetExceeded
+from dayfly.infra import cost
+from dayfly.infra.offers import Offer
+from dayfly.infra.spec import Spec
+
+OFFER = Offer("local", "r", "t", 8, 1, usd_per_hour=2.0)
+
+
+def test_the_worst_case_is_the_rate_until_the_deadline() -> None:
+    """All nodes, for all of max_runtime."""
+    assert cost.worst_case_usd(Spec(max_runtime="3h"), OFFER) == pytest.approx(6.0)
+    assert cost.worst_case_usd(Spec(max_runtime="3h", nodes=2), OFFER) == pytest.approx(12.0)
+
+
+def test_max_cost_becomes_a_deadline_from_the_actual_rate() -> None:
+    """$1 pays for half an hour at $2/h, and no run may then cost more."""
+    spec = Spec(max_runtime="3h", max_cost=1.0)
+    assert cost.allowed_runtime_s(spec, OFFER) == pytest.approx(1800)
+    assert cost.worst_case_usd(spec, OFFER) == pytest.approx(1.0)
+
+
+def test_a_budget_below_a_minute_is_refused() -> None:
+    """With the value, before anything exists."""
+    with pytest.raises(BudgetExceeded, match=r"max_cost=\$0.01"):
+        cost.allowed_runtime_s(Spec(max_cost=0.01), OFFER)
+
+
+def test_a_free_machine_is_not_bounded_by_money() -> None:
+    """There is no rate to divide by."""
+    free = Offer("local", "r", "t", 8, 1, usd_per_hour=0.0)
+    assert cost.allowed_runtime_s(Spec(max_cost=1, max_runtime="1h"), free) == 3600
+
+
+def test_a_bill_is_rounded_up_to_the_increment() -> None:
+    """61 s billed by the minute are two minutes."""
+    assert cost.billed_usd(60.0, 61, 60) == pytest.approx(2.0)
+    assert cost.billed_usd(60.0, 60, 60) == pytest.approx(1.0)

@@ -1,0 +1,396 @@
+"""What is to be installed is decided from a list, a file or what is installed here, and checked before spending."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from uv import find_uv_bin
+
+from dayfly.errors import SpecError
+from dayfly.runtime import environment
+from dayfly.runtime.environment import Recipe, recipe
+
+# A build back end of a few lines in the project itself: building reaches no index.
+_BACKEND = """
+import os, zipfile
+NAME = "{name}-1.0"
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    wheel = NAME + "-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(directory, wheel), "w") as archive:
+        archive.writestr("{name}.py", open("{name}.py").read())
+        archive.writestr(NAME + ".dist-info/METADATA", "Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n")
+        archive.writestr(NAME + ".dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(NAME + ".dist-info/RECORD", "")
+    return wheel
+build_editable = build_wheel
+"""
+
+
+def local_project(folder: Path, name: str = "locallib", text: str = "VALUE = 1\n") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(
+        f'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        f'[project]\nname = "{name}"\nversion = "1.0"\n'
+    )
+    (folder / "backend.py").write_text(_BACKEND.format(name=name))
+    (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+def distribution(site: Path, name: str, *requires: str, version: str = "1.0") -> None:
+    info = site / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    head = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    lines = "".join(f"Requires-Dist: {text}\n" for text in requires)
+    (info / "METADATA").write_text(f"{head}{lines}\nRequires-Dist: not-in-the-head\n")
+    (site / f"{name}.py").write_text("")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder of installed distributions."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "path", [str(folder)])
+    return folder
+
+
+def lines(made: Recipe) -> list[str]:
+    return made.requirements.splitlines()
+
+
+def test_a_list_is_taken_as_given(project: Path) -> None:
+    """Each requirement is a line, and the plan says how many there are."""
+    made = recipe(["scikit-learn>=1.5", "numpy==2.1; python_version>'3'"], project)
+    assert lines(made) == ["scikit-learn>=1.5", "numpy==2.1; python_version>'3'"]
+    assert made.source == "environment= (2 packages)"
+    assert made.python == f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert not made.empty
+
+
+def test_an_empty_list_installs_nothing(project: Path) -> None:
+    """Then any interpreter of that minor does."""
+    made = recipe([], project)
+    assert made.empty
+    assert made.source == "none (standard library only)"
+
+
+@pytest.mark.parametrize("bad", ["numpy==", "no spaces here", "--index-url http://x", "==1"])
+def test_a_malformed_requirement_is_named(project: Path, bad: str) -> None:
+    """Before anything is spent."""
+    with pytest.raises(SpecError) as caught:
+        recipe(["numpy", bad], project)
+    assert repr(bad) in str(caught.value)
+
+
+def test_what_is_no_text_is_refused(project: Path) -> None:
+    """A list of requirement strings is wanted."""
+    with pytest.raises(SpecError, match="7"):
+        recipe([7], project)  # type: ignore[list-item]
+
+
+def test_a_repository_is_taken_as_given_and_dayfly_is_left_out(project: Path) -> None:
+    """The machine's uv fetches the one, and has no use for the other."""
+    urls = ["pkg @ git+https://example.org/pkg@v1", "git+https://example.org/other"]
+    assert lines(recipe([*urls, "dayfly>=0.1"], project)) == urls
+
+
+def test_a_local_project_is_shipped_as_a_wheel(project: Path, tmp_path: Path) -> None:
+    """Given as a path, an editable path or a named one; built once for each state of its sources."""
+    library = local_project(tmp_path / "library")
+    first = recipe([str(library)], project)
+    assert [wheel.name for wheel in first.wheels] == ["locallib-1.0-py3-none-any.whl"]
+    assert (lines(first), first.source) == ([], "environment= (1 package)")
+    for text in (f"-e {library}", f"locallib @ file://{library}", f"locallib @ {library}"):
+        again = recipe([text], project)
+        assert (again.wheels, again.digest) == (first.wheels, first.digest)
+    (library / "locallib.py").write_text("VALUE = 22\n")
+    assert recipe([str(library)], project).digest != first.digest
+
+
+def test_a_path_without_a_project_is_refused(project: Path, tmp_path: Path) -> None:
+    """And so is one that does not exist, and one that does not build, with the back end's words."""
+    with pytest.raises(SpecError, match="does not exist"):
+        recipe(["./nowhere"], project)
+    with pytest.raises(SpecError, match="no Python project"):
+        recipe([str(project)], project)
+    broken = local_project(tmp_path / "broken")
+    (broken / "backend.py").write_text("raise RuntimeError('what the back end says')\n")
+    with pytest.raises(SpecError, match="what the back end says"):
+        recipe([str(broken)], project)
+
+
+def test_a_requirements_file_is_read_with_its_includes(project: Path, tmp_path: Path) -> None:
+    """Hashes, options and markers are kept; comments, Dayfly and local projects are not lines."""
+    local_project(project / "library")
+    (project / "more").mkdir()
+    (project / "more" / "base.txt").write_text(
+        "-r ../requirements.txt\nbase==1 \\\n  --hash=sha256:00\n"
+    )
+    (project / "requirements.txt").write_text(
+        "# all\n-r more/base.txt\n--extra-index-url https://example.org/simple\n--find-links ./wheels\n"
+        'other>2 ; sys_platform != "win32"  # why\ndayfly\n-e ./library\n'
+    )
+    made = recipe("requirements.txt", project)
+    assert lines(made) == [
+        "base==1 --hash=sha256:00",
+        "--extra-index-url https://example.org/simple",
+        f"--find-links {(project / 'wheels').resolve()}",
+        'other>2 ; sys_platform != "win32"',
+    ]
+    assert [wheel.name for wheel in made.wheels] == ["locallib-1.0-py3-none-any.whl"]
+    assert made.source == "requirements.txt (3 packages)"
+
+
+def test_constraints_hold(project: Path, tmp_path: Path) -> None:
+    """They are resolved on this computer, because one text has no place for them."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for version in ("1.0", "2.0"):
+        with zipfile.ZipFile(wheels / f"thing-{version}-py3-none-any.whl", "w") as archive:
+            info = f"thing-{version}.dist-info"
+            archive.writestr(
+                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: thing\nVersion: {version}\n"
+            )
+            archive.writestr(
+                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            archive.writestr(f"{info}/RECORD", "")
+    (project / "limits.txt").write_text("thing<2\n")
+    options = ["--no-index", f"--find-links {wheels}"]
+    (project / "requirements.txt").write_text("\n".join([*options, "-c limits.txt", "thing"]))
+    assert lines(recipe(None, project)) == [*options, "thing==1.0"]
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "uv.lock", "pyproject.toml", "sub/pylock.toml"]
+)
+def test_a_missing_file_is_named(project: Path, name: str) -> None:
+    """With its path."""
+    with pytest.raises(SpecError, match=name):
+        recipe(name, project)
+
+
+def test_a_missing_include_is_named(project: Path) -> None:
+    """The file that names it and the path that it names."""
+    (project / "requirements.txt").write_text("-r absent.txt\n")
+    with pytest.raises(SpecError, match=r"requirements\.txt names .*absent\.txt"):
+        recipe(None, project)
+    (project / "requirements.txt").write_text("-c absent.txt\nnumpy\n")
+    with pytest.raises(SpecError, match=r"requirements\.txt names .*absent\.txt"):
+        recipe(None, project)
+
+
+def test_dependencies_of_a_pyproject_are_read(project: Path) -> None:
+    """With the sources that uv's table gives for them."""
+    local_project(project / "library")
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "p"\nversion = "1"\ndependencies = ["numpy>2", "locallib", "forked[x]", "dayfly"]\n'
+        '[tool.uv.sources]\nlocallib = { path = "library", editable = true }\n'
+        'forked = { git = "https://example.org/forked", tag = "v1" }\n'
+    )
+    made = recipe(None, project)
+    assert lines(made) == ["numpy>2", "forked[x] @ git+https://example.org/forked@v1"]
+    assert len(made.wheels) == 1
+    assert made.source == "pyproject.toml (3 packages)"
+
+
+def test_a_pyproject_without_readable_dependencies_is_refused_when_named(project: Path) -> None:
+    """Dynamic ones, or another tool's own table; unnamed, the live environment is taken."""
+    (project / "pyproject.toml").write_text('[tool.poetry]\nname = "p"\n')
+    with pytest.raises(SpecError, match="requirements or lock file"):
+        recipe("pyproject.toml", project)
+    assert recipe(None, project).source.startswith(("live", "none"))
+    (project / "pyproject.toml").write_text("[project\n")
+    with pytest.raises(SpecError, match="cannot be read"):
+        recipe("pyproject.toml", project)
+
+
+def test_a_project_for_another_python_is_refused(project: Path) -> None:
+    """Before spending, whatever file of it is used."""
+    (project / "pyproject.toml").write_text('[project]\nname = "p"\nrequires-python = "<3.9"\n')
+    for given in (None, "pyproject.toml"):
+        with pytest.raises(SpecError, match=r"requires Python <3\.9"):
+            recipe(given, project)
+
+
+def test_a_standard_lock_file_is_read(project: Path) -> None:
+    """Versions, markers, repositories and folders."""
+    local_project(project / "library")
+    (project / "pylock.toml").write_text(
+        'lock-version = "1.0"\nrequires-python = ">=3.9"\ncreated-by = "x"\n'
+        '[[packages]]\nname = "numpy"\nversion = "2.1"\nmarker = "python_version > \'3\'"\n'
+        '[[packages]]\nname = "locallib"\n[packages.directory]\npath = "library"\n'
+        '[[packages]]\nname = "vc"\n[packages.vcs]\ntype = "git"\nurl = "https://example.org/vc"\ncommit-id = "abc"\n'
+        '[[packages]]\nname = "arch"\n[packages.archive]\nurl = "https://example.org/a.zip"\n'
+    )
+    made = recipe(None, project)
+    assert lines(made) == [
+        "numpy==2.1 ; python_version > '3'",
+        "vc @ git+https://example.org/vc@abc",
+        "arch @ https://example.org/a.zip",
+    ]
+    assert len(made.wheels) == 1
+    assert made.source == "pylock.toml (4 packages)"
+
+
+def test_a_uv_lock_comes_first_and_is_exact(project: Path) -> None:
+    """Without development groups and the project itself; a local project that it locks becomes a wheel."""
+    local_project(project / "library")
+    (project / "requirements.txt").write_text("ignored\n")
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.9"\ndependencies = ["locallib"]\n'
+        '[tool.uv.sources]\nlocallib = { path = "library", editable = true }\n'
+    )
+    subprocess.run(
+        [find_uv_bin(), "lock", "--quiet", "--offline", "--python", sys.executable],
+        cwd=project,
+        check=True,
+    )
+    made = recipe(None, project)
+    assert (lines(made), len(made.wheels)) == ([], 1)
+    assert made.source == "uv.lock (1 package)"
+    (project / "pyproject.toml").unlink()
+    with pytest.raises(SpecError, match=r"no pyproject\.toml beside it"):
+        recipe("uv.lock", project)
+
+
+def test_live_pins_what_is_installed_and_what_that_needs(project: Path, site: Path) -> None:
+    """Markers and extras considered; the tools, and what only Dayfly needs, are left out."""
+    distribution(
+        site, "app", "Lib[fast]>=1", 'winlib; sys_platform == "win32"', 'opt; extra == "x"'
+    )
+    distribution(site, "lib", 'speed; extra == "fast"', version="2.0+cu121")
+    for name in ("speed", "winlib", "pip"):
+        distribution(site, name)
+    distribution(site, "dayfly", "inner")
+    distribution(site, "inner")
+    distribution(site, "one", "two")
+    distribution(site, "two", "one")
+    made = recipe("live", project)
+    assert lines(made) == [
+        "app==1.0",
+        "lib==2.0",
+        "one==1.0",
+        "speed==1.0",
+        "two==1.0",
+        "winlib==1.0",
+    ]
+    assert made.source == "live (6 packages)"
+
+
+def test_live_includes_what_the_function_imports(project: Path, site: Path) -> None:
+    """Also where only Dayfly requires it, and where the module is called otherwise."""
+    distribution(site, "dayfly", "rich", "py-yaml")
+    distribution(site, "rich")
+    distribution(site, "py-yaml")
+    (site / "py-yaml-1.0.dist-info" / "top_level.txt").write_text("yaml\n")
+    assert lines(recipe("live", project, ["rich", "yaml", "absent"])) == [
+        "py-yaml==1.0",
+        "rich==1.0",
+    ]
+
+
+def test_live_ships_local_projects_but_not_the_users_own(project: Path, site: Path) -> None:
+    """The project's code travels with the function; a wheel of it would be new at every edit."""
+    distribution(site, "locallib")
+    distribution(site, "own", "needed")
+    distribution(site, "needed")
+    distribution(site, "vc")
+    library = local_project(project.parent / "library")
+    for name, origin in {
+        "locallib": f'{{"url": "file://{library}", "dir_info": {{"editable": true}}}}',
+        "own": f'{{"url": "file://{project}", "dir_info": {{"editable": true}}}}',
+        "vc": '{"url": "https://example.org/vc", "vcs_info": {"vcs": "git", "commit_id": "abc"}}',
+    }.items():
+        (site / f"{name}-1.0.dist-info" / "direct_url.json").write_text(origin)
+    made = recipe(None, project)
+    assert lines(made) == ["needed==1.0", "vc @ git+https://example.org/vc@abc"]
+    assert [wheel.name for wheel in made.wheels] == ["locallib-1.0-py3-none-any.whl"]
+
+
+def test_a_virtual_environment_with_dayfly_only_is_empty(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one: nothing has to be installed for a function of the standard library."""
+    venv = tmp_path / "venv"
+    subprocess.run(
+        [find_uv_bin(), "venv", "--quiet", "--python", sys.executable, str(venv)], check=True
+    )
+    site = next((venv / "lib").glob("python3*")) / "site-packages"
+    distribution(site, "dayfly", "rich")
+    distribution(site, "rich")
+    monkeypatch.setattr(sys, "path", [str(site)])
+    made = recipe(None, project)
+    assert made.empty
+    assert made.source == "none (standard library only)"
+
+
+def test_settings_of_pip_become_settings_of_uv(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may hold passwords, so they are in no repr and do not change the digest."""
+    plain = recipe(["numpy"], project)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:hidden@example.org/simple")
+    monkeypatch.setenv("TOKEN_OF_MINE", "hidden")
+    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
+    monkeypatch.delenv("UV_INDEX_URL", raising=False)
+    made = recipe(["numpy"], project)
+    assert made.variables["UV_DEFAULT_INDEX"] == "https://user:hidden@example.org/simple"
+    assert "hidden" not in repr(made)
+    assert made.digest == plain.digest
+    (project / "requirements.txt").write_text(
+        "--index-url https://${TOKEN_OF_MINE}@example.org/simple\nx\n"
+    )
+    assert recipe(None, project).variables["TOKEN_OF_MINE"] == "hidden"
+
+
+def test_dayflys_own_checkout_is_no_users_project(
+    project: Path, site: Path, tmp_path: Path
+) -> None:
+    """Its dependencies are for this computer; its examples need none of them."""
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "dayfly"\ndependencies = ["pulumi"]\n'
+    )
+    assert recipe(None, project).empty
+
+
+@pytest.mark.network
+def test_an_editable_distribution_is_built_by_its_own_back_end(
+    project: Path, tmp_path: Path
+) -> None:
+    """setuptools comes from the index; the wheel holds the module."""
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "setup.py").write_text(
+        "from setuptools import setup\nsetup(name='old', py_modules=['old'])\n"
+    )
+    (library / "old.py").write_text("VALUE = 1\n")
+    made = recipe([f"-e {library}"], project)
+    with zipfile.ZipFile(made.wheels[0]) as archive:
+        assert "old.py" in archive.namelist()
+
+
+@pytest.mark.network
+def test_uv_for_another_platform_is_fetched(tmp_path: Path) -> None:
+    """In this computer's version; its own platform needs no fetching, an unknown one is refused."""
+    path = environment.uv_binary("darwin-arm64", cache=tmp_path)
+    assert path.read_bytes()[:4] == bytes.fromhex("cffaedfe")
+    assert environment.uv_binary("darwin-arm64", cache=tmp_path) == path
+    system = os.uname()
+    own = environment.uv_binary(f"{system.sysname.lower()}-{system.machine}", cache=tmp_path)
+    assert own == Path(find_uv_bin())
+    with pytest.raises(SpecError, match="not made for"):
+        environment.uv_binary("plan9-mips", cache=tmp_path)

@@ -1,0 +1,68 @@
+"""The README says what is true: its code runs, its commands exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.engine
+@pytest.mark.network
+@pytest.mark.parametrize("code", [text for language, text in BLOCKS if language == "python"])
+def test_every_python_block_runs_as_it_stands(code: str, tmp_path: Path) -> None:
+    """In a file of its own, as a new user would write it."""
+    script = tmp_path / "ten_lines.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "90000.0"
+    assert "destroyed 2 of 2" in done.stderr
+
+
+def test_every_dayfly_command_of_the_shell_blocks_exists() -> None:
+    """Named in the help of the CLI."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "dayfly.runtime.cli", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    named = {
+        name
+        for language, text in BLOCKS
+        if language == "sh"
+        for name in re.findall(r"\bdayfly (\w+)", text)
+    }
+    assert named
+    for name in named:
+        assert re.search(rf"^\W*{name}\b", shown.stdout, re.MULTILINE), name
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    """`make demo` and `make test` first of all."""
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    for target in set(re.findall(r"make ([a-z][a-z-]*)", README)):
+        if f"`make {target}`" in README or f"\nmake {target}\n" in README:
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_option_of_the_decorator_is_in_the_readme() -> None:
+    """A Spec field that nobody can read about is not there."""
+    from dayfly.stacks.settings import SPEC_FIELDS
+
+    for name in SPEC_FIELDS:
+        assert f"`{name}`" in README, name

@@ -1,0 +1,72 @@
+"""The story of a run can be told from its journal alone, also when everything else is gone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dayfly.runtime import show
+from dayfly.stacks import journal
+from dayfly.stacks.workspace import Workspace
+from tests import runs
+
+
+def test_the_story_of_a_closed_run_is_whole(workspace: Workspace) -> None:
+    """Events with times, resources, provenance, code digest, environment, cost and receipt, all as JSON."""
+    run_id = runs.opened(workspace)
+    runs.launched(workspace, run_id)
+    runs.closed(workspace, run_id)
+    told = json.loads(json.dumps(show.story(journal.read(workspace.directory(run_id)))))
+    assert told["status"] == "CLOSED"
+    assert [event["event"] for event in told["events"]][:3] == ["intent", "resources", "launched"]
+    assert all(event["time"] > 0 for event in told["events"])
+    assert told["provenance"]["host"] == "node7"
+    assert told["provenance"]["gpus"] == ["A100"]
+    assert told["code_digest"] == "c0de" * 16
+    assert told["usd"] == 0.6
+    assert told["minutes"] == 10.0
+    assert told["receipt"]["destroyed"] == 2
+
+
+def test_people_read_the_same_story(workspace: Workspace) -> None:
+    """A paragraph for each part; no key, no secret and no empty paragraph."""
+    run_id = runs.opened(workspace)
+    runs.launched(workspace, run_id)
+    runs.closed(workspace, run_id)
+    parts = show.paragraphs(show.story(journal.read(workspace.directory(run_id))))
+    assert [title for title, _ in parts] == [
+        f"run {run_id}",
+        "resources",
+        "provenance",
+        "function",
+        "events",
+        "money",
+        "receipt",
+    ]
+    text = "\n".join(f"{label} {words}" for _, rows in parts for label, words in rows)
+    assert "destroyed 2 of 2, local confirms 0 left" in text
+    assert "live (3 packages)" in text
+    assert "max_runtime=24 h" in text
+    assert "a note" in text
+    assert "ssh-ed25519" not in text
+
+
+def test_a_run_without_a_readable_journal_has_a_story_too(workspace: Workspace) -> None:
+    """`show` must not fail where it is needed most."""
+    directory = workspace.directory("ab" * 16)
+    directory.mkdir()
+    (directory / journal.FILE).write_bytes(b"\x00garbage")
+    told = show.story(journal.read(directory))
+    assert told["status"] == "ORPHAN"
+    assert show.paragraphs(told)[0][0] == f"run {directory.name}"
+
+
+def test_an_open_run_costs_its_rate_times_the_time_since_its_launch(workspace: Workspace) -> None:
+    """$3.60/h for 1,000 s."""
+    run_id = runs.opened(workspace)
+    runs.launched(workspace, run_id)
+    history = journal.read(workspace.directory(run_id))
+    launched = history.last("launched")
+    assert launched is not None
+    assert show.cost_so_far(history, launched.time + 1000) == pytest.approx(1.0)

@@ -1,0 +1,93 @@
+"""A Spec is checked when it is made, and says what is wrong with which value."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from dayfly.errors import SpecError
+from dayfly.infra.spec import Spec
+
+
+def test_durations_and_sizes_are_read_as_people_write_them() -> None:
+    """ "10m", "01:30:00", a timedelta and a number are all seconds; GB is decimal, GiB is binary."""
+    assert Spec(max_runtime="10m").max_runtime_s == 600
+    assert Spec(max_runtime="1h30m").max_runtime_s == 5400
+    assert Spec(max_runtime="01:30:00").max_runtime_s == 5400
+    assert Spec(max_runtime="1-00:00:00").max_runtime_s == 86400
+    assert Spec(max_runtime=timedelta(minutes=2)).max_runtime_s == 120
+    assert Spec(max_runtime="90").max_runtime_s == 90
+    assert Spec(memory="32GB").memory_bytes == 32 * 10**9
+    assert Spec(memory="32GiB").memory_bytes == 32 * 2**30
+    assert Spec(memory="512 mb").memory_bytes == 512 * 10**6
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"provider": "lokal"}, ["'lokal'", "did you mean 'local'?"]),
+        ({"provider": "zzz"}, ["'zzz'", "known: ", "local"]),
+        ({"provider": []}, ["provider=[]"]),
+        ({"corse": 3}, ["unknown option 'corse'", "'cores'"]),
+        ({"cores": 0}, ["cores=0", "at least 1"]),
+        ({"cores": "many"}, ["cores='many'"]),
+        ({"cores": True}, ["cores=True"]),
+        ({"nodes": 0}, ["nodes=0"]),
+        ({"retries": -1}, ["retries=-1"]),
+        ({"memory": "lots"}, ["memory='lots'", '"32GB"']),
+        ({"memory": 0}, ["memory=0"]),
+        ({"disk": "12 parsecs"}, ["disk='12 parsecs'"]),
+        ({"max_cost": 0}, ["max_cost=0", "above 0"]),
+        ({"max_cost": "5"}, ["max_cost='5'"]),
+        ({"max_runtime": "soon"}, ["max_runtime='soon'", '"10m"']),
+        ({"time": 0}, ["max_runtime=0"]),
+        ({"hold": "-5m"}, ["hold='-5m'"]),
+        ({"time": "1h", "max_runtime": "1h"}, ["time=", "max_runtime=", "one of them"]),
+        ({"secrets": "WANDB_API_KEY"}, ["secrets='WANDB_API_KEY'", "list"]),
+        ({"environment": 3}, ["environment=3"]),
+        ({"region": ""}, ["region=''"]),
+        ({"wait_for_teardown": "yes"}, ["wait_for_teardown='yes'"]),
+        (
+            {"python": "2.7"},
+            ["python='2.7'", f"{sys.version_info.major}.{sys.version_info.minor}", "bytecode"],
+        ),
+    ],
+)
+def test_an_impossible_spec_is_refused_with_the_value_and_the_next_step(
+    options: dict[str, Any], words: list[str]
+) -> None:
+    """Every refusal names what was written."""
+    with pytest.raises(SpecError) as refusal:
+        Spec.from_options(options)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_a_pasted_secret_is_not_repeated() -> None:
+    """People write the secret itself where its name belongs; the message must not carry it on."""
+    with pytest.raises(SpecError) as refusal:
+        Spec(secrets=["sk-live-12345 "])
+    assert "sk-live" not in str(refusal.value)
+
+
+def test_a_spec_survives_json() -> None:
+    """What the journal keeps makes an equal Spec again."""
+    spec = Spec(
+        provider=["local"], memory="1GB", max_runtime="1h", secrets=["A"], environment=["numpy"]
+    )
+    assert Spec(**spec.as_dict()) == spec
+
+
+def test_time_is_another_spelling_of_max_runtime() -> None:
+    """As schedulers call it."""
+    assert Spec.from_options({"time": "02:00:00"}).max_runtime_s == 7200
+    assert Spec.from_options({"time": None}).max_runtime_s == 86400
+
+
+def test_the_client_s_own_python_is_accepted() -> None:
+    """Only another minor is refused."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert Spec(python=own).python == own

@@ -1,0 +1,139 @@
+"""The engine's state is read with suspicion: what cannot be read, or was edited, never reaches the engine."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly.infra.providers.local import InstanceProvider, ReadyProvider
+from dayfly.stacks import state
+from dayfly.stacks.state import State, StateUnusable
+from dayfly.stacks.workspace import Workspace
+
+_RUN = "a" * 32
+
+
+def _dynamic(provider: Any, side: str = "inputs") -> dict[str, Any]:
+    return {
+        "urn": "urn:pulumi:r::dayfly::pulumi-python:dynamic/dayfly:LocalInstance::instance",
+        "type": "pulumi-python:dynamic/dayfly:LocalInstance",
+        "custom": True,
+        side: {"__provider": provider},
+    }
+
+
+def _file(workspace: Workspace) -> Path:
+    file = state.file_of(workspace, _RUN)
+    assert file is not None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    workspace.directory(_RUN).mkdir(exist_ok=True)
+    return file
+
+
+@pytest.mark.parametrize("cls", [InstanceProvider, ReadyProvider])
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_our_own_references_are_accepted(cls: Any, side: str) -> None:
+    """The dotted name of each dynamic class, pickled, and nothing else."""
+    State((_dynamic(cls.reference(), side),), ()).check_providers()
+
+
+def _edited() -> list[Any]:
+    own = base64.b64decode(InstanceProvider.reference())
+    return [
+        base64.b64encode(pickle.dumps(print, protocol=4)).decode(),
+        base64.b64encode(b"\x80\x04N." + own).decode(),
+        InstanceProvider.reference() + "\n",
+        "",
+        {
+            "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270",
+            "ciphertext": "v1:",
+        },
+        7,
+    ]
+
+
+@pytest.mark.parametrize("value", _edited())
+@pytest.mark.parametrize("pending", [False, True])
+def test_anything_else_is_refused_before_the_engine_sees_it(value: Any, pending: bool) -> None:
+    """Also in an operation that was begun and never ended."""
+    resource = _dynamic(value)
+    held = State((), ({"resource": resource},)) if pending else State((resource,), ())
+    with pytest.raises(StateUnusable, match="__provider is not Dayfly's"):
+        held.check_providers()
+
+
+def test_a_stack_that_never_was_has_no_state(workspace: Workspace) -> None:
+    """That is no error: nothing was created."""
+    assert state.read(workspace, None, _RUN, _RUN) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"checkpoint": []}', b'{"version": 3}', b'"text"'],
+)
+def test_what_is_no_state_is_named_as_unusable(workspace: Workspace, content: bytes) -> None:
+    """Never a parser's own exception."""
+    _file(workspace).write_bytes(content)
+    with pytest.raises(StateUnusable):
+        state.read(workspace, None, _RUN, _RUN)
+
+
+@pytest.mark.parametrize(
+    "latest",
+    [
+        {"resources": ["text"]},
+        {"resources": [{"custom": True, "inputs": None}]},
+        {"resources": [{"custom": True, "inputs": []}]},
+        {"pending_operations": ["text"]},
+        {"pending_operations": [{"resource": None}]},
+    ],
+)
+def test_resources_of_another_shape_are_unusable_too(workspace: Workspace, latest: Any) -> None:
+    """JSON that someone has edited into something that the engine never writes."""
+    _file(workspace).write_text(json.dumps({"checkpoint": {"latest": latest}}))
+    with pytest.raises(StateUnusable):
+        found = state.read(workspace, None, _RUN, _RUN)
+        assert found is not None
+        found.check_providers()
+
+
+def test_an_empty_stack_holds_nothing(workspace: Workspace) -> None:
+    """As `pulumi stack init` leaves it."""
+    _file(workspace).write_text('{"version": 3, "checkpoint": {"stack": "s", "latest": null}}')
+    assert state.read(workspace, None, _RUN, _RUN) == State((), ())
+
+
+def test_the_stack_itself_and_providers_are_no_custom_resources() -> None:
+    """What is counted is what stands for something outside."""
+    resources = (
+        {"type": "pulumi:pulumi:Stack"},
+        {"type": "pulumi:providers:pulumi-python", "custom": True},
+        _dynamic(InstanceProvider.reference()),
+    )
+    assert State(resources, ()).custom_resources == resources[2:]
+
+
+def test_a_state_that_is_set_aside_leaves_no_backup_behind(workspace: Workspace) -> None:
+    """It stays readable in the run's directory, and nothing trips over it again."""
+    file = _file(workspace)
+    file.write_text("{")
+    Path(f"{file}.bak").write_text("{")
+    kept = state.quarantine(workspace, _RUN, _RUN)
+    assert kept == workspace.directory(_RUN) / "state.unusable.json"
+    assert kept.read_text() == "{"
+    assert list(file.parent.iterdir()) == []
+    assert state.quarantine(workspace, _RUN, _RUN) is None
+
+
+def test_a_remote_backend_is_asked_through_the_engine_only(workspace: Workspace) -> None:
+    """Without a CLI its state cannot be read, which is told rather than taken for an empty one."""
+    remote = dataclasses.replace(workspace, backend="s3://bucket")
+    assert state.file_of(remote, _RUN) is None
+    with pytest.raises(StateUnusable, match="no Pulumi CLI"):
+        state.read(remote, None, _RUN, _RUN)

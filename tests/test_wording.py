@@ -1,0 +1,79 @@
+"""Plans, receipts and money read the same wherever they are shown."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from dayfly.infra.offers import Offer
+from dayfly.infra.plan import Plan, Resource
+from dayfly.runtime import wording
+from dayfly.stacks.receipt import Receipt
+
+OFFER = Offer(
+    "lambda",
+    "us-east-1",
+    "gpu_1x_a100",
+    30,
+    200 * 10**9,
+    1.29,
+    1,
+    "A100",
+    True,
+    "2026-01-02",
+    "catalog",
+)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0.0, "$0.00"), (1234.5, "$1,234.50"), (0.0043, "$0.0043"), (0.00000012, "$1.2e-07")],
+)
+def test_a_fraction_of_a_cent_is_not_shown_as_nothing(amount: float, text: str) -> None:
+    """People add these up."""
+    assert wording.dollars(amount) == text
+
+
+def test_an_old_price_is_called_old() -> None:
+    """A price carries its source and its date; after a month people are told its age."""
+    offer = OFFER.as_dict()
+    assert wording.price_source(offer, date(2026, 1, 20)) == "catalog, 2026-01-02"
+    assert wording.price_source(offer, date(2026, 3, 2)) == "catalog, 2026-01-02: 59 days old"
+    assert wording.price_source({**offer, "as_of": ""}) == "catalog, date unknown"
+
+
+def test_a_plan_names_every_resource_and_rung_and_the_money() -> None:
+    """The resources in order, the ladder in order, rate and worst case."""
+    resources = (Resource("t:Instance", "instance"), Resource("t:Ready", "ready"))
+    second = {**OFFER.as_dict(), "region": "us-west-2", "spot": False}
+    plan = Plan(
+        "m:f",
+        resources,
+        "engine",
+        (OFFER.as_dict(), second),
+        1.29,
+        30.96,
+        86400.0,
+        1.29,
+        "live",
+        "dies",
+    )
+    rows = wording.plan_rows(plan)
+    text = "\n".join(f"{label}: {words}" for label, words in rows)
+    assert text.index("instance  (t:Instance)") < text.index("ready  (t:Ready)")
+    assert (
+        "machine: lambda gpu_1x_a100 in us-east-1  (30 cores, 200.0 GB, 1 x A100, spot, $1.29/h)"
+        in text
+    )
+    assert "or: lambda gpu_1x_a100 in us-west-2" in text
+    assert "worst case: $30.96" in text
+    assert "if this computer dies: dies" in text
+
+
+def test_a_receipt_is_one_sentence() -> None:
+    """What is gone, who says so, when, and the bill."""
+    receipt = Receipt("r", "local", 2, 2, 0, 0.0, 41.2, 0.0, 0.0, "pulumi")
+    line = wording.receipt_line(receipt)
+    assert line.startswith("destroyed 2 of 2, local confirms 0 left at ")
+    assert line.endswith(", 41 s billed, $0.00")

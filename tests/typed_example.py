@@ -1,0 +1,31 @@
+"""A user's program, as type checkers see it; checked, never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from dayfly import Job, Plan, Receipt, cluster
+
+
+@cluster
+def doubled(x: int) -> int:
+    """Decorated without parentheses."""
+    return 2 * x
+
+
+@cluster(provider="local", cores=1, memory="1GB", time="10m")
+def halve(x: float) -> float:
+    """Decorated with options."""
+    return x / 2
+
+
+async def use() -> None:
+    """Every verb, with its type."""
+    assert_type(doubled(3), int)
+    assert_type(halve.local(1.0), float)
+    job = halve.with_options(cores=2).submit(3.0)
+    assert_type(job, Job[float])
+    assert_type(job.result(), float)
+    assert_type(await job, float)
+    assert_type(job.receipt(), Receipt)
+    assert_type(halve.plan(1.0), Plan)
