@@ -340,7 +340,7 @@ def _alive(run: str) -> list[str]:
             tagged = run in (variables.get("DAYFLY_RUN"), variables.get("DAYFLY_STACK"))
             named = any(run in part for part in command)
             if (tagged or named) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(command)[:120])
+                found.append(" ".join(command))
         except psutil.Error:
             continue
     return found
