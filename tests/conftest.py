@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,19 @@ from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.workspace import Workspace
+from tests import tried
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Records what a test marked `tried` has shown, when it has passed."""
+    report = yield
+    if report.when == "call" and report.passed:
+        for marker in item.iter_markers("tried"):
+            tried.record(*marker.args, test=item.nodeid)
+    return report
 
 
 @pytest.fixture(autouse=True)
