@@ -468,6 +468,9 @@ class JobFolder:
 
     def end_without_supervisor(self) -> dict[str, Any] | None:
         """Tell how a job ended whose supervisor is gone and recorded nothing; None while its process lives."""
+        if not self.exists():
+            # Deleted by the function itself, while somebody follows it or asks for its end.
+            return None if _carriers(self.mark()) else _end_record("vanished")
         started = _read_json(self.file("started.json"))
         process = _read_json(self.file("process.json"))
         if started is None or self.supervised():
@@ -798,7 +801,8 @@ class Server:
 
     def on_stop(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """End the job and tell how it ended; a job that has ended already is left as it is."""
-        self._require_job()
+        if self.job.exists() or not _carriers(self.job.mark()):
+            self._require_job()
         request_stop(self.job, "stopped")
         while True:
             end = self.job.end() or self.job.end_without_supervisor()
@@ -1205,6 +1209,9 @@ def request_stop(job: JobFolder, reason: str) -> None:
     import signal
 
     if job.end() is not None:
+        return
+    if not job.exists():
+        _send_signal(_carriers(job.mark()), signal.SIGKILL)
         return
     started = _read_json(job.file("started.json"))
     if not os.path.exists(job.file("stop")):

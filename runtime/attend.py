@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dayfly.errors import (
+    ConnectFailed,
     DayflyError,
     DeadlineReached,
+    Forged,
     InstanceLost,
     JobExited,
     JobKilled,
@@ -37,6 +39,12 @@ if TYPE_CHECKING:
 
 # So much of the time until the deadline is kept for bringing the log and what there is of a result back.
 _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
+# The grace of a function that is asked to end, and as much again for the answer.
+_STOP_S = 20.0
+
+
+class _NeverStarted(Exception):
+    """The machine knows of no job."""
 
 
 class Attendance:
@@ -187,37 +195,63 @@ class Attendance:
         """
         with self._left_there_in_trouble():
             end = self._follow(session)
-            # The hold is for a client that is gone: this one is here, and may take its time over a large result.
-            with contextlib.suppress(DeadlineReached):
-                session.arm_deadline(self.remaining_s)
+            if end is None:
+                raise _NeverStarted
+            self._lengthen_hold(session)
             self.record("job_ended", **dataclasses.asdict(end))
             if end.how == "finished":
                 self.step("result")
                 session.fetch_result(self.directory / stored.RESULT)
                 self.record("result_fetched", bytes=(self.directory / stored.RESULT).stat().st_size)
-            session.acknowledge()
-            self.record("acknowledged")
+            self._acknowledge(session)
         if end.how != "finished":
             raise self._failure(end)
         result = stored.unsealed(self.directory)
         self.record("result", **stored.summary(result))
         return self._handed_over(lambda: outcome.unpack(result, run_id=self.directory.name))
 
+    def _lengthen_hold(self, session: Session) -> None:
+        """The hold is for a client that is gone: this one is here, and may take its time over a large result."""
+        try:
+            session.arm_deadline(self.remaining_s)
+        except (InstanceLost, ConnectFailed):
+            raise
+        except (
+            DayflyError
+        ) as refused:  # a full disk there, or the deadline itself: the hold that is armed must do
+            self.record("hold_not_lengthened", reason=str(refused))
+
+    def _acknowledge(self, session: Session) -> None:
+        """The machine may forget the result; one that cannot even do that is destroyed all the same."""
+        refusal = None
+        try:
+            session.acknowledge()
+        except DayflyError as refused:
+            refusal = str(refused)
+        self.record("acknowledged", **({"refused": refusal} if refusal else {}))
+
     @contextlib.contextmanager
     def _left_there_in_trouble(self) -> Iterator[None]:
-        """A full disk or a network that is down here is no reason to destroy what goes on, or waits, there."""
+        """Trouble on this side, or on the way, is no reason to destroy what goes on, or waits, there."""
         try:
             yield
-        except InstanceLost as lost:
+        except _NeverStarted:
+            raise RunFailed(
+                f"run {self.directory.name}: the machine knows no such job: the function was never started there, or it"
+                " has deleted its own home folder; call it again"
+            ) from None
+        except (DeadlineReached, Forged):
+            raise
+        except DayflyError as trouble:
             if self._stopping.is_set():
                 raise
             if time.time() >= self.history.deadline - 1:
                 raise DeadlineReached(
                     f"run {self.directory.name}: its machine ended at the deadline; raise max_runtime or max_cost"
-                ) from lost
+                ) from trouble
             if not self.machine_runs():
                 raise
-            raise self.left_there(lost) from lost
+            raise self.left_there(trouble) from trouble
         except OSError as trouble:
             raise self.left_there(trouble) from trouble
 
@@ -255,13 +289,12 @@ class Attendance:
         self.early(once)
         return once()
 
-    def _follow(self, session: Session) -> JobEnd:
+    def _follow(self, session: Session) -> JobEnd | None:
+        """Brings the log home until the job has ended; None where the machine knows of no job."""
         with RunLog(self.directory, self.display) as log:
             self.step("run")
             if session.status().state == "absent":
-                raise RunFailed(
-                    f"run {self.directory.name}: the function was never started there; call it again"
-                )
+                return None
             with self._lock:
                 self._following = True
             if self._stopping.is_set():
@@ -276,6 +309,11 @@ class Attendance:
         if end.how == "deadline":
             return DeadlineReached(
                 f"run {run}: the function was ended at the deadline; raise max_runtime or max_cost{words}"
+            )
+        if end.how == "vanished":
+            return RunFailed(
+                f"run {run}: the job's folder on the machine is gone with all that was in it: the function, or what it"
+                f" started, has deleted its own home folder{words}"
             )
         if end.how == "killed":
             why = (
@@ -302,11 +340,19 @@ class Attendance:
             session, following = self._session, self._following
         if session is None:
             return
-        with contextlib.suppress(DayflyError):
-            if following:
+        if following:
+            # A machine that does not answer, or does not end the job, is destroyed with it.
+            bound = threading.Timer(_STOP_S, session.close)
+            bound.daemon = True
+            bound.start()
+            try:
                 session.stop()
-            else:
-                session.close()
+                return
+            except DayflyError:
+                self.display.note("the machine does not end the function; it ends with the machine")
+            finally:
+                bound.cancel()
+        session.close()
 
     @property
     def stopping(self) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dayfly.errors import ConfigurationError, SpecError
+from dayfly.errors import ConfigurationError, PayloadError, SpecError
 from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
@@ -73,6 +74,7 @@ class Call:
         context = Context.open()
         secrets = _secrets(spec)
         redact.remember(secrets.values())
+        _check_arguments(function, args, kwargs)
         packed = payload.pack(function, args, kwargs)
         recipe = environment.recipe(
             spec.environment,
@@ -218,8 +220,28 @@ def ladder(spec: Spec) -> tuple[Offer, ...]:
     return tuple(offers)
 
 
+def _check_arguments(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some built-in functions tell nobody what they take
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise PayloadError(f"{name}{signature} cannot be called so: {error}") from None
+
+
 def _secrets(spec: Spec) -> dict[str, str]:
     missing = [name for name in spec.secrets if name not in os.environ]
     if missing:
         raise SpecError(f"secrets={missing}: not set in this environment; export them first")
+    short = [name for name in spec.secrets if len(os.environ[name]) < redact.LEAST_LENGTH]
+    if short:
+        raise SpecError(
+            f"secrets={short}: the value is shorter than {redact.LEAST_LENGTH} characters, too short to be masked in logs"
+            " without masking half of every line; use a longer one, or pass it as an argument if it is no secret"
+        )
     return {name: os.environ[name] for name in spec.secrets}

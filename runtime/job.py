@@ -116,8 +116,8 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
     def status(self) -> str:
         """queued, provision, connect, environment, start, run, result, teardown; then done, failed or cancelled."""
-        if not self._closed.is_set() and self._attendance is not None:
-            return self._attendance.phase
+        if not self._closed.is_set():
+            return "queued" if self._attendance is None else self._attendance.phase
         if self.cancelled():
             return "cancelled"
         return "failed" if self.done() and self.exception() is not None else "done"

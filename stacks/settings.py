@@ -18,6 +18,7 @@ from dayfly.infra.units import suggestion
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(Spec))
 OWN = ("backend", "owner", "secrets_provider")
+_SPELLINGS = {"time": "max_runtime"}
 _LISTS = ("provider", "environment", "secrets")
 
 
@@ -83,24 +84,39 @@ def _toml(file: Path) -> dict[str, Any]:
 
 
 def _checked(table: Mapping[str, Any], origin: str) -> dict[str, Setting]:
-    known = {*SPEC_FIELDS, *OWN}
+    known = {*SPEC_FIELDS, *OWN, *_SPELLINGS}
     for name in table:
         if name not in known:
             raise ConfigurationError(
                 f"{origin}: unknown setting {name!r}; {suggestion(name, known)}"
             )
-    return {name: Setting(value, origin) for name, value in table.items()}
+    return _spelled({name: Setting(value, origin) for name, value in table.items()})
+
+
+def _spelled(found: Mapping[str, Setting]) -> dict[str, Setting]:
+    """One layer's settings under the names of the Spec's fields.
+
+    Raises:
+        ConfigurationError: two spellings of one setting in the same layer.
+    """
+    for spelling, name in _SPELLINGS.items():
+        if spelling in found and name in found:
+            raise ConfigurationError(
+                f"{found[spelling].origin} and {found[name].origin}: {spelling} and {name} are two spellings of one"
+                " setting; keep one of them"
+            )
+    return {_SPELLINGS.get(name, name): setting for name, setting in found.items()}
 
 
 def _from_environment() -> dict[str, Setting]:
     found = {}
-    for name in (*SPEC_FIELDS, *OWN):
+    for name in (*SPEC_FIELDS, *OWN, *_SPELLINGS):
         variable = f"DAYFLY_{name.upper()}"
         if os.environ.get(variable):
             found[name] = Setting(
                 _typed(name, os.environ[variable]), f"environment variable {variable}"
             )
-    return found
+    return _spelled(found)
 
 
 def _typed(name: str, text: str) -> Any:

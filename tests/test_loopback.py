@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -49,3 +52,22 @@ def test_on_macos_the_system_s_own_sshd_is_found() -> None:
     from dayfly.infra import sshd
 
     assert sshd.path() == "/usr/sbin/sshd"
+
+
+def test_a_connection_that_cannot_be_served_is_not_the_end_of_the_machine() -> None:
+    """sshd may be missing while a package is replaced, and a client may be gone before it is accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        reading, writing = os.pipe()
+        args = (listener, ["/nonexistent/sshd", "-i"], 1.0, reading)
+        serving = threading.Thread(target=loopback.serve, args=args)
+        serving.start()
+        for _ in range(3):
+            with socket.create_connection(listener.getsockname()) as client:
+                assert client.recv(1) == b""
+        assert serving.is_alive()
+        os.write(writing, bytes([signal.SIGTERM]))
+        serving.join(10)
+        assert not serving.is_alive()
+        for descriptor in (reading, writing):
+            os.close(descriptor)
