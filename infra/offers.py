@@ -19,11 +19,11 @@ class Offer:
         usd_per_hour: price of the machine while it exists.
         gpus: number of GPUs.
         gpu_model: what they are, "" without.
-        gpu_memory_gb: memory of each as the vendor writes it, 0 where nobody says.
-        arch: "x86_64" or "arm64", "" where nobody says.
         spot: True where the provider may take the machine back.
         as_of: date of the price, ISO 8601.
         source: where the price comes from.
+        gpu_memory_gb: memory of each as the vendor writes it, 0 where nobody says.
+        arch: "x86_64" or "arm64", "" where nobody says.
     """
 
     provider: str
@@ -34,11 +34,11 @@ class Offer:
     usd_per_hour: float
     gpus: int = 0
     gpu_model: str = ""
-    gpu_memory_gb: float = 0.0
-    arch: str = ""
     spot: bool = False
     as_of: str = ""
     source: str = ""
+    gpu_memory_gb: float = 0.0
+    arch: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values that `Offer(**values)` takes back."""

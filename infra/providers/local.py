@@ -146,9 +146,9 @@ class Local(Provider):
                 0.0,
                 len(gpus),
                 gpus[0].name if gpus else "",
-                gpus[0].memory_gb if gpus else 0.0,
                 as_of=today,
                 source="your own computer",
+                gpu_memory_gb=gpus[0].memory_gb if gpus else 0.0,
             )
         ]
 
