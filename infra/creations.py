@@ -31,6 +31,7 @@ class Creation:
         begun: unix time just before it was sent.
         id: what the provider answered, "" while unknown.
         outcome: "open": sent, and no answer was seen; "answered": it exists; "refused": it never will; "deleted": it is gone.
+        ended: unix time at which it was seen to be gone, 0 while it was not.
     """
 
     token: str
@@ -38,6 +39,7 @@ class Creation:
     begun: float
     id: str = ""
     outcome: Outcome = "open"
+    ended: float = 0.0
 
 
 def begin(directory: Path, kind: str) -> Creation:
@@ -60,8 +62,10 @@ def refused(directory: Path, creation: Creation, why: str) -> None:
 def deleted(directory: Path, id: str) -> None:
     """Records that something is gone, if its run still has a record."""
     for creation in read(directory):
-        if creation.id == id:
-            _append(directory, {"token": creation.token, "outcome": "deleted"})
+        if creation.id == id and creation.outcome != "deleted":
+            _append(
+                directory, {"token": creation.token, "outcome": "deleted", "ended": time.time()}
+            )
 
 
 def read(directory: Path) -> tuple[Creation, ...]:
@@ -85,6 +89,7 @@ def read(directory: Path) -> tuple[Creation, ...]:
                 float(said["begun"]) if before is None else before.begun,
                 said.get("id", before.id if before else ""),
                 said.get("outcome", "open"),
+                float(said.get("ended", before.ended if before else 0.0)),
             )
     return tuple(found.values())
 

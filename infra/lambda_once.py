@@ -11,8 +11,9 @@ from pathlib import Path
 from dayfly.infra import creations, fence
 from dayfly.infra.lambda_errors import ApiError, MaybeCreated, Unanswered
 
-_MOST_REFUSALS = 5
-_REFUSED_WAIT_S = 15.0
+_MOST_REFUSALS = 6
+_REFUSED_WAIT_S = 5.0
+_STEP_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Once:
         post: sends the request and returns the id.
         find: ids of what is listed already, by name or tag; the first one is adopted.
         look_for_s: how long to look for what a lost answer may have made: as long as a listing may miss it.
+        scale: how many of the API's seconds, in which all waits are told, pass in one of ours.
         now, sleep: time, so that tests need not wait for it.
     """
 
@@ -37,6 +39,7 @@ class Once:
     post: Callable[[], str]
     find: Callable[[], list[str]]
     look_for_s: float
+    scale: float = 1.0
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
 
@@ -64,7 +67,7 @@ class Once:
                 # Turned away at the door: nothing was made, and the same request may be sent again.
                 if refusal.kind != "rate_limit" or not left:
                     raise
-                self._wait(refusal.retry_after_s or _REFUSED_WAIT_S)
+                self._wait(refusal.retry_after_s or _REFUSED_WAIT_S / self.scale)
         raise AssertionError("unreachable")
 
     def _send(self) -> str:
@@ -88,7 +91,7 @@ class Once:
 
     def _look_for(self, creation: creations.Creation, reason: str) -> str:
         """Looks through listings for what a lost answer may have made; without the fence, so that nobody waits for it."""
-        until = self.now() + self.look_for_s
+        until = self.now() + self.look_for_s / self.scale
         while True:
             # A listing that fails says nothing; the bound holds all the same.
             with contextlib.suppress(ApiError):
@@ -103,7 +106,7 @@ class Once:
                     "dayfly/maybe-created",
                     f"maybe it was made, and no listing shows it ({reason})",
                 )
-            self.sleep(1.0)
+            self.sleep(_STEP_S / self.scale)
 
     def _wait(self, span_s: float) -> None:
         until = self.now() + span_s

@@ -72,7 +72,7 @@ class RulesetProvider(DynamicProvider):
             if refusal.code != "global/invalid-parameters":
                 raise
             # Everything else in the request is right, so it is the region that has none.
-            said = f"none: {region} has no firewall rulesets ({refusal}); the account's own rules apply"
+            said = f"none: {region} has no firewall rulesets, so the account's own rules apply"
             return CreateResult(
                 f"none-{props['run']}",
                 _outs(props, "name", "region", "allow_cidr") | {"ruleset": "", "allowed": said},
@@ -148,7 +148,8 @@ def _once(props: Mapping[str, Any], kind: str, turn: Any, post: Any, find: Any) 
         turn,
         post,
         find,
-        LISTING_LAG_S / lambda_endpoint.time_scale(),
+        LISTING_LAG_S,
+        lambda_endpoint.time_scale(),
     )
 
 
