@@ -31,6 +31,7 @@ class Creation:
         begun: unix time just before it was sent.
         id: what the provider answered, "" while unknown.
         outcome: "open": sent, and no answer was seen; "answered": it exists; "refused": it never will; "deleted": it is gone.
+        why: why it was refused, with the code.
         ended: unix time at which it was seen to be gone, 0 while it was not.
     """
 
@@ -39,6 +40,7 @@ class Creation:
     begun: float
     id: str = ""
     outcome: Outcome = "open"
+    why: str = ""
     ended: float = 0.0
 
 
@@ -89,6 +91,7 @@ def read(directory: Path) -> tuple[Creation, ...]:
                 float(said["begun"]) if before is None else before.begun,
                 said.get("id", before.id if before else ""),
                 said.get("outcome", "open"),
+                said.get("why", ""),
                 float(said.get("ended", before.ended if before else 0.0)),
             )
     return tuple(found.values())

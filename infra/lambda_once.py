@@ -80,7 +80,7 @@ class Once:
                 reason = str(lost)
             except ApiError as refusal:
                 with contextlib.suppress(OSError):
-                    creations.refused(self.directory, creation, refusal.code)
+                    creations.refused(self.directory, creation, str(refusal))
                 raise
             else:
                 # The answer is worth more than its record: a full disk must not lose the id.

@@ -54,7 +54,7 @@ class RulesetProvider(DynamicProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         api, name, region = LambdaApi.from_environment(), props["name"], props["region"]
-        allowed = caller.allowed(props["allow_cidr"], lambda_endpoint.base_url())
+        allowed = caller.allowed(props.get("allow_cidr"), lambda_endpoint.base_url())
         rule = {
             "protocol": "tcp",
             "port_range": [SSH_PORT, SSH_PORT],
