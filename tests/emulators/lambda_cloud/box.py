@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 _INIT = Path(__file__).with_name("init.sh")
-_TOOLS = ("unshare", "nsenter", "setpriv", "pivot_root", "mount", "sshd")
+_TOOLS = ("unshare", "nsenter", "setpriv", "pivot_root", "mount", "sshd", "cc")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_S = 30.0
 _INTO = ("--mount", "--uts", "--ipc", "--pid", "--")
@@ -38,7 +38,7 @@ def check() -> None:
         )
     if lacking := [name for name in _TOOLS if program(name) is None]:
         raise NoNamespaces(
-            f"instances with machines need {', '.join(lacking)}: apt-get install util-linux openssh-server"
+            f"instances with machines need {', '.join(lacking)}: apt-get install util-linux openssh-server gcc"
         )
     tried = subprocess.run(
         ["unshare", "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "none", "/mnt"],

@@ -45,7 +45,7 @@ class Cloud:
         self.file_systems = FileSystems(self.truth, folder / "file_systems", self._mounted)
         self.firewalls = Firewalls(self.truth, options.regions_without_firewall, self._behind)
         self._schedule = Schedule(self.clock)
-        self._machines = (
+        self.machines = (
             Machines(folder / "machines", self.ports, self.truth) if options.machines else None
         )
         self.instances = Instances(
@@ -53,7 +53,7 @@ class Cloud:
             clock=self.clock,
             truth=self.truth,
             capacity=self.capacity,
-            machines=self._machines,
+            machines=self.machines,
             later=self._later,
         )
 
@@ -66,8 +66,8 @@ class Cloud:
     def close(self) -> None:
         """Ends all machines; returns when none is left."""
         self._schedule.close()
-        if self._machines is not None:
-            self._machines.close()
+        if self.machines is not None:
+            self.machines.close()
         self.truth.write("ended")
         self.truth.close()
 
@@ -87,6 +87,16 @@ class Cloud:
             for each in catalog.TYPES.values()
         }
 
+    def lie_next(self, lies: list[str]) -> None:
+        """The GPUs of the launches to come lie, one after the other.
+
+        Raises:
+            ValueError: there is no such lie.
+        """
+        if self.machines is None:
+            raise ValueError("this emulator was started without machines")
+        self.machines.lie_next(lies)
+
     def bills(self) -> list[meter.Bill]:
         """What every instance has cost until now, from the log itself."""
         events = truth.read(self.truth.path)
@@ -95,7 +105,10 @@ class Cloud:
     def _later(self, delay_s: float, act: Callable[[], None]) -> None:
         def locked() -> None:
             with self.lock:
-                act()
+                try:
+                    act()
+                except Exception:  # noqa: BLE001 - logged; the schedule goes on
+                    self.truth.failed("schedule")
 
         self._schedule.after(delay_s, locked)
 

@@ -91,6 +91,17 @@ def _sshd(cloud: Cloud, asked: Any) -> Any:
     return {}
 
 
+def _lie(cloud: Cloud, asked: Any) -> Any:
+    if "next" in asked:
+        cloud.lie_next(asked["next"])
+        return {}
+    machine = cloud.instances.found(asked["instance"]).machine
+    if machine is None:
+        raise ValueError("this emulator was started without machines")
+    machine.lie(asked["lie"])
+    return {}
+
+
 def _account(cloud: Cloud, asked: Any) -> Any:
     account = cloud.account
     account.active = asked.get("active", account.active)
@@ -128,6 +139,7 @@ _ACTS: dict[tuple[str, str], Callable[[Cloud, Any], Any]] = {
     ("POST", "capacity"): _capacity,
     ("POST", "mark"): _mark,
     ("POST", "sshd"): _sshd,
+    ("POST", "lie"): _lie,
     ("POST", "account"): _account,
     ("GET", "faults"): _faults,
     ("POST", "faults"): _add_faults,

@@ -65,12 +65,14 @@ def furnish(
     for name in ("root", "tmp", "home/.ssh", "upper/etc/ssh", "upper/usr/bin", "work"):
         (disk / name).mkdir(parents=True)
     for name in ("bin", "lib"):
-        (disk / f"upper{TOOLS}" / name).mkdir(parents=True)
+        (disk / "tools" / name).mkdir(parents=True)
     (disk / "tmp").chmod(0o1777)
     (disk / "home").chmod(0o755)
     (disk / "home/.ssh").chmod(0o700)
     _put(disk / "home/.ssh/authorized_keys", authorized_key + "\n", 0o600)
-    _put(disk / "mounts", "".join(f"{source}\t{target}\n" for source, target in mounts))
+    # Mounted and not laid over, since what they show may be changed while the instance runs.
+    shown = [(disk / "tools", TOOLS), *mounts]
+    _put(disk / "mounts", "".join(f"{source}\t{target}\n" for source, target in shown))
     _account(disk / "upper/etc", hostname)
     _ssh_server(disk / "upper/etc/ssh", port, environment())
     for command in _COMMANDS.iterdir():

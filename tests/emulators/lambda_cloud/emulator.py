@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import subprocess
@@ -71,8 +70,11 @@ class Emulator:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            self.__exit__(None, None, None)
-            raise RuntimeError(f"the emulator did not start: {self._said}")
+            self._process.wait()
+            said = (self._folder / "stderr").read_text().strip()
+            error = RuntimeError(f"the emulator did not start: {said}")
+            self.__exit__(type(error), error, None)
+            raise error
         said = json.loads(line)
         self.url, self.api_key, self.pid = said["url"], said["api_key"], said["pid"]
         self.port_map, self.log = Path(said["port_map"]), Path(said["log"])
@@ -88,7 +90,6 @@ class Emulator:
         if self._process is None:
             return
         process, self._process = self._process, None
-        self._said = ""
         process.terminate()
         try:
             process.wait(_END_S)
@@ -98,10 +99,17 @@ class Emulator:
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()
-            with contextlib.suppress(OSError):
-                self._said = (self._folder / "stderr").read_text().strip()
+            failed = self._mistakes()
             if self._given is None:
                 shutil.rmtree(self._folder, ignore_errors=True)
+        if failed and error is None:
+            raise RuntimeError(f"the emulator made mistakes: {failed}")
+
+    def _mistakes(self) -> str:
+        """What it did wrong itself, if it came so far as to have a log."""
+        if not self.log.is_file():
+            return ""
+        return "\n".join(f"{each['where']}: {each['error']}" for each in self.events("failed"))
 
     def environment(self) -> dict[str, str]:
         """The variables by which Dayfly takes it for the real thing."""
@@ -159,6 +167,14 @@ class Emulator:
     def halt(self, instance: str) -> None:
         """Ends every process of the instance, as a kernel panic would; row and bill go on."""
         self._ask("POST", "sshd", {"instance": instance, "do": "halt"})
+
+    def lie(self, instance: str, lie: str) -> None:
+        """Its GPUs lie from now on, in one of the ways of `tests.emulators.gpu.LIES`; "" makes them honest."""
+        self._ask("POST", "lie", {"instance": instance, "lie": lie})
+
+    def lie_next(self, *lies: str) -> None:
+        """The GPUs of the launches to come lie, one after the other; "" is the truth."""
+        self._ask("POST", "lie", {"next": list(lies)})
 
     def revoke_key(self) -> None:
         """The key answers 401 from now on."""

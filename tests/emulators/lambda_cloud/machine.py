@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.emulators.lambda_cloud import box, disk, user_data
+from tests.emulators.lambda_cloud import box, disk, gpus, user_data
 from tests.emulators.lambda_cloud.box import Box
 from tests.emulators.lambda_cloud.order import Order
 from tests.emulators.lambda_cloud.port_map import PortMap
@@ -41,6 +41,7 @@ class Machine:
         ports: PortMap,
         truth: Truth,
         executor: Executor,
+        lie: str = "",
     ) -> None:
         self.id = id
         self.ended = False
@@ -51,6 +52,7 @@ class Machine:
         self._truth = truth
         self._executor = executor
         self._box = Box(folder, hostname, disk.environment())
+        self._lie = lie
         self._applied = False
         self._ending = False
         self._lock = threading.Lock()
@@ -71,6 +73,11 @@ class Machine:
     def apply_user_data(self) -> None:
         """The first time, what cloud-init does at a first boot."""
         self._later(self._apply_user_data)
+
+    def lie(self, lie: str) -> None:
+        """Its GPUs lie from now on; "" makes them honest again."""
+        gpus.check(self._order.type, lie)
+        self._later(lambda: gpus.furnish(self._folder / "tools", self._order.type, lie))
 
     def kill_sshd(self) -> None:
         """Ends the SSH server with all of its connections; what was started over them and detached goes on."""
@@ -111,8 +118,8 @@ class Machine:
                 act = self._acts.popleft()
             try:
                 act()
-            except Exception as error:  # noqa: BLE001 - one machine's trouble is logged, and is not the cloud's
-                self._truth.write("machine_failed", instance=self.id, error=f"{error!r}")
+            except Exception:  # noqa: BLE001 - one machine's trouble is logged, and does not stop the others
+                self._truth.failed(f"machine {self.id}")
 
     def _furnish(self) -> None:
         disk.furnish(
@@ -122,6 +129,7 @@ class Machine:
             authorized_key=self._order.ssh_key.public_key,
             mounts=[(each.file_system.folder, each.mount_point) for each in self._order.mounts],
         )
+        gpus.furnish(self._folder / "tools", self._order.type, self._lie)
         self._box.boot()
 
     def _start_sshd(self) -> None:

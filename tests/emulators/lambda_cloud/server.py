@@ -7,6 +7,7 @@ import json
 import math
 import socket
 import struct
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -39,7 +40,9 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of this server."""
+        """A client that went away is no mistake of this server's; anything else is."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            self.cloud.truth.failed("request")
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Truth:
     | file_system_added, file_system_deleted | id, name, region |
     | machine_ended | instance: its processes and its disk are gone |
     | fault | op, kind |
+    | failed | where, error: a mistake of the emulator itself, which makes its `with` block raise |
     | ended | |
     """
 
@@ -43,6 +45,10 @@ class Truth:
             self._file.write(line + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
+
+    def failed(self, where: str) -> None:
+        """Notes the exception that is being handled as a mistake of the emulator's own."""
+        self.write("failed", where=where, error=traceback.format_exc())
 
     def close(self) -> None:
         """Nothing is written any more."""
