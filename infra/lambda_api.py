@@ -26,6 +26,7 @@ from dayfly.infra.pace import Pace
 _INTERVALS_S = {"request": 1.0, "launch": 12.0}
 _RETRY_S = 90.0
 _MOST_PAGES = 1000
+_backoff = wait_random_exponential(multiplier=0.5, max=10)
 _T = TypeVar("_T")
 Check = Callable[[], None]
 
@@ -37,6 +38,7 @@ class LambdaApi:
         key: signs every request.
         url: where it is, without a slash at the end.
         pace: when a request may be sent.
+        scale: how many of the API's seconds, in which all waits are told, pass in one of ours.
         now, sleep: time, so that tests need not wait for it.
     """
 
@@ -46,12 +48,14 @@ class LambdaApi:
         url: str,
         pace: Pace,
         *,
+        scale: float = 1.0,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._key = key
         self._url = url
         self._pace = pace
+        self._scale = scale
         self._now = now
         self._sleep = sleep
 
@@ -67,7 +71,8 @@ class LambdaApi:
         """
         key, scale = lambda_key.load(), time_scale()
         intervals_s = {kind: interval_s / scale for kind, interval_s in _INTERVALS_S.items()}
-        return cls(key, base_url(), Pace(home_path() / "pace", key.secret, intervals_s))
+        pace = Pace(home_path() / "pace", key.secret, intervals_s)
+        return cls(key, base_url(), pace, scale=scale)
 
     # -- what is sold
 
@@ -189,12 +194,17 @@ class LambdaApi:
         until = self._now() + _RETRY_S
         retrying = Retrying(
             retry=retry_if_exception(lambda error: _passes(error, until - self._now())),
-            wait=_patience,
+            wait=self._patience,
             stop=lambda _: self._now() >= until,
             sleep=self._sleep,
             reraise=True,
         )
         return retrying(self._once, method, path, doing, body)
+
+    def _patience(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked_s = error.retry_after_s if isinstance(error, ApiError) else None
+        return max(asked_s or 0.0, _backoff(state) / self._scale)
 
     def _once(
         self, method: str, path: str, doing: str, body: dict[str, Any] | None
@@ -214,15 +224,6 @@ def _passes(error: BaseException, left_s: float) -> bool:
     if not isinstance(error, ApiError):
         return False
     return error.kind in ("transient", "rate_limit") and (error.retry_after_s or 0.0) < left_s
-
-
-_backoff = wait_random_exponential(multiplier=0.5, max=10)
-
-
-def _patience(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked_s = error.retry_after_s if isinstance(error, ApiError) else None
-    return max(asked_s or 0.0, _backoff(state))
 
 
 def _shaped(doing: str, record: Callable[[Any], _T], row: Any) -> _T:

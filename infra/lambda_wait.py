@@ -135,16 +135,16 @@ def _not_ready(found: Instance) -> str:
     if not found.ip:
         return "it is active and has no address"
     host, port = port_map.endpoint(found.id, found.ip, _SSH_PORT)
-    banner = _banner(host, port)
-    if banner.startswith("SSH-"):
+    said = banner(host, port)
+    if said.startswith("SSH-"):
         return ""
     return (
-        f"port {port} of {host} says {banner!r}; where it never answers, a firewall may not know this computer's"
+        f"port {port} of {host} says {said!r}; where it never answers, a firewall may not know this computer's"
         " address: set allow_cidr"
     )
 
 
-def _banner(host: str, port: int) -> str:
+def banner(host: str, port: int) -> str:
     """What the server says first, or why it says nothing."""
     try:
         with socket.create_connection((host, port), timeout=5) as connection:

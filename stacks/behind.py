@@ -36,7 +36,7 @@ class Behind:
         self._run_id = run_id
         self._program = program
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._close, name=f"close-{run_id[:8]}")
+        self._thread = threading.Thread(target=self._close, name=f"close-{run_id[:8]}", daemon=True)
 
     def start(self) -> None:
         """Begins; whatever becomes of this process, the run is in the journal and anybody can close it."""
