@@ -220,12 +220,7 @@ def test_user_data_writes_files_and_runs_commands(
 def test_a_machine_without_user_data_makes_its_own_keys(api: Client, login_key: Path) -> None:
     """As cloud-init does, so that no two machines of an image have the same."""
     first, second = api.launched(), api.launched()
-    for id in (first, second):
-        until(
-            lambda id=id: any(
-                each["instance"] == id for each in api.cloud.events("user_data_applied")
-            )
-        )  # type: ignore[misc]
+    until(lambda: booted(api.cloud, first) and booted(api.cloud, second))
     until(lambda: shown_key(api.cloud, first) not in ("", shown_key(api.cloud, second)))
 
 
