@@ -6,6 +6,7 @@ Standard library only, Python 3.8 and newer, and it never imports dayfly; the cl
     supervise JOBDIR     detached: starts the job, enforces max_runtime, records how it ended
     run JOBDIR           under the environment's Python: calls the function, leaves the sealed result
     deadline RUN         detached: ends every process of the run at a time that can be moved
+    gpu all              loads the driver's library, and uses each GPU a little; what it does it says first
 
 Keys and secrets reach each of them through a pipe on stdin, never through argv, a file or the supervisor's environment.
 """
@@ -607,7 +608,7 @@ class Credit:
 class Server:
     """One channel's agent: answers each request, the slow ones in a thread of their own."""
 
-    THREADED = frozenset({"attach", "get", "environment", "stop", "facts"})
+    THREADED = frozenset({"attach", "get", "environment", "stop", "facts", "gpus"})
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes, cache: str) -> None:
         import threading
@@ -681,6 +682,9 @@ class Server:
 
     def on_facts(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return machine_facts(self.cache)
+
+    def on_gpus(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return gpu_findings(request["seconds"])
 
     def on_stat(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return self.job.status()
@@ -1023,42 +1027,215 @@ def _libc() -> str:
         return "musl"
 
 
-class _GpuQuery:
-    """Asks nvidia-smi, where there is one, while something else goes on: it may take seconds to answer."""
+# ---------------------------------------------------------------------------------------------- gpus
 
-    def __init__(self) -> None:
-        self._process: Popen[str] | None = None
-        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
-            tool = os.path.join(folder, "nvidia-smi")
-            if folder and os.access(tool, os.X_OK):
-                self._start(tool)
-                return
 
-    def _start(self, tool: str) -> None:
+class _Asked:
+    """A program that is asked something, and whose answer is awaited for so long and no longer.
+
+    Not even its end: a process that waits in the driver for a broken GPU is not reached by any signal.
+    """
+
+    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         from subprocess import DEVNULL, PIPE, Popen
 
-        query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        self._process: Popen[bytes] | None = None
+        self.code: int | None = None
+        self.words = self.complaint = ""
         try:
-            self._process = Popen(query, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, text=True)
-        except OSError:
-            self._process = None
+            self._process = Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment)
+        except OSError as error:
+            self.complaint = f"{command[0]} cannot be started: {error}"
+
+    def wait(self, timeout_s: float) -> _Asked:
+        """Take its exit code and its words; the code stays None where it is late or was never started."""
+        from subprocess import TimeoutExpired
+
+        process = self._process
+        if process is None:
+            return self
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+            self.code = process.returncode
+        except TimeoutExpired as late:
+            output, errors = late.output or b"", late.stderr or b""
+            self._abandon(process)
+        self.words = output.decode(errors="replace").strip()
+        self.complaint = errors.decode(errors="replace").strip()
+        return self
+
+    @staticmethod
+    def _abandon(process: Popen[bytes]) -> None:
+        from subprocess import TimeoutExpired
+
+        process.kill()
+        try:
+            process.communicate(timeout=1.0)
+        except TimeoutExpired:
+            return
+
+
+def _smi(fields: str) -> _Asked | None:
+    """Ask nvidia-smi, where there is one, while something else goes on: it may take seconds to answer."""
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        tool = os.path.join(folder, "nvidia-smi")
+        if folder and os.access(tool, os.X_OK):
+            return _Asked([tool, "--query-gpu=" + fields, "--format=csv,noheader,nounits"])
+    return None
+
+
+class _GpuQuery:
+    """The names of the GPUs, for whoever wants to know and does not depend on it."""
+
+    def __init__(self) -> None:
+        self._asked = _smi("name,driver_version")
 
     def answer(self, timeout_s: float = 5.0) -> tuple[list[str], str]:
         """Give the names of the GPUs and the driver's version; nothing where the tool fails or is late."""
-        if self._process is None:
+        if self._asked is None or self._asked.wait(timeout_s).code != 0:
             return [], ""
-        from subprocess import TimeoutExpired
-
-        with self._process as process:
-            try:
-                text, _ = process.communicate(timeout=timeout_s)
-            except TimeoutExpired:
-                process.kill()
-                return [], ""
-        if process.returncode:
-            return [], ""
-        rows = [line.rsplit(",", 1) for line in text.splitlines() if "," in line]
+        rows = [line.rsplit(",", 1) for line in self._asked.words.splitlines() if "," in line]
         return [row[0].strip() for row in rows], rows[0][1].strip() if rows else ""
+
+
+def gpu_findings(seconds: float) -> dict[str, Any]:
+    """Give what nvidia-smi lists and what the driver can do with each GPU, as the fields of GpuFindings.
+
+    Both are asked at once and awaited for `seconds`. What is missing, late or broken is told, never raised:
+    the client knows what was paid for.
+    """
+    smi = _smi("name,memory.total,uuid,driver_version")
+    # A variable that hides GPUs from programs must not hide them from the check.
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("CUDA_")}
+    driver = _Asked(_launch(sys.executable, ("-I", "-S"), "gpu", "all"), environment)
+    over = time.monotonic() + seconds
+    listed = _listed_gpus(smi, seconds)
+    used = _used_gpus(driver.wait(max(0.1, over - time.monotonic())), seconds)
+    return {**listed, **used, "starting": bool(used["driver_failure"]) and _fabric_is_starting()}
+
+
+def _listed_gpus(smi: _Asked | None, seconds: float) -> dict[str, Any]:
+    failure = ""
+    if smi is None:
+        failure = "there is no nvidia-smi on the machine"
+    elif smi.wait(seconds).code is None:
+        failure = smi.complaint or f"nvidia-smi did not answer in {seconds:g} s"
+    elif smi.code:
+        failure = f"nvidia-smi exited {smi.code}: {(smi.words + smi.complaint)[:TEXT_CHARACTERS]}"
+    if smi is None or failure:
+        return {"listed": [], "driver": "", "smi_failure": failure}
+    rows = [[part.strip() for part in line.rsplit(",", 3)] for line in smi.words.splitlines()]
+    rows = [row for row in rows if len(row) == 4]
+    listed = [
+        # Where the GPU shares the processor's memory the tool says "[N/A]".
+        {"name": name, "memory_bytes": int(mib) << 20 if mib.isdigit() else 0, "uuid": uuid}
+        for name, mib, uuid, _ in rows
+    ]
+    return {"listed": listed, "driver": rows[0][3] if rows else "", "smi_failure": ""}
+
+
+def _used_gpus(driver: _Asked, seconds: float) -> dict[str, Any]:
+    """Take what the child has said last: it ends in the middle of its step where the driver hangs or crashes."""
+    told: dict[str, Any] = {"step": "start"}
+    for line in driver.words.splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue  # The library's own words.
+    if driver.code == 0 and "devices" in told:
+        return {"usable": told["devices"], "driver_failure": ""}
+    if "failure" in told:
+        failure = told["failure"]
+    elif driver.code is None:
+        failure = f"{told['step']}: no answer in {seconds:g} s"
+    else:
+        ended = f"by signal {-driver.code}" if driver.code < 0 else f"with {driver.code}"
+        failure = f"{told['step']}: the process ended {ended}: {driver.complaint[-300:]}"
+    return {"usable": [], "driver_failure": failure}
+
+
+def _fabric_is_starting() -> bool:
+    """Tell whether the GPUs wait for their switches, which takes a minute or two after a boot and ends by itself."""
+    asked = _Asked(["systemctl", "is-active", "nvidia-fabricmanager.service"])
+    return asked.wait(5.0).words == "activating"
+
+
+class _Driver:
+    """The driver's library; every call is checked."""
+
+    BYTES = 1 << 20
+    PATTERN = 0xDF
+
+    def __init__(self) -> None:
+        import ctypes
+
+        self.step("libcuda.so.1")
+        try:
+            self._library = ctypes.CDLL("libcuda.so.1")
+        except OSError as error:
+            self.fail(f"libcuda.so.1 cannot be loaded: {error}")
+
+    @staticmethod
+    def step(name: str) -> None:
+        os.write(1, json.dumps({"step": name}).encode() + b"\n")
+
+    @staticmethod
+    def fail(failure: str) -> None:
+        os.write(1, json.dumps({"failure": failure}).encode() + b"\n")
+        os._exit(1)
+
+    def call(self, name: str, *arguments: Any, on: str = "") -> None:
+        """Call a function of the library; the process ends with its own words where it answers with an error."""
+        import ctypes
+
+        self.step(name + on)
+        code = getattr(self._library, name)(*arguments)
+        if code:
+            words = ctypes.c_char_p()
+            self._library.cuGetErrorName(code, ctypes.byref(words))
+            self.fail(f"{name}{on}: error {code} {(words.value or b'').decode(errors='replace')}")
+
+    def devices(self) -> list[dict[str, Any]]:
+        import ctypes
+
+        self.call("cuInit", 0)
+        count = ctypes.c_int()
+        self.call("cuDeviceGetCount", ctypes.byref(count))
+        return [self._use(number) for number in range(count.value)]
+
+    def _use(self, number: int) -> dict[str, Any]:
+        """Make a context on one GPU, write to its memory and read it back."""
+        import ctypes
+
+        on = f" on GPU {number}"
+        device, size, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(128)
+        context, memory = ctypes.c_void_p(), ctypes.c_uint64()
+        back, length = ctypes.create_string_buffer(self.BYTES), ctypes.c_size_t(self.BYTES)
+        self.call("cuDeviceGet", ctypes.byref(device), number, on=on)
+        self.call("cuDeviceGetName", name, 128, device, on=on)
+        self.call("cuDeviceTotalMem_v2", ctypes.byref(size), device, on=on)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device, on=on)
+        self.call("cuCtxSetCurrent", context, on=on)
+        self.call("cuMemAlloc_v2", ctypes.byref(memory), length, on=on)
+        self.call("cuMemsetD8_v2", memory, ctypes.c_ubyte(self.PATTERN), length, on=on)
+        self.call("cuMemcpyDtoH_v2", back, memory, length, on=on)
+        if back.raw != bytes([self.PATTERN]) * self.BYTES:
+            self.fail(f"memory{on}: it gave back other bytes than were written")
+        self.call("cuMemFree_v2", memory, on=on)
+        self.call("cuDevicePrimaryCtxRelease_v2", device, on=on)
+        return {
+            "name": name.value.decode(errors="replace"),
+            "memory_bytes": size.value,
+            "uuid": "",
+        }
+
+
+def gpu(_which: str) -> None:
+    """Use every GPU a little; what came of it is the last line of the output."""
+    devices = _Driver().devices()
+    os.write(1, json.dumps({"devices": devices}).encode() + b"\n")
+    # The library's own clean-up can hang where its GPU does.
+    os._exit(0)
 
 
 # ---------------------------------------------------------------------------------------------- environment
@@ -1733,6 +1910,7 @@ def main() -> None:
         "supervise": supervise,
         "run": run,
         "deadline": deadline,
+        "gpu": gpu,
     }
     modes[mode](argument)
 

@@ -18,11 +18,13 @@ from dayfly.errors import (
     JobExited,
     JobKilled,
     JobStopped,
+    MachineUnfit,
     ResultFailed,
     RunFailed,
 )
 from dayfly.infra import providers
 from dayfly.infra.machine import Machine
+from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.runtime import agent, outcome, stored
 from dayfly.runtime.display import Display
@@ -163,6 +165,37 @@ class Attendance:
             self._session = session
         if self._stopping.is_set():
             raise JobStopped("stopped before the function was started")
+
+    @property
+    def offer(self) -> Offer:
+        """What this attempt's machine was bought as."""
+        return Offer(**self.history.intent["offer"])
+
+    def verify_gpus(self, session: Session) -> None:
+        """Holds the machine's GPUs against its Offer, and journals the result; on this computer they are its own.
+
+        Raises:
+            GpuUnfit: they are not those, or do not work.
+        """
+        offer, machine = self.offer, self.history.machine
+        if not offer.gpus or machine is None or providers.load(offer.provider).same_computer:
+            return
+        from dayfly.runtime import gpu
+
+        with self._unfit_recorded():
+            findings = gpu.verify(session, offer, machine.id)
+        self.record(
+            "gpus_verified", gpus=[gpu.name for gpu in findings.listed], driver=findings.driver
+        )
+
+    @contextlib.contextmanager
+    def _unfit_recorded(self) -> Iterator[None]:
+        """Marks the attempt, before its machine is destroyed: it was not the function that failed."""
+        try:
+            yield
+        except MachineUnfit as unfit:
+            self.record("machine_unfit", check=unfit.check, found=unfit.found)
+            raise
 
     def observe(self, event: Event) -> None:
         """Shows what the journal says of the stack."""

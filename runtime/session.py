@@ -27,7 +27,7 @@ from dayfly.errors import (
 )
 from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
-from dayfly.runtime.records import Facts, JobEnd, JobStatus, Keys, Task
+from dayfly.runtime.records import Facts, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.ssh.connection import Disconnected, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
 
@@ -209,6 +209,13 @@ class Session:
         answer = self._ask({"op": "facts"})
         lists = {name: tuple(answer[name]) for name in ("pythons", "gpus")}
         return Facts(**{name: lists.get(name, answer[name]) for name in Facts.__dataclass_fields__})
+
+    def gpu_findings(self, timeout_s: float) -> GpuFindings:
+        """Have the GPUs listed and tried out, each within `timeout_s`; what is broken is told, not raised."""
+        answer = self._ask({"op": "gpus", "seconds": timeout_s})
+        gpus = {name: tuple(Gpu(**found) for found in answer[name]) for name in ("listed", "usable")}
+        names = GpuFindings.__dataclass_fields__
+        return GpuFindings(**{name: gpus.get(name, answer[name]) for name in names})
 
     def put(self, content: bytes | Path) -> str:
         """Bring content to the machine unless it is there; a transfer that broke off is resumed.
