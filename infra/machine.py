@@ -40,6 +40,12 @@ class Machine:
     host_key_bootstrap: bool = False
     host_key_offered: str = ""
 
+    @property
+    def host_keys(self) -> tuple[str, ...]:
+        """The keys that it may show, as type and base64: one, or two while a bootstrap key is being replaced."""
+        keys = (self.host_key, self.host_key_offered)
+        return tuple(" ".join(key.split()[:2]) for key in keys if key)
+
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, Any]) -> Machine:
         """From a stack's outputs; what they hold besides a Machine's fields is left alone.

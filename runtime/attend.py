@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # So much of the time until the deadline is kept for bringing the log and what there is of a result back.
 _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
+# Where the pinned host key comes with user_data, the machine shows it only when cloud-init has got so far.
+_CONNECT_S, _USER_DATA_S = 60.0, 300.0
 
 
 class Attendance:
@@ -110,10 +112,12 @@ class Attendance:
 
         provider = providers.load(machine.provider)
 
-        def is_gone() -> bool:
-            return provider.instance_state(machine.id) in ("terminated", "preempted")
-
-        return Session(machine, self.keys, is_gone=is_gone)
+        return Session(
+            machine,
+            self.keys,
+            connect_timeout_s=_USER_DATA_S if machine.host_key_bootstrap else _CONNECT_S,
+            state=lambda: provider.instance_state(machine.id),
+        )
 
     @property
     def remaining_s(self) -> float:
@@ -171,31 +175,31 @@ class Attendance:
         """What this attempt's machine was bought as."""
         return Offer(**self.history.intent["offer"])
 
-    def verify_gpus(self, session: Session) -> None:
-        """Holds the machine's GPUs against its Offer, and journals the result; on this computer they are its own.
+    def check_machine(self, session: Session) -> None:
+        """Gives the machine a host key of its own, and holds its GPUs against its Offer; journals what came of it.
 
         Raises:
-            GpuUnfit: they are not those, or do not work.
+            MachineUnfit: it cannot be used; the attempt is marked, since it was not the function that failed.
         """
-        offer, machine = self.offer, self.history.machine
-        if not offer.gpus or machine is None or providers.load(offer.provider).same_computer:
-            return
-        from dayfly.runtime import gpu
+        from dayfly.runtime import host_key
 
-        with self._unfit_recorded():
-            findings = gpu.verify(session, offer, machine.id)
-        self.record(
-            "gpus_verified", gpus=[gpu.name for gpu in findings.listed], driver=findings.driver
-        )
-
-    @contextlib.contextmanager
-    def _unfit_recorded(self) -> Iterator[None]:
-        """Marks the attempt, before its machine is destroyed: it was not the function that failed."""
         try:
-            yield
+            host_key.rotate(session, self.record)
+            self._verify_gpus(session)
         except MachineUnfit as unfit:
             self.record("machine_unfit", check=unfit.check, found=unfit.found)
             raise
+
+    def _verify_gpus(self, session: Session) -> None:
+        offer = self.offer
+        # Those of this computer are its own, and nothing is paid for them.
+        if not offer.gpus or providers.load(offer.provider).same_computer:
+            return
+        from dayfly.runtime import gpu
+
+        findings = gpu.verify(session, offer, session.machine.id)
+        names = [found.name for found in findings.listed]
+        self.record("gpus_verified", gpus=names, driver=findings.driver)
 
     def observe(self, event: Event) -> None:
         """Shows what the journal says of the stack."""

@@ -97,7 +97,7 @@ class Call:
             attendance.session(machine) as session,
         ):
             attendance.connected(session)
-            attendance.verify_gpus(session)
+            attendance.check_machine(session)
             session.arm_deadline(attendance.remaining_s)
             task = self.task(session, attendance)
             # Before it starts: were the client to die in between, the run would count as never started.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dayfly.errors import GpuUnfit
@@ -72,24 +72,23 @@ def verify(
 
 def unfitness(offer: Offer, findings: GpuFindings) -> tuple[str, str] | None:
     """The first check that fails, and what was found instead; None where the GPUs are as offered and work."""
-    if findings.smi_failure:
-        return "nvidia-smi", findings.smi_failure
-    if len(findings.listed) < offer.gpus:
-        return "count", f"nvidia-smi lists {_gpus(findings.listed)}"
-    right = [gpu for gpu in findings.listed if is_model(offer.gpu_model, gpu.name)]
-    if len(right) < offer.gpus:
-        return "model", f"nvidia-smi lists {_gpus(findings.listed)}"
     least = _least_bytes(offer)
+    right = [gpu for gpu in findings.listed if is_model(offer.gpu_model, gpu.name)]
     large = [gpu for gpu in right if gpu.memory_bytes >= least or not gpu.memory_bytes]
-    if len(large) < offer.gpus:
-        return "memory", f"nvidia-smi lists {_gpus(findings.listed)}"
-    if findings.driver_failure:
-        return "driver", findings.driver_failure
-    if len(findings.usable) < offer.gpus:
-        return "driver count", f"the driver sees {_gpus(findings.usable)}"
-    if len([gpu for gpu in findings.usable if gpu.memory_bytes >= least]) < offer.gpus:
-        return "driver memory", f"the driver sees {_gpus(findings.usable)}"
-    return None
+    usable = [gpu for gpu in findings.usable if gpu.memory_bytes >= least]
+    listed = _gpus("nvidia-smi lists", findings.listed)
+    used = _gpus("the driver sees", findings.usable)
+    # In this order: a check means something only where those before it have passed.
+    checks = (
+        ("nvidia-smi", not findings.smi_failure, findings.smi_failure),
+        ("count", len(findings.listed) >= offer.gpus, listed),
+        ("model", len(right) >= offer.gpus, listed),
+        ("memory", len(large) >= offer.gpus, listed),
+        ("driver", not findings.driver_failure, findings.driver_failure),
+        ("driver count", len(findings.usable) >= offer.gpus, used),
+        ("driver memory", len(usable) >= offer.gpus, used),
+    )
+    return next(((check, found) for check, passes, found in checks if not passes), None)
 
 
 def is_model(wanted: str, name: str) -> bool:
@@ -120,7 +119,6 @@ def _wanted(offer: Offer) -> str:
     return f"{offer.gpus} x {offer.gpu_model}{memory}"
 
 
-def _gpus(found: tuple[Gpu, ...]) -> str:
-    if not found:
-        return "no GPU"
-    return ", ".join(f"{gpu.name} ({gpu.memory_bytes >> 20} MiB)" for gpu in found)
+def _gpus(who: str, found: Sequence[Gpu]) -> str:
+    told = ", ".join(f"{gpu.name} ({gpu.memory_bytes >> 20} MiB)" for gpu in found)
+    return f"{who} {told or 'no GPU'}"
