@@ -1296,9 +1296,9 @@ class SshServer:
 
     @staticmethod
     def _public(path: str) -> str:
-        """Give a key's public half without its comment, "" where the file is no key."""
+        """Give a key's public half without its comment; of what is no key that can be read, why."""
         asked = _Asked(["ssh-keygen", "-y", "-P", "", "-f", path]).wait(10.0)
-        return " ".join(asked.words.split()[:2]) if asked.code == 0 else ""
+        return " ".join(asked.words.split()[:2]) if asked.code == 0 else f"? {asked.complaint}"
 
     def _holding(self, *keys: str) -> tuple[str, str]:
         """Give the file of the host key that is one of `keys`, and which it is."""
@@ -1311,7 +1311,7 @@ class SshServer:
     def offer(self, pinned: str) -> str:
         """Make the key that is to take the place of `pinned`, or find it made, and give its public half."""
         aside = self._holding(pinned)[0] + ".dayfly"
-        if not (os.path.exists(aside) and self._public(aside)):
+        if not (os.path.exists(aside) and self._public(aside).startswith("ssh-")):
             for path in (aside, aside + ".pub"):
                 if os.path.exists(path):
                     os.unlink(path)
