@@ -5,7 +5,7 @@ Standard library only, Python 3.8 and newer, and it never imports dayfly; the cl
     serve                frames on stdin and stdout of one channel; ends when the channel closes
     supervise JOBDIR     detached: starts the job, enforces max_runtime, records how it ended
     run JOBDIR           under the environment's Python: calls the function, leaves the sealed result
-    deadline RUN         detached: ends every process of the run at a time that can be moved
+    deadline RUN         detached, or by a timer of systemd: ends every process of the run at a time that can be moved
     gpu all              loads the driver's library, and uses each GPU a little; what it does it says first
     host_key STEP        as root: one step of replacing the host key of this machine's SSH server
 
@@ -230,6 +230,10 @@ def _write_file(path: str, data: bytes) -> None:
     aside = f"{path}.{os.getpid()}.tmp"
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
+        if os.geteuid() == 0:
+            # What root leaves in a user's folder, that user must be able to read.
+            owner = os.stat(os.path.dirname(path))
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
         _write_all(descriptor, data)
         os.fsync(descriptor)
     finally:
@@ -609,7 +613,9 @@ class Credit:
 class Server:
     """One channel's agent: answers each request, the slow ones in a thread of their own."""
 
-    THREADED = frozenset({"attach", "get", "environment", "stop", "facts", "gpus", "host_key"})
+    THREADED = frozenset(
+        {"attach", "get", "environment", "stop", "facts", "gpus", "host_key", "deadline"}
+    )
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes, cache: str) -> None:
         import threading
@@ -706,8 +712,8 @@ class Server:
         return {}
 
     def on_deadline(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        arm_deadline(self.run_id, request["seconds"])
-        return {}
+        how = {name: request[name] for name in ("timer", "power_off")}
+        return {"by": arm_deadline(self.run_id, request["seconds"], **how)}
 
     def on_interpreter(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return {"python": interpreters(self.cache).get(request["minor"], "")}
@@ -1989,10 +1995,47 @@ def _deadline_file(run_id: str) -> str:
     return os.path.join(_home(), f"deadline-{run_id}.json")
 
 
-def arm_deadline(run_id: str, seconds: float) -> None:
-    """Set or move the time at which everything of the run ends, and see that somebody watches it."""
-    path = _deadline_file(run_id)
-    _write_file(path, json.dumps({"at": _clock() + seconds}).encode())
+def arm_deadline(run_id: str, seconds: float, timer: bool = False, power_off: bool = False) -> str:
+    """Set or move the time at which everything of the run ends, and see that somebody watches it.
+
+    Args:
+        run_id: the run.
+        seconds: from now.
+        timer: systemd may be asked for it, where it runs and this user may: it outlives whatever ends this user's processes.
+        power_off: the machine is switched off afterwards.
+
+    Returns:
+        Who watches: "systemd", or "process".
+    """
+    path, at = _deadline_file(run_id), _clock() + seconds
+    fires = (_read_json(path) or {}).get("fires")
+    armed = {"at": at, "timer": timer, "power_off": power_off, "fires": fires}
+    _write_file(path, json.dumps(armed).encode())
+    # One that fires too early reads in the file that it has to wait, so none has to be taken back.
+    soon_enough = fires is not None and _clock() < fires <= at
+    if timer and (soon_enough or _start_timer(run_id, seconds)):
+        if not soon_enough:
+            _write_file(path, json.dumps({**armed, "fires": at}).encode())
+        return "systemd"
+    _start_watching(run_id, path)
+    return "process"
+
+
+def _start_timer(run_id: str, seconds: float) -> bool:
+    """Have systemd start the deadline; False where there is none, or this user may not ask it."""
+    asked = _Asked(["systemctl", "is-system-running"]).wait(5.0)
+    if asked.words in ("", "offline", "unknown"):
+        return False
+    command = ["systemd-run", "--quiet", "--collect", f"--on-active={max(seconds, 0.0):.0f}s"]
+    command += ["--timer-property=AccuracySec=1s", "--setenv=HOME=" + _home()]
+    # A later one may be there for the same run; a second of the same name would be refused.
+    command += ["--unit", f"dayfly-deadline-{run_id}-{time.time_ns()}", "--"]
+    command += _launch(sys.executable, ("-I", "-S", "-B"), "deadline", run_id)
+    return _Asked(_as_root(command)).wait(10.0).code == 0
+
+
+def _start_watching(run_id: str, path: str) -> None:
+    """Start a detached process that waits for the deadline, unless one does."""
     lock = _lock(path + ".lock")
     if lock is None:
         return
@@ -2022,11 +2065,14 @@ def hold(run_id: str, seconds: float) -> None:
     """After the end of the job its result waits for so long, and never past the deadline that is armed."""
     armed = _read_json(_deadline_file(run_id))
     if armed is not None and armed["at"] > _clock() + seconds:
-        arm_deadline(run_id, seconds)
+        arm_deadline(run_id, seconds, armed["timer"], armed["power_off"])
 
 
 def deadline(run_id: str) -> None:
-    """Wait for the run's deadline, however it is moved, and end every process that carries the run's mark."""
+    """Wait for the run's deadline, however it is moved, and end every process that carries the run's mark.
+
+    The machine is switched off behind them where that was asked for: where its provider ends what is switched off.
+    """
     import signal
 
     while True:
@@ -2046,6 +2092,15 @@ def deadline(run_id: str) -> None:
     for number, pause_s in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 0.2), (signal.SIGKILL, 0.0)):
         _send_signal(_carriers(mark) - {os.getpid()}, number)
         time.sleep(pause_s)
+    if armed["power_off"]:
+        _power_off()
+
+
+def _power_off(grace_s: float = 60.0) -> None:
+    """Switch the machine off, the more rudely the longer it takes; a halt alone would leave it running, and billed."""
+    for command in (["systemctl", "poweroff"], ["systemctl", "poweroff", "--force"], ["poweroff"]):
+        if _Asked(_as_root(command)).wait(grace_s).code == 0:
+            time.sleep(grace_s)
 
 
 def _await_end(job: JobFolder, timeout_s: float) -> None:

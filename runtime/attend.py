@@ -190,6 +190,20 @@ class Attendance:
             self.record("machine_unfit", check=unfit.check, found=unfit.found)
             raise
 
+    def arm_deadline(self, session: Session) -> None:
+        """Has the machine end the run at its deadline, and itself where its provider ends what is switched off.
+
+        Raises:
+            DeadlineReached: that is now.
+        """
+        provider = providers.load(session.machine.provider)
+        by = session.arm_deadline(
+            self.remaining_s,
+            timer=not provider.same_computer,
+            power_off=provider.limits.deadline_action == "poweroff",
+        )
+        self.record("deadline_armed", by=by, action=provider.limits.deadline_action)
+
     def _verify_gpus(self, session: Session) -> None:
         offer = self.offer
         # Those of this computer are its own, and nothing is paid for them.
@@ -226,7 +240,7 @@ class Attendance:
             end = self._follow(session)
             # The hold is for a client that is gone: this one is here, and may take its time over a large result.
             with contextlib.suppress(DeadlineReached):
-                session.arm_deadline(self.remaining_s)
+                self.arm_deadline(session)
             self.record("job_ended", **dataclasses.asdict(end))
             if end.how == "finished":
                 self.step("result")

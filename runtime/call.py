@@ -98,7 +98,7 @@ class Call:
         ):
             attendance.connected(session)
             attendance.check_machine(session)
-            session.arm_deadline(attendance.remaining_s)
+            attendance.arm_deadline(session)
             task = self.task(session, attendance)
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)

@@ -357,9 +357,19 @@ class Session:
         with _refusals():
             return self._persist(act)
 
-    def arm_deadline(self, seconds: float) -> None:
-        """Have the machine end every process of the run after `seconds`, whoever is connected; replaces an earlier one."""
-        self._ask({"op": "deadline", "seconds": seconds})
+    def arm_deadline(self, seconds: float, *, timer: bool = False, power_off: bool = False) -> str:
+        """Have the machine end every process of the run after `seconds`, whoever is connected; replaces an earlier one.
+
+        Args:
+            seconds: from now.
+            timer: by a timer of its systemd, where it has one: false where the machine is somebody's own.
+            power_off: it switches itself off afterwards.
+
+        Returns:
+            Who watches it there: "systemd", or "process" where that could not be had.
+        """
+        request = {"op": "deadline", "seconds": seconds, "timer": timer, "power_off": power_off}
+        return str(self._ask(request)["by"])
 
     def start(self, task: Task) -> None:
         """Start the job, detached; a job that this run has started before is left as it is."""
