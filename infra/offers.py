@@ -22,6 +22,7 @@ class Offer:
         spot: True where the provider may take the machine back.
         as_of: date of the price, ISO 8601.
         source: where the price comes from.
+        gpu_memory_gb: memory of each GPU in GB, as the provider states it; 0 where it is not known.
     """
 
     provider: str
@@ -35,6 +36,7 @@ class Offer:
     spot: bool = False
     as_of: str = ""
     source: str = ""
+    gpu_memory_gb: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values that `Offer(**values)` takes back."""

@@ -39,6 +39,7 @@ class Spec:
         max_cost: dollars that the run may cost at most; turns into a deadline from the actual rate.
         hold: seconds for which a result waits on the machine when the client is gone.
         retries: further attempts, each a run of its own, after the function or its machine failed.
+        max_machines: machines to try at most where one after the other turns out to be unfit.
         wait_for_teardown: the call returns only when the machine is proved gone.
         job_name: a label for people, never an identity.
 
@@ -61,6 +62,7 @@ class Spec:
     max_cost: float | None = None
     hold: float | str | timedelta = DEFAULT_HOLD_S
     retries: int = 0
+    max_machines: int = 3
     wait_for_teardown: bool = False
     job_name: str | None = None
 
@@ -81,7 +83,7 @@ class Spec:
         object.__setattr__(self, name, value)
 
     def _check_counts(self) -> None:
-        for name, least in (("cores", 1), ("nodes", 1), ("retries", 0)):
+        for name, least in (("cores", 1), ("nodes", 1), ("retries", 0), ("max_machines", 1)):
             value = getattr(self, name)
             if value is None and name == "cores":
                 continue
