@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from dayfly.errors import SpecError
 from dayfly.infra import providers
-from dayfly.infra.gpu import GpuRequest
+from dayfly.infra.gpu_request import GpuRequest
 from dayfly.infra.units import seconds, size_bytes, suggestion
 
 DEFAULT_MAX_RUNTIME_S = 24 * 3600.0
@@ -43,6 +43,7 @@ class Spec:
         max_cost: dollars that the run may cost at most; turns into a deadline from the actual rate.
         hold: seconds for which a result waits on the machine when the client is gone.
         retries: further attempts, each a run of its own, after the function or its machine failed.
+        max_machines: machines to try at most where one after the other turns out to be unfit.
         wait_for_teardown: the call returns only when the machine is proved gone.
         job_name: a label for people, never an identity.
 
@@ -67,6 +68,7 @@ class Spec:
     max_cost: float | None = None
     hold: float | str | timedelta = DEFAULT_HOLD_S
     retries: int = 0
+    max_machines: int = 3
     wait_for_teardown: bool = False
     job_name: str | None = None
 
@@ -91,7 +93,7 @@ class Spec:
         object.__setattr__(self, name, value)
 
     def _check_counts(self) -> None:
-        for name, least in (("cores", 1), ("nodes", 1), ("retries", 0)):
+        for name, least in (("cores", 1), ("nodes", 1), ("retries", 0), ("max_machines", 1)):
             value = getattr(self, name)
             if value is None and name == "cores":
                 continue

@@ -87,30 +87,31 @@ class Call:
             context, context.engine(shown.note), spec, offers, packed, recipe, secrets, shown
         )
 
-    def attempt(self, attendance: Attendance) -> Any:
-        """Runs it once on a machine of its own; leaving destroys the machine, whatever happened."""
+    def attempt(self, attendance: Attendance, offers: tuple[Offer, ...]) -> Any:
+        """Runs it once on a machine of its own, of one of `offers`; leaving destroys the machine, whatever happened."""
         # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
         loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
         loading.start()
         with (
-            attendance.stack(self.new_stack(attendance)) as machine,
+            attendance.stack(self.new_stack(attendance, offers)) as machine,
             attendance.session(machine) as session,
         ):
             attendance.connected(session)
-            session.arm_deadline(attendance.remaining_s)
+            attendance.check_machine(session)
+            attendance.arm_deadline(session)
             task = self.task(session, attendance)
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
             session.start(task)
             return attendance.finish(session)
 
-    def new_stack(self, attendance: Attendance) -> RunStack:
+    def new_stack(self, attendance: Attendance, offers: tuple[Offer, ...]) -> RunStack:
         """The stack of one attempt."""
         return RunStack(
             self.spec,
             self.context.workspace,
             self.engine,
-            self.offers,
+            offers,
             observe=attendance.observe,
             renamed=attendance.joined,
             details={

@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     max_cost: float | None
     hold: float | str | timedelta
     retries: int
+    max_machines: int
     wait_for_teardown: bool
     job_name: str | None
 

@@ -108,7 +108,7 @@ def _typed(name: str, text: str) -> Any:
     if name in _LISTS:
         parts = [part.strip() for part in text.split(",") if part.strip()]
         return parts[0] if len(parts) == 1 and name not in ("secrets", "file_systems") else parts
-    if name in ("cores", "nodes", "retries") and text.isdigit():
+    if name in ("cores", "nodes", "retries", "max_machines") and text.isdigit():
         return int(text)
     if name == "max_cost":
         try:

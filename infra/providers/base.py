@@ -27,6 +27,8 @@ class Limits:
         billing_increment_s: a bill is rounded up to this.
         if_this_computer_dies: one sentence on what the machine's own deadline can do.
         console: where a person can look.
+        deadline_action: what the machine's own deadline does: "end_processes" of the run, or also "poweroff" where the
+            provider then ends the machine, and its bill.
     """
 
     listing_lag_s: float
@@ -34,6 +36,7 @@ class Limits:
     billing_increment_s: float
     if_this_computer_dies: str
     console: str
+    deadline_action: Literal["end_processes", "poweroff"] = "end_processes"
 
 
 class Provider(ABC):

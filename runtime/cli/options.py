@@ -69,6 +69,7 @@ SPEC_OPTIONS = (
     SpecOption("max_cost", ("--max-cost",), "Dollars that the run may cost at most."),
     SpecOption("hold", ("--hold",), "How long a result waits when this client is gone."),
     SpecOption("retries", ("--retries",), "Further attempts after a failure."),
+    SpecOption("max_machines", ("--max-machines",), "Machines to try where one is unfit (3)."),
     SpecOption(
         "wait_for_teardown",
         ("--wait-for-teardown/--no-wait-for-teardown",),

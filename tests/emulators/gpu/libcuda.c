@@ -65,6 +65,9 @@ int cuInit(unsigned flags) {
     if (lies("init_crashes")) raise(SIGSEGV);
     if (lies("init")) return SYSTEM_NOT_READY;
     if (lies("driver_count")) shown.count--;
+    /* Of its grammar only what hides all: an empty list. */
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    if (visible && !*visible) return NO_DEVICE;
     if (shown.count < 1) return NO_DEVICE;
     ready = 1;
     return SUCCESS;
