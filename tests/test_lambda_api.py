@@ -172,6 +172,7 @@ def test_a_refusal_is_typed_by_its_code(
     api: LambdaApi,
     cloud: Emulator,
     key: str,
+    *,
     account: dict[str, bool],
     launch: dict[str, str],
     code: str,
@@ -347,7 +348,7 @@ def canned() -> Iterator[str]:
     ],
 )
 def test_an_answer_of_another_shape_is_a_doubt_unless_it_is_a_refusal(
-    canned: str, tmp_path: Path, status: int, body: bytes, code: str, doubt: bool
+    canned: str, tmp_path: Path, *, status: int, body: bytes, code: str, doubt: bool
 ) -> None:
     """No redirect is followed, so that the key goes nowhere else."""
     _Canned.status, _Canned.body = status, body
