@@ -84,7 +84,9 @@ class RulesetProvider(DynamicProvider):
 
     def delete(self, id: str, props: dict[str, Any]) -> None:
         if props.get("ruleset"):
-            LambdaApi.from_environment().delete_ruleset(id)
+            api = LambdaApi.from_environment()
+            waiting = Waiting(api, scale=lambda_endpoint.time_scale())
+            waiting.until_free(partial(api.delete_ruleset, id))
             _record_deleted(props, id)
 
 

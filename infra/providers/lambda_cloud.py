@@ -14,7 +14,7 @@ from dayfly.errors import ConfigurationError
 from dayfly.infra import lambda_endpoint, lambda_key, lambda_offers, port_map, user_data
 from dayfly.infra.found import Found, State
 from dayfly.infra.lambda_api import LambdaApi
-from dayfly.infra.lambda_errors import ApiError, code_in, kind_of
+from dayfly.infra.lambda_errors import IN_USE, ApiError, code_in, kind_of
 from dayfly.infra.lambda_resources import (
     ENDED,
     LISTING_LAG_S,
@@ -160,7 +160,7 @@ class LambdaCloud(Provider):
                 api.delete_ruleset(found.id)
         except ApiError as error:
             # A ruleset is in use until its machine has ended: whoever reads the inventory again comes back to it.
-            if not error.gone and error.code != "firewall-rulesets/firewall-ruleset-in-use":
+            if not error.gone and error.code != IN_USE:
                 raise
 
     def instance_state(self, id: str) -> State:
@@ -177,7 +177,9 @@ class LambdaCloud(Provider):
     def regions_named(self, error: str) -> Sequence[str]:
         if self.failure(error) != "capacity":
             return ()
-        return tuple(dict.fromkeys(re.findall(r"\b[a-z]+-[a-z]+-\d\b", error)))
+        tried = re.findall(r"launching \S+ in ([a-z0-9-]+):", error)
+        named = re.findall(r"\b[a-z]+-[a-z]+-\d\b", error)
+        return tuple(region for region in dict.fromkeys(named) if region not in tried)
 
     def preflight(self) -> Sequence[str]:
         try:
