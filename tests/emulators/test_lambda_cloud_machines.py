@@ -79,6 +79,13 @@ def host_key(tmp_path: Path) -> HostKey:
     return HostKey(tmp_path)
 
 
+def states(cloud: Emulator, id: str) -> list[str]:
+    """Of the machine's processes, as the kernel gives them: T is stopped."""
+    (row,) = [row for row in cloud.live() if row["id"] == id]
+    stats = [Path(f"/proc/{pid}/stat").read_text() for pid in row["pids"]]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
+
+
 def refuses(cloud: Emulator, id: str) -> bool:
     """Nothing listens there."""
     with socket.socket() as probe:
@@ -231,6 +238,20 @@ def test_a_dead_ssh_server_takes_its_connections_with_it_and_nothing_else(
     api.cloud.start_sshd(id)
     with login(api.cloud, id, login_key, host_key) as session:
         assert "sleep 4322" in sleeping(session)
+
+
+def test_a_machine_may_hang(api: Client, login_key: Path, host_key: HostKey) -> None:
+    """Its connections stay, and nothing answers until it goes on; it can be terminated meanwhile."""
+    id = api.launched(user_data=host_key.user_data())
+    with login(api.cloud, id, login_key, host_key) as session:
+        api.cloud.freeze(id)
+        until(lambda: set(states(api.cloud, id)) == {"T"})
+        assert session.is_active()
+        api.cloud.thaw(id)
+        assert run(session, "echo on") == "on"
+        api.cloud.freeze(id)
+        api.terminate(id)
+        until(lambda: api.status(id) == "terminated")
 
 
 @pytest.mark.parametrize("how", ["halt", "sudo poweroff", "sudo shutdown -h now"])

@@ -18,6 +18,8 @@ _INIT = Path(__file__).with_name("init.sh")
 _TOOLS = ("unshare", "nsenter", "setpriv", "pivot_root", "mount", "sshd", "cc")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_S = 30.0
+# A parent that died before the signal was arranged for would send none.
+_UNLESS_ORPHAN = '[ "$PPID" = "$0" ] && exec "$@"'
 _INTO = ("--mount", "--uts", "--ipc", "--pid", "--")
 
 
@@ -87,8 +89,8 @@ class Box:
         Raises:
             NoNamespaces: the kernel refuses a part of it.
         """
-        command = ["setpriv", "--pdeathsig", "KILL", "unshare"]
-        command += ["--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL"]
+        command = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", _UNLESS_ORPHAN, str(os.getpid())]
+        command += ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL"]
         environment = {
             "PATH": PATH,
             "DISK": str(self.disk),
@@ -136,6 +138,13 @@ class Box:
         space = self.namespace
         found = inhabitants.of([space])[space] if space else []
         return [pid for pid in found if inhabitants.name(pid) == name]
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to every process inside, the first one too."""
+        space = self.namespace
+        for pid in inhabitants.of([space])[space] if space else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def kill(self) -> None:
         """Ends every process inside; none is left when this returns."""

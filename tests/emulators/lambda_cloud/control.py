@@ -77,14 +77,16 @@ def _mark(cloud: Cloud, asked: Any) -> Any:
     return {}
 
 
-def _sshd(cloud: Cloud, asked: Any) -> Any:
+def _machine(cloud: Cloud, asked: Any) -> Any:
     machine = cloud.instances.found(asked["instance"]).machine
     if machine is None:
         raise ValueError("this emulator was started without machines")
     acts: dict[str, Callable[[], None]] = {
-        "kill": machine.kill_sshd,
-        "start": machine.start_sshd,
+        "kill_sshd": machine.kill_sshd,
+        "start_sshd": machine.start_sshd,
         "halt": machine.halt,
+        "freeze": machine.freeze,
+        "thaw": machine.thaw,
     }
     acts[asked["do"]]()
     return {}
@@ -139,7 +141,7 @@ _ACTS: dict[tuple[str, str], Callable[[Cloud, Any], Any]] = {
     ("GET", "meter"): _meter,
     ("POST", "capacity"): _capacity,
     ("POST", "mark"): _mark,
-    ("POST", "sshd"): _sshd,
+    ("POST", "machine"): _machine,
     ("POST", "lie"): _lie,
     ("POST", "account"): _account,
     ("GET", "faults"): _faults,

@@ -83,6 +83,14 @@ class Machine:
         """Ends the SSH server with all of its connections; what was started over them and detached goes on."""
         self._later(self._kill_sshd)
 
+    def freeze(self) -> None:
+        """Every process stands still; connections stay open, and nothing answers."""
+        self._later(lambda: self._box.send(signal.SIGSTOP))
+
+    def thaw(self) -> None:
+        """They go on."""
+        self._later(lambda: self._box.send(signal.SIGCONT))
+
     def halt(self) -> None:
         """Ends every process; the disk stays."""
         self._later(self._box.kill)
