@@ -159,15 +159,23 @@ class Emulator:
 
     def kill_sshd(self, instance: str) -> None:
         """Ends its SSH server with all connections; what was detached goes on."""
-        self._ask("POST", "sshd", {"instance": instance, "do": "kill"})
+        self._do(instance, "kill_sshd")
 
     def start_sshd(self, instance: str) -> None:
         """Starts it again."""
-        self._ask("POST", "sshd", {"instance": instance, "do": "start"})
+        self._do(instance, "start_sshd")
 
     def halt(self, instance: str) -> None:
         """Ends every process of the instance, as a kernel panic would; row and bill go on."""
-        self._ask("POST", "sshd", {"instance": instance, "do": "halt"})
+        self._do(instance, "halt")
+
+    def freeze(self, instance: str) -> None:
+        """Makes it hang: connections stay open, and nothing on it answers or goes on."""
+        self._do(instance, "freeze")
+
+    def thaw(self, instance: str) -> None:
+        """Ends that."""
+        self._do(instance, "thaw")
 
     def lie(self, instance: str, lie: str) -> None:
         """Its GPUs lie from now on, in one of the ways of `tests.emulators.gpu.LIES`; "" makes them honest."""
@@ -219,6 +227,9 @@ class Emulator:
             if time.monotonic() > until:
                 raise TimeoutError(f"{self.faults()['held']} of {count} calls are held")
             time.sleep(0.01)
+
+    def _do(self, instance: str, what: str) -> None:
+        self._ask("POST", "machine", {"instance": instance, "do": what})
 
     def _ask(self, method: str, name: str, content: Any = None) -> Any:
         body = None if content is None else json.dumps(content).encode()
