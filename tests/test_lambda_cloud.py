@@ -175,13 +175,9 @@ def test_nothing_is_created_behind_a_shut_fence(run: Run, cloud: Emulator) -> No
     given = instance_props(run)
     before = cloud.health()["calls"].get("launch", 0)
     fence.shut(run.directory)
-    for create in (
-        lambda: InstanceProvider().create(given),
-        lambda: RulesetProvider().create(given),
-        lambda: ReadyProvider().create({**given, "instance": "i-1"}),
-    ):
+    for resource in (InstanceProvider(), RulesetProvider(), ReadyProvider()):
         with pytest.raises(FenceShut):
-            create()
+            resource.create({**given, "instance": "i-1"})
     assert cloud.health()["calls"].get("launch", 0) == before
 
 
