@@ -225,7 +225,7 @@ class Attendance:
         elif event.name == "machine":
             self.display.done(event.fields["id"])
             if event.fields.get("firewall"):
-                self.display.note(f"open to {event.fields['firewall']}")
+                self.display.note(f"firewall: {event.fields['firewall']}")
         elif event.name == "progress":
             self.display.note(event.fields["text"])
 
