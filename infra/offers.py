@@ -22,7 +22,8 @@ class Offer:
         spot: True where the provider may take the machine back.
         as_of: date of the price, ISO 8601.
         source: where the price comes from.
-        gpu_memory_gb: memory of each GPU in GB, as the provider states it; 0 where it is not known.
+        gpu_memory_gb: memory of each as the vendor writes it, 0 where nobody says.
+        arch: "x86_64" or "arm64", "" where nobody says.
     """
 
     provider: str
@@ -37,6 +38,7 @@ class Offer:
     as_of: str = ""
     source: str = ""
     gpu_memory_gb: float = 0.0
+    arch: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values that `Offer(**values)` takes back."""

@@ -43,6 +43,8 @@ class Options(TypedDict, total=False):
     python: str | None
     environment: str | Sequence[str] | None
     secrets: Sequence[str]
+    file_systems: Sequence[str]
+    allow_cidr: str | None
     max_runtime: float | str | timedelta
     time: float | str | timedelta | None
     max_cost: float | None

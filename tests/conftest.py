@@ -24,7 +24,7 @@ def clean_environment(
 ) -> Iterator[Path]:
     """DAYFLY_HOME in a new folder, no DAYFLY_* setting, no user file; afterwards no machine of it may be alive."""
     for name in list(os.environ):
-        if name.startswith(("DAYFLY_", "PULUMI_")) and name != "DAYFLY_ENGINE_HOME":
+        if name.startswith(("DAYFLY_", "PULUMI_", "LAMBDA_")) and name != "DAYFLY_ENGINE_HOME":
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
     home.chmod(0o700)

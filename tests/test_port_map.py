@@ -35,5 +35,5 @@ def test_a_map_that_cannot_be_read_is_named(
     if text is not None:
         file.write_text(text)
     monkeypatch.setenv(port_map.VARIABLE, str(file))
-    with pytest.raises(ConfigurationError, match="DAYFLY_SSH_PORT_MAP.*unset it"):
+    with pytest.raises(ConfigurationError, match=r"DAYFLY_SSH_PORT_MAP.*unset it"):
         port_map.endpoint("i-1", "192.0.2.7", 22)

@@ -57,13 +57,14 @@ class Gpu:
     driver: str = "570.148.08"
 
 
-def furnish(folder: Path, gpu: Gpu, lie: str = "") -> None:
+def furnish(folder: Path, gpu: Gpu, lie: str = "", *, python: str = sys.executable) -> None:
     """Write `bin/nvidia-smi` and `lib/libcuda.so.1` into `folder`, or change what those there show.
 
     Args:
         folder: of one machine; made where it does not exist.
         gpu: the truth.
         lie: one of LIES, or "" for none.
+        python: the interpreter that the machine runs `nvidia-smi` with.
 
     Raises:
         ValueError: no such lie.
@@ -73,7 +74,7 @@ def furnish(folder: Path, gpu: Gpu, lie: str = "") -> None:
     _write(folder / "gpu.conf", _shown(gpu, lie).encode(), 0o644)
     tool, library = folder / "bin/nvidia-smi", folder / "lib/libcuda.so.1"
     source = (_HERE / "nvidia_smi.py").read_bytes()
-    _place(tool, f"#!{sys.executable} -IS\n".encode() + source, wanted=lie != "smi_missing")
+    _place(tool, f"#!{python} -IS\n".encode() + source, wanted=lie != "smi_missing")
     _place(library, _library().read_bytes(), wanted=lie != "driver_missing")
 
 
