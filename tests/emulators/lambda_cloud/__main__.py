@@ -55,6 +55,7 @@ def main() -> None:
     asked = _arguments()
     try:
         options = Options.from_json(json.loads(asked.options))
+        operations.check(options.faults)
     except ValueError as error:
         sys.exit(f"--options: {error}")
     os.umask(0o022)  # the disks' folders are an instance's /etc and /usr
@@ -68,7 +69,7 @@ def main() -> None:
         threading.Thread(target=_until_closed, args=(ended,), daemon=True).start()
     try:
         _serve(options, folder.resolve(), asked.port, ended)
-    except NoNamespaces as error:
+    except (NoNamespaces, OSError) as error:
         sys.exit(f"{error}")
     finally:
         if made is not None:

@@ -85,20 +85,22 @@ class Box:
         """
         command = ["setpriv", "--pdeathsig", "KILL", "unshare"]
         command += ["--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL"]
-        self._outside = subprocess.Popen(
-            [*command, "sh", str(_INIT)],
-            env={
-                "PATH": PATH,
-                "DISK": str(self.disk),
-                "NAME": self._hostname,
-                "KEEP": sys.base_prefix,
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=(self.disk / "boot.log").open("w"),
-            text=True,
-            start_new_session=True,
-        )
+        environment = {
+            "PATH": PATH,
+            "DISK": str(self.disk),
+            "NAME": self._hostname,
+            "KEEP": sys.base_prefix,
+        }
+        with (self.disk / "boot.log").open("w") as said:
+            self._outside = subprocess.Popen(
+                [*command, "sh", str(_INIT)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                start_new_session=True,
+            )
         assert self._outside.stdout is not None
         with self._outside.stdout as out:
             ready, _, _ = select.select([out], [], [], _BOOT_S)
@@ -127,10 +129,13 @@ class Box:
 
     def processes(self, name: str = "") -> list[psutil.Process]:
         """What runs inside: all, or those of a name."""
-        if not self.running:
-            return []
-        inside = psutil.Process(self._init).children(recursive=True)
-        return [each for each in inside if not name or each.name() == name]
+        found = []
+        # It may end at any moment, and so may each of them.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if init := self._init:
+                first = psutil.Process(init)
+                found = [first, *first.children(recursive=True)]
+        return [each for each in found if not name or _is(each, name)]
 
     def kill(self) -> None:
         """Ends every process inside; none is left when this returns."""
@@ -141,3 +146,10 @@ class Box:
             os.kill(self._init or self._outside.pid, signal.SIGKILL)
         self._outside.wait()
         self._outside, self._init = None, 0
+
+
+def _is(process: psutil.Process, name: str) -> bool:
+    try:
+        return process.name() == name
+    except psutil.NoSuchProcess:
+        return False

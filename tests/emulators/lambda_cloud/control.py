@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.emulators.lambda_cloud import meter
+from tests.emulators.lambda_cloud import meter, operations
 from tests.emulators.lambda_cloud.cloud import Cloud
 from tests.emulators.lambda_cloud.faults import Fault
 from tests.emulators.lambda_cloud.refusal import Refusal
@@ -118,7 +118,9 @@ def _faults(cloud: Cloud, _: Any) -> Any:
 
 
 def _add_faults(cloud: Cloud, asked: Any) -> Any:
-    cloud.script.add([Fault.from_json(each) for each in asked])
+    faults = [Fault.from_json(each) for each in asked]
+    operations.check(faults)
+    cloud.script.add(faults)
     return {}
 
 

@@ -62,7 +62,15 @@ def furnish(
         authorized_key: who may log in.
         mounts: folders of this computer and where the instance has them.
     """
-    for name in ("root", "tmp", "home/.ssh", "upper/etc/ssh", "upper/usr/bin", "work"):
+    for name in (
+        "root",
+        "tmp",
+        "home/.ssh",
+        "upper/etc/ssh",
+        "upper/usr/bin",
+        "upper/usr/sbin",
+        "work",
+    ):
         (disk / name).mkdir(parents=True)
     for name in ("bin", "lib"):
         (disk / "tools" / name).mkdir(parents=True)
@@ -76,7 +84,8 @@ def furnish(
     _account(disk / "upper/etc", hostname)
     _ssh_server(disk / "upper/etc/ssh", port, environment())
     for command in _COMMANDS.iterdir():
-        _put(disk / "upper/usr/bin" / command.name, command.read_text(), 0o755)
+        for folder in ("bin", "sbin"):
+            _put(disk / "upper/usr" / folder / command.name, command.read_text(), 0o755)
 
 
 def _account(etc: Path, hostname: str) -> None:

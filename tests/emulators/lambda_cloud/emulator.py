@@ -58,27 +58,28 @@ class Emulator:
         command = [sys.executable, "-m", "tests.emulators.lambda_cloud", "--until-stdin-closes"]
         command += ["--folder", str(self._folder), "--port", str(self._port)]
         command += ["--options", json.dumps(self.options.as_json())]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self._folder / "stderr").open("w"),
-            text=True,
-            cwd=_CHECKOUT,
-            start_new_session=True,
-        )
+        with (self._folder / "stderr").open("w") as said:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                cwd=_CHECKOUT,
+                start_new_session=True,
+            )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
-            said = (self._folder / "stderr").read_text().strip()
-            error = RuntimeError(f"the emulator did not start: {said}")
+            reason = (self._folder / "stderr").read_text().strip()
+            error = RuntimeError(f"the emulator did not start: {reason}")
             self.__exit__(type(error), error, None)
             raise error
-        said = json.loads(line)
-        self.url, self.api_key, self.pid = said["url"], said["api_key"], said["pid"]
-        self.port_map, self.log = Path(said["port_map"]), Path(said["log"])
-        self._control = said["control"]
+        shown = json.loads(line)
+        self.url, self.api_key, self.pid = shown["url"], shown["api_key"], shown["pid"]
+        self.port_map, self.log = Path(shown["port_map"]), Path(shown["log"])
+        self._control = shown["control"]
         return self
 
     def __exit__(

@@ -147,7 +147,9 @@ class Machine:
     def _await_sshd(self) -> None:
         """It writes its process id once it listens."""
         waiting = "until [ -s /run/sshd.pid ]; do sleep 0.01; done"
-        self._box.run(["timeout", str(_SSHD_S), "sh", "-c", waiting])
+        waited = self._box.run(["timeout", str(_SSHD_S), "sh", "-c", waiting])
+        if waited.returncode:
+            raise RuntimeError(f"sshd did not come up in {_SSHD_S} s")
 
     def _apply_user_data(self) -> None:
         if self._applied or not self._box.running:
@@ -155,7 +157,10 @@ class Machine:
         self._applied = True
         wanted = user_data.parse(self._order.user_data)
         early = self._box.run(["sh", "-e"], text=wanted.early)
-        self._box.run(["sh", "-c", 'kill -HUP "$(cat /run/sshd.pid)"'])
+        self._box.run(
+            ["sh", "-c", 'pid=$(cat /run/sshd.pid) && rm /run/sshd.pid && kill -HUP "$pid"']
+        )
+        self._await_sshd()
         self._truth.write(
             "user_data_applied",
             instance=self.id,

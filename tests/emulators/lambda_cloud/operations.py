@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tests.emulators.lambda_cloud import catalog, order, refusal
 from tests.emulators.lambda_cloud.body import Body
 from tests.emulators.lambda_cloud.cloud import Cloud
+from tests.emulators.lambda_cloud.faults import Fault
 
 BASE = "/api/v1"
 
@@ -194,6 +195,17 @@ OPERATIONS = tuple(
     )
 )
 NAMES = tuple(each.name for each in OPERATIONS)
+
+
+def check(faults: Iterable[Fault]) -> None:
+    """A fault of an operation that does not exist would never come, and prove nothing.
+
+    Raises:
+        ValueError: names it and what there is.
+    """
+    for each in faults:
+        if each.op not in (*NAMES, "*"):
+            raise ValueError(f"no operation {each.op!r}; known: *, {', '.join(NAMES)}")
 
 
 def find(method: str, path: str) -> tuple[Operation, str]:
