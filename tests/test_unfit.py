@@ -59,9 +59,9 @@ def test_an_offer_that_a_refusal_has_named_is_tried_again_too() -> None:
     elsewhere = replace(A, region="eu")
     unfit = UnfitMachines((A, B), 9)
     assert unfit.another(error(), elsewhere)
-    assert unfit.offers == (elsewhere, A, B)
+    assert list(unfit.offers) == [elsewhere, A, B]
     assert unfit.another(error(), elsewhere)
-    assert unfit.offers == (A, B)
+    assert list(unfit.offers) == [A, B]
 
 
 def test_the_last_error_tells_of_all() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,7 @@ def test_a_machine_that_dies_is_called_lost_with_its_state(cloud: Emulator, tmp_
     )
     with Session(machine, keys) as session:
         assert session.status().state == "running"
-    former = type(machine).from_outputs(
-        history.events[0].fields | dict(history.last("machine").fields)
-    )  # type: ignore[union-attr]
+    former = replace(machine, host_key=history.run.host_key)
     with pytest.raises(HostKeyMismatch), Session(former, keys, connect_timeout_s=0.5):
         pass
     cloud.mark(machine.id, "preempted")
