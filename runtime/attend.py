@@ -187,7 +187,9 @@ class Attendance:
             host_key.rotate(session, self.record)
             self._verify_gpus(session)
         except MachineUnfit as unfit:
-            self.record("machine_unfit", check=unfit.check, found=unfit.found)
+            # A session that was closed under it, because the job is to stop, says nothing of the machine.
+            if not self.stopping:
+                self.record("machine_unfit", check=unfit.check, found=unfit.found)
             raise
 
     def arm_deadline(self, session: Session) -> None:

@@ -21,7 +21,7 @@ class UnfitMachines:
         self.offers = offers
         self._most = most
         self._reasons: list[str] = []
-        self._of_this_offer = 0
+        self._tried: list[Offer] = []
 
     def another(self, error: MachineUnfit, offer: Offer) -> bool:
         """Counts a machine of `offer` that was unfit; True where another one may be tried.
@@ -40,9 +40,9 @@ class UnfitMachines:
         return True
 
     def _step(self, offer: Offer) -> None:
-        # The stack itself may have gone down the ladder, for want of capacity.
-        while len(self.offers) > 1 and self.offers[0] != offer:
-            self.offers, self._of_this_offer = self.offers[1:], 0
-        self._of_this_offer += 1
-        if self._of_this_offer >= _MACHINES_OF_ONE_OFFER and len(self.offers) > 1:
-            self.offers, self._of_this_offer = self.offers[1:], 0
+        self._tried.append(offer)
+        # Those before it had no capacity; one that is not among them came from such a refusal, in its place.
+        known = offer in self.offers
+        rest = self.offers[self.offers.index(offer) + 1 :] if known else self.offers
+        again = self._tried.count(offer) < _MACHINES_OF_ONE_OFFER or not rest
+        self.offers = (offer, *rest) if again else rest

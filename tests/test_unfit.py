@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dayfly.errors import GpuUnfit
@@ -50,6 +52,16 @@ def test_the_same_offer_again_then_the_next(
 def test_an_offer_without_capacity_is_not_gone_back_to() -> None:
     """The stack goes down the ladder by itself; what counts is the Offer that the machine came from."""
     assert tried((A, B, C), 4, unavailable=(A,)) == ["b", "b", "c", "c"]
+
+
+def test_an_offer_that_a_refusal_has_named_is_tried_again_too() -> None:
+    """Its region is on no rung; after it the ladder goes on as it was."""
+    elsewhere = replace(A, region="eu")
+    unfit = UnfitMachines((A, B), 9)
+    assert unfit.another(error(), elsewhere)
+    assert list(unfit.offers) == [elsewhere, A, B]
+    assert unfit.another(error(), elsewhere)
+    assert list(unfit.offers) == [A, B]
 
 
 def test_the_last_error_tells_of_all() -> None:

@@ -140,6 +140,7 @@ class LambdaCloud(Provider):
             "port": SSH_PORT,
             "user": _USER,
             "host_key": run.host_key,
+            # It comes with the user data, which whoever holds the account may read.
             "host_key_bootstrap": True,
             "firewall": ruleset.allowed,
             "ready_after_s": ready.ready_after_s,
