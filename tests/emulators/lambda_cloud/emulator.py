@@ -110,7 +110,9 @@ class Emulator:
         """What it did wrong itself, if it came so far as to have a log."""
         if not self.log.is_file():
             return ""
-        return "\n".join(f"{each['where']}: {each['error']}" for each in self.events("failed"))
+        events = [each for log in truth.logs(self.log) for each in truth.read(log)]
+        failed = [each for each in events if each["event"] == "failed"]
+        return "\n".join(f"{each['where']}: {each['error']}" for each in failed)
 
     def environment(self) -> dict[str, str]:
         """The variables by which Dayfly takes it for the real thing."""
@@ -128,8 +130,17 @@ class Emulator:
         self._process.wait()
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
-        """The ground truth, or its events of one name."""
+        """The ground truth since the last `renew`, or its events of one name."""
         return [each for each in truth.read(self.log) if name in ("", each["event"])]
+
+    def renew(self, options: Options | None = None) -> None:
+        """An empty world in the place of this one, for much less than a new process; every machine of the old one is gone.
+
+        Args:
+            options: of the new world, its key excepted; the old ones where None.
+        """
+        self.options = options or self.options
+        self._ask("POST", "renew", self.options.as_json())
 
     def live(self) -> list[dict[str, Any]]:
         """The instances that cost money, with their port and the ids of their processes."""
