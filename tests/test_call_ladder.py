@@ -16,7 +16,9 @@ from tests.emulators.lambda_cloud.options import Options
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[Emulator]:
     """Nothing is launched on it."""
-    with Emulator(Options(machines=False, request_interval_s=0, default_capacity=0)) as emulator:
+    with Emulator(
+        Options(machines=False, time_scale=50, request_interval_s=0, default_capacity=0)
+    ) as emulator:
         yield emulator
 
 

@@ -21,7 +21,7 @@ EVERY = [providers.load(name) for name in providers.names()]
 @pytest.fixture(scope="module")
 def clouds() -> Iterator[dict[str, str]]:
     """An empty world for each provider that is elsewhere, as the environment tells of it."""
-    options = Options(machines=False, request_interval_s=0, launch_interval_s=0)
+    options = Options(machines=False, time_scale=50, request_interval_s=0)
     with Emulator(options) as lambda_cloud:
         yield lambda_cloud.environment()
 
