@@ -76,7 +76,13 @@ def price_source(offer: Mapping[str, Any], today: date | None = None) -> str:
 def receipt_line(receipt: Receipt) -> str:
     """The receipt in one sentence."""
     by = f"{receipt.provider} confirms " if receipt.provider else ""
+    at_most = "at most " if receipt.at_most else ""
     return (
         f"destroyed {receipt.destroyed} of {receipt.declared}, {by}{receipt.left} left at"
-        f" {clock(receipt.confirmed_at)}, {human_seconds(receipt.lived_s)} billed, {dollars(receipt.usd)}"
+        f" {clock(receipt.confirmed_at)}, {at_most}{minutes(receipt.minutes)} billed, {dollars(receipt.usd)}"
     )
+
+
+def minutes(number: float) -> str:
+    """Minutes as bills have them; a part of one keeps two digits."""
+    return f"{number:.1f} min" if number >= 1 else f"{number:.2f} min"

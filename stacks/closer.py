@@ -15,7 +15,7 @@ from dayfly.infra.providers.base import Provider
 from dayfly.stacks import journal
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import EngineTeardown
-from dayfly.stacks.journal import History
+from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.workspace import Workspace
@@ -203,11 +203,10 @@ class Closer:
     def _sign(
         self, history: History, provider: Provider, how: str, declared: int, destroyed: int
     ) -> Receipt:
-        launched = history.last("launched") or history.last("up_started")
-        now = self._now()
+        launched, now = _launched(history, destroyed), self._now()
         lived_s = max(0.0, now - launched.time) if launched else 0.0
-        rate = _rate(history)
-        usd = cost.billed_usd(rate, lived_s, provider.limits.billing_increment_s)
+        rate, increment_s = _rate(history), provider.limits.billing_increment_s
+        usd = cost.billed_usd(rate, lived_s, increment_s)
         receipt = Receipt(
             history.id,
             provider.name,
@@ -220,6 +219,8 @@ class Closer:
             usd,
             how,
             tuple(self._notes),
+            cost.billed_s(lived_s, increment_s),
+            at_most=launched is not None and launched.name == "up_started",
         )
         return self._store(history, receipt)
 
@@ -229,6 +230,16 @@ class Closer:
         journal.append(history.directory, "closed", **receipt.as_dict())
         journal.write_receipt(history.directory, receipt.as_dict())
         return receipt
+
+
+# Of these the provider has said that it launched nothing.
+_REFUSALS = ("capacity", "quota", "auth", "rate_limit", "invalid")
+
+
+def _launched(history: History, destroyed: int) -> Event | None:
+    """From when on it cost: the launch, or where its answer was lost, its beginning; None where nothing was launched."""
+    refused = history.field("up_failed", "kind") in _REFUSALS and not destroyed
+    return history.last("launched") or (None if refused else history.last("up_started"))
 
 
 def _rate(history: History) -> float:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -87,7 +86,10 @@ def test_help_lists_the_verbs_and_the_exit_codes_and_loads_nothing_heavy() -> No
         "result",
         "cancel",
         "ssh",
+        "refresh",
+        "cost",
         "gc",
+        "keeper",
         "doctor",
         "engine",
     ]
@@ -228,13 +230,16 @@ def test_cancel_closes_a_run(workspace: Workspace) -> None:
 def test_gc_shows_before_it_destroys(workspace: Workspace) -> None:
     """A dry run by default; a run whose client lives is left alone either way."""
     orphan, living = runs.opened(workspace, alive=False), runs.opened(workspace)
-    lines = dayfly("gc").stdout.splitlines()
-    assert {tuple(line.split()[:2]) for line in lines[1:]} == {
+    lines = [line.split()[:2] for line in dayfly("gc").stdout.splitlines()[1:]]
+    # On a computer that others work on, their machines show, too.
+    assert {tuple(line) for line in lines if line[1] != "FOREIGN"} == {
         (orphan[:12], "ORPHAN"),
         (living[:12], "RUNNING"),
     }
-    found = {run["id"]: run["destroy"] for run in json.loads(dayfly("gc", "--json").stdout)}
+    listed = json.loads(dayfly("gc", "--json").stdout)
+    found = {run["id"]: run["destroy"] for run in listed if run["status"] != "FOREIGN"}
     assert found == {orphan: True, living: False}
+    assert all(run["age_s"] >= 0 for run in listed if run["id"] in found)
     assert not journal.read(workspace.directory(orphan)).closed
     done = dayfly("gc", "--yes", "--json")
     assert done.returncode == 0, done.stderr
@@ -255,33 +260,6 @@ def test_gc_ends_what_only_a_tag_still_tells_of(workspace: Workspace) -> None:
         assert f"{run_id[:12]}  1 ended, none is left" in done.stdout
         assert left.wait(30) != 0
     assert dayfly("gc", "--run", run_id).returncode == 2
-
-
-def test_a_waiting_gc_ends_when_the_run_is_closed_meanwhile(workspace: Workspace) -> None:
-    """And it waits on while someone has the run in hand, whatever the time."""
-    run_id = runs.opened(workspace)
-    waiting = subprocess.Popen(
-        [*COMMAND, "gc", "--run", run_id, "--at", "1", "--yes", "--held"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with waiting:
-        with pytest.raises(subprocess.TimeoutExpired):
-            waiting.wait(1.0)
-        runs.closed(workspace, run_id)
-        assert waiting.stdout is not None
-        assert waiting.stdout.read() == ""
-    assert waiting.returncode == 0
-
-
-def test_a_waiting_gc_destroys_when_its_time_has_come(workspace: Workspace) -> None:
-    """A second after it was started."""
-    run_id = runs.opened(workspace, alive=False)
-    done = process("gc", "--run", run_id, "--at", f"{time.time() + 1:.0f}", "--yes", "--held")
-    assert done.returncode == 0, done.stderr
-    assert journal.read(workspace.directory(run_id)).closed
-    assert dayfly("gc", "--at", "1", "--run", "abc").returncode == 2
 
 
 def test_a_result_that_is_not_here_says_what_to_do(workspace: Workspace) -> None:
