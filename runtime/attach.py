@@ -45,20 +45,28 @@ def attach(run_id: str, display: Display | None = None) -> Job[Any]:
     history = journal.find(context.workspace.runs, run_id)
     _check_python(history)
     if _is_settled(history):
-        if history.last("held") is not None and history.last("acknowledged") is None:
-            _replay(history.directory, shown)
-        return Job.settled(context.workspace, shown, history.id, lambda: stored_result(history))
+        return _settled(context, history, shown)
     risk = history.last("leak_risk", "closing")
     if risk is not None and risk.name == "leak_risk":
         raise _standing_risk(history, str(risk.fields["reason"]))
     with locked(history.directory):
         history = journal.read(history.directory)
+        # While this waited, somebody may have closed it.
+        if _is_settled(history):
+            return _settled(context, history, shown)
         _check(history)
         journal.append(history.directory, "attached", client=journal.myself())
     spec = history.intent.get("spec", {})
     redact.remember(os.environ[name] for name in spec.get("secrets", ()) if name in os.environ)
     stack = RunStack.resume(history, context.workspace, context.engine_or_none())
     return Job.resume(context.workspace, shown, lambda attendance: _finish(stack, attendance))
+
+
+def _settled(context: Context, history: History, display: Display) -> Job[Any]:
+    """A job whose outcome is on this computer; its log is shown where no client has seen it to its end."""
+    if history.last("held") is not None and history.last("acknowledged") is None:
+        _replay(history.directory, display)
+    return Job.settled(context.workspace, display, history.id, lambda: stored_result(history))
 
 
 def _finish(stack: RunStack, attendance: Attendance) -> Any:

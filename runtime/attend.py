@@ -103,7 +103,7 @@ class Attendance:
         key = (self.directory / "hmac_key").read_bytes()
         return Keys(self.directory.name, self.directory / "user_key", key)
 
-    def session(self, machine: Machine) -> Session:
+    def session(self, machine: Machine, *, connect_timeout_s: float = 60.0) -> Session:
         """The session with the machine; the provider is asked whether it still lives when it cannot be reached."""
         from dayfly.runtime.session import Session
 
@@ -112,7 +112,7 @@ class Attendance:
         def is_gone() -> bool:
             return provider.instance_state(machine.id) in ("terminated", "preempted")
 
-        return Session(machine, self.keys, is_gone=is_gone)
+        return Session(machine, self.keys, connect_timeout_s=connect_timeout_s, is_gone=is_gone)
 
     @property
     def remaining_s(self) -> float:

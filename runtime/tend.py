@@ -29,6 +29,8 @@ _LEAST_S, _MOST_S, _SHARE = 2.0, 60.0, 0.05
 # A client that died in the moment of starting the job may have a word under way to the machine.
 _START_S = 30.0
 _BUSY_S = 10.0
+# The machine has booted long ago; one that does not answer is asked for at its provider, and tried again later.
+_CONNECT_S = 15.0
 
 
 def tend(context: Context, run_id: str, report: Callable[[str], None]) -> float | None:
@@ -83,7 +85,7 @@ def _fetched(context: Context, history: History, report: Callable[[str], None]) 
     attendance.run_stack = RunStack.resume(history, workspace, None)
     declared = history.intent.get("spec", {}).get("secrets", ())
     redact.remember(os.environ[name] for name in declared if name in os.environ)
-    with attendance.session(machine) as session:
+    with attendance.session(machine, connect_timeout_s=_CONNECT_S) as session:
         end = attendance.hold(session, with_log=all(name in os.environ for name in declared))
     if end is None:
         report("its function runs")

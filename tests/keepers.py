@@ -43,8 +43,18 @@ def end(home: Path) -> None:
 
 def wait(keeper: psutil.Process) -> None:
     """Waits for its end."""
-    _, alive = psutil.wait_procs([keeper], timeout=_WAIT_S)
-    assert not alive, f"the keeper {keeper.pid} does not end"
+    until = time.monotonic() + _WAIT_S
+    while _is_alive(keeper):
+        assert time.monotonic() < until, f"the keeper {keeper.pid} does not end"
+        time.sleep(0.05)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """A zombie is a client's that has not looked after its child."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def acts(home: Path) -> list[psutil.Process]:
