@@ -29,8 +29,18 @@ _LEAST_S, _MOST_S, _SHARE = 2.0, 60.0, 0.05
 # A client that died in the moment of starting the job may have a word under way to the machine.
 _START_S = 30.0
 _BUSY_S = 10.0
+# Longer waits are the keeper's: each act is an interpreter in memory.
+_WAIT_S = 60.0
 # The machine has booted long ago; one that does not answer is asked for at its provider, and tried again later.
 _CONNECT_S = 15.0
+
+
+class _Later(BaseException):
+    """No failure: the proof has to wait for long, and this process is not needed for that."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"waiting {seconds:.0f} s")
+        self.until = time.time() + seconds
 
 
 def tend(context: Context, run_id: str, report: Callable[[str], None]) -> float | None:
@@ -48,15 +58,27 @@ def tend(context: Context, run_id: str, report: Callable[[str], None]) -> float 
     status, why = standing(history, time.time())
     report(f"{status}: {why}")
     if status in ("EXPIRED", "ORPHAN"):
-        _destroy(context, history, report)
+        return _destroyed(context, history, report)
     if status == "HELD":
         return _hold(context, history, report)
     return None
 
 
-def _destroy(context: Context, history: History, report: Callable[[str], None]) -> None:
+def _destroyed(context: Context, history: History, report: Callable[[str], None]) -> float | None:
+    """Destroys and proves; a wait of minutes, for a launch that was never answered, is left to the keeper."""
     finding = Finding(history.id, "ORPHAN", "", history.provider, history=history)
-    gc.destroy(context.workspace, context.engine_or_none(), finding, report)
+    engine = context.engine_or_none()
+    try:
+        gc.destroy(context.workspace, engine, finding, report, sleep=_sleep)
+    except _Later as later:
+        return later.until
+    return None
+
+
+def _sleep(seconds: float) -> None:
+    if seconds > _WAIT_S:
+        raise _Later(seconds)
+    time.sleep(seconds)
 
 
 def _hold(context: Context, history: History, report: Callable[[str], None]) -> float | None:

@@ -33,8 +33,14 @@ class Timer(ABC):
     kind: ClassVar[str]
 
     def __init__(self, workspace: Workspace) -> None:
-        self.home = workspace.home
-        self.path = os.environ.get("PATH", os.defpath)
+        # As settled now: a timer is in no project, and has none of this shell's variables.
+        self.variables = {
+            "DAYFLY_HOME": str(workspace.home),
+            "DAYFLY_OWNER": workspace.owner,
+            "DAYFLY_BACKEND": workspace.backend,
+            "DAYFLY_SECRETS_PROVIDER": workspace.secrets_provider,
+            "PATH": os.environ.get("PATH", os.defpath),
+        }
         # Two homes of one user have a timer each.
         self.name = f"dayfly-gc-{workspace.owner}"
 
@@ -77,10 +83,11 @@ class SystemdTimer(Timer):
         config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
         folder = config / "systemd/user"
         command = " ".join(map(_quoted, (sys.executable, *_COMMAND)))
+        variables = " ".join(_quoted(f"{name}={value}") for name, value in self.variables.items())
         service = (
             "[Unit]\nDescription=Dayfly: destroy what dead clients left behind\n\n"
             f"[Service]\nType=oneshot\nExecStart={command}\n"
-            f"Environment={_quoted(f'DAYFLY_HOME={self.home}')} {_quoted(f'PATH={self.path}')}\n"
+            f"Environment={variables}\n"
         )
         timer = (
             f"[Unit]\nDescription=Dayfly: gc every {_MINUTES} minutes\n\n"
@@ -128,7 +135,9 @@ class Crontab(Timer):
     @property
     def _line(self) -> str:
         command = shlex.join([sys.executable, *_COMMAND])
-        variables = f"DAYFLY_HOME={shlex.quote(str(self.home))} PATH={shlex.quote(self.path)}"
+        variables = " ".join(
+            f"{name}={shlex.quote(value)}" for name, value in self.variables.items()
+        )
         # cron reads a percent sign as the end of the command.
         text = f"{variables} {command} >/dev/null 2>&1".replace("%", "\\%")
         return f"*/{_MINUTES} * * * * {text} {self._mark}"

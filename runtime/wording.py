@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -86,3 +86,11 @@ def receipt_line(receipt: Receipt) -> str:
 def minutes(number: float) -> str:
     """Minutes as bills have them; a part of one keeps two digits."""
     return f"{number:.1f} min" if number >= 1 else f"{number:.2f} min"
+
+
+def uncovered(run: str, names: Sequence[str]) -> str:
+    """What a timer cannot do for a run, and why."""
+    return (
+        f"run {run[:12]} is not covered by `gc --install`: {', '.join(names)} came from its client's environment, and only"
+        " the keeper has it now"
+    )

@@ -259,9 +259,21 @@ def doomed(
 
 
 def destroy(
-    workspace: Workspace, engine: Engine | None, finding: Finding, report: Callable[[str], None]
+    workspace: Workspace,
+    engine: Engine | None,
+    finding: Finding,
+    report: Callable[[str], None],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Receipt | None:
     """Destroys one finding and proves it gone, unless somebody has taken it in hand since it was found.
+
+    Args:
+        workspace: where runs are kept.
+        engine: the Pulumi CLI, if there is one.
+        finding: what to destroy.
+        report: told each step in a sentence.
+        sleep: how a proof waits that needs two listings some time apart.
 
     Returns:
         The receipt; None for what no journal knows, which leaves no record, and for what is somebody's now.
@@ -274,7 +286,8 @@ def destroy(
         if not fresh.closed and in_hand(fresh, time.time()) == ("RUNNING", CLIENT_LIVES):
             report(f"run {finding.run[:12]} has been taken in hand meanwhile; it is left alone")
             return None
-        return Closer(as_launched(workspace, fresh), engine, report).close(finding.run)
+        launched_with = as_launched(workspace, fresh)
+        return Closer(launched_with, engine, report, sleep=sleep).close(finding.run)
     if not finding.provider:
         return _destroy_stack(workspace, engine, finding, report)
     provider = providers.load(finding.provider)

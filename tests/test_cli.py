@@ -21,6 +21,7 @@ from dayfly.errors import (
     RunBusy,
     SpecError,
 )
+from dayfly.infra.providers.local import Local
 from dayfly.infra.run import new_id
 from dayfly.runtime.cli.app import app
 from dayfly.runtime.cli.output import emit_json, exit_code
@@ -247,6 +248,72 @@ def test_gc_shows_before_it_destroys(workspace: Workspace) -> None:
     assert journal.read(workspace.directory(orphan)).closed
     assert not journal.read(workspace.directory(living)).closed
     assert "closed: nothing" in dayfly("gc", "--run", orphan, "--yes").stderr
+
+
+def test_gc_freezes_where_too_much_would_go_or_a_listing_is_not_complete(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 75, nothing destroyed, and the command that goes on all the same."""
+    orphans = [runs.opened(workspace, alive=False) for _ in range(21)]
+    many = dayfly("gc", "--yes")
+    assert (many.returncode, "21 would go" in many.stderr) == (75, True), many.stderr
+    monkeypatch.setattr(Local, "inventory", _refused)
+    shown = dayfly("gc", "--json")
+    assert shown.returncode == 75
+    assert len(json.loads(shown.stdout)) == 21
+    broken = dayfly("gc", "--yes")
+    assert (broken.returncode, "local is not complete" in broken.stderr) == (75, True)
+    assert not any(journal.read(workspace.directory(run)).closed for run in orphans)
+    monkeypatch.undo()
+    monkeypatch.setenv("DAYFLY_HOME", str(workspace.home))
+    assert dayfly("gc", "--yes", "--force").returncode == 0
+    assert all(journal.read(workspace.directory(run)).closed for run in orphans)
+
+
+def _refused(*_: object) -> list[object]:
+    raise ConnectionError("the API is down")
+
+
+def test_gc_of_other_owners_needs_a_terminal_and_of_one_needs_its_name(
+    workspace: Workspace,
+) -> None:
+    """Nothing of theirs is touched without."""
+    run_id = new_id()
+    tags = {"DAYFLY_RUN": run_id, "DAYFLY_OWNER": "lost-laptop"}
+    with subprocess.Popen(["sleep", "600"], env={**os.environ, **tags}) as theirs:
+        try:
+            listed = json.loads(dayfly("gc", "--json").stdout)
+            (found,) = [run for run in listed if run["id"] == run_id]
+            assert (found["status"], found["owner"], found["destroy"]) == (
+                "FOREIGN",
+                "lost-laptop",
+                False,
+            )
+            refused = dayfly("gc", "--all-owners", "--yes")
+            assert (refused.returncode, "lost-laptop" in refused.stderr) == (2, True)
+            assert dayfly("gc", "--owner", "Lost Laptop").returncode == 2
+            assert dayfly("gc", "--owner", "x", "--run", run_id).returncode == 2
+            assert dayfly("gc", "--force").returncode == 2
+            assert theirs.poll() is None
+            done = dayfly("gc", "--owner", "lost-laptop", "--yes")
+            assert done.returncode == 0, done.stderr
+            assert theirs.wait(30) != 0
+        finally:
+            theirs.kill()
+
+
+def test_a_run_that_no_timer_could_end_is_shown_as_such(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key came from its client's environment, and is in the keeper's memory only."""
+    monkeypatch.setattr(Local, "credentials", ("TEST_API_KEY",))
+    monkeypatch.setenv("TEST_API_KEY", "x")
+    run_id = runs.opened(workspace)
+    for verb in ("ps", "gc"):
+        said = dayfly(verb).stderr
+        assert f"run {run_id[:12]} is not covered by `gc --install`: TEST_API_KEY" in said
+        (told,) = [run for run in json.loads(dayfly(verb, "--json").stdout) if run["id"] == run_id]
+        assert told["covered_by_install"] is False
 
 
 def test_gc_ends_what_only_a_tag_still_tells_of(workspace: Workspace) -> None:

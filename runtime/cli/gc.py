@@ -183,6 +183,7 @@ def _confirm_foreign(doomed: Sequence[Finding]) -> None:
 
 def _show(found: Census, doomed: Sequence[Finding], json: bool, held: bool) -> None:
     from dayfly.runtime.cli.output import emit_json, emit_rows, tell
+    from dayfly.runtime.wording import uncovered
 
     now, findings = time.time(), found.findings
     if json:
@@ -203,14 +204,7 @@ def _show(found: Census, doomed: Sequence[Finding], json: bool, held: bool) -> N
         tell("held runs are destroyed with --held only: their results have not been taken")
     for finding in findings:
         if finding.history is not None and finding.history.credentials:
-            tell(_uncovered(finding.run, finding.history.credentials))
-
-
-def _uncovered(run: str, names: Sequence[str]) -> str:
-    return (
-        f"run {run[:12]} is not covered by `gc --install`: {', '.join(names)} came from its client's environment, and only"
-        " the keeper has it now"
-    )
+            tell(uncovered(finding.run, finding.history.credentials))
 
 
 def _row(finding: Finding, doomed: bool, now: float) -> list[str]:
