@@ -92,13 +92,13 @@ class Line:
             raise KeeperMissing(f"the keeper does not listen: {error}") from error
         return self._heard()
 
-    def entrust(self, run: str, variables: Mapping[str, str]) -> None:
-        """Gives a run into its care.
+    def entrust(self, run: str, variables: Mapping[str, str], *, own: bool = True) -> None:
+        """Gives a run into its care; `own` where this process is, or speaks for, the run's own client.
 
         Raises:
             KeeperMissing: it did not take it.
         """
-        answer = self.ask("entrust", run=run, variables=dict(variables))
+        answer = self.ask("entrust", run=run, variables=dict(variables), own=own)
         if "entrusted" not in answer:
             raise KeeperMissing(f"the keeper refused run {run}: {answer.get('refused')}")
 
@@ -114,23 +114,32 @@ class Line:
 
 
 def call(workspace: Workspace) -> subprocess.Popen[bytes] | None:
-    """Starts a keeper where none listens, without waiting for it.
+    """Starts a keeper where there is none, without waiting for it.
+
+    Returns:
+        Its process; None where another is there, or is being started by someone else.
 
     Raises:
         KeeperMissing: nothing can be started here.
     """
-    with contextlib.suppress(KeeperMissing), Line(workspace):
-        return None
     STARTED[:] = [process for process in STARTED if process.poll() is None]
     folder = keeper.folder_of(workspace.home)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        process = isolated.start(
-            [sys.executable, "-P", "-m", "dayfly.runtime.keeper", _version()],
-            cwd=workspace.home,
-            log=folder / "start.log",
-            environment=workspace.bare_environment(),
-        )
+        # Taken here and handed on: of two hundred clients that begin at once, one starts a keeper.
+        lock = keeper.lock(folder)
+        if lock is None:
+            return None
+        try:
+            process = isolated.start(
+                [sys.executable, "-P", "-m", "dayfly.runtime.keeper", _version(), str(lock)],
+                cwd=workspace.home,
+                log=folder / "start.log",
+                environment=workspace.bare_environment(),
+                pass_fds=(lock,),
+            )
+        finally:
+            os.close(lock)
     except OSError as error:
         raise KeeperMissing(f"the keeper cannot be started: {error}") from error
     STARTED.append(process)
@@ -211,8 +220,13 @@ def belongings(workspace: Workspace, history: History) -> dict[str, str]:
     return declared | workspace.credentials(providers.load(history.provider))
 
 
-def entrust(workspace: Workspace, runs: Iterable[History]) -> dict[str, Any]:
+def entrust(workspace: Workspace, runs: Iterable[History], *, own: bool = True) -> dict[str, Any]:
     """Gives open runs into the keeper's care, with what this process has for them.
+
+    Args:
+        workspace: where runs are kept.
+        runs: which.
+        own: whether this process is their client.
 
     Returns:
         The keeper, as the journal describes processes.
@@ -222,5 +236,5 @@ def entrust(workspace: Workspace, runs: Iterable[History]) -> dict[str, Any]:
     """
     with reach(workspace) as line:
         for history in runs:
-            line.entrust(history.id, belongings(workspace, history))
+            line.entrust(history.id, belongings(workspace, history), own=own)
         return line.process

@@ -51,7 +51,7 @@ def _see_to(
     report: Callable[[str], None],
 ) -> None:
     try:
-        entrust.entrust(context.workspace, open_runs)
+        entrust.entrust(context.workspace, open_runs, own=False)
     except KeeperMissing as missing:
         report(f"the keeper is not there: {missing}")
         for history in left:

@@ -117,7 +117,7 @@ class Keeper:
         """What a client is told."""
         operation = message["op"]
         if operation == "entrust":
-            return self._entrust(str(message["run"]), message["variables"])
+            return self._entrust(str(message["run"]), message["variables"], bool(message["own"]))
         if operation == "status":
             now = self._now()
             return {"runs": [ward.as_dict(now) for ward in self._wards.values()]}
@@ -128,11 +128,11 @@ class Keeper:
             return {"variables": {w.id: w.variables for w in self._wards.values()} | self._early}
         return {"refused": f"a keeper has no operation {operation!r}"}
 
-    def _entrust(self, run: str, variables: dict[str, str]) -> dict[str, Any]:
+    def _entrust(self, run: str, variables: dict[str, str], own: bool) -> dict[str, Any]:
         given = {str(name): str(value) for name, value in variables.items()}
         self._find()
         if run in self._wards:
-            self._wards[run].entrust(given)
+            self._wards[run].entrust(given, own=own)
         elif run not in self._closed:
             self._early[run] = given
             self._seen = (0.0, 0)
@@ -206,19 +206,21 @@ def serve(keeper: Keeper, home: Path, version: str, log: Callable[[str], None]) 
         selector.close()
 
 
-def main(version: str = "") -> int:
+def main(version: str = "", locked: str = "") -> int:
     """The keeper's whole life.
 
     Args:
         version: of the dayfly that has started it; looking it up here would take megabytes.
+        locked: the descriptor of the lock, where whoever has started it had taken that already.
     """
     os.umask(0o077)
     home = Path(os.environ["DAYFLY_HOME"])
     folder = folder_of(home)
     folder.mkdir(mode=0o700, exist_ok=True)
-    descriptor = lock(folder)
+    descriptor = int(locked) if locked else lock(folder)
     if descriptor is None:
         return 0
+    os.set_inheritable(descriptor, False)
     log = Log(folder / f"{host()}.log")
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(vitals.myself()).encode(), 0)

@@ -49,8 +49,8 @@ def peer_uid(connection: socket.socket) -> int:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
         return int(struct.unpack("3i", credentials)[1])
     if sys.platform == "darwin":
-        # LOCAL_PEERCRED of SOL_LOCAL: a version, then the effective uid.
-        return int(struct.unpack("2I", connection.getsockopt(0, 1, 8))[1])
+        # LOCAL_PEERCRED of SOL_LOCAL: a version, the effective uid, and its groups.
+        return int(struct.unpack_from("2I", connection.getsockopt(0, 1, 128))[1])
     raise OSError("this system does not tell who is at the other end of a socket")
 
 

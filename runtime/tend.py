@@ -18,7 +18,7 @@ from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.stacks import gc, journal
-from dayfly.stacks.gc import Finding
+from dayfly.stacks.census import Finding
 from dayfly.stacks.journal import History
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.run_stack import RunStack

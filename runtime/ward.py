@@ -142,9 +142,18 @@ class Ward:
         """Whether anything may still be to do about it here."""
         return not self.given_up and not self._is_anothers(self.history, now)
 
-    def entrust(self, variables: Mapping[str, str]) -> None:
-        """Takes what the acts are to see; a client has just come by, so what was put off is tried again."""
-        self.variables.update(variables)
+    def entrust(self, variables: Mapping[str, str], *, own: bool = True) -> None:
+        """Takes what the acts are to see; a client has just come by, so what was put off is tried again.
+
+        Args:
+            variables: names and values.
+            own: they are of the run's own client. Another's, who may have another account, only fill in what is
+                missing, unless what is there does not work.
+        """
+        replace = own or self.failures > 0
+        self.variables = (
+            {**self.variables, **variables} if replace else {**variables, **self.variables}
+        )
         self.given_up, self.failures, self.next = False, 0, 0.0
 
     def as_dict(self, now: float) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from dayfly.infra.found import Found
 from dayfly.infra.providers.base import Provider
 from dayfly.infra.providers.local import Local
 from dayfly.stacks import gc, journal
+from dayfly.stacks.census import Finding, census, owned_by, survey
 from dayfly.stacks.engine import Engine
-from dayfly.stacks.gc import Finding
 from dayfly.stacks.standing import Status
 from dayfly.stacks.workspace import Workspace
 from tests import runs
@@ -49,13 +49,13 @@ def test_what_no_journal_knows_is_found_by_tag_and_ended(workspace: Workspace) -
             assert process.stdout is not None
             process.stdout.readline()
         try:
-            (finding,) = gc.survey(workspace)
+            (finding,) = survey(workspace)
             assert (finding.run, finding.status, finding.history) == (_RUN, "ORPHAN", None)
             assert [found.id for found in finding.found] == [str(ours.pid)]
             assert gc.destroy(workspace, None, finding, lambda _: None) is None
             assert ours.wait(10) != 0
             assert theirs.poll() is None
-            assert gc.survey(workspace) == []
+            assert survey(workspace) == []
         finally:
             ours.kill()
             theirs.kill()
@@ -66,13 +66,13 @@ def test_a_directory_without_a_readable_journal_is_closed_by_tag(workspace: Work
     directory = workspace.directory(_RUN)
     directory.mkdir()
     (directory / journal.FILE).write_bytes(b"\xff\x00 no journal")
-    (finding,) = gc.survey(workspace)
+    (finding,) = survey(workspace)
     assert finding.status == "ORPHAN"
     receipt = gc.destroy(workspace, None, finding, lambda _: None)
     assert receipt is not None
     assert (receipt.left, receipt.notes) == (0, ("its journal had no readable intent",))
     assert json.loads((directory / journal.RECEIPT).read_text())["run"] == _RUN
-    assert gc.survey(workspace) == []
+    assert survey(workspace) == []
 
 
 def test_a_census_knows_what_is_another_owner_s_and_leaves_it(workspace: Workspace) -> None:
@@ -81,15 +81,15 @@ def test_a_census_knows_what_is_another_owner_s_and_leaves_it(workspace: Workspa
         assert theirs.stdout is not None
         theirs.stdout.readline()
         try:
-            found = gc.census(workspace, None)
+            found = census(workspace, None)
             (finding,) = [f for f in found.findings if f.run == _RUN]
             assert (finding.status, finding.owner) == ("FOREIGN", "someone-else")
             assert finding not in gc.doomed(found.findings, held=True)
             assert finding in gc.doomed(found.findings, foreign=True)
-            assert gc.owned_by(found, "someone-else").findings == (finding,)
+            assert owned_by(found, "someone-else").findings == (finding,)
             assert theirs.poll() is None
             lost = dataclasses.replace(workspace, owner="someone-else")
-            (as_theirs,) = gc.owned_by(gc.census(lost, None), "someone-else").findings
+            (as_theirs,) = owned_by(census(lost, None), "someone-else").findings
             assert as_theirs.status == "ORPHAN"
             gc.destroy(lost, None, as_theirs, lambda _: None)
             assert theirs.wait(10) != 0
@@ -132,11 +132,11 @@ def test_a_listing_that_fails_is_told_and_concludes_nothing(
     run_id = runs.opened(workspace, alive=False)
     runs.launched(workspace, run_id)
     local_replaced(_Broken())
-    found = gc.census(workspace, None)
+    found = census(workspace, None)
     assert "API is down" in found.failed["local"]
     assert [(f.run, f.status) for f in found.findings] == [(run_id, "HELD")]
     with pytest.raises(DayflyError, match="API is down"):
-        gc.survey(workspace)
+        survey(workspace)
 
 
 def test_what_carries_no_tag_is_counted_and_nothing_more(
@@ -144,7 +144,7 @@ def test_what_carries_no_tag_is_counted_and_nothing_more(
 ) -> None:
     """I8: nothing that is not tagged ours is ever touched."""
     local_replaced(_Crowded())
-    found = gc.census(workspace, None)
+    found = census(workspace, None)
     assert (found.findings, dict(found.untagged)) == ((), {"local": 2})
 
 
@@ -157,7 +157,7 @@ def test_a_stack_that_no_journal_knows_is_found_in_the_backend_and_closed(
     folder.mkdir(parents=True)
     (folder / f"{_RUN}.json").write_text('{"version": 3, "checkpoint": {}}')
     (folder / "plain.json").write_text("{}")
-    (finding,) = [f for f in gc.census(workspace, engine).findings if f.status == "ORPHAN"]
+    (finding,) = [f for f in census(workspace, engine).findings if f.status == "ORPHAN"]
     assert (finding.run, finding.provider, finding.found[0].kind) == (_RUN, "", "stack")
     receipt = gc.destroy(workspace, engine, finding, lambda _: None)
     assert receipt is not None

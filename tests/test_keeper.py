@@ -76,6 +76,15 @@ def test_it_uses_next_to_no_time_while_it_waits(workspace: Workspace) -> None:
     assert share < 0.02
 
 
+def test_of_many_clients_that_begin_at_once_one_starts_it(workspace: Workspace) -> None:
+    """The lock is taken before there is a process, and handed on to it."""
+    started = [entrust.call(workspace) for _ in range(20)]
+    assert len([process for process in started if process is not None]) == 1
+    with entrust.reach(workspace) as line:
+        assert started[0] is not None
+        assert line.process["pid"] == started[0].pid
+
+
 def test_it_ends_by_itself_when_nothing_is_open(workspace: Workspace) -> None:
     """And a client that comes in that moment gets another."""
     entrust.reach(workspace).close()
@@ -250,7 +259,7 @@ def test_rounds_find_new_runs_and_forget_closed_ones(workspace: Workspace) -> No
     acts = Acts()
     kept = Keeper(workspace.home, ward=lambda directory: Ward(directory, acts))
     kept.round()
-    assert kept.answer({"op": "entrust", "run": _RUN, "variables": {"A": "b"}}) == {
+    assert kept.answer({"op": "entrust", "run": _RUN, "variables": {"A": "b"}, "own": True}) == {
         "entrusted": _RUN
     }
     run_id = runs.opened(workspace)

@@ -178,6 +178,21 @@ def test_a_client_of_another_computer_is_not_judged_here(workspace: Workspace, a
     assert len(acts.started) == 1
 
 
+def test_another_client_s_credentials_fill_in_and_replace_only_what_does_not_work(
+    workspace: Workspace, acts: Acts
+) -> None:
+    """It may have another account; but a key that was revoked has to be replaceable by the new one."""
+    ward, now = a_ward(workspace, acts, **_DEAD)
+    ward.entrust({"KEY": "own"})
+    ward.entrust({"KEY": "another", "URL": "u"}, own=False)
+    assert ward.variables == {"KEY": "own", "URL": "u"}
+    ward.look(now)
+    acts.started[0].end(1, "401")
+    ward.look(now)
+    ward.entrust({"KEY": "new"}, own=False)
+    assert ward.variables == {"KEY": "new", "URL": "u"}
+
+
 def test_its_status_names_variables_and_never_shows_them(workspace: Workspace, acts: Acts) -> None:
     """`dayfly keeper status` is for anybody's eyes."""
     ward, now = a_ward(workspace, acts, **_DEAD)

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from dayfly.runtime.context import Context
-    from dayfly.stacks.gc import Census, Finding
+    from dayfly.stacks.census import Census, Finding
 
 _COLUMNS = ("ID", "STATUS", "PROVIDER", "LISTED", "AGE", "$/H", "WHAT", "WHY")
 # More than this at once is more likely a mistake of ours, or of a listing, than what was meant.
@@ -61,13 +61,14 @@ def gc(
     from dayfly.runtime.cli.upkeep import settle_plain
     from dayfly.runtime.context import Context
     from dayfly.stacks import gc as collector
+    from dayfly.stacks.census import census, owned_by
 
     context = Context.open()
     settle_plain(context, tell)
     context = context.as_owner(owner)
-    found = collector.census(context.workspace, context.engine_or_none(), only=run or "")
+    found = census(context.workspace, context.engine_or_none(), only=run or "")
     if owner is not None:
-        found = collector.owned_by(found, owner)
+        found = owned_by(found, owner)
     _check_known(context, found, run)
     doomed = collector.doomed(found.findings, held=held, foreign=all_owners)
     _tell_limits(found)

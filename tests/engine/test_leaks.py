@@ -16,7 +16,8 @@ from dayfly.errors import JobStopped
 from dayfly.infra import providers
 from dayfly.runtime.attach import cancel
 from dayfly.runtime.context import Context
-from dayfly.stacks import gc, journal
+from dayfly.stacks import journal
+from dayfly.stacks.census import survey
 from dayfly.stacks.workspace import Workspace
 from tests import keepers
 
@@ -136,7 +137,7 @@ def test_a_run_that_is_being_born_is_never_an_orphan(workspace: Workspace) -> No
     job = cluster(environment=[])(abs).submit(-1)
     seen = set()
     while not job.done():
-        for finding in gc.survey(workspace):
+        for finding in survey(workspace):
             seen.add(finding.status)
     job.receipt(timeout=120)
     assert "ORPHAN" not in seen
