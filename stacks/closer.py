@@ -146,7 +146,8 @@ class Closer:
                 if left:
                     self._sleep(min(limits.listing_lag_s, 1.0))
                     continue
-                if history.last("launched") is None and history.last("up_started") is not None:
+                begun = _launched(history, ended)
+                if begun is not None and begun.name == "up_started":
                     self._wait_for_late_create(history, provider)
                 self._sleep(limits.listing_lag_s)
                 if self._seems_alive(history, provider):
