@@ -19,7 +19,7 @@ from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
-from dayfly.stacks.traces import Traces
+from dayfly.stacks.traces import Traces, is_refused
 from dayfly.stacks.workspace import Workspace
 
 # What a closed run has no more use for: keys first of all. The HMAC key stays beside the result that it vouches for.
@@ -193,7 +193,7 @@ class Closer:
         self, history: History, provider: Provider, how: str, declared: int, destroyed: int
     ) -> Receipt:
         now, traces = self._now(), Traces.of(history, provider)
-        begun = None if _refused(history, destroyed) else traces.launched_at
+        begun = None if is_refused(history) and not destroyed else traces.launched_at
         lived_s = 0.0 if begun is None else max(0.0, (traces.ended_at or now) - begun)
         rate, increment_s = _rate(history), provider.limits.billing_increment_s
         usd = cost.billed_usd(rate, lived_s, increment_s)
@@ -220,16 +220,6 @@ class Closer:
         journal.append(history.directory, "closed", **receipt.as_dict())
         journal.write_receipt(history.directory, receipt.as_dict())
         return receipt
-
-
-# Of these the provider has said that it launched nothing.
-_REFUSALS = ("capacity", "quota", "auth", "rate_limit", "invalid")
-
-
-def _refused(history: History, destroyed: int) -> bool:
-    """True where the provider has said that it launched nothing, and nothing was found."""
-    kind = history.field("up_failed", "kind")
-    return history.last("launched") is None and kind in _REFUSALS and not destroyed
 
 
 def _rate(history: History) -> float:

@@ -11,6 +11,10 @@ from dayfly.infra.providers.base import Provider
 from dayfly.stacks.journal import History
 
 
+# Of these the provider has said that it launched nothing.
+_REFUSALS = ("capacity", "quota", "auth", "rate_limit", "invalid")
+
+
 @dataclass(frozen=True)
 class Trace:
     """One thing whose id is known, and which nobody has seen gone."""
@@ -51,9 +55,14 @@ class Traces:
         return _journaled(history)
 
 
+def is_refused(history: History) -> bool:
+    """True where the provider has said that it launched nothing."""
+    return history.last("launched") is None and history.field("up_failed", "kind") in _REFUSALS
+
+
 def _journaled(history: History) -> Traces:
     launched, begun = history.last("launched"), history.last("up_started")
-    lost = begun is not None and launched is None
+    lost = begun is not None and launched is None and not is_refused(history)
     first = launched or begun
     return Traces(
         known=(),
