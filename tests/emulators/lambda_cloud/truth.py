@@ -25,7 +25,7 @@ class Truth:
     | ssh_key_added, ssh_key_deleted | id, name |
     | ruleset_added, ruleset_deleted | id, name, region |
     | file_system_added, file_system_deleted | id, name, region |
-    | machine_ended | instance: its processes and its disk are gone |
+    | machine_ended | instance: its processes are gone |
     | fault | op, kind |
     | failed | where, error: a mistake of the emulator itself, which makes its `with` block raise |
     | ended | |
