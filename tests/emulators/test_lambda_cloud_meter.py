@@ -77,6 +77,8 @@ def test_the_meter_adds_up() -> None:
         assert bills[taken]["dollars"] == pytest.approx(4.29 / 60)
         assert [bill["billed_s"] for bill in bills.values()] == [60.0] * 3
         assert cloud.meter()["dollars"] == pytest.approx((1.29 + 4.29 + 1.29) / 60)
+        billed = {each["instance"]: each["dollars"] for each in cloud.events("billed")}
+        assert billed == {ended: bills[ended]["dollars"], taken: bills[taken]["dollars"]}
         again = meter.bills(truth.read(cloud.log), time.time(), 60)
         assert meter.total(again) == pytest.approx(cloud.meter()["dollars"])
 

@@ -18,7 +18,7 @@ from tests.emulators.lambda_cloud import inhabitants
 _INIT = Path(__file__).with_name("init.sh")
 _TOOLS = ("unshare", "nsenter", "setpriv", "pivot_root", "mount", "sshd", "cc")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_BOOT_S = 30.0
+_BOOT_S = 60.0
 # A parent that died before the signal was arranged for would send none.
 _UNLESS_ORPHAN = '[ "$PPID" = "$0" ] && exec "$@"'
 _INTO = ("--mount", "--uts", "--ipc", "--pid", "--")

@@ -20,7 +20,7 @@ from tests.emulators.lambda_cloud.order import Order
 from tests.emulators.lambda_cloud.port_map import PortMap
 from tests.emulators.lambda_cloud.truth import Truth
 
-_SSHD_S = 10.0
+_SSHD_S = 60.0
 _LATE = "/var/lib/cloud/instance/scripts/runcmd"
 
 
