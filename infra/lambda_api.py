@@ -24,7 +24,7 @@ from dayfly.infra.lambda_records import FileSystem, Instance, Launch, Ruleset, S
 from dayfly.infra.pace import Pace
 
 _INTERVALS_S = {"request": 1.0, "launch": 12.0}
-_RETRY_S = 90.0
+_RETRY_S, _LEAST_RETRY_S = 90.0, 5.0
 _MOST_PAGES = 1000
 _backoff = wait_random_exponential(multiplier=0.5, max=10)
 _T = TypeVar("_T")
@@ -191,7 +191,7 @@ class LambdaApi:
         self, method: str, path: str, doing: str, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Sends what may be sent twice, until it is answered or the bound is reached."""
-        until = self._now() + _RETRY_S
+        until = self._now() + max(_RETRY_S / self._scale, _LEAST_RETRY_S)
         retrying = Retrying(
             retry=retry_if_exception(lambda error: _passes(error, until - self._now())),
             wait=self._patience,

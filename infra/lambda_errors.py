@@ -22,7 +22,7 @@ _KINDS: dict[str, FailureKind] = {
     "global/duplicate": "invalid",
     "global/conflict": "transient",
     "global/internal-error": "transient",
-    "firewall-rulesets/firewall-ruleset-in-use": "transient",
+    "firewall-rulesets/firewall-ruleset-in-use": "invalid",
     "filesystems/filesystem-in-use": "invalid",
     "http/429": "rate_limit",
     # Ours, of what happened on the way or to the machine.
@@ -42,6 +42,7 @@ _FIXES = {
     "global/quota-exceeded": "end machines that are up (`dayfly ps`, https://cloud.lambda.ai/instances), or ask Lambda's"
     " support for a larger quota",
 }
+IN_USE = "firewall-rulesets/firewall-ruleset-in-use"
 _GONE = ("global/object-does-not-exist", "global/not-found")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from dayfly.errors import NoCapacity, SpecError
 from dayfly.infra import catalog
 from dayfly.infra.catalog import MachineType
-from dayfly.infra.gpu import GpuRequest, normal_model
+from dayfly.infra.gpu_request import GpuRequest, normal_model
 from dayfly.infra.lambda_records import FileSystem, TypeRow
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec

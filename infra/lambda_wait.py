@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dayfly.infra import port_map
 from dayfly.infra.lambda_api import LambdaApi
-from dayfly.infra.lambda_errors import ApiError
+from dayfly.infra.lambda_errors import IN_USE, ApiError
 from dayfly.infra.lambda_records import Instance
 
 READY_S = 15 * 60.0
@@ -75,7 +75,7 @@ class Waiting:
             ApiError: it has not ended in time.
         """
         doing, step_s = f"ending instance {id}", _FIRST_STEP_S / self.scale
-        until, asked, last = self.now() + timeout_s / self.scale, False, "unknown"
+        until, asked, last = self.now() + timeout_s / self.scale, False, "not listed yet"
         while True:
             try:
                 if not asked:
@@ -88,7 +88,7 @@ class Waiting:
             except ApiError as error:
                 if not error.gone:
                     raise
-                if asked or time.time() >= unseen_until:
+                if last != "not listed yet" or time.time() >= unseen_until:
                     return
             if self.now() >= until:
                 raise ApiError(
@@ -96,6 +96,21 @@ class Waiting:
                 )
             self.sleep(step_s)
             step_s = min(step_s * 1.3, _LONGEST_STEP_S / self.scale)
+
+    def until_free(self, delete: Callable[[], None], timeout_s: float = GONE_S) -> None:
+        """Deletes a ruleset as soon as its machine, which is ending, lets go of it.
+
+        Raises:
+            ApiError: it is in use for longer than that.
+        """
+        until, step_s = self.now() + timeout_s / self.scale, _FIRST_STEP_S / self.scale
+        while True:
+            try:
+                return delete()
+            except ApiError as error:
+                if error.code != IN_USE or self.now() >= until:
+                    raise
+            self.sleep(step_s)
 
     def _look(self, id: str, run: str) -> Instance | None:
         rows = self.api.instances()

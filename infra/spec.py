@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from dayfly.errors import SpecError
 from dayfly.infra import providers
-from dayfly.infra.gpu import GpuRequest
+from dayfly.infra.gpu_request import GpuRequest
 from dayfly.infra.units import seconds, size_bytes, suggestion
 
 DEFAULT_MAX_RUNTIME_S = 24 * 3600.0

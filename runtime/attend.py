@@ -226,6 +226,8 @@ class Attendance:
             self.display.plan(plan, self.directory.name)
         elif event.name == "machine":
             self.display.done(event.fields["id"])
+            if event.fields.get("firewall"):
+                self.display.note(f"firewall: {event.fields['firewall']}")
         elif event.name == "progress":
             self.display.note(event.fields["text"])
 

@@ -110,7 +110,9 @@ class RemoteFunction(Generic[P, R]):
         """Every resource from the real engine's preview, $/h and worst case; nothing is created."""
         from dayfly.runtime.call import Call
 
-        return Call.prepare(self.__dayfly_function__, args, kwargs, self.spec).preview()
+        return Call.prepare(
+            self.__dayfly_function__, args, kwargs, self.spec, to_run=False
+        ).preview()
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the bare function in this process."""

@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any
 
 from dayfly.errors import JobStopped, NoCapacity, ProvisionFailed
-from dayfly.infra import creations, providers
+from dayfly.infra import providers
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import new_id
 from dayfly.infra.spec import Spec
-from dayfly.stacks import intent, isolated, journal
+from dayfly.stacks import failures, intent, isolated, journal
 from dayfly.stacks.behind import Behind
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.engine import Engine
@@ -264,34 +264,11 @@ class RunStack:
             if self._cancelled.is_set():
                 raise JobStopped(f"run {self.id} was stopped before its machine was ready")
             if ended:
-                raise self._failure(process.returncode, offer)
-            self._refuse_full(offer)
+                raise failures.of_program(self.directory, process.returncode, offer.provider)
+            full = failures.of_capacity(self.directory, offer.provider)
+            if full is not None:
+                raise full
             time.sleep(_POLL_S)
-
-    def _refuse_full(self, offer: Offer) -> None:
-        """A refusal for want of capacity is on record a second before the engine has ended over it.
-
-        Raises:
-            ProvisionFailed: the launch was refused so.
-        """
-        provider = providers.load(offer.provider)
-        if not provider.keeps_creations:
-            return
-        for creation in creations.read(self.directory):
-            if creation.outcome == "refused" and provider.failure(creation.why) == "capacity":
-                raise ProvisionFailed(creation.why, "capacity")
-
-    def _failure(self, code: int, offer: Offer) -> ProvisionFailed:
-        history = journal.read(self.directory)
-        failed = history.last("up_failed")
-        if failed:
-            return ProvisionFailed(
-                f"the stack did not come up: {failed.fields['message']}", failed.fields["kind"]
-            )
-        said = (self.directory / "program.log.err").read_text(errors="replace").strip()[-1500:]
-        if code == 0:
-            return ProvisionFailed(f"{offer.provider} exported no machine for run {self.id}")
-        return ProvisionFailed(f"the program of run {self.id} ended with {code}: {said}")
 
     def _interrupt_engine(self) -> None:
         """One graceful signal, never two: the create in flight ends and is recorded, nothing new begins."""

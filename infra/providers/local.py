@@ -24,7 +24,7 @@ import psutil
 from dayfly.errors import ConfigurationError, ProvisionFailed, SpecError
 from dayfly.infra import loopback, processes, sshd
 from dayfly.infra.found import Found, State
-from dayfly.infra.gpu import DriverGpu, GpuRequest
+from dayfly.infra.gpu_request import DriverGpu, GpuRequest
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import (
     CreateResult,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.emulators.lambda_cloud import Emulator, Options
 from tests.emulators.plain_client import Client, basic, public_key
+from tests.emulators.until import until
 
 FAST = Options(
     time_scale=100, request_interval_s=0, launch_interval_s=0, machines=False, listing_lag_s=0
@@ -31,14 +32,6 @@ def api(cloud: Emulator) -> Client:
     client = Client(cloud)
     client.add_key()
     return client
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Waits for what the emulator does by itself, and fails when it does not."""
-    end = time.monotonic() + 15
-    while not true():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.01)
 
 
 # -- authentication

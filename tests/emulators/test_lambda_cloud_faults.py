@@ -200,6 +200,35 @@ def test_a_line_that_is_not_understood_is_refused(
         api.cloud.add_faults([line])
 
 
+def test_a_new_world_knows_nothing_of_the_old_one(api: Client) -> None:
+    """Not even of a launch that was held there; the key stays, options may change."""
+    cloud = api.cloud
+    cloud.add_faults([{"op": "launch", "kind": "hold", "at": 1}])
+    held = threading.Thread(target=_lost_launch, args=(api,))
+    held.start()
+    cloud.wait_held()
+    old = api.launched()
+    cloud.renew(Options(machines=False, request_interval_s=0, launch_interval_s=0, quota=1))
+    held.join(20)
+    assert not held.is_alive()
+    assert api.get("/ssh-keys").data == []
+    assert api.get(f"/instances/{old}").status == 404
+    assert cloud.meter() == {"dollars": 0, "bills": []}
+    assert [each["event"] for each in cloud.events()] == ["started"]
+    api.add_key()
+    api.launched()
+    assert api.launch().refused == (400, "global/quota-exceeded")
+    with pytest.raises(ValueError, match="lunch"):
+        cloud.renew(Options(faults=(Fault("lunch", "empty"),)))
+    cloud.renew(PLAIN)
+    api.add_key()
+
+
+def _lost_launch(api: Client) -> None:
+    with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
+        api.launch()
+
+
 def test_faults_are_in_the_ground_truth(api: Client) -> None:
     """With the operation that they met."""
     api.cloud.add_faults([Fault("list_images", "empty", at=(1,))])

@@ -10,17 +10,26 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import paramiko
 import psutil
 import pytest
 
-from tests.emulators.lambda_cloud import Emulator, Options, box
+from tests.emulators.lambda_cloud import Emulator, Options, box, inhabitants
+from tests.emulators.logins import (
+    HostKey,
+    booted,
+    login,
+    port,
+    run,
+    shown_key,
+    sleeping,
+    unauthenticated,
+)
 from tests.emulators.plain_client import Client
+from tests.emulators.until import until
 from tests.sshd import write_key
 
 pytestmark = [
@@ -65,91 +74,16 @@ def _with_key(client: Client, login_key: Path) -> Client:
     return client
 
 
-class HostKey:
-    """A host key to be injected, and the user data that injects it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.public = write_key(folder / "host_key")
-        self._private = (folder / "host_key").read_text()
-
-    def user_data(self, **more: Any) -> str:
-        """As a client would send it: JSON is YAML."""
-        config = {
-            "ssh_deletekeys": True,
-            "ssh_genkeytypes": [],
-            "ssh_keys": {"ed25519_private": self._private, "ed25519_public": self.public},
-        }
-        return f"#cloud-config\n{json.dumps(config | more)}\n"
-
-
 @pytest.fixture
 def host_key(tmp_path: Path) -> HostKey:
     return HostKey(tmp_path)
 
 
-def until(true: Callable[[], bool]) -> None:
-    """Waits for what the emulator does by itself, and fails when it does not."""
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.02)
-
-
-def booted(cloud: Emulator, id: str) -> bool:
-    """Its user data is applied."""
-    return id in [each["instance"] for each in cloud.events("user_data_applied")]
-
-
-def shown_key(cloud: Emulator, id: str) -> str:
-    """The host key that a client sees now, "" where none answers."""
-    try:
-        with _transport(cloud, id) as transport:
-            transport.start_client(timeout=10)
-            key = transport.get_remote_server_key()
-            return f"{key.get_name()} {key.get_base64()}"
-    except (OSError, paramiko.SSHException, EOFError):
-        return ""
-
-
-@contextlib.contextmanager
-def _transport(cloud: Emulator, id: str) -> Iterator[paramiko.Transport]:
-    """Not yet connected; paramiko itself would leave a refused socket open."""
-    with (
-        socket.create_connection(("127.0.0.1", port(cloud, id))) as connection,
-        contextlib.closing(paramiko.Transport(connection)) as transport,
-    ):
-        transport.get_security_options().key_types = ["ssh-ed25519"]
-        yield transport
-
-
-def port(cloud: Emulator, id: str) -> int:
-    """Where the map says that it is."""
-    entry = json.loads(cloud.port_map.read_text())[id]
-    assert entry["host"] == "127.0.0.1"
-    return int(entry["port"])
-
-
-@contextlib.contextmanager
-def login(cloud: Emulator, id: str, key: Path, host_key: HostKey) -> Iterator[paramiko.Transport]:
-    """A session with a pinned host key."""
-    until(lambda: booted(cloud, id) and shown_key(cloud, id) == host_key.public)
-    with _transport(cloud, id) as transport:
-        pkey = paramiko.Ed25519Key.from_private_key_file(str(key))
-        transport.connect(username="ubuntu", pkey=pkey)
-        yield transport
-
-
-def run(transport: paramiko.Transport, command: str) -> str:
-    """What a command prints, both ways."""
-    channel = transport.open_session(timeout=20)
-    channel.set_combine_stderr(True)
-    channel.exec_command(command)
-    return channel.makefile().read().decode().strip()
-
-
-def sleeping(transport: paramiko.Transport) -> list[str]:
-    """The sleeps that go on there."""
-    return run(transport, "ps -C sleep -o args=").splitlines()
+def states(cloud: Emulator, id: str) -> list[str]:
+    """Of the machine's processes, as the kernel gives them: T is stopped."""
+    (row,) = [row for row in cloud.live() if row["id"] == id]
+    stats = [Path(f"/proc/{pid}/stat").read_text() for pid in row["pids"]]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
 
 
 def refuses(cloud: Emulator, id: str) -> bool:
@@ -158,22 +92,17 @@ def refuses(cloud: Emulator, id: str) -> bool:
         return probe.connect_ex(("127.0.0.1", port(cloud, id))) != 0
 
 
-def inside(pid: int) -> str:
-    """The PID namespace of a process."""
-    try:
-        return str(Path(f"/proc/{pid}/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
 def left_of(namespaces: set[str]) -> list[int]:
     """Every process of this computer that is still in one of them."""
-    return [pid for pid in psutil.pids() if inside(pid) in namespaces]
+    return [pid for pids in inhabitants.of(namespaces).values() for pid in pids]
 
 
 def namespaces(cloud: Emulator) -> set[str]:
     """Those of all living machines."""
-    return {inside(pid) for row in cloud.live() for pid in row["pids"]} - {"", inside(os.getpid())}
+    return {inhabitants.namespace(pid) for row in cloud.live() for pid in row["pids"]} - {
+        "",
+        inhabitants.namespace(os.getpid()),
+    }
 
 
 # -- the first boot
@@ -213,6 +142,9 @@ def test_user_data_writes_files_and_runs_commands(
             run(session, "stat -c %a /etc/new/secret /etc/ssh/ssh_host_ed25519_key") == "600\n600"
         )
         assert run(session, "ls /etc/ssh/*key*").count("\n") == 1
+        kept = run(session, "grep -rl 'PRIVATE KEY' /var/lib/cloud /run/cloud-init").splitlines()
+        assert f"/var/lib/cloud/instances/{id}/user-data.txt" in kept
+        assert "/run/cloud-init/instance-data-sensitive.json" in kept
     (applied,) = [each for each in api.cloud.events("user_data_applied") if each["instance"] == id]
     assert (applied["ignored"], applied["failed"]) == (["packages"], "")
 
@@ -233,7 +165,7 @@ def test_only_the_named_key_opens_it_and_only_for_ubuntu(
     with login(api.cloud, id, login_key, host_key):
         pass
     for user, key in (("ubuntu", tmp_path / "other"), ("root", login_key)):
-        with _transport(api.cloud, id) as other:
+        with unauthenticated(api.cloud, id) as other:
             pkey = paramiko.Ed25519Key.from_private_key_file(str(key))
             with pytest.raises(paramiko.AuthenticationException):
                 other.connect(username=user, pkey=pkey)
@@ -270,10 +202,8 @@ def test_packages_can_be_installed_on_it(api: Client, login_key: Path, host_key:
     """It reaches the index that this computer reaches."""
     id = api.launched(user_data=host_key.user_data())
     with login(api.cloud, id, login_key, host_key) as session:
-        said = run(
-            session, "python3 -m venv v && v/bin/pip install -q iniconfig 2>&1; v/bin/pip list"
-        )
-        assert "iniconfig" in said
+        said = run(session, "python3 -m pip download --no-deps -d got iniconfig 2>&1; ls got")
+        assert "iniconfig-" in said.splitlines()[-1]
 
 
 def test_a_file_system_outlives_the_machines_that_mount_it(
@@ -308,6 +238,20 @@ def test_a_dead_ssh_server_takes_its_connections_with_it_and_nothing_else(
     api.cloud.start_sshd(id)
     with login(api.cloud, id, login_key, host_key) as session:
         assert "sleep 4322" in sleeping(session)
+
+
+def test_a_machine_may_hang(api: Client, login_key: Path, host_key: HostKey) -> None:
+    """Its connections stay, and nothing answers until it goes on; it can be terminated meanwhile."""
+    id = api.launched(user_data=host_key.user_data())
+    with login(api.cloud, id, login_key, host_key) as session:
+        api.cloud.freeze(id)
+        until(lambda: set(states(api.cloud, id)) == {"T"})
+        assert session.is_active()
+        api.cloud.thaw(id)
+        assert run(session, "echo on") == "on"
+        api.cloud.freeze(id)
+        api.terminate(id)
+        until(lambda: api.status(id) == "terminated")
 
 
 @pytest.mark.parametrize("how", ["halt", "sudo poweroff", "sudo shutdown -h now"])
@@ -375,7 +319,7 @@ def test_termination_leaves_no_process_no_disk_and_no_port(
     with login(api.cloud, id, login_key, host_key) as session:
         run(session, "(setsid sh -c 'sleep 4323 & sleep 4323' >/dev/null 2>&1 </dev/null &) ")
         (row,) = [row for row in api.cloud.live() if row["id"] == id]
-        spaces = {inside(row["pids"][0])}
+        spaces = {inhabitants.namespace(row["pids"][0])}
         assert len(left_of(spaces)) >= 5
         disk = api.cloud.log.parent / "machines" / id
         assert disk.is_dir()
@@ -401,12 +345,14 @@ def test_a_preempted_machine_is_gone_at_once(
 
 @pytest.mark.process
 @pytest.mark.parametrize("how", ["leave", "kill", "orphan"])
-def test_no_machine_outlives_the_emulator(login_key: Path, tmp_path: Path, how: str) -> None:
+def test_no_machine_outlives_the_emulator(
+    login_key: Path, host_key: HostKey, tmp_path: Path, how: str
+) -> None:
     """Told to end, killed, or without the process that started it; what it has written stays."""
     with _another(tmp_path, how) as cloud:
         api = _with_key(Client(cloud), login_key)
-        ids = [api.launched() for _ in range(3)]
-        until(lambda: all(shown_key(cloud, id) for id in ids))
+        ids = [api.launched(user_data=host_key.user_data()) for _ in range(3)]
+        until(lambda: all(booted(cloud, id) for id in ids))
         spaces = namespaces(cloud)
         assert len(spaces) == 3
         assert left_of(spaces)

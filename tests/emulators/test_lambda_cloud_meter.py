@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.emulators.lambda_cloud import Emulator, Fault, Options, meter, truth
 from tests.emulators.plain_client import Client
+from tests.emulators.until import until
 
 FAST = Options(
     time_scale=50, request_interval_s=0, launch_interval_s=0, machines=False, listing_lag_s=0
 )
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Waits for what the emulator does by itself, and fails when it does not."""
-    end = time.monotonic() + 15
-    while not true():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.01)
 
 
 def test_the_log_tells_the_whole_life_of_an_instance() -> None:

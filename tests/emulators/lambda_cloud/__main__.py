@@ -16,7 +16,9 @@ from tests.emulators.lambda_cloud import operations
 from tests.emulators.lambda_cloud.box import NoNamespaces
 from tests.emulators.lambda_cloud.cloud import Cloud
 from tests.emulators.lambda_cloud.options import Options
+from tests.emulators.lambda_cloud.port_map import PortMap
 from tests.emulators.lambda_cloud.server import Server
+from tests.emulators.lambda_cloud.truth import Truth
 
 _EPILOG = f"""\
 The first line on standard output is a JSON object: url, api_key, port_map, log. The same as lines to paste
@@ -62,6 +64,7 @@ def main() -> None:
     made = None if asked.folder else tempfile.TemporaryDirectory(prefix="lambda-cloud-")
     folder = asked.folder or Path(made.name if made else "")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tempfile.tempdir = str(folder)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
@@ -83,7 +86,8 @@ def _until_closed(ended: threading.Event) -> None:
 
 
 def _serve(options: Options, folder: Path, port: int, ended: threading.Event) -> None:
-    cloud = Cloud(options, folder)
+    log, ports = Truth(folder / "truth.jsonl"), PortMap(folder / "ports.json")
+    cloud = Cloud(options, folder, log, ports)
     with Server(cloud, port) as server:
         cloud.start(server.url, os.getpid())
         serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -92,7 +96,8 @@ def _serve(options: Options, folder: Path, port: int, ended: threading.Event) ->
         ended.wait()
         server.shutdown()
         serving.join()
-    cloud.close()
+        server.cloud.close()
+    log.close()
 
 
 def _announce(cloud: Cloud, server: Server) -> None:

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psutil
+from tests.emulators.lambda_cloud import inhabitants
 
 _INIT = Path(__file__).with_name("init.sh")
 _TOOLS = ("unshare", "nsenter", "setpriv", "pivot_root", "mount", "sshd", "cc")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_S = 30.0
+# A parent that died before the signal was arranged for would send none.
+_UNLESS_ORPHAN = '[ "$PPID" = "$0" ] && exec "$@"'
 _INTO = ("--mount", "--uts", "--ipc", "--pid", "--")
 
 
@@ -63,6 +65,9 @@ class Box:
 
     Lifecycle: everything inside ends with its first process, which the kernel ends when `unshare` ends, which
     the kernel ends when the thread that booted it ends. So nothing outlives this process, however it dies.
+
+    Attributes:
+        namespace: of its processes, "" while it is off.
     """
 
     def __init__(self, disk: Path, hostname: str, environment: Mapping[str, str]) -> None:
@@ -71,6 +76,7 @@ class Box:
         self._environment = dict(environment)
         self._outside: subprocess.Popen[str] | None = None
         self._init = 0
+        self.namespace = ""
 
     @property
     def running(self) -> bool:
@@ -83,8 +89,8 @@ class Box:
         Raises:
             NoNamespaces: the kernel refuses a part of it.
         """
-        command = ["setpriv", "--pdeathsig", "KILL", "unshare"]
-        command += ["--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL"]
+        command = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", _UNLESS_ORPHAN, str(os.getpid())]
+        command += ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL"]
         environment = {
             "PATH": PATH,
             "DISK": str(self.disk),
@@ -108,8 +114,8 @@ class Box:
                 self.kill()
                 log = (self.disk / "boot.log").read_text().strip()
                 raise NoNamespaces(f"an instance does not boot: {log or 'it takes too long'}")
-        (child,) = psutil.Process(self._outside.pid).children()
-        self._init = child.pid
+        self._init = _only_child(self._outside.pid)
+        self.namespace = inhabitants.namespace(self._init)
 
     def run(
         self, command: Sequence[str], *, text: str = "", timeout_s: float | None = None
@@ -127,15 +133,18 @@ class Box:
             timeout=timeout_s,
         )
 
-    def processes(self, name: str = "") -> list[psutil.Process]:
-        """What runs inside: all, or those of a name."""
-        found = []
-        # It may end at any moment, and so may each of them.
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if init := self._init:
-                first = psutil.Process(init)
-                found = [first, *first.children(recursive=True)]
-        return [each for each in found if not name or _is(each, name)]
+    def processes(self, name: str) -> list[int]:
+        """What of a name runs inside."""
+        space = self.namespace
+        found = inhabitants.of([space])[space] if space else []
+        return [pid for pid in found if inhabitants.name(pid) == name]
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to every process inside, the first one too."""
+        space = self.namespace
+        for pid in inhabitants.of([space])[space] if space else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def kill(self) -> None:
         """Ends every process inside; none is left when this returns."""
@@ -145,11 +154,8 @@ class Box:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._init or self._outside.pid, signal.SIGKILL)
         self._outside.wait()
-        self._outside, self._init = None, 0
+        self._outside, self._init, self.namespace = None, 0, ""
 
 
-def _is(process: psutil.Process, name: str) -> bool:
-    try:
-        return process.name() == name
-    except psutil.NoSuchProcess:
-        return False
+def _only_child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.emulators.lambda_cloud import catalog, meter, truth
+from tests.emulators.lambda_cloud import catalog, meter
+from tests.emulators.lambda_cloud import truth as log
 from tests.emulators.lambda_cloud.account import Account
 from tests.emulators.lambda_cloud.capacity import Capacity
 from tests.emulators.lambda_cloud.clock import Clock
@@ -28,15 +29,21 @@ from tests.emulators.lambda_cloud.truth import Truth
 class Cloud:
     """One account's world. Whoever reads or changes it holds `lock`.
 
-    Lifecycle: `start` sets its time going; `close` ends every machine and the log.
+    Lifecycle: `start` sets its time going; `close` ends every machine. Log and port map are others' to make and to close,
+    since one world may follow another.
+
+    Attributes:
+        ended: nothing may change in it any more.
     """
 
-    def __init__(self, options: Options, folder: Path) -> None:
+    def __init__(self, options: Options, folder: Path, truth: Truth, ports: PortMap) -> None:
         self.options = options
+        self.folder = folder
+        self.ended = False
         self.lock = threading.RLock()
         self.clock = Clock(options.time_scale)
-        self.truth = Truth(folder / "truth.jsonl")
-        self.ports = PortMap(folder / "ports.json")
+        self.truth = truth
+        self.ports = ports
         self.account = Account(options, self.clock)
         self.calls: Counter[str] = Counter()
         self.script = Script(options.faults)
@@ -64,12 +71,14 @@ class Cloud:
         self._schedule.start()
 
     def close(self) -> None:
-        """Ends all machines; returns when none is left."""
+        """Ends all machines; returns when none is left. A call that is held is let go, and finds nothing."""
+        with self.lock:
+            self.ended = True
+        self.script.clear()
         self._schedule.close()
         if self.machines is not None:
             self.machines.close()
         self.truth.write("ended")
-        self.truth.close()
 
     def meet(self, op: str) -> Fault | None:
         """Counts a call of an operation, and gives what goes wrong with it."""
@@ -99,7 +108,7 @@ class Cloud:
 
     def bills(self) -> list[meter.Bill]:
         """What every instance has cost until now, from the log itself."""
-        events = truth.read(self.truth.path)
+        events = log.read(self.truth.path)
         return meter.bills(events, time.time(), self.options.billing_increment_s)
 
     def _later(self, delay_s: float, act: Callable[[], None]) -> None:

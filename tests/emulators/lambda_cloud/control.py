@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.emulators.lambda_cloud import meter, operations
+from tests.emulators.lambda_cloud import inhabitants, meter, operations
 from tests.emulators.lambda_cloud.cloud import Cloud
 from tests.emulators.lambda_cloud.faults import Fault
 from tests.emulators.lambda_cloud.refusal import Refusal
@@ -24,7 +24,8 @@ def answer(cloud: Cloud, method: str, path: str, content: Any) -> tuple[int, Any
         known = ", ".join(sorted(" ".join(each) for each in _ACTS))
         return 404, {"error": f"no {method} {name}; known: {known}"}
     try:
-        if name in ("faults", "release"):
+        # These look for themselves, and for long, or are asked while a call is held.
+        if name in ("faults", "release", "instances", "meter"):
             return 200, _ACTS[method, name](cloud, content)
         with cloud.lock:
             return 200, _ACTS[method, name](cloud, content)
@@ -46,17 +47,15 @@ def _health(cloud: Cloud, _: Any) -> Any:
 
 def _instances(cloud: Cloud, _: Any) -> Any:
     """What costs money, with what the API does not show."""
-    return [
-        each.as_json()
-        | {
-            "launched": each.launched,
-            "port": None if each.machine is None else each.machine.port,
-            "pids": []
-            if each.machine is None
-            else [process.pid for process in each.machine.processes()],
-        }
-        for each in cloud.instances.alive()
-    ]
+    with cloud.lock:
+        alive = cloud.instances.alive()
+        rows = [each.as_json() | {"launched": each.launched} for each in alive]
+    machines = [each.machine for each in alive]
+    spaces = [machine.namespace if machine else "" for machine in machines]
+    found = inhabitants.of(set(spaces) - {""})
+    for row, machine, space in zip(rows, machines, spaces, strict=True):
+        row |= {"port": machine.port if machine else None, "pids": found.get(space, [])}
+    return rows
 
 
 def _meter(cloud: Cloud, _: Any) -> Any:
@@ -78,14 +77,16 @@ def _mark(cloud: Cloud, asked: Any) -> Any:
     return {}
 
 
-def _sshd(cloud: Cloud, asked: Any) -> Any:
+def _machine(cloud: Cloud, asked: Any) -> Any:
     machine = cloud.instances.found(asked["instance"]).machine
     if machine is None:
         raise ValueError("this emulator was started without machines")
     acts: dict[str, Callable[[], None]] = {
-        "kill": machine.kill_sshd,
-        "start": machine.start_sshd,
+        "kill_sshd": machine.kill_sshd,
+        "start_sshd": machine.start_sshd,
         "halt": machine.halt,
+        "freeze": machine.freeze,
+        "thaw": machine.thaw,
     }
     acts[asked["do"]]()
     return {}
@@ -140,7 +141,7 @@ _ACTS: dict[tuple[str, str], Callable[[Cloud, Any], Any]] = {
     ("GET", "meter"): _meter,
     ("POST", "capacity"): _capacity,
     ("POST", "mark"): _mark,
-    ("POST", "sshd"): _sshd,
+    ("POST", "machine"): _machine,
     ("POST", "lie"): _lie,
     ("POST", "account"): _account,
     ("GET", "faults"): _faults,

@@ -110,7 +110,9 @@ class Emulator:
         """What it did wrong itself, if it came so far as to have a log."""
         if not self.log.is_file():
             return ""
-        return "\n".join(f"{each['where']}: {each['error']}" for each in self.events("failed"))
+        events = [each for log in truth.logs(self.log) for each in truth.read(log)]
+        failed = [each for each in events if each["event"] == "failed"]
+        return "\n".join(f"{each['where']}: {each['error']}" for each in failed)
 
     def environment(self) -> dict[str, str]:
         """The variables by which Dayfly takes it for the real thing."""
@@ -128,8 +130,17 @@ class Emulator:
         self._process.wait()
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
-        """The ground truth, or its events of one name."""
+        """The ground truth since the last `renew`, or its events of one name."""
         return [each for each in truth.read(self.log) if name in ("", each["event"])]
+
+    def renew(self, options: Options | None = None) -> None:
+        """An empty world in the place of this one, for much less than a new process; every machine of the old one is gone.
+
+        Args:
+            options: of the new world, its key excepted; the old ones where None.
+        """
+        self.options = options or self.options
+        self._ask("POST", "renew", self.options.as_json())
 
     def live(self) -> list[dict[str, Any]]:
         """The instances that cost money, with their port and the ids of their processes."""
@@ -159,15 +170,23 @@ class Emulator:
 
     def kill_sshd(self, instance: str) -> None:
         """Ends its SSH server with all connections; what was detached goes on."""
-        self._ask("POST", "sshd", {"instance": instance, "do": "kill"})
+        self._do(instance, "kill_sshd")
 
     def start_sshd(self, instance: str) -> None:
         """Starts it again."""
-        self._ask("POST", "sshd", {"instance": instance, "do": "start"})
+        self._do(instance, "start_sshd")
 
     def halt(self, instance: str) -> None:
         """Ends every process of the instance, as a kernel panic would; row and bill go on."""
-        self._ask("POST", "sshd", {"instance": instance, "do": "halt"})
+        self._do(instance, "halt")
+
+    def freeze(self, instance: str) -> None:
+        """Makes it hang: connections stay open, and nothing on it answers or goes on."""
+        self._do(instance, "freeze")
+
+    def thaw(self, instance: str) -> None:
+        """Ends that."""
+        self._do(instance, "thaw")
 
     def lie(self, instance: str, lie: str) -> None:
         """Its GPUs lie from now on, in one of the ways of `tests.emulators.gpu.LIES`; "" makes them honest."""
@@ -219,6 +238,9 @@ class Emulator:
             if time.monotonic() > until:
                 raise TimeoutError(f"{self.faults()['held']} of {count} calls are held")
             time.sleep(0.01)
+
+    def _do(self, instance: str, what: str) -> None:
+        self._ask("POST", "machine", {"instance": instance, "do": what})
 
     def _ask(self, method: str, name: str, content: Any = None) -> Any:
         body = None if content is None else json.dumps(content).encode()

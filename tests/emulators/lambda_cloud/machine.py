@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -11,8 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
-
-import psutil
 
 from tests.emulators.lambda_cloud import box, disk, gpus, user_data
 from tests.emulators.lambda_cloud.box import Box
@@ -83,6 +83,14 @@ class Machine:
         """Ends the SSH server with all of its connections; what was started over them and detached goes on."""
         self._later(self._kill_sshd)
 
+    def freeze(self) -> None:
+        """Every process stands still; connections stay open, and nothing answers."""
+        self._later(lambda: self._box.send(signal.SIGSTOP))
+
+    def thaw(self) -> None:
+        """They go on."""
+        self._later(lambda: self._box.send(signal.SIGCONT))
+
     def halt(self) -> None:
         """Ends every process; the disk stays."""
         self._later(self._box.kill)
@@ -96,9 +104,10 @@ class Machine:
             self._acts.clear()
         self._later(self._end)
 
-    def processes(self) -> list[psutil.Process]:
-        """What runs on it."""
-        return self._box.processes()
+    @property
+    def namespace(self) -> str:
+        """Where its processes are, "" while it is off."""
+        return self._box.namespace
 
     def _later(self, act: Callable[[], None]) -> None:
         with self._lock:
@@ -156,6 +165,7 @@ class Machine:
             return
         self._applied = True
         wanted = user_data.parse(self._order.user_data)
+        self._box.run(["sh", "-e"], text=user_data.copies(self.id, self._order.user_data))
         early = self._box.run(["sh", "-e"], text=wanted.early)
         self._box.run(
             ["sh", "-c", 'pid=$(cat /run/sshd.pid) && rm /run/sshd.pid && kill -HUP "$pid"']
@@ -176,10 +186,10 @@ class Machine:
         self._box.run(["touch", "/var/lib/cloud/instance/boot-finished"])
 
     def _kill_sshd(self) -> None:
-        for process in self._box.processes("sshd"):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        while self._box.processes("sshd"):
+        while found := self._box.processes("sshd"):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
         self._box.run(["rm", "-f", "/run/sshd.pid"])
 

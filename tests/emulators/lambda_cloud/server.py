@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import socket
 import struct
 import sys
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -18,6 +20,7 @@ from tests.emulators.lambda_cloud.account import TooMany
 from tests.emulators.lambda_cloud.cloud import Cloud
 from tests.emulators.lambda_cloud.faults import Fault
 from tests.emulators.lambda_cloud.operations import Call, Operation
+from tests.emulators.lambda_cloud.options import Options
 from tests.emulators.lambda_cloud.refusal import Refusal
 
 _MOST_BYTES = 8 << 20
@@ -33,6 +36,15 @@ class Server(ThreadingHTTPServer):
     def __init__(self, cloud: Cloud, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.cloud = cloud
+
+    def renew(self, options: Options) -> None:
+        """An empty world in the place of this one, with the same key, log and port map."""
+        old = self.cloud
+        old.close()
+        old.truth.turn()
+        options = replace(options, api_key=old.account.key)
+        self.cloud = Cloud(options, old.folder, old.truth, old.ports)
+        self.cloud.start(self.url, os.getpid())
 
     @property
     def url(self) -> str:
@@ -62,24 +74,37 @@ class Handler(BaseHTTPRequestHandler):
             return
         content = self.rfile.read(length)
         url = urlsplit(self.path)
+        self._cloud = self.server.cloud
         try:
-            if url.path.startswith(control.BASE):
+            if url.path == f"{control.BASE}renew":
+                self._renew(_parsed(content))
+            elif url.path.startswith(control.BASE):
                 asked = _parsed(content)
-                self._answer(*control.answer(self.server.cloud, self.command, url.path, asked))
+                self._answer(*control.answer(self._cloud, self.command, url.path, asked))
             else:
                 self._serve(url.path, dict(parse_qsl(url.query)), content)
         except Refusal as refused:
             self._answer(refused.status, refused.envelope())
         except TooMany as early:
-            self._too_many(early.wait_s if self.server.cloud.options.retry_after else None)
+            self._too_many(early.wait_s if self._cloud.options.retry_after else None)
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
         """The ground truth is elsewhere."""
 
+    def _renew(self, asked: Any) -> None:
+        try:
+            options = self._cloud.options if asked is None else Options.from_json(asked)
+            operations.check(options.faults)
+        except ValueError as error:
+            self._answer(400, {"error": f"{error}"})
+            return
+        self.server.renew(options)
+        self._answer(200, {})
+
     def _serve(self, path: str, query: dict[str, str], content: bytes) -> None:
-        cloud = self.server.cloud
+        cloud = self._cloud
         found: tuple[Operation, str] | None = None
         with contextlib.suppress(Refusal):
             found = operations.find(self.command, path)
@@ -104,9 +129,11 @@ class Handler(BaseHTTPRequestHandler):
         content: bytes,
         fault: Fault | None,
     ) -> tuple[int, dict[str, Any]]:
-        cloud = self.server.cloud
+        cloud = self._cloud
         call = Call(cloud, id, query, _parsed(content))
         with cloud.lock:
+            if cloud.ended:
+                raise ConnectionAbortedError("this world has ended")
             try:
                 answer = 200, operation.act(call)
             except Refusal as refused:
@@ -118,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _fails_before(self, fault: Fault) -> bool:
         """What a fault does before the call acts; True where it never does."""
-        cloud = self.server.cloud
+        cloud = self._cloud
         if fault.kind == "drop_before":
             self._reset()
             return True
@@ -136,9 +163,9 @@ class Handler(BaseHTTPRequestHandler):
         kind = "" if fault is None else fault.kind
         body = json.dumps(answer).encode()
         if fault is not None and kind == "delay_answer":
-            time.sleep(self.server.cloud.clock.real(fault.delay_s))
+            time.sleep(self._cloud.clock.real(fault.delay_s))
         elif kind == "hold_answer":
-            self.server.cloud.script.hold()
+            self._cloud.script.hold()
         if kind == "drop_after":
             self._reset()
         elif fault is not None and kind == "status":
@@ -153,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
         elif kind == "empty":
             self._answer(200, {})
         elif fault is not None and kind == "trickle":
-            self._trickle(status, body, self.server.cloud.clock.real(fault.delay_s))
+            self._trickle(status, body, self._cloud.clock.real(fault.delay_s))
         else:
             self._answer(status, answer)
 
@@ -166,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
     def _fault_status(self, fault: Fault) -> None:
         if fault.status == 429:
             after_s = fault.retry_after_s
-            self._too_many(None if after_s is None else self.server.cloud.clock.real(after_s))
+            self._too_many(None if after_s is None else self._cloud.clock.real(after_s))
             return
         envelope = Refusal(
             fault.status,

@@ -46,6 +46,13 @@ class Truth:
             self._file.flush()
             os.fsync(self._file.fileno())
 
+    def turn(self) -> None:
+        """Puts what is written so far aside, in a file beside this one, and begins anew."""
+        with self._lock:
+            self._file.close()
+            self.path.rename(self.path.with_suffix(f".{len(logs(self.path))}{self.path.suffix}"))
+            self._file = self.path.open("a", encoding="utf-8")
+
     def failed(self, where: str) -> None:
         """Notes the exception that is being handled as a mistake of the emulator's own."""
         self.write("failed", where=where, error=traceback.format_exc())
@@ -60,3 +67,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a log; one that was being written when its process died is left out."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return [json.loads(line) for line in lines]
+
+
+def logs(path: Path) -> list[Path]:
+    """A log and those that were put aside for it."""
+    return [*path.parent.glob(f"{path.stem}.*{path.suffix}"), path]

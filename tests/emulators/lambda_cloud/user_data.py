@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,6 +60,20 @@ def parse(text: str) -> UserData:
     )
     late = "".join(_command(each) for each in config.get("runcmd") or ())
     return UserData(early, late, tuple(sorted(str(name) for name in set(config) - _KNOWN)))
+
+
+def copies(id: str, text: str) -> str:
+    """A shell script for what cloud-init keeps of the user data on the machine, for root to read."""
+    folder = f"/var/lib/cloud/instances/{id}"
+    sensitive = json.dumps({"userdata": text, "v1": {"instance_id": id}})
+    return "".join(
+        (
+            f"mkdir -p {folder}/scripts\nln -sfn {folder} /var/lib/cloud/instance\n",
+            _put(f"{folder}/user-data.txt", text.encode(), "0600"),
+            _put(f"{folder}/cloud-config.txt", text.encode(), "0600"),
+            _put("/run/cloud-init/instance-data-sensitive.json", sensitive.encode(), "0600"),
+        )
+    )
 
 
 def _host_keys(config: Mapping[str, Any]) -> str:
