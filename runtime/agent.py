@@ -1586,8 +1586,8 @@ class Supervisor:
         # Before the end can be read: a client that reads it may set a deadline of its own, which must stand.
         try:
             hold(self.order["run_id"], max(self.order["hold_s"], HOLD_S_LEAST))
-        except OSError:
-            return  # A full disk, no more processes: the armed deadline stays, and the end must be told.
+        except Exception:  # noqa: BLE001 - whatever it is, the armed deadline stays, and the end must be told
+            return
 
     def _listen(self) -> None:
         import signal
@@ -2072,7 +2072,7 @@ def hold(run_id: str, seconds: float) -> None:
     """After the end of the job its result waits for so long, and never past the deadline that is armed."""
     armed = _read_json(_deadline_file(run_id))
     if armed is not None and armed["at"] > _clock() + seconds:
-        arm_deadline(run_id, seconds, armed["timer"], armed["power_off"])
+        arm_deadline(run_id, seconds, armed.get("timer", False), armed.get("power_off", False))
 
 
 def deadline(run_id: str) -> None:
@@ -2099,7 +2099,7 @@ def deadline(run_id: str) -> None:
     for number, pause_s in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 0.2), (signal.SIGKILL, 0.0)):
         _send_signal(_carriers(mark) - {os.getpid()}, number)
         time.sleep(pause_s)
-    if armed["power_off"]:
+    if armed.get("power_off"):
         _power_off()
 
 
