@@ -15,8 +15,6 @@ from dayfly.errors import (
     DayflyError,
     DeadlineReached,
     InstanceLost,
-    JobExited,
-    JobKilled,
     JobStopped,
     MachineUnfit,
     ResultFailed,
@@ -26,12 +24,14 @@ from dayfly.infra import providers
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
-from dayfly.runtime import agent, outcome, stored
+from dayfly.runtime import agent, ending, entrust, outcome, stored
 from dayfly.runtime.display import Display
-from dayfly.runtime.run_log import RunLog, tail
-from dayfly.stacks import gc, journal
+from dayfly.runtime.run_log import RunLog
+from dayfly.stacks import journal
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.run_stack import RunStack
+from dayfly.stacks.standing import hold_until
+from dayfly.stacks.workspace import Workspace
 
 if TYPE_CHECKING:
     from dayfly.runtime.records import JobEnd, Keys
@@ -69,6 +69,7 @@ class Attendance:
         self.joined = joined
         self._session: Session | None = None
         self._following = False
+        self._keeperless = False
         self._stopping = threading.Event()
         self._lock = threading.Lock()
 
@@ -106,16 +107,16 @@ class Attendance:
         key = (self.directory / "hmac_key").read_bytes()
         return Keys(self.directory.name, self.directory / "user_key", key)
 
-    def session(self, machine: Machine) -> Session:
+    def session(self, machine: Machine, *, connect_timeout_s: float = _CONNECT_S) -> Session:
         """The session with the machine; the provider is asked whether it still lives when it cannot be reached."""
         from dayfly.runtime.session import Session
 
         provider = providers.load(machine.provider)
-
+        waits_s = _USER_DATA_S if machine.host_key_bootstrap else 0.0
         return Session(
             machine,
             self.keys,
-            connect_timeout_s=_USER_DATA_S if machine.host_key_bootstrap else _CONNECT_S,
+            connect_timeout_s=max(connect_timeout_s, waits_s),
             state=lambda: provider.instance_state(machine.id),
         )
 
@@ -148,6 +149,24 @@ class Attendance:
         """Journals an event."""
         assert self.run_stack is not None
         self.run_stack.record(event, **fields)
+
+    def entrust(self, workspace: Workspace, *runs: History) -> dict[str, Any] | None:
+        """Gives runs into the keeper's care, with what only this process has for them; it is started where it is not.
+
+        Returns:
+            The keeper; None where there is none, which is said: it is no reason not to go on.
+        """
+        if self._keeperless:
+            return None
+        try:
+            return entrust.entrust(workspace, runs)
+        except (DayflyError, OSError) as missing:
+            self._keeperless = True
+            self.display.warning(
+                f"the keeper is not there ({missing}): were this process killed, its machine would live until the next"
+                " dayfly command, or its deadline"
+            )
+            return None
 
     def seal(self, task: bytes) -> bytes:
         """Seals the task for this run."""
@@ -218,8 +237,10 @@ class Attendance:
         self.record("gpus_verified", gpus=names, driver=findings.driver)
 
     def observe(self, event: Event) -> None:
-        """Shows what the journal says of the stack."""
+        """Shows what the journal says of the stack; what it intends is given into the keeper's care first."""
         if event.name == "intent":
+            assert self.run_stack is not None
+            self.entrust(self.run_stack.workspace, self.history)
             self.step("provision", event.fields["provider"])
         elif event.name == "resources" and self._plan is not None:
             plan = self._plan(event.fields["resources"], event.fields["resources_from"])
@@ -245,18 +266,47 @@ class Attendance:
             # The hold is for a client that is gone: this one is here, and may take its time over a large result.
             with contextlib.suppress(DeadlineReached):
                 self.arm_deadline(session)
-            self.record("job_ended", **dataclasses.asdict(end))
-            if end.how == "finished":
-                self.step("result")
-                session.fetch_result(self.directory / stored.RESULT)
-                self.record("result_fetched", bytes=(self.directory / stored.RESULT).stat().st_size)
+            result = self._bring_home(session, end)
             session.acknowledge()
             self.record("acknowledged")
+        if result is None:
+            raise ending.failure(self.directory, end)
+        return self._handed_over(lambda: outcome.unpack(result, run_id=self.directory.name))
+
+    def hold(self, session: Session, *, with_log: bool) -> JobEnd | None:
+        """Brings home what a job has left whose client is gone; the machine keeps it too, until the end of the hold.
+
+        Args:
+            session: with the machine.
+            with_log: whether the log may come, too: a log whose secrets cannot be masked here stays there.
+
+        Returns:
+            How the job ended; None while it runs.
+
+        Raises:
+            RunFailed: it was never started.
+        """
+        status = session.status()
+        if status.state == "absent":
+            raise RunFailed(f"run {self.directory.name}: the function was never started there")
+        if status.end is None:
+            return None
+        end = self._follow(session) if with_log else status.end
+        self._bring_home(session, end)
+        self.record("held", with_log=with_log)
+        return end
+
+    def _bring_home(self, session: Session, end: JobEnd) -> bytes | None:
+        """The result, checked and on this computer's disk; None where the job has left none."""
+        self.record("job_ended", **dataclasses.asdict(end))
         if end.how != "finished":
-            raise self._failure(end)
+            return None
+        self.step("result")
+        session.fetch_result(self.directory / stored.RESULT)
+        self.record("result_fetched", bytes=(self.directory / stored.RESULT).stat().st_size)
         result = stored.unsealed(self.directory)
         self.record("result", **stored.summary(result))
-        return self._handed_over(lambda: outcome.unpack(result, run_id=self.directory.name))
+        return result
 
     @contextlib.contextmanager
     def _left_there_in_trouble(self) -> Iterator[None]:
@@ -284,12 +334,12 @@ class Attendance:
         return providers.load(machine.provider).instance_state(machine.id) == "running"
 
     def left_there(self, trouble: Exception) -> ResultFailed:
-        """Hands the run on: it stays up for `attach`, and a detached `dayfly gc` ends it when its time is over."""
+        """Hands the run on: it stays up for `attach`, and the keeper ends it when its time is over."""
         assert self.run_stack is not None
-        until = gc.hold_until(self.history)
+        until = hold_until(self.history)
         self.run_stack.leave_open()
         self.record("detached", by=journal.myself(), reason=str(trouble))
-        gc.start_detached(self.run_stack.workspace, self.run_stack.id, at=until)
+        self.entrust(self.run_stack.workspace, self.history)
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
         return ResultFailed(
             f"run {self.directory.name}: {trouble}. Its machine is still up, and its result is safe there until {clock}"
@@ -322,31 +372,6 @@ class Attendance:
             if self._stopping.is_set():
                 session.stop()
             return session.follow(log.take, log.size("stdout"), log.size("stderr"))
-
-    def _failure(self, end: JobEnd) -> DayflyError:
-        run = self.directory.name
-        words = tail(self.directory / "stderr.log")
-        if end.how == "stopped":
-            return JobStopped(f"run {run} was stopped on request")
-        if end.how == "deadline":
-            return DeadlineReached(
-                f"run {run}: the function was ended at the deadline; raise max_runtime or max_cost{words}"
-            )
-        if end.how == "killed":
-            why = (
-                "the kernel's out-of-memory killer ended it: ask for more memory"
-                if end.out_of_memory
-                else f"signal {end.signal} ended it"
-            )
-            return JobKilled(
-                f"run {run}: the function's process was killed: {why}{words}",
-                end.signal,
-                end.out_of_memory,
-            )
-        return JobExited(
-            f"run {run}: the function's process exited with code {end.code} and left no result{words}",
-            end.code,
-        )
 
     def stop(self) -> None:
         """Stops the job wherever it is; what has been created is destroyed on the way out."""

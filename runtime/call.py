@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -10,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dayfly.errors import ConfigurationError, NoCapacity, SpecError
+from dayfly.errors import ConfigurationError, KeeperMissing, NoCapacity, SpecError
 from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
-from dayfly.runtime import environment, payload, preview, redact
+from dayfly.runtime import entrust, environment, payload, preview, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
@@ -80,6 +81,9 @@ class Call:
         """
         context = Context.open()
         secrets = _secrets(spec)
+        # It takes its tenth of a second while all this is looked at; whether it came is seen when it is needed.
+        with contextlib.suppress(KeeperMissing):
+            entrust.call(context.workspace)
         redact.remember(secrets.values())
         packed = payload.pack(function, args, kwargs)
         recipe = environment.recipe(
@@ -130,6 +134,7 @@ class Call:
                 "environment": self.recipe.source,
                 "environment_digest": None if self.recipe.empty else self.recipe.digest,
                 "lineage": attendance.lineage,
+                "keeper": attendance.entrust(self.context.workspace),
             },
         )
 

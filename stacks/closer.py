@@ -193,10 +193,11 @@ class Closer:
         self, history: History, provider: Provider, how: str, declared: int, destroyed: int
     ) -> Receipt:
         now, traces = self._now(), Traces.of(history, provider)
-        begun, ended = traces.launched_at, traces.ended_at or now
+        refused = not traces.recorded and not destroyed and _is_refused(history)
+        begun, ended = None if refused else traces.launched_at, traces.ended_at or now
         lived_s = 0.0 if begun is None else max(0.0, ended - begun)
-        rate = _rate(history)
-        usd = cost.billed_usd(rate, lived_s, provider.limits.billing_increment_s)
+        rate, increment_s = _rate(history), provider.limits.billing_increment_s
+        usd = cost.billed_usd(rate, lived_s, increment_s)
         receipt = Receipt(
             history.id,
             provider.name,
@@ -209,6 +210,8 @@ class Closer:
             usd,
             how,
             tuple(self._notes),
+            cost.billed_s(lived_s, increment_s),
+            at_most=begun is not None and "instance" in traces.unsettled,
         )
         return self._store(history, receipt)
 
@@ -218,6 +221,14 @@ class Closer:
         journal.append(history.directory, "closed", **receipt.as_dict())
         journal.write_receipt(history.directory, receipt.as_dict())
         return receipt
+
+
+# Of these the provider has said that it launched nothing.
+_REFUSALS = ("capacity", "quota", "auth", "rate_limit", "invalid")
+
+
+def _is_refused(history: History) -> bool:
+    return history.last("launched") is None and history.field("up_failed", "kind") in _REFUSALS
 
 
 def _rate(history: History) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dayfly.infra import cost
+from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
@@ -66,9 +66,17 @@ def _written(
         spec=spec.as_dict(),
         offer=offer.as_dict(),
         worst_case_usd=cost.worst_case_usd(spec, offer),
+        backend=workspace.backend,
+        secrets_provider=workspace.secrets_provider,
+        credentials=_only_here(offer.provider),
         **details,
     )
     return run
+
+
+def _only_here(provider: str) -> list[str]:
+    """Names of the variables of this process that hold a credential of the provider."""
+    return [name for name in providers.load(provider).credentials if os.environ.get(name)]
 
 
 @contextlib.contextmanager

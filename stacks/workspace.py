@@ -34,6 +34,11 @@ _ALWAYS = re.compile(
     r"|aws_ca_bundle|home|user|logname|lang|lc_.*|tmpdir|dayfly_home)$",
     re.IGNORECASE,
 )
+# Where this computer keeps programs, settings and caches.
+_PLACES = re.compile(
+    r"^(path|pythonpath|ld_library_path|xdg_.*|dayfly_engine_home|pulumi_automation_api_skip_.*)$",
+    re.IGNORECASE,
+)
 # The engine's state may be in a cloud that the run's own provider is not.
 _BACKENDS = {
     "s3://": ("AWS_",),
@@ -114,22 +119,32 @@ class Workspace:
             )
         return file
 
+    def credentials(self, provider: Provider | None) -> dict[str, str]:
+        """What this process has in its environment for a provider, and for the backend and the key of the state."""
+        named = provider.environment if provider else ()
+        used = f"{self.backend} {self.secrets_provider}"
+        prefixes = tuple(p for scheme, ps in _BACKENDS.items() for p in ps if scheme in used)
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if name in named or name.startswith(prefixes or ("\0",))
+        }
+
+    def bare_environment(self) -> dict[str, str]:
+        """What a process needs to work here at all: no credential, and no setting of the project it was started in."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if _ALWAYS.match(name) or _PLACES.match(name)
+        }
+        return kept | {"DAYFLY_HOME": str(self.home)}
+
     def environment(
         self, engine: Engine, run_id: str, provider: Provider | None = None
     ) -> dict[str, str]:
         """The minimal environment of the engine for one run: no secret of this process that it does not need."""
-        named = provider.environment if provider else ()
-        prefixes = [
-            p
-            for scheme, ps in _BACKENDS.items()
-            for p in ps
-            if scheme in (self.backend + " " + self.secrets_provider)
-        ]
-        passed = {
-            name: value
-            for name, value in os.environ.items()
-            if _ALWAYS.match(name) or name in named or name.startswith(tuple(prefixes) or ("\0",))
-        }
+        always = {name: value for name, value in os.environ.items() if _ALWAYS.match(name)}
+        passed = always | self.credentials(provider)
         path = [
             str(engine.bin_dir),
             str(Path(sys.executable).parent),

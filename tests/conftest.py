@@ -33,6 +33,7 @@ def clean_environment(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     yield home
     see_out_jobs()
+    see_out_keeper(home)
     if not any(home.glob("runs/*")):
         return
     local = providers.load("local")
@@ -51,6 +52,16 @@ def see_out_jobs() -> None:
     jobs = sys.modules.get("dayfly.runtime.at_exit")
     for job in list(jobs.open_jobs) if jobs else []:
         job.wait_closed()
+
+
+def see_out_keeper(home: Path) -> None:
+    """It outlives its clients, and no test may leave one; nor an act of its, which may still be destroying something."""
+    from tests import keepers
+
+    keepers.end(home)
+    left = keepers.acts(home)
+    for process in left:
+        process.wait(60)
 
 
 @pytest.fixture(autouse=True)

@@ -405,6 +405,35 @@ def test_a_machine_that_disappears_is_an_instance_lost(workspace: Any) -> None:
     assert job.receipt(timeout=120).left == 0
 
 
+def test_a_machine_that_disappears_is_replaced_where_retries_are_left(
+    workspace: Any, tmp_path: Path
+) -> None:
+    """A new run with an id of its own, in the lineage of the first; the first is proved gone like any other."""
+    marker = tmp_path / "attempts"
+
+    @cluster(environment=[], retries=1)
+    def f(path: str) -> int:
+        with open(path, "a") as file:  # noqa: PTH123
+            file.write("x")
+        count = os.path.getsize(path)  # noqa: PTH202
+        time.sleep(600 if count == 1 else 0)
+        return count
+
+    job = f.submit(str(marker))
+    first = job.id
+    while not marker.exists():
+        time.sleep(0.05)
+    local = providers.load("local")
+    for found in local.inventory(workspace.owner):
+        local.terminate(found)
+    assert job.result(timeout=200) == 2
+    assert job.receipt(timeout=120).left == 0
+    assert job.id != first
+    runs = journal.histories(workspace.runs, closed=True)
+    assert [(run.id, run.intent["lineage"]) for run in runs] == [(first, ""), (job.id, first)]
+    assert all(run.closed for run in runs)
+
+
 _V1 = Path("/sys/fs/cgroup/memory")
 _GROUPS = _V1 if _V1.is_dir() else Path("/sys/fs/cgroup")
 _CONTROLLERS = _GROUPS / "cgroup.subtree_control"

@@ -20,7 +20,10 @@ from typing import Any
 
 import psutil
 
+from tests import keepers
+
 _RUN_S = 120.0
+_LAST_S = 15.0
 _POLL_S = 0.0005
 _TRIES = 12
 
@@ -110,7 +113,8 @@ class Trial:
         started: how often the function started.
         attached: what `dayfly attach` said of it: "value", "never started", "" where it was not asked.
         lost: why its result or its log counts as lost, "" where it is not.
-        processes: of the run, alive after gc: command lines.
+        unaided: before the function could start, the keeper alone has closed the run.
+        processes: of the run, alive after that and gc: command lines.
         problems: anything else that should not be.
     """
 
@@ -120,6 +124,7 @@ class Trial:
     started: int
     attached: str
     lost: str
+    unaided: bool
     processes: tuple[str, ...]
     problems: tuple[str, ...]
 
@@ -133,12 +138,14 @@ class Tally:
         locks: lock files of the engine that are left.
         pending: operations in states that were begun and never ended.
         open_runs: runs that the journal has open.
+        keepers: that go on although nothing is open.
     """
 
     trials: list[Trial] = field(default_factory=list)
     locks: int = 0
     pending: int = 0
     open_runs: int = 0
+    keepers: int = 0
 
     @property
     def headline(self) -> str:
@@ -156,6 +163,7 @@ class Tally:
         found = [f"{self.locks} locks"] * bool(self.locks)
         found += [f"{self.pending} pending operations"] * bool(self.pending)
         found += [f"{self.open_runs} open runs"] * bool(self.open_runs)
+        found += [f"{self.keepers} keepers with nothing to keep"] * bool(self.keepers)
         for trial in self.trials:
             where = f"seed {trial.seed}, step {trial.step}, run {trial.run}"
             for problem in (trial.lost, *trial.processes, *trial.problems):
@@ -188,6 +196,8 @@ def campaign(home: Path, windows: Sequence[Window], seed: int, say: Callable[[st
         say(f"seed {trial.seed}: killed in step {trial.step} after {window.after}{asked}; {told}")
     tally.locks, tally.pending = _locks(home), _pending(home)
     tally.open_runs = len(json.loads(_cli("ps", "--json").stdout))
+    if not tally.open_runs:
+        tally.keepers = _lasting_keepers(home)
     return tally
 
 
@@ -249,10 +259,14 @@ def _wait_for(
 
 
 def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
-    """What a user does after a crash: attach where there may be a result, then gc; and what is left after that."""
-    attached, lost, problems = "", "", []
+    """What a user does after a crash: attach where there may be a result, and nothing where there is none; then gc, which
+    must find no more to do; and what is left after that."""
+    attached, lost, problems, unaided = "", "", [], False
     if step >= 6:
         attached, lost = _attach(home, run, seed, starts)
+    else:
+        unaided = _closed_by_itself(home, run)
+        problems += ["the keeper has not closed it"] * (not unaided)
     collected = _cli("gc", "--yes", "--held")
     if collected.returncode:
         problems.append(f"gc ended with {collected.returncode}: {collected.stderr.strip()[-400:]}")
@@ -267,8 +281,18 @@ def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
     started = _count(starts)
     if started > 1:
         problems.append(f"the function started {started} times")
-    alive = tuple(_alive(run))
-    return Trial(seed, run, step, started, attached, lost, alive, tuple(problems))
+    alive = tuple(_lasting(run))
+    return Trial(seed, run, step, started, attached, lost, unaided, alive, tuple(problems))
+
+
+def _closed_by_itself(home: Path, run: str) -> bool:
+    """Waits for the receipt that nobody has asked for."""
+    until = time.monotonic() + _RUN_S
+    while not (home / "runs" / run / "receipt.json").exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _attach(home: Path, run: str, seed: int, starts: Path) -> tuple[str, str]:
@@ -344,6 +368,21 @@ def _alive(run: str) -> list[str]:
         except psutil.Error:
             continue
     return found
+
+
+def _lasting(run: str) -> list[str]:
+    """Those that are still there a moment later: an act of the keeper ends a moment after its receipt."""
+    until = time.monotonic() + _LAST_S
+    while (found := _alive(run)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return found
+
+
+def _lasting_keepers(home: Path) -> int:
+    until = time.monotonic() + _LAST_S
+    while (keeper := keepers.process(home)) is not None and time.monotonic() < until:
+        time.sleep(0.1)
+    return int(keeper is not None)
 
 
 def _locks(home: Path) -> int:
