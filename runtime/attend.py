@@ -115,17 +115,16 @@ class Attendance:
         key = (self.directory / "hmac_key").read_bytes()
         return Keys(self.directory.name, self.directory / "user_key", key)
 
-    def session(self, machine: Machine, *, connect_timeout_s: float | None = None) -> Session:
+    def session(self, machine: Machine, *, connect_timeout_s: float = _CONNECT_S) -> Session:
         """The session with the machine; the provider is asked whether it still lives when it cannot be reached."""
         from dayfly.runtime.session import Session
 
         provider = providers.load(machine.provider)
-
-        patience_s = _USER_DATA_S if machine.host_key_bootstrap else _CONNECT_S
+        waits_s = _USER_DATA_S if machine.host_key_bootstrap else 0.0
         return Session(
             machine,
             self.keys,
-            connect_timeout_s=patience_s if connect_timeout_s is None else connect_timeout_s,
+            connect_timeout_s=max(connect_timeout_s, waits_s),
             state=lambda: provider.instance_state(machine.id),
         )
 

@@ -193,7 +193,8 @@ class Closer:
         self, history: History, provider: Provider, how: str, declared: int, destroyed: int
     ) -> Receipt:
         now, traces = self._now(), Traces.of(history, provider)
-        begun = None if is_refused(history) and not destroyed else traces.launched_at
+        refused = not traces.recorded and not destroyed and is_refused(history)
+        begun = None if refused else traces.launched_at
         lived_s = 0.0 if begun is None else max(0.0, (traces.ended_at or now) - begun)
         rate, increment_s = _rate(history), provider.limits.billing_increment_s
         usd = cost.billed_usd(rate, lived_s, increment_s)

@@ -10,7 +10,6 @@ from dayfly.infra.found import Found
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks.journal import History
 
-
 # Of these the provider has said that it launched nothing.
 _REFUSALS = ("capacity", "quota", "auth", "rate_limit", "invalid")
 
