@@ -32,6 +32,8 @@ END = JobEnd("finished", 0, 0, False, 1.0, 2.0)
 class Far:
     """A session's far end whose acts fail as they are told; it notes which were asked for."""
 
+    machine = SimpleNamespace(provider="local", id="local-1")
+
     def __init__(self, **failures: Exception) -> None:
         self.failures, self.asked = failures, list[str]()
 
@@ -47,8 +49,8 @@ class Far:
     def follow(self, *_: object) -> JobEnd:
         return self._act("follow", END)  # type: ignore[no-any-return]
 
-    def arm_deadline(self, *_: object) -> None:
-        self._act("arm_deadline")
+    def arm_deadline(self, *_: object, **__: object) -> str:
+        return self._act("arm_deadline", "process")  # type: ignore[no-any-return]
 
     def fetch_result(self, path: Any) -> None:
         self._act("fetch_result")
@@ -80,7 +82,7 @@ def attendance(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Attenda
     stack.leave_open = functools.partial(setattr, stack, "left", True)
     attendance.run_stack = stack  # type: ignore[assignment]
     monkeypatch.setattr(Attendance, "machine_runs", lambda _: True)
-    monkeypatch.setattr("dayfly.stacks.gc.start_detached", lambda *_, **__: None)
+    monkeypatch.setattr(Attendance, "entrust", lambda *_: None)
     return attendance
 
 
