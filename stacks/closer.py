@@ -48,6 +48,7 @@ class Closer:
         engine: the Pulumi CLI; None when there is none, and the provider's API alone does it.
         report: told each step in a sentence.
         now, sleep: time, so that tests need not wait for it.
+        linger: told how long a late launch has to be waited for, before that begins; what it raises leaves it to others.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Closer:
         *,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
+        linger: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._workspace = workspace
         self._report = _never_failing(report)
         self._now = now
         self._sleep = sleep
+        self._linger = linger
         self._notes: list[str] = []
         self._engine_part = EngineTeardown(
             workspace, engine, self._report, self._notes, now=now, sleep=sleep
@@ -158,6 +161,7 @@ class Closer:
             self._report,
             self._now,
             self._sleep,
+            self._linger,
         )
         try:
             ended = absence.prove(Traces.of(history, provider))
