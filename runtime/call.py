@@ -112,6 +112,8 @@ class Call:
             attendance.check_machine(session)
             attendance.arm_deadline(session)
             task = self.task(session, attendance)
+            # The environment may have taken minutes, and the keeper may have been killed meanwhile.
+            attendance.entrust(self.context.workspace, attendance.history)
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
             session.start(task)

@@ -164,9 +164,10 @@ def main(arguments: list[str]) -> int:
     except RunBusy as busy:
         report(str(busy))
         return busy.exit_code
-    except (DayflyError, OSError) as error:
+    except Exception as error:  # noqa: BLE001  # whatever it was, the keeper must be told, and try again
         report(f"{type(error).__name__}: {error}")
-        print(redact.redact(str(error)), flush=True)
+        told = error if isinstance(error, DayflyError) else f"{type(error).__name__}: {error}"
+        print(redact.redact(str(told)), flush=True)
         return getattr(error, "exit_code", 1)
     print(json.dumps({"next": again}), flush=True)
     return 0

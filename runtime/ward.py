@@ -112,6 +112,13 @@ class Ward:
             self._history, self._stamp = journal.read(self.directory), stamp
         return self._history
 
+    def standing(self, now: float) -> tuple[Status, str]:
+        """What it is; a journal that somebody has edited must not take the other runs' keeper from them."""
+        try:
+            return standing(self.history, now)
+        except Exception as error:  # noqa: BLE001  # whatever can stand in a file
+            return "ORPHAN", f"its journal cannot be understood: {type(error).__name__}: {error}"
+
     def look(self, now: float) -> None:
         """Collects an act that has ended; starts one where it is time for it."""
         if self.act is not None:
@@ -125,22 +132,24 @@ class Ward:
 
     def is_due(self, now: float) -> bool:
         """Whether something is to be done now."""
-        history = self.history
-        status, _ = standing(history, now)
+        status, _ = self.standing(now)
         if status != self._status:
             # What was put off was put off for what the run was then.
             self._status = status
             if not self.failures:
                 self.next = 0.0
         wanted = status in ("HELD", "EXPIRED", "ORPHAN") and not self.given_up
-        return wanted and now >= self.next and not self._is_anothers(history, now)
+        return wanted and now >= self.next and not self._is_anothers(now)
 
-    def _is_anothers(self, history: History, now: float) -> bool:
-        return is_elsewhere(history) and now < history.deadline
+    def _is_anothers(self, now: float) -> bool:
+        try:
+            return is_elsewhere(self.history) and now < self.history.deadline
+        except Exception:  # noqa: BLE001  # as above
+            return False
 
     def needs_keeper(self, now: float) -> bool:
         """Whether anything may still be to do about it here."""
-        return not self.given_up and not self._is_anothers(self.history, now)
+        return not self.given_up and not self._is_anothers(now)
 
     def entrust(self, variables: Mapping[str, str], *, own: bool = True) -> None:
         """Takes what the acts are to see; a client has just come by, so what was put off is tried again.
@@ -158,7 +167,7 @@ class Ward:
 
     def as_dict(self, now: float) -> dict[str, Any]:
         """For `dayfly keeper status`; names of variables, never their values."""
-        status, why = standing(self.history, now)
+        status, why = self.standing(now)
         return {
             "id": self.id,
             "status": status,

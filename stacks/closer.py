@@ -19,7 +19,7 @@ from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
-from dayfly.stacks.traces import Traces
+from dayfly.stacks.traces import Traces, is_refused
 from dayfly.stacks.workspace import Workspace
 
 # What a closed run has no more use for: keys first of all. The HMAC key stays beside the result that it vouches for.
@@ -197,7 +197,7 @@ class Closer:
         self, history: History, provider: Provider, how: str, declared: int, destroyed: int
     ) -> Receipt:
         now, traces = self._now(), Traces.of(history, provider)
-        refused = not traces.recorded and not destroyed and _is_refused(history)
+        refused = not traces.recorded and not destroyed and is_refused(history)
         begun, ended = None if refused else traces.launched_at, traces.ended_at or now
         lived_s = 0.0 if begun is None else max(0.0, ended - begun)
         rate, increment_s = _rate(history), provider.limits.billing_increment_s
@@ -215,7 +215,7 @@ class Closer:
             how,
             tuple(self._notes),
             cost.billed_s(lived_s, increment_s),
-            at_most=begun is not None and "instance" in traces.unsettled,
+            at_most=begun is not None and traces.is_guess,
         )
         return self._store(history, receipt)
 
@@ -225,14 +225,6 @@ class Closer:
         journal.append(history.directory, "closed", **receipt.as_dict())
         journal.write_receipt(history.directory, receipt.as_dict())
         return receipt
-
-
-# Of these the provider has said that it launched nothing.
-_REFUSALS = ("capacity", "quota", "auth", "rate_limit", "invalid")
-
-
-def _is_refused(history: History) -> bool:
-    return history.last("launched") is None and history.field("up_failed", "kind") in _REFUSALS
 
 
 def _rate(history: History) -> float:

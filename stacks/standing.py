@@ -31,12 +31,12 @@ def in_hand(history: History, now: float) -> tuple[Status, str] | None:
     if (
         closing is not None
         and closing.name == "closing"
-        and journal.is_alive(closing.fields["by"])
+        and journal.is_alive(closing.fields.get("by", {}))
         and not overdue
     ):
         return "CLOSING", f"process {closing.fields['by']['pid']} is destroying it"
     if closing is not None and closing.name == "leak_risk":
-        return "EXPIRED", f"its teardown could not prove absence: {closing.fields['reason']}"
+        return "EXPIRED", f"its teardown could not prove absence: {closing.fields.get('reason')}"
     if history.client_alive() and not overdue:
         return "RUNNING", CLIENT_LIVES
     return None
@@ -67,7 +67,7 @@ def _given_up(history: History) -> tuple[Status, str] | None:
     if not history.started or history.last("never_started") is not None:
         return "ORPHAN", "its client died before the function was started"
     if lost is not None and lost.name == "instance_lost":
-        return "EXPIRED", f"its machine is {lost.fields['state']}"
+        return "EXPIRED", f"its machine is {lost.fields.get('state')}"
     if history.last("acknowledged") is not None:
         return "ORPHAN", "its client died after the result had come back"
     return None
@@ -78,7 +78,7 @@ def _held(history: History, now: float) -> tuple[Status, str]:
     if now >= until:
         return "EXPIRED", "its result was held as long as was asked for"
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
-    hold = human_seconds(float(history.intent["spec"]["hold"]))
+    hold = human_seconds(float(history.intent.get("spec", {}).get("hold", 0.0)))
     where = "; its result is on this computer" if history.last("result_fetched") else ""
     return (
         "HELD",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -24,8 +25,10 @@ from dayfly.errors import (
 from dayfly.infra.providers.local import Local
 from dayfly.infra.run import new_id
 from dayfly.runtime.cli.app import app
+from dayfly.runtime.cli.gc import _confirm_foreign
 from dayfly.runtime.cli.output import emit_json, exit_code
 from dayfly.stacks import journal
+from dayfly.stacks.census import Finding
 from dayfly.stacks.workspace import Workspace
 from tests import runs
 from tests.test_display import in_terminal
@@ -300,6 +303,19 @@ def test_gc_of_other_owners_needs_a_terminal_and_of_one_needs_its_name(
             assert theirs.wait(30) != 0
         finally:
             theirs.kill()
+
+
+@pytest.mark.parametrize(("typed", "taken"), [("all owners", True), ("yes", False)])
+def test_what_is_others_is_confirmed_by_typing_it(
+    monkeypatch: pytest.MonkeyPatch, typed: str, taken: bool
+) -> None:
+    """A mere "yes" is too easily said."""
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda _: True})())
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: typed)
+    foreign = Finding("f" * 32, "FOREIGN", "", "local", owner="lost-laptop")
+    with contextlib.nullcontext() if taken else pytest.raises(SpecError, match="'yes' is not"):
+        _confirm_foreign([foreign])
+    _confirm_foreign([Finding("f" * 32, "ORPHAN", "", "local")])
 
 
 def test_a_run_that_no_timer_could_end_is_shown_as_such(

@@ -158,11 +158,12 @@ def test_a_launch_whose_answer_was_lost_is_waited_for(
 def test_a_launch_that_was_refused_costs_nothing(
     workspace: Workspace, cloud: Cloud, opened: Open, kind: str, free: bool
 ) -> None:
-    """Where the provider has said no by a code of its own; what is merely unclear may have cost."""
-    run = opened("up_started")
+    """Nor is it waited for, where the provider has said no by a code of its own; what is merely unclear may come late."""
+    run, begun = opened("up_started"), cloud.time
     journal.append(run.directory, "up_failed", kind=kind, message="")
     receipt = _closer(workspace, cloud).close(run.id)
     assert (receipt.usd == 0.0, receipt.at_most) == (free, not free)
+    assert (cloud.time - begun == _LAG_S) == free
 
 
 def test_what_the_first_listing_missed_the_second_shows(

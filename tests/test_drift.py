@@ -15,8 +15,8 @@ from dayfly.runtime.drift import Action, Kind, refresh
 from dayfly.stacks import journal
 from dayfly.stacks.workspace import Workspace
 from tests import runs
+from tests.test_census import local_replaced
 from tests.test_cli import dayfly
-from tests.test_gc import local_replaced
 
 __all__ = ["local_replaced"]
 

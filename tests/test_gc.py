@@ -7,17 +7,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from dayfly.errors import DayflyError
-from dayfly.infra import providers
-from dayfly.infra.found import Found
-from dayfly.infra.providers.base import Provider
-from dayfly.infra.providers.local import Local
 from dayfly.stacks import gc, journal
-from dayfly.stacks.census import Finding, census, owned_by, survey
+from dayfly.stacks.census import Finding, census, survey
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.standing import Status
 from dayfly.stacks.workspace import Workspace
@@ -34,7 +28,7 @@ def test_only_expired_and_orphaned_runs_are_doomed_and_held_ones_when_asked() ->
     assert [f.status for f in gc.doomed(findings, held=True)] == ["HELD", "EXPIRED", "ORPHAN"]
 
 
-def _tagged(owner: str, run: str) -> subprocess.Popen[bytes]:
+def tagged(owner: str, run: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"],
         stdout=subprocess.PIPE,
@@ -44,7 +38,7 @@ def _tagged(owner: str, run: str) -> subprocess.Popen[bytes]:
 
 def test_what_no_journal_knows_is_found_by_tag_and_ended(workspace: Workspace) -> None:
     """All state is lost, the tag is not; another owner's is never touched."""
-    with _tagged(workspace.owner, _RUN) as ours, _tagged("someone-else", "c" * 32) as theirs:
+    with tagged(workspace.owner, _RUN) as ours, tagged("someone-else", "c" * 32) as theirs:
         for process in (ours, theirs):
             assert process.stdout is not None
             process.stdout.readline()
@@ -73,79 +67,6 @@ def test_a_directory_without_a_readable_journal_is_closed_by_tag(workspace: Work
     assert (receipt.left, receipt.notes) == (0, ("its journal had no readable intent",))
     assert json.loads((directory / journal.RECEIPT).read_text())["run"] == _RUN
     assert survey(workspace) == []
-
-
-def test_a_census_knows_what_is_another_owner_s_and_leaves_it(workspace: Workspace) -> None:
-    """It is listed, with its owner; only a request in so many words dooms it."""
-    with _tagged("someone-else", _RUN) as theirs:
-        assert theirs.stdout is not None
-        theirs.stdout.readline()
-        try:
-            found = census(workspace, None)
-            (finding,) = [f for f in found.findings if f.run == _RUN]
-            assert (finding.status, finding.owner) == ("FOREIGN", "someone-else")
-            assert finding not in gc.doomed(found.findings, held=True)
-            assert finding in gc.doomed(found.findings, foreign=True)
-            assert owned_by(found, "someone-else").findings == (finding,)
-            assert theirs.poll() is None
-            lost = dataclasses.replace(workspace, owner="someone-else")
-            (as_theirs,) = owned_by(census(lost, None), "someone-else").findings
-            assert as_theirs.status == "ORPHAN"
-            gc.destroy(lost, None, as_theirs, lambda _: None)
-            assert theirs.wait(10) != 0
-        finally:
-            theirs.kill()
-
-
-class _Broken(Local):
-    """The API is down."""
-
-    def inventory(self, owner: str | None) -> Sequence[Found]:
-        raise ConnectionError("the API is down")
-
-
-class _Crowded(Local):
-    """An account with machines that are not ours."""
-
-    def inventory(self, owner: str | None) -> Sequence[Found]:
-        return [Found("instance", "i-1"), Found("instance", "i-2")]
-
-
-@pytest.fixture
-def local_replaced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Provider], None]]:
-    """Another provider under the name of the local one; the real one is back afterwards."""
-
-    def replace(provider: Provider) -> None:
-        module = sys.modules["dayfly.infra.providers.local"]
-        monkeypatch.setattr(module, "PROVIDER", provider)
-        providers.load.cache_clear()
-
-    yield replace
-    monkeypatch.undo()
-    providers.load.cache_clear()
-
-
-def test_a_listing_that_fails_is_told_and_concludes_nothing(
-    workspace: Workspace, local_replaced: Callable[[Provider], None]
-) -> None:
-    """A held run whose machine is not listed, because nothing is, is held."""
-    run_id = runs.opened(workspace, alive=False)
-    runs.launched(workspace, run_id)
-    local_replaced(_Broken())
-    found = census(workspace, None)
-    assert "API is down" in found.failed["local"]
-    assert [(f.run, f.status) for f in found.findings] == [(run_id, "HELD")]
-    with pytest.raises(DayflyError, match="API is down"):
-        survey(workspace)
-
-
-def test_what_carries_no_tag_is_counted_and_nothing_more(
-    workspace: Workspace, local_replaced: Callable[[Provider], None]
-) -> None:
-    """I8: nothing that is not tagged ours is ever touched."""
-    local_replaced(_Crowded())
-    found = census(workspace, None)
-    assert (found.findings, dict(found.untagged)) == ((), {"local": 2})
 
 
 @pytest.mark.engine

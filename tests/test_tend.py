@@ -19,7 +19,7 @@ from dayfly.stacks.journal import Event, History
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.workspace import Workspace
 from tests import runs
-from tests.test_gc import local_replaced
+from tests.test_census import local_replaced
 
 __all__ = ["local_replaced"]
 _HERE = journal.myself() | {"pid": 2**22 + 1}

@@ -178,6 +178,18 @@ def test_a_client_of_another_computer_is_not_judged_here(workspace: Workspace, a
     assert len(acts.started) == 1
 
 
+def test_a_journal_that_cannot_be_understood_is_acted_on_and_harms_nothing_else(
+    workspace: Workspace, acts: Acts
+) -> None:
+    """It was edited; what the act makes of it is journaled like any failure."""
+    ward, now = a_ward(workspace, acts)
+    journal.append(ward.directory, "intent", client="nobody", deadline="soon")
+    assert "cannot be understood" in ward.as_dict(now)["why"]
+    ward.look(now)
+    assert len(acts.started) == 1
+    assert ward.needs_keeper(now)
+
+
 def test_another_client_s_credentials_fill_in_and_replace_only_what_does_not_work(
     workspace: Workspace, acts: Acts
 ) -> None:
