@@ -29,7 +29,7 @@ _LEAST_S, _MOST_S, _SHARE = 2.0, 60.0, 0.05
 # A client that died in the moment of starting the job may have a word under way to the machine.
 _START_S = 30.0
 _BUSY_S = 10.0
-# Longer waits are the keeper's: each act is an interpreter in memory.
+# Longer waits are the keeper's, which looks again so often: each act is an interpreter in memory.
 _WAIT_S = 60.0
 # The machine has booted long ago; one that does not answer is asked for at its provider, and tried again later.
 _CONNECT_S = 15.0
@@ -40,7 +40,8 @@ class _Later(BaseException):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"waiting {seconds:.0f} s")
-        self.until = time.time() + seconds
+        # What comes late is ended when it is seen, not when the last one could have come.
+        self.until = time.time() + min(seconds, _WAIT_S)
 
 
 def tend(context: Context, run_id: str, report: Callable[[str], None]) -> float | None:
@@ -69,16 +70,15 @@ def _destroyed(context: Context, history: History, report: Callable[[str], None]
     finding = Finding(history.id, "ORPHAN", "", history.provider, history=history)
     engine = context.engine_or_none()
     try:
-        gc.destroy(context.workspace, engine, finding, report, sleep=_sleep)
+        gc.destroy(context.workspace, engine, finding, report, linger=_leave)
     except _Later as later:
         return later.until
     return None
 
 
-def _sleep(seconds: float) -> None:
+def _leave(seconds: float) -> None:
     if seconds > _WAIT_S:
         raise _Later(seconds)
-    time.sleep(seconds)
 
 
 def _hold(context: Context, history: History, report: Callable[[str], None]) -> float | None:

@@ -48,6 +48,7 @@ class Closer:
         engine: the Pulumi CLI; None when there is none, and the provider's API alone does it.
         report: told each step in a sentence.
         now, sleep: time, so that tests need not wait for it.
+        linger: told how long a late launch has to be waited for, before that begins; what it raises leaves it to others.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Closer:
         *,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
+        linger: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._workspace = workspace
         self._report = _never_failing(report)
         self._now = now
         self._sleep = sleep
+        self._linger = linger
         self._notes: list[str] = []
         self._engine_part = EngineTeardown(
             workspace, engine, self._report, self._notes, now=now, sleep=sleep
@@ -158,6 +161,7 @@ class Closer:
             self._report,
             self._now,
             self._sleep,
+            self._linger,
         )
         try:
             ended = absence.prove(Traces.of(history, provider))
@@ -194,8 +198,8 @@ class Closer:
     ) -> Receipt:
         now, traces = self._now(), Traces.of(history, provider)
         refused = not traces.recorded and not destroyed and is_refused(history)
-        begun = None if refused else traces.launched_at
-        lived_s = 0.0 if begun is None else max(0.0, (traces.ended_at or now) - begun)
+        begun, ended = None if refused else traces.launched_at, traces.ended_at or now
+        lived_s = 0.0 if begun is None else max(0.0, ended - begun)
         rate, increment_s = _rate(history), provider.limits.billing_increment_s
         usd = cost.billed_usd(rate, lived_s, increment_s)
         receipt = Receipt(
@@ -211,7 +215,7 @@ class Closer:
             how,
             tuple(self._notes),
             cost.billed_s(lived_s, increment_s),
-            at_most=begun is not None and "instance" in traces.unsettled,
+            at_most=begun is not None and traces.is_guess,
         )
         return self._store(history, receipt)
 

@@ -33,7 +33,7 @@ def destroy(
     finding: Finding,
     report: Callable[[str], None],
     *,
-    sleep: Callable[[float], None] = time.sleep,
+    linger: Callable[[float], None] = lambda _: None,
 ) -> Receipt | None:
     """Destroys one finding and proves it gone, unless somebody has taken it in hand since it was found.
 
@@ -42,7 +42,7 @@ def destroy(
         engine: the Pulumi CLI, if there is one.
         finding: what to destroy.
         report: told each step in a sentence.
-        sleep: how a proof waits that needs two listings some time apart.
+        linger: told how long a late launch has to be waited for; what it raises leaves it to others.
 
     Returns:
         The receipt; None for what no journal knows, which leaves no record, and for what is somebody's now.
@@ -56,7 +56,7 @@ def destroy(
             report(f"run {finding.run[:12]} has been taken in hand meanwhile; it is left alone")
             return None
         launched_with = as_launched(workspace, fresh)
-        return Closer(launched_with, engine, report, sleep=sleep).close(finding.run)
+        return Closer(launched_with, engine, report, linger=linger).close(finding.run)
     if not finding.provider:
         return _destroy_stack(workspace, engine, finding, report)
     provider = providers.load(finding.provider)

@@ -33,6 +33,7 @@ class Traces:
         recorded: True where nothing else can have been asked for: then one listing proves as much as two.
         launched_at: unix time at which the machine began to cost money at the earliest, None where none was asked for.
         ended_at: unix time at which the machine was seen gone, None where nobody has.
+        is_guess: True where `launched_at` is only the earliest that it can be.
     """
 
     known: tuple[Trace, ...]
@@ -41,6 +42,7 @@ class Traces:
     recorded: bool
     launched_at: float | None
     ended_at: float | None
+    is_guess: bool
 
     @classmethod
     def of(cls, history: History, provider: Provider) -> Traces:
@@ -70,7 +72,13 @@ def _journaled(history: History) -> Traces:
         recorded=False,
         launched_at=None if first is None else first.time,
         ended_at=None,
+        is_guess=launched is None,
     )
+
+
+def is_refused(history: History) -> bool:
+    """True where the provider has said that it launched nothing."""
+    return history.last("launched") is None and history.field("up_failed", "kind") in _REFUSALS
 
 
 def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
@@ -93,6 +101,7 @@ def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
         recorded=True,
         launched_at=min(first, default=None),
         ended_at=max((c.ended for c in instances if c.ended), default=None),
+        is_guess=any(c.kind == "instance" for c in open_ones),
     )
 
 

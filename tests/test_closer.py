@@ -80,18 +80,18 @@ class Recording(Cloud):
 
 
 @pytest.fixture
-def kind() -> type[Cloud]:
+def sort() -> type[Cloud]:
     """Which of the two a test is about."""
     return Cloud
 
 
 @pytest.fixture
-def cloud(kind: type[Cloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def cloud(sort: type[Cloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """A provider found by its file's name, like any other."""
     (tmp_path / "testcloud.py").write_text("")
     monkeypatch.setattr(providers, "__path__", [*providers.__path__, str(tmp_path)])
     module = ModuleType("dayfly.infra.providers.testcloud")
-    provider = kind()
+    provider = sort()
     module.__dict__["PROVIDER"] = provider
     monkeypatch.setitem(sys.modules, module.__name__, module)
     _forget_providers()
@@ -276,7 +276,7 @@ def test_a_provider_that_this_version_does_not_have_is_a_leak_risk(
     assert not journal.read(run.directory).closed
 
 
-@pytest.mark.parametrize("kind", [Recording])
+@pytest.mark.parametrize("sort", [Recording])
 class TestRecorded:
     """Where every creating request is on record, a teardown knows what there can be."""
 
