@@ -76,11 +76,6 @@ def _journaled(history: History) -> Traces:
     )
 
 
-def is_refused(history: History) -> bool:
-    """True where the provider has said that it launched nothing."""
-    return history.last("launched") is None and history.field("up_failed", "kind") in _REFUSALS
-
-
 def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
     instances = [c for c in made if c.kind == "instance" and c.outcome != "refused"]
     open_ones = [c for c in made if c.outcome == "open"]

@@ -21,7 +21,7 @@ from dayfly.stacks.workspace import Workspace
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.tried("lambda", "emulator")]
 
 
 @pytest.fixture
