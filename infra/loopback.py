@@ -31,9 +31,9 @@ def adopt_orphans() -> None:
 
 
 def boot_seconds() -> float:
-    """Seconds on a clock that no one sets and that goes on in sleep where the platform has one."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
+    """Seconds on a clock that no one sets and that goes on in sleep."""
+    # macOS counts sleep in CLOCK_MONOTONIC; Python's time.monotonic() does not, which is another clock there.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def parents() -> dict[int, int]:

@@ -420,8 +420,12 @@ def _carriers_by_ps(mark: str) -> set[int]:
     listing = run_process(
         ["/bin/ps", "-axEww", "-o", "pid=,command="], capture_output=True, check=False, timeout=10
     )
-    lines = listing.stdout.decode(errors="replace").splitlines()
-    return {int(line.split()[0]) for line in lines if mark in line.split()}
+    return _carriers_in(listing.stdout.decode(errors="replace"), mark)
+
+
+def _carriers_in(listing: str, mark: str) -> set[int]:
+    """Give the processes of `ps -E` whose line has the mark, which may hold spaces, between ends of words."""
+    return {int(line.split()[0]) for line in listing.splitlines() if f" {mark} " in f"{line} "}
 
 
 def _descendants(roots: set[int], table: Mapping[int, tuple[int, int]]) -> set[int]:

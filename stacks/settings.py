@@ -51,6 +51,21 @@ def user_file() -> Path:
     return platformdirs.user_config_path("dayfly") / "config.toml"
 
 
+def working_folder() -> Path:
+    """The folder that this process was started in.
+
+    Raises:
+        ConfigurationError: it was deleted since.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        named = os.environ.get("PWD", "the working folder")
+        raise ConfigurationError(
+            f"{named} was deleted while this shell or process was in it: cd to a folder that exists"
+        ) from error
+
+
 def project_file(start: Path) -> Path | None:
     """The nearest pyproject.toml from `start` upwards that has a [tool.dayfly]."""
     for folder in (start, *start.parents):
@@ -70,7 +85,7 @@ def load(start: Path | None = None) -> Settings:
     user = user_file()
     if user.is_file():
         values |= _checked(_toml(user), str(user))
-    project = project_file((start or Path.cwd()).resolve())
+    project = project_file((start or working_folder()).resolve())
     if project is not None:
         values |= _checked(_toml(project)["tool"]["dayfly"], f"{project} [tool.dayfly]")
     return Settings(values | _from_environment())

@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from dayfly.infra import providers
 from dayfly.stacks import isolated
 from dayfly.stacks.engine import Engine
-from dayfly.stacks.workspace import PROJECT, Workspace
+from dayfly.stacks.workspace import PROJECT, Workspace, folder_url
 
 _EXPORT_TIMEOUT_S = 120.0
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -66,15 +67,17 @@ class State:
 
 def file_of(workspace: Workspace, stack: str) -> Path | None:
     """The state's file where the backend is a folder of this computer."""
-    if not workspace.backend.startswith("file://"):
+    backend = urlsplit(workspace.backend)
+    if backend.scheme != "file":
         return None
-    root = Path(workspace.backend.removeprefix("file://")).expanduser()
+    # In file://~/state the engine takes what is a URL's host for the beginning of the path.
+    root = Path(unquote(backend.netloc + backend.path)).expanduser()
     return root / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
 
 
 def is_own(workspace: Workspace) -> bool:
     """Whether the backend is the folder of this home, which nobody else puts stacks in."""
-    return workspace.backend == f"file://{workspace.home / 'state'}"
+    return workspace.backend == folder_url(workspace.home / "state")
 
 
 def stacks(workspace: Workspace, engine: Engine | None) -> list[str]:

@@ -17,7 +17,7 @@ from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.workspace import Workspace
-from tests import tried
+from tests import namespaces, tried
 
 
 @pytest.hookimpl(wrapper=True)
@@ -97,6 +97,13 @@ def loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def own_mounts() -> None:
+    """Skips a test that mounts something where this computer refuses it, as a plain container does even to root."""
+    if reason := namespaces.refusal():
+        pytest.skip(reason)
 
 
 @pytest.fixture

@@ -369,6 +369,9 @@ def test_bad_input_is_refused_before_anything_exists(
         ("run", "--provider", "locl", "jobs:train"): "did you mean 'local'",
         ("run", "jobs:trian", "1"): "did you mean 'train'",
         ("run", "jbos:train"): "no module 'jbos'",
+        ("run", ":train"): "':train' is not MODULE:FUNCTION",
+        ("run", "..jobs:train"): "'..jobs:train' is not MODULE:FUNCTION",
+        ("run", "jobs:"): "'jobs:' is not MODULE:FUNCTION",
         ("run", "jobs:VALUE"): "is a int",
         ("run", "jobs:train", "1", "--cores=2"): "go before MODULE:FUNCTION",
         ("run", "missing.py"): "no script 'missing.py'",
@@ -433,3 +436,50 @@ def test_json_never_loses_a_value_over_its_type(capsys: pytest.CaptureFixture[st
     """What JSON has no word for comes as its repr."""
     emit_json({"a": {2, 1}, "b": date(2026, 1, 2), "c": 1j})
     assert json.loads(capsys.readouterr().out) == {"a": [1, 2], "b": "2026-01-02", "c": "1j"}
+
+
+@pytest.mark.parametrize("arguments", [("plan", "jobs:train"), ("plan", "jobs.py"), ("ps",)])
+def test_a_working_folder_that_was_deleted_is_named(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """Another shell has removed it; there is a next step, and no traceback."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", str(gone), *COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{gone} was deleted" in done.stderr
+    assert "cd to a folder that exists" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_there_for_every_shell(shell: str) -> None:
+    """As the README says: the script that `--install-completion` installs."""
+    done = subprocess.run(
+        [*COMMAND, "--show-completion", shell],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "_DAYFLY_COMPLETE" in done.stdout
+    words = {"_DAYFLY_COMPLETE": f"complete_{shell}", "COMP_WORDS": "dayfly pl", "COMP_CWORD": "1"}
+    words |= {"_TYPER_COMPLETE_ARGS": "dayfly pl", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    asked = subprocess.run(
+        COMMAND,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | words,
+    )
+    assert "plan" in asked.stdout

@@ -8,10 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
 from dayfly.infra import loopback
+from dayfly.runtime import agent
 
 
 @pytest.mark.parametrize("look", [loopback._parents_by_proc, loopback._parents_by_ps])
@@ -43,6 +46,16 @@ def test_descendants_are_those_below_and_not_oneself() -> None:
 def test_the_clock_of_the_deadline_goes_on() -> None:
     """And cannot be set by anyone."""
     assert loopback.boot_seconds() <= loopback.boot_seconds()
+
+
+@pytest.mark.parametrize("clock", [loopback.boot_seconds, agent._clock])
+def test_a_deadline_goes_on_in_sleep_also_where_there_is_no_boottime(
+    clock: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On macOS the system's CLOCK_MONOTONIC counts sleep, and Python's time.monotonic() is another clock."""
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_MONOTONIC: 12.5}.__getitem__)
+    assert clock() == 12.5
 
 
 @pytest.mark.macos

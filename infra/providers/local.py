@@ -216,6 +216,7 @@ class Local(Provider):
     def preflight(self) -> Sequence[str]:
         try:
             sshd.path()
+            sshd.account()
         except ConfigurationError as missing:
             return [str(missing)]
         return []

@@ -57,6 +57,7 @@ exec setpriv --reuid nobody --regid nogroup --clear-groups "$@"
 
 @pytest.mark.tried("local", "real", "Linux as an ordinary user")
 @pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
+@pytest.mark.usefixtures("own_mounts")
 def test_a_call_works_and_leaves_nothing_as_an_ordinary_user(engine: Engine) -> None:
     """`nobody` calls a function, gets its value and receipt, and has no process afterwards."""
     # Not below pytest's own folder, which it closes to others.
