@@ -4,7 +4,7 @@ PY := .venv/bin/python
 CODE := $(wildcard benchmarks/*.py examples/*.py)
 
 .NOTPARALLEL:
-.PHONY: demo test unit lint format types bench test-kills tried venv venv-dev engine clean
+.PHONY: demo test unit lint format types bench test-kills real-world tried venv venv-dev engine clean
 
 demo: venv engine
 	@$(PY) examples/quickstart.py
@@ -34,6 +34,10 @@ bench: venv-dev engine
 
 test-kills: venv-dev engine
 	@$(PY) -m pytest -m kills tests/faults -s -q
+
+# Runs on real clouds; each test says which credentials it needs, and prints what it can cost before it spends it.
+real-world: venv-dev engine
+	@$(PY) -m pytest -v -rs tests/real_world
 
 # Takes what the last test runs have shown into the README's table of what was tried how.
 tried: venv-dev
