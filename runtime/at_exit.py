@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 open_jobs: set[Job[Any]] = set()
 leaks: list[LeakRisk] = []
 _interrupted = threading.Event()
+_worked_after_interrupt = threading.Event()
 
 
 def remember(leak: LeakRisk) -> None:
@@ -36,6 +38,7 @@ def _wait_for_open_jobs() -> None:
     ended_by = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     try:
         if isinstance(ended_by, KeyboardInterrupt):
+            _worked_after_interrupt.set()
             with signals_as_interrupts():
                 stop_and_prove(jobs)
         else:
@@ -47,6 +50,8 @@ def _wait_for_open_jobs() -> None:
 def _exit_code() -> None:
     """75 where a proof failed and 130 after an interrupt, unless the program already fails with another code."""
     failed_with = getattr(sys, "last_value", None)
+    if _worked_after_interrupt.is_set():
+        _die_of_interrupt()
     if (failed_with is not None and not isinstance(failed_with, LeakRisk)) or _exit.asked:
         return
     code = LeakRisk.exit_code if leaks else 130 if _interrupted.is_set() else 0
@@ -54,6 +59,15 @@ def _exit_code() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _die_of_interrupt() -> None:
+    """By the signal, as Python itself does after an interrupt; but it forgets to, and ends with 1, where code has been
+    made from text since: of a dataclass, say, in a module that a teardown loads."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 class _Exit:
@@ -78,6 +92,7 @@ def _forget_in_child() -> None:
     open_jobs.clear()
     leaks.clear()
     _interrupted.clear()
+    _worked_after_interrupt.clear()
 
 
 _exit = _Exit()

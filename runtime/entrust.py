@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import importlib.metadata
@@ -27,6 +28,14 @@ from dayfly.stacks.workspace import Workspace
 _START_S, _ANSWER_S, _POLL_S = 15.0, 10.0, 0.02
 # They outlive this process on purpose; a reference keeps the interpreter from warning about that.
 STARTED: list[subprocess.Popen[bytes]] = []
+
+
+@atexit.register
+def _disown() -> None:
+    """What outlives this process is no child that it has forgotten to wait for, of which the interpreter would warn."""
+    for process in STARTED:
+        if process.poll() is None:
+            process.returncode = 0
 
 
 class Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -51,3 +52,24 @@ def test_sys_exit_can_be_pickled_before_and_after() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 75, done.stderr
+
+
+def test_an_interrupt_stays_the_reason_whatever_a_teardown_loads() -> None:
+    """Python forgets that it was interrupted where code is made from text afterwards, as of a dataclass."""
+    code = """
+from types import SimpleNamespace
+from dayfly.runtime import at_exit
+
+class Job:
+    leak, display = None, SimpleNamespace(warning=print)
+    def stop(self): pass
+    def wait_closed(self): exec("made = 'from text'")
+
+at_exit.open_jobs.add(Job())
+raise KeyboardInterrupt
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert b"once more leaves that to the keeper" in done.stdout
