@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
+from tests.faults import left
 
 _RUN_S = 120.0
 _POLL_S = 0.0005
@@ -186,7 +185,7 @@ def campaign(home: Path, windows: Sequence[Window], seed: int, say: Callable[[st
         told = "; ".join(wrong) or "nothing left or lost"
         asked = f", attach: {trial.attached}" if trial.attached else ""
         say(f"seed {trial.seed}: killed in step {trial.step} after {window.after}{asked}; {told}")
-    tally.locks, tally.pending = _locks(home), _pending(home)
+    tally.locks, tally.pending = len(left.locks(home)), len(left.pending(home))
     tally.open_runs = len(json.loads(_cli("ps", "--json").stdout))
     return tally
 
@@ -210,7 +209,7 @@ def _kill(home: Path, script: Path, window: Window, seed: int, starts: Path) -> 
     Returns:
         The run's id; None where the moment had passed.
     """
-    before = _runs(home)
+    before = left.runs(home)
     with (home / f"client.{seed}.log").open("wb") as log:
         client = subprocess.Popen(
             [sys.executable, str(script), str(seed), str(starts)],
@@ -241,8 +240,8 @@ def _wait_for(
     """The new run, once its journal has the event; None where the client ended before."""
     until = time.monotonic() + _RUN_S
     while client.poll() is None and time.monotonic() < until:
-        for run in _runs(home) - before:
-            if event in _events(home, run):
+        for run in left.runs(home) - before:
+            if event in left.events(home, run):
                 return run
         time.sleep(_POLL_S)
     return None
@@ -267,7 +266,7 @@ def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
     started = _count(starts)
     if started > 1:
         problems.append(f"the function started {started} times")
-    alive = tuple(_alive(run))
+    alive = tuple(left.alive(run))
     return Trial(seed, run, step, started, attached, lost, alive, tuple(problems))
 
 
@@ -314,45 +313,5 @@ def _count(starts: Path) -> int:
     return len(starts.read_text().splitlines()) if starts.exists() else 0
 
 
-def _runs(home: Path) -> set[str]:
-    folder = home / "runs"
-    return {entry.name for entry in os.scandir(folder)} if folder.exists() else set()
-
-
-def _events(home: Path, run: str) -> list[str]:
-    try:
-        lines = (home / "runs" / run / "journal.jsonl").read_text().splitlines()
-        return [str(json.loads(line)["event"]) for line in lines]
-    except (FileNotFoundError, ValueError):
-        return []
-
-
 def _step(home: Path, run: str) -> int:
-    return max((_STEP_OF.get(event, 0) for event in _events(home, run)), default=0)
-
-
-def _alive(run: str) -> list[str]:
-    """Command lines of all processes that belong to the run, read without any code of ours."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            command, variables = process.cmdline(), process.environ()
-            tagged = run in (variables.get("DAYFLY_RUN"), variables.get("DAYFLY_STACK"))
-            named = any(run in part for part in command)
-            if (tagged or named) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(command))
-        except psutil.Error:
-            continue
-    return found
-
-
-def _locks(home: Path) -> int:
-    return sum(path.is_file() for path in (home / "state/.pulumi/locks").rglob("*"))
-
-
-def _pending(home: Path) -> int:
-    count = 0
-    for file in (home / "state/.pulumi/stacks").rglob("*.json"):
-        latest = json.loads(file.read_text())["checkpoint"].get("latest") or {}
-        count += len(latest.get("pending_operations") or [])
-    return count
+    return max((_STEP_OF.get(event, 0) for event in left.events(home, run)), default=0)
