@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import signal
@@ -18,40 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import left
+from tests.faults.victim import Victim, started
 
 _RUN_S = 120.0
 _POLL_S = 0.0005
 _TRIES = 12
 
-# What the client runs: it counts its own starts, prints, and returns bytes that show their digest.
-CLIENT = """
-import sys
-from dayfly import cluster
-
-
-class Weights(bytes):
-    def __repr__(self):
-        import hashlib
-
-        return "sha256:" + hashlib.sha256(self).hexdigest()
-
-
-@cluster(provider="local", environment=[])
-def train(seed, starts):
-    import random, sys, time
-
-    with open(starts, "a") as file:
-        file.write("started\\n")
-    for number in range(100):
-        print("step", number, "of seed", seed, flush=True)
-        if number % 10 == 0:
-            print("warning", number, file=sys.stderr, flush=True)
-        time.sleep(0.02)
-    return Weights(random.Random(seed).randbytes(1 << 23))
-
-
-print(repr(train(int(sys.argv[1]), sys.argv[2])), flush=True)
-"""
+VICTIM = Victim(lines=100, pause_s=0.02, size=1 << 23)
 
 
 @dataclass(frozen=True)
@@ -176,7 +148,7 @@ def campaign(home: Path, windows: Sequence[Window], seed: int, say: Callable[[st
         say: told of each trial.
     """
     script = home / "client.py"
-    script.write_text(CLIENT)
+    script.write_text(VICTIM.code)
     tally = Tally()
     for number, window in enumerate(windows):
         trial = _trial(home, script, window, seed + number * _TRIES)
@@ -251,46 +223,19 @@ def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
     """What a user does after a crash: attach where there may be a result, then gc; and what is left after that."""
     attached, lost, problems = "", "", []
     if step >= 6:
-        attached, lost = _attach(home, run, seed, starts)
+        attached, lost = VICTIM.attached(_cli, home, run, seed, starts)
     collected = _cli("gc", "--yes", "--held")
     if collected.returncode:
         problems.append(f"gc ended with {collected.returncode}: {collected.stderr.strip()[-400:]}")
     if attached == "value":
-        kept = _cli("result", run)
-        if kept.stdout.strip() != _digest(seed):
-            lost = (
-                f"`dayfly result` after gc: {kept.stdout.strip()[:200]} {kept.stderr.strip()[:200]}"
-            )
+        lost = VICTIM.kept(_cli, run, seed) or lost
     if run in {listed["id"] for listed in json.loads(_cli("ps", "--json").stdout)}:
         problems.append("the run is still open")
-    started = _count(starts)
-    if started > 1:
-        problems.append(f"the function started {started} times")
+    count = started(starts)
+    if count > 1:
+        problems.append(f"the function started {count} times")
     alive = tuple(left.alive(run))
-    return Trial(seed, run, step, started, attached, lost, alive, tuple(problems))
-
-
-def _attach(home: Path, run: str, seed: int, starts: Path) -> tuple[str, str]:
-    """What `dayfly attach` gives.
-
-    Returns:
-        "value" or "never started", and why the result counts as lost.
-    """
-    done = _cli("attach", run)
-    if done.returncode and "never started" in done.stderr and not _count(starts):
-        return "never started", ""
-    if done.returncode:
-        return "failed", f"attach ended with {done.returncode}: {done.stderr.strip()[-400:]}"
-    log = "".join(f"step {number} of seed {seed}\n" for number in range(100))
-    brought = (home / "runs" / run / "stdout.log").read_text()
-    if brought != log:
-        return "value", f"the log has {brought.count(chr(10))} lines of 100, or in another order"
-    shown, _, value = done.stdout.strip().rpartition("\n")
-    if value.strip() != _digest(seed):
-        return "value", f"attach gave {value[:200]!r}, not {_digest(seed)}"
-    if shown and f"{shown}\n" != log:
-        return "value", "the log that attach showed has a gap or a repeat"
-    return "value", ""
+    return Trial(seed, run, step, count, attached, lost, alive, tuple(problems))
 
 
 def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -303,14 +248,6 @@ def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=_RUN_S,
         check=False,
     )
-
-
-def _digest(seed: int) -> str:
-    return "sha256:" + hashlib.sha256(random.Random(seed).randbytes(1 << 23)).hexdigest()
-
-
-def _count(starts: Path) -> int:
-    return len(starts.read_text().splitlines()) if starts.exists() else 0
 
 
 def _step(home: Path, run: str) -> int:
