@@ -58,14 +58,14 @@ class Place:
             time.sleep(0.1)
         return found
 
-    def broken_promises(self, *runs: str) -> tuple[list[str], list[str]]:
+    def broken_promises(self, *runs: str, wait_s: float = _SETTLE_S) -> tuple[list[str], list[str]]:
         """What DESIGN section 4 promises and does not hold for runs that should be closed (I1, I3, I5, I7, I8).
 
         Returns:
             What is alive, and everything else.
         """
         problems = []
-        alive = self.settled(*runs)
+        alive = self.settled(*runs, wait_s=wait_s)
         for run in runs:
             if not (self.home / "runs" / run / "receipt.json").exists():
                 problems.append(f"run {run} is still open: {left.events(self.home, run)[-3:]}")
