@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 
@@ -22,6 +22,9 @@ class Machine:
         instance_type: what it is, in the provider's words.
         cache_dir: folder on the machine for what outlives a job (agent, uv, environments); "~" is the login's home.
         usd_per_hour: the rate frozen at launch.
+        host_key_bootstrap: True where the pinned key came with the machine's user_data: until that has been applied the
+            machine shows its image's own key, and the pinned one is replaced at the first login.
+        host_key_offered: the key that is replacing a bootstrap key, "" at any other time: either may be shown.
     """
 
     id: str
@@ -34,6 +37,14 @@ class Machine:
     instance_type: str
     cache_dir: str = "~/.cache/dayfly"
     usd_per_hour: float = 0.0
+    host_key_bootstrap: bool = False
+    host_key_offered: str = ""
+
+    @property
+    def host_keys(self) -> tuple[str, ...]:
+        """The keys that it may show, as type and base64: one, or two while a bootstrap key is being replaced."""
+        keys = (self.host_key, self.host_key_offered)
+        return tuple(" ".join(key.split()[:2]) for key in keys if key)
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, Any]) -> Machine:
@@ -45,7 +56,7 @@ class Machine:
         values: dict[str, Any] = {}
         for field in fields(cls):
             if field.name not in outputs:
-                if field.name in ("cache_dir", "usd_per_hour"):
+                if field.default is not MISSING:
                     continue
                 raise ValueError(f"the stack exports no {field.name!r}; it has {sorted(outputs)}")
             values[field.name] = outputs[field.name]

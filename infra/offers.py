@@ -22,6 +22,8 @@ class Offer:
         spot: True where the provider may take the machine back.
         as_of: date of the price, ISO 8601.
         source: where the price comes from.
+        gpu_memory_gb: memory of each as the vendor writes it, 0 where nobody says.
+        arch: "x86_64" or "arm64", "" where nobody says.
     """
 
     provider: str
@@ -35,6 +37,8 @@ class Offer:
     spot: bool = False
     as_of: str = ""
     source: str = ""
+    gpu_memory_gb: float = 0.0
+    arch: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values that `Offer(**values)` takes back."""

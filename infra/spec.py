@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 from dayfly.errors import SpecError
 from dayfly.infra import providers
+from dayfly.infra.gpu_request import GpuRequest
 from dayfly.infra.units import seconds, size_bytes, suggestion
 
 DEFAULT_MAX_RUNTIME_S = 24 * 3600.0
@@ -30,15 +32,18 @@ class Spec:
         cores: virtual cores at least.
         memory: bytes at least (given as "32GB" or a number).
         disk: free bytes at least.
-        gpu: GPUs at least, "A100:1".
+        gpu: GPUs at least, "A100:1" or "A100-80GB:8".
         nodes: machines in the stack.
         python: major.minor that the function needs; must be the client's own, since code travels as bytecode.
         environment: requirements (a list), a file of them, "live", or None for the project's own.
         secrets: names of environment variables whose values the function may see.
+        file_systems: names of persistent file systems of the provider to mount; they are never destroyed.
+        allow_cidr: IPv4 network that may reach the machine, "203.0.113.7/32"; None is this computer's own address.
         max_runtime: seconds after which the machine ends (given as "24h", "01:00:00" or a number).
         max_cost: dollars that the run may cost at most; turns into a deadline from the actual rate.
         hold: seconds for which a result waits on the machine when the client is gone.
         retries: further attempts, each a run of its own, after the function or its machine failed.
+        max_machines: machines to try at most where one after the other turns out to be unfit.
         wait_for_teardown: the call returns only when the machine is proved gone.
         job_name: a label for people, never an identity.
 
@@ -57,16 +62,21 @@ class Spec:
     python: str | None = None
     environment: str | Sequence[str] | None = None
     secrets: Sequence[str] = ()
+    file_systems: Sequence[str] = ()
+    allow_cidr: str | None = None
     max_runtime: float | str | timedelta = DEFAULT_MAX_RUNTIME_S
     max_cost: float | None = None
     hold: float | str | timedelta = DEFAULT_HOLD_S
     retries: int = 0
+    max_machines: int = 3
     wait_for_teardown: bool = False
     job_name: str | None = None
 
     def __post_init__(self) -> None:
         self._set("provider", _providers(self.provider))
         self._set("secrets", _secret_names(self.secrets))
+        self._set("file_systems", _names(self.file_systems))
+        self._set("allow_cidr", _network(self.allow_cidr))
         self._set("max_runtime", seconds(self.max_runtime, "max_runtime"))
         self._set("hold", seconds(self.hold, "hold"))
         for name in ("memory", "disk"):
@@ -76,12 +86,14 @@ class Spec:
         self._check_counts()
         self._check_texts()
         _check_python(self.python)
+        if self.gpu is not None:
+            GpuRequest.parse(self.gpu)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
     def _check_counts(self) -> None:
-        for name, least in (("cores", 1), ("nodes", 1), ("retries", 0)):
+        for name, least in (("cores", 1), ("nodes", 1), ("retries", 0), ("max_machines", 1)):
             value = getattr(self, name)
             if value is None and name == "cores":
                 continue
@@ -177,6 +189,32 @@ def _secret_names(value: object) -> tuple[str, ...]:
             # The value is not repeated: people paste the secret itself here.
             raise SpecError("secrets= takes names of environment variables, not values")
     return tuple(value)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise SpecError(
+            f'file_systems={value!r} must be a list of names, file_systems=["datasets"]'
+        )
+    for name in value:
+        if not isinstance(name, str) or not name.strip():
+            raise SpecError(f"file_systems={list(value)!r}: {name!r} is not a name")
+    if len(set(value)) != len(value):
+        raise SpecError(f"file_systems={list(value)!r} names one of them twice")
+    return tuple(value)
+
+
+def _network(value: object) -> str | None:
+    if value is None:
+        return None
+    try:
+        if not isinstance(value, str):
+            raise ValueError("not a text")
+        return str(ipaddress.IPv4Network(value))
+    except ValueError as error:
+        raise SpecError(
+            f'allow_cidr={value!r} is not an IPv4 network ({error}); write "203.0.113.7/32"'
+        ) from None
 
 
 def _environment(value: object) -> str | tuple[str, ...] | None:

@@ -5,14 +5,16 @@ Standard library only, Python 3.8 and newer, and it never imports dayfly; the cl
     serve                frames on stdin and stdout of one channel; ends when the channel closes
     supervise JOBDIR     detached: starts the job, enforces max_runtime, records how it ended
     run JOBDIR           under the environment's Python: calls the function, leaves the sealed result
-    deadline RUN         detached: ends every process of the run at a time that can be moved
+    deadline RUN         detached, or by a timer of systemd: ends every process of the run at a time that can be moved
+    gpu all              loads the driver's library, and uses each GPU a little; what it does it says first
+    host_key STEP        as root: one step of replacing the host key of this machine's SSH server
 
 Keys and secrets reach each of them through a pipe on stdin, never through argv, a file or the supervisor's environment.
 """
 # pathlib takes longer to import than the agent takes to answer its first frame, so paths are strings here;
 # imports inside functions have the same reason: three of these processes start before the function does.
-# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH108, PTH110, PTH111, PTH112, PTH116, PTH118, PTH119, PTH120
-# ruff: noqa: PTH122, PTH123, PTH208
+# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH108, PTH110, PTH111, PTH112, PTH113, PTH114, PTH115, PTH116
+# ruff: noqa: PTH118, PTH119, PTH120, PTH122, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -228,6 +230,10 @@ def _write_file(path: str, data: bytes) -> None:
     aside = f"{path}.{os.getpid()}.tmp"
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
+        if os.geteuid() == 0:
+            # What root leaves in a user's folder, that user must be able to read.
+            owner = os.stat(os.path.dirname(path))
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
         _write_all(descriptor, data)
         os.fsync(descriptor)
     finally:
@@ -607,7 +613,9 @@ class Credit:
 class Server:
     """One channel's agent: answers each request, the slow ones in a thread of their own."""
 
-    THREADED = frozenset({"attach", "get", "environment", "stop", "facts"})
+    THREADED = frozenset(
+        {"attach", "get", "environment", "stop", "facts", "gpus", "host_key", "deadline"}
+    )
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes, cache: str) -> None:
         import threading
@@ -682,6 +690,19 @@ class Server:
     def on_facts(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return machine_facts(self.cache)
 
+    def on_gpus(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return gpu_findings(request["seconds"])
+
+    def on_host_key(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Make the key that is to replace the pinned one, or, where the client has written it down, install it."""
+        step = json.dumps({name: request[name] for name in ("pinned", "offered")})
+        command = _as_root(_launch(sys.executable, ("-I", "-S", "-B"), "host_key", step))
+        done = _Asked(command).wait(request["seconds"])
+        if done.code != 0:
+            words = done.complaint[-TEXT_CHARACTERS:] or "no answer in time"
+            raise Refusal("host_key", f"the host key cannot be replaced: {words}")
+        return {"host_key": done.words}
+
     def on_stat(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return self.job.status()
 
@@ -691,8 +712,8 @@ class Server:
         return {}
 
     def on_deadline(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        arm_deadline(self.run_id, request["seconds"])
-        return {}
+        how = {name: request[name] for name in ("timer", "power_off")}
+        return {"by": arm_deadline(self.run_id, request["seconds"], **how)}
 
     def on_interpreter(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return {"python": interpreters(self.cache).get(request["minor"], "")}
@@ -1023,42 +1044,355 @@ def _libc() -> str:
         return "musl"
 
 
-class _GpuQuery:
-    """Asks nvidia-smi, where there is one, while something else goes on: it may take seconds to answer."""
+# ---------------------------------------------------------------------------------------------- gpus
 
-    def __init__(self) -> None:
-        self._process: Popen[str] | None = None
-        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
-            tool = os.path.join(folder, "nvidia-smi")
-            if folder and os.access(tool, os.X_OK):
-                self._start(tool)
-                return
 
-    def _start(self, tool: str) -> None:
+class _Asked:
+    """A program that is asked something, and whose answer is awaited for so long and no longer.
+
+    Not even its end: a process that waits in the driver for a broken GPU is not reached by any signal.
+    """
+
+    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         from subprocess import DEVNULL, PIPE, Popen
 
-        query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        self._process: Popen[bytes] | None = None
+        self.code: int | None = None
+        self.words = self.complaint = ""
         try:
-            self._process = Popen(query, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, text=True)
-        except OSError:
-            self._process = None
+            self._process = Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environment)
+        except OSError as error:
+            self.complaint = f"{command[0]} cannot be started: {error}"
+
+    def wait(self, timeout_s: float) -> _Asked:
+        """Take its exit code and its words; the code stays None where it is late or was never started."""
+        from subprocess import TimeoutExpired
+
+        process = self._process
+        if process is None:
+            return self
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+            self.code = process.returncode
+        except TimeoutExpired as late:
+            output, errors = late.output or b"", late.stderr or b""
+            self._abandon(process)
+        self.words = output.decode(errors="replace").strip()
+        self.complaint = errors.decode(errors="replace").strip()
+        return self
+
+    @staticmethod
+    def _abandon(process: Popen[bytes]) -> None:
+        from subprocess import TimeoutExpired
+
+        process.kill()
+        try:
+            process.communicate(timeout=1.0)
+        except TimeoutExpired:
+            return
+
+
+def _smi(fields: str) -> _Asked | None:
+    """Ask nvidia-smi, where there is one, while something else goes on: it may take seconds to answer."""
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        tool = os.path.join(folder, "nvidia-smi")
+        if folder and os.access(tool, os.X_OK):
+            return _Asked([tool, "--query-gpu=" + fields, "--format=csv,noheader,nounits"])
+    return None
+
+
+class _GpuQuery:
+    """The names of the GPUs, for whoever wants to know and does not depend on it."""
+
+    def __init__(self) -> None:
+        self._asked = _smi("name,driver_version")
 
     def answer(self, timeout_s: float = 5.0) -> tuple[list[str], str]:
         """Give the names of the GPUs and the driver's version; nothing where the tool fails or is late."""
-        if self._process is None:
+        if self._asked is None or self._asked.wait(timeout_s).code != 0:
             return [], ""
-        from subprocess import TimeoutExpired
-
-        with self._process as process:
-            try:
-                text, _ = process.communicate(timeout=timeout_s)
-            except TimeoutExpired:
-                process.kill()
-                return [], ""
-        if process.returncode:
-            return [], ""
-        rows = [line.rsplit(",", 1) for line in text.splitlines() if "," in line]
+        rows = [line.rsplit(",", 1) for line in self._asked.words.splitlines() if "," in line]
         return [row[0].strip() for row in rows], rows[0][1].strip() if rows else ""
+
+
+def gpu_findings(seconds: float) -> dict[str, Any]:
+    """Give what nvidia-smi lists and what the driver can do with each GPU, as the fields of GpuFindings.
+
+    Both are asked at once and awaited for `seconds`. What is missing, late or broken is told, never raised:
+    the client knows what was paid for.
+    """
+    smi = _smi("name,memory.total,uuid,driver_version")
+    # A variable that hides GPUs from programs must not hide them from the check.
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("CUDA_")}
+    driver = _Asked(_launch(sys.executable, ("-I", "-S"), "gpu", "all"), environment)
+    over = time.monotonic() + seconds
+    listed = _listed_gpus(smi, seconds)
+    used = _used_gpus(driver.wait(max(0.1, over - time.monotonic())), seconds)
+    return {**listed, **used, "starting": bool(used["driver_failure"]) and _fabric_is_starting()}
+
+
+def _listed_gpus(smi: _Asked | None, seconds: float) -> dict[str, Any]:
+    failure = ""
+    if smi is None:
+        failure = "there is no nvidia-smi on the machine"
+    elif smi.wait(seconds).code is None:
+        failure = smi.complaint or f"nvidia-smi did not answer in {seconds:g} s"
+    elif smi.code:
+        failure = f"nvidia-smi exited {smi.code}: {(smi.words + smi.complaint)[:TEXT_CHARACTERS]}"
+    if smi is None or failure:
+        return {"listed": [], "driver": "", "smi_failure": failure}
+    rows = [[part.strip() for part in line.rsplit(",", 3)] for line in smi.words.splitlines()]
+    rows = [row for row in rows if len(row) == 4]
+    listed = [
+        # Where the GPU shares the processor's memory the tool says "[N/A]".
+        {"name": name, "memory_bytes": int(mib) << 20 if mib.isdigit() else 0, "uuid": uuid}
+        for name, mib, uuid, _ in rows
+    ]
+    return {"listed": listed, "driver": rows[0][3] if rows else "", "smi_failure": ""}
+
+
+def _used_gpus(driver: _Asked, seconds: float) -> dict[str, Any]:
+    """Take what the child has said last: it ends in the middle of its step where the driver hangs or crashes."""
+    told: dict[str, Any] = {"step": "start"}
+    for line in driver.words.splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue  # The library's own words.
+    if driver.code == 0 and "devices" in told:
+        return {"usable": told["devices"], "driver_failure": ""}
+    if "failure" in told:
+        failure = told["failure"]
+    elif driver.code is None:
+        failure = f"{told['step']}: no answer in {seconds:g} s"
+    else:
+        ended = f"by signal {-driver.code}" if driver.code < 0 else f"with {driver.code}"
+        failure = f"{told['step']}: the process ended {ended}: {driver.complaint[-300:]}"
+    return {"usable": [], "driver_failure": failure}
+
+
+def _fabric_is_starting() -> bool:
+    """Tell whether the GPUs wait for their switches, which takes a minute or two after a boot and ends by itself."""
+    asked = _Asked(["systemctl", "is-active", "nvidia-fabricmanager.service"])
+    return asked.wait(5.0).words == "activating"
+
+
+class _Driver:
+    """The driver's library; every call is checked."""
+
+    BYTES = 1 << 20
+    PATTERN = 0xDF
+
+    def __init__(self) -> None:
+        import ctypes
+
+        self.step("libcuda.so.1")
+        try:
+            self._library = ctypes.CDLL("libcuda.so.1")
+        except OSError as error:
+            self.fail(f"libcuda.so.1 cannot be loaded: {error}")
+
+    @staticmethod
+    def step(name: str) -> None:
+        os.write(1, json.dumps({"step": name}).encode() + b"\n")
+
+    @staticmethod
+    def fail(failure: str) -> None:
+        os.write(1, json.dumps({"failure": failure}).encode() + b"\n")
+        os._exit(1)
+
+    def call(self, name: str, *arguments: Any, on: str = "") -> None:
+        """Call a function of the library; the process ends with its own words where it answers with an error."""
+        import ctypes
+
+        self.step(name + on)
+        code = getattr(self._library, name)(*arguments)
+        if code:
+            words = ctypes.c_char_p()
+            self._library.cuGetErrorName(code, ctypes.byref(words))
+            self.fail(f"{name}{on}: error {code} {(words.value or b'').decode(errors='replace')}")
+
+    def devices(self) -> list[dict[str, Any]]:
+        import ctypes
+
+        self.call("cuInit", 0)
+        count = ctypes.c_int()
+        self.call("cuDeviceGetCount", ctypes.byref(count))
+        return [self._use(number) for number in range(count.value)]
+
+    def _use(self, number: int) -> dict[str, Any]:
+        """Make a context on one GPU, write to its memory and read it back."""
+        import ctypes
+
+        on = f" on GPU {number}"
+        device, size, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(128)
+        context, memory = ctypes.c_void_p(), ctypes.c_uint64()
+        back, length = ctypes.create_string_buffer(self.BYTES), ctypes.c_size_t(self.BYTES)
+        self.call("cuDeviceGet", ctypes.byref(device), number, on=on)
+        self.call("cuDeviceGetName", name, 128, device, on=on)
+        self.call("cuDeviceTotalMem_v2", ctypes.byref(size), device, on=on)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device, on=on)
+        self.call("cuCtxSetCurrent", context, on=on)
+        self.call("cuMemAlloc_v2", ctypes.byref(memory), length, on=on)
+        self.call("cuMemsetD8_v2", memory, ctypes.c_ubyte(self.PATTERN), length, on=on)
+        self.call("cuMemcpyDtoH_v2", back, memory, length, on=on)
+        if back.raw != bytes([self.PATTERN]) * self.BYTES:
+            self.fail(f"memory{on}: it gave back other bytes than were written")
+        self.call("cuMemFree_v2", memory, on=on)
+        self.call("cuDevicePrimaryCtxRelease_v2", device, on=on)
+        return {
+            "name": name.value.decode(errors="replace"),
+            "memory_bytes": size.value,
+            "uuid": "",
+        }
+
+
+def gpu(_which: str) -> None:
+    """Use every GPU a little; what came of it is the last line of the output."""
+    devices = _Driver().devices()
+    os.write(1, json.dumps({"devices": devices}).encode() + b"\n")
+    # The library's own clean-up can hang where its GPU does.
+    os._exit(0)
+
+
+# ---------------------------------------------------------------------------------------------- host key
+
+
+def _as_root(command: list[str]) -> list[str]:
+    return command if os.geteuid() == 0 else ["sudo", "-n", *command]
+
+
+class SshServer:
+    """The SSH server through which this process was started: its host keys, and how it is told that one has changed."""
+
+    CLOUD_COPIES = ("/var/lib/cloud", "/run/cloud-init")
+
+    def __init__(self) -> None:
+        self._listener, self._command = self._find()
+
+    @staticmethod
+    def _find() -> tuple[int, list[str]]:
+        """Give the server's process and command line, from the processes above this one; 0 where each connection is one."""
+        table = _process_table()
+        found, pid = (0, ["/usr/sbin/sshd"]), os.getpid()
+        while pid in table and pid > 1:
+            pid = table[pid][0]
+            try:
+                program = os.readlink(f"/proc/{pid}/exe").replace(" (deleted)", "")
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    words = file.read().decode(errors="replace").rstrip("\0").split("\0")
+            except OSError:
+                continue
+            if not os.path.basename(program).startswith("sshd"):
+                continue
+            title = words[0]
+            # Newer ones write "sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups" over their arguments.
+            if " [listener]" in title:
+                found = (pid, [program, *title.partition(" [listener]")[0].split()[2:]])
+            elif not title.startswith(("sshd: ", "sshd-session: ")):
+                found = (pid, [program, *words[1:]])
+        return found
+
+    def _key_files(self) -> list[str]:
+        asked = _Asked([*self._command, "-T"]).wait(10.0)
+        if asked.code != 0:
+            raise Refusal("host_key", f"{' '.join(self._command)} -T: {asked.complaint}")
+        rows = [line.split(None, 1) for line in asked.words.splitlines()]
+        return [row[1] for row in rows if row[0] == "hostkey" and os.path.exists(row[1])]
+
+    @staticmethod
+    def _public(path: str) -> str:
+        """Give a key's public half without its comment; of what is no key that can be read, why."""
+        asked = _Asked(["ssh-keygen", "-y", "-P", "", "-f", path]).wait(10.0)
+        return " ".join(asked.words.split()[:2]) if asked.code == 0 else f"? {asked.complaint}"
+
+    def _holding(self, *keys: str) -> tuple[str, str]:
+        """Give the file of the host key that is one of `keys`, and which it is."""
+        shown = {path: self._public(path) for path in self._key_files()}
+        for path, key in shown.items():
+            if key in keys:
+                return path, key
+        raise Refusal("host_key", f"the SSH server's host keys are others: {shown}")
+
+    def offer(self, pinned: str) -> str:
+        """Make the key that is to take the place of `pinned`, or find it made, and give its public half."""
+        aside = self._holding(pinned)[0] + ".dayfly"
+        if not (os.path.exists(aside) and self._public(aside).startswith("ssh-")):
+            for path in (aside, aside + ".pub"):
+                if os.path.exists(path):
+                    os.unlink(path)
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", aside]
+            made = _Asked(command).wait(10.0)
+            if made.code != 0:
+                raise Refusal("host_key", f"ssh-keygen: {made.complaint}")
+        return self._public(aside)
+
+    def install(self, pinned: str, offered: str) -> None:
+        """Put the offered key in the place of the pinned one, of which no copy stays; done already is success."""
+        path, shown = self._holding(pinned, offered)
+        if shown == pinned:
+            aside = path + ".dayfly"
+            if self._public(aside) != offered:
+                raise Refusal("host_key", f"{aside} is not the key that was offered")
+            with open(path, encoding="ascii") as file:
+                # While its text is still known: after the next line nobody could look for it.
+                scrub(self.CLOUD_COPIES, file.read())
+            _write_file(path + ".pub", offered.encode() + b"\n")
+            os.chmod(path + ".pub", 0o644)
+            os.rename(aside, path)
+            _sync_folder(os.path.dirname(path))
+            if os.path.exists(aside + ".pub"):
+                os.unlink(aside + ".pub")
+        if self._listener:
+            import signal
+
+            # It reads its keys anew; the connections that it has go on.
+            os.kill(self._listener, signal.SIGHUP)
+
+
+def scrub(folders: Iterable[str], private_key: str) -> int:
+    """Overwrite the lines of a private key in every file below `folders`, and give the number of files.
+
+    The lengths stay, so that what else is in such a file, a pickle perhaps, can still be read.
+    """
+    # The first line of the body is the same in all keys of a kind.
+    lines = [line.encode() for line in private_key.splitlines() if "-----" not in line][1:]
+    lines = [line for line in lines if len(line) >= 16]
+    changed = 0
+    for folder in folders:
+        for place, _, names in os.walk(folder):
+            for path in (os.path.join(place, name) for name in names):
+                if os.path.isfile(path) and not os.path.islink(path):
+                    changed += _scrub_file(path, lines)
+    return changed
+
+
+def _scrub_file(path: str, lines: Iterable[bytes]) -> bool:
+    with open(path, "rb") as file:
+        before = after = file.read()
+    for line in lines:
+        after = after.replace(line, b"x" * len(line))
+    if after == before:
+        return False
+    with open(path, "r+b") as file:
+        file.write(after)
+        file.flush()
+        os.fsync(file.fileno())
+    return True
+
+
+def host_key(step: str) -> None:
+    """Do one step of replacing a host key; the public half is the output."""
+    asked = json.loads(step)
+    os.umask(0o077)
+    try:
+        server = SshServer()
+        if asked["offered"]:
+            server.install(asked["pinned"], asked["offered"])
+        shown = asked["offered"] or server.offer(asked["pinned"])
+    except Refusal as refusal:
+        sys.exit(str(refusal))
+    os.write(1, shown.encode())
 
 
 # ---------------------------------------------------------------------------------------------- environment
@@ -1667,10 +2001,47 @@ def _deadline_file(run_id: str) -> str:
     return os.path.join(_home(), f"deadline-{run_id}.json")
 
 
-def arm_deadline(run_id: str, seconds: float) -> None:
-    """Set or move the time at which everything of the run ends, and see that somebody watches it."""
-    path = _deadline_file(run_id)
-    _write_file(path, json.dumps({"at": _clock() + seconds}).encode())
+def arm_deadline(run_id: str, seconds: float, timer: bool = False, power_off: bool = False) -> str:
+    """Set or move the time at which everything of the run ends, and see that somebody watches it.
+
+    Args:
+        run_id: the run.
+        seconds: from now.
+        timer: systemd may be asked for it, where it runs and this user may: it outlives whatever ends this user's processes.
+        power_off: the machine is switched off afterwards.
+
+    Returns:
+        Who watches: "systemd", or "process".
+    """
+    path, at = _deadline_file(run_id), _clock() + seconds
+    fires = (_read_json(path) or {}).get("fires")
+    armed = {"at": at, "timer": timer, "power_off": power_off, "fires": fires}
+    _write_file(path, json.dumps(armed).encode())
+    # One that fires too early reads in the file that it has to wait, so none has to be taken back.
+    soon_enough = fires is not None and _clock() < fires <= at
+    if timer and (soon_enough or _start_timer(run_id, seconds)):
+        if not soon_enough:
+            _write_file(path, json.dumps({**armed, "fires": at}).encode())
+        return "systemd"
+    _start_watching(run_id, path)
+    return "process"
+
+
+def _start_timer(run_id: str, seconds: float) -> bool:
+    """Have systemd start the deadline; False where there is none, or this user may not ask it."""
+    asked = _Asked(["systemctl", "is-system-running"]).wait(5.0)
+    if asked.words in ("", "offline", "unknown"):
+        return False
+    command = ["systemd-run", "--quiet", "--collect", f"--on-active={max(seconds, 0.0):.0f}s"]
+    command += ["--timer-property=AccuracySec=1s", "--setenv=HOME=" + _home()]
+    # A later one may be there for the same run; a second of the same name would be refused.
+    command += ["--unit", f"dayfly-deadline-{run_id}-{time.time_ns()}", "--"]
+    command += _launch(sys.executable, ("-I", "-S", "-B"), "deadline", run_id)
+    return _Asked(_as_root(command)).wait(10.0).code == 0
+
+
+def _start_watching(run_id: str, path: str) -> None:
+    """Start a detached process that waits for the deadline, unless one does."""
     lock = _lock(path + ".lock")
     if lock is None:
         return
@@ -1700,11 +2071,14 @@ def hold(run_id: str, seconds: float) -> None:
     """After the end of the job its result waits for so long, and never past the deadline that is armed."""
     armed = _read_json(_deadline_file(run_id))
     if armed is not None and armed["at"] > _clock() + seconds:
-        arm_deadline(run_id, seconds)
+        arm_deadline(run_id, seconds, armed["timer"], armed["power_off"])
 
 
 def deadline(run_id: str) -> None:
-    """Wait for the run's deadline, however it is moved, and end every process that carries the run's mark."""
+    """Wait for the run's deadline, however it is moved, and end every process that carries the run's mark.
+
+    The machine is switched off behind them where that was asked for: where its provider ends what is switched off.
+    """
     import signal
 
     while True:
@@ -1724,6 +2098,15 @@ def deadline(run_id: str) -> None:
     for number, pause_s in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 0.2), (signal.SIGKILL, 0.0)):
         _send_signal(_carriers(mark) - {os.getpid()}, number)
         time.sleep(pause_s)
+    if armed["power_off"]:
+        _power_off()
+
+
+def _power_off(grace_s: float = 60.0) -> None:
+    """Switch the machine off, the more rudely the longer it takes; a halt alone would leave it running, and billed."""
+    for command in (["systemctl", "poweroff"], ["systemctl", "poweroff", "--force"], ["poweroff"]):
+        if _Asked(_as_root(command)).wait(grace_s).code == 0:
+            time.sleep(grace_s)
 
 
 def _await_end(job: JobFolder, timeout_s: float) -> None:
@@ -1739,6 +2122,8 @@ def main() -> None:
         "supervise": supervise,
         "run": run,
         "deadline": deadline,
+        "gpu": gpu,
+        "host_key": host_key,
     }
     modes[mode](argument)
 

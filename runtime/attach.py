@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed
+from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
 from dayfly.runtime import payload, redact, stored
 from dayfly.runtime.attend import Attendance
@@ -173,8 +174,9 @@ def shell_command(history: History) -> list[str]:
     machine = history.machine
     if machine is None or history.closed:
         raise RunFailed(f"run {history.id} has no machine to log in to")
+    host, port = port_map.endpoint(machine.id, machine.host, machine.port)
     known = history.directory / "known_hosts"
-    known.write_text(f"[{machine.host}]:{machine.port} {machine.host_key}\n")
+    known.write_text("".join(f"[{host}]:{port} {key}\n" for key in machine.host_keys))
     options = {
         "IdentityFile": history.directory / "user_key",
         "IdentitiesOnly": "yes",
@@ -190,6 +192,6 @@ def shell_command(history: History) -> list[str]:
         os.devnull,
         *flags,
         "-p",
-        str(machine.port),
-        f"{machine.user}@{machine.host}",
+        str(port),
+        f"{machine.user}@{host}",
     ]

@@ -18,11 +18,13 @@ from dayfly.errors import (
     JobExited,
     JobKilled,
     JobStopped,
+    MachineUnfit,
     ResultFailed,
     RunFailed,
 )
 from dayfly.infra import providers
 from dayfly.infra.machine import Machine
+from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.runtime import agent, outcome, stored
 from dayfly.runtime.display import Display
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 # So much of the time until the deadline is kept for bringing the log and what there is of a result back.
 _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
+# Where the pinned host key comes with user_data, the machine shows it only when cloud-init has got so far.
+_CONNECT_S, _USER_DATA_S = 60.0, 300.0
 
 
 class Attendance:
@@ -108,10 +112,12 @@ class Attendance:
 
         provider = providers.load(machine.provider)
 
-        def is_gone() -> bool:
-            return provider.instance_state(machine.id) in ("terminated", "preempted")
-
-        return Session(machine, self.keys, is_gone=is_gone)
+        return Session(
+            machine,
+            self.keys,
+            connect_timeout_s=_USER_DATA_S if machine.host_key_bootstrap else _CONNECT_S,
+            state=lambda: provider.instance_state(machine.id),
+        )
 
     @property
     def remaining_s(self) -> float:
@@ -164,6 +170,53 @@ class Attendance:
         if self._stopping.is_set():
             raise JobStopped("stopped before the function was started")
 
+    @property
+    def offer(self) -> Offer:
+        """What this attempt's machine was bought as."""
+        return Offer(**self.history.intent["offer"])
+
+    def check_machine(self, session: Session) -> None:
+        """Gives the machine a host key of its own, and holds its GPUs against its Offer; journals what came of it.
+
+        Raises:
+            MachineUnfit: it cannot be used; the attempt is marked, since it was not the function that failed.
+        """
+        from dayfly.runtime import host_key
+
+        try:
+            host_key.rotate(session, self.record)
+            self._verify_gpus(session)
+        except MachineUnfit as unfit:
+            # A session that was closed under it, because the job is to stop, says nothing of the machine.
+            if not self.stopping:
+                self.record("machine_unfit", check=unfit.check, found=unfit.found)
+            raise
+
+    def arm_deadline(self, session: Session) -> None:
+        """Has the machine end the run at its deadline, and itself where its provider ends what is switched off.
+
+        Raises:
+            DeadlineReached: that is now.
+        """
+        provider = providers.load(session.machine.provider)
+        by = session.arm_deadline(
+            self.remaining_s,
+            timer=not provider.same_computer,
+            power_off=provider.limits.deadline_action == "poweroff",
+        )
+        self.record("deadline_armed", by=by, action=provider.limits.deadline_action)
+
+    def _verify_gpus(self, session: Session) -> None:
+        offer = self.offer
+        # Those of this computer are its own, and nothing is paid for them.
+        if not offer.gpus or providers.load(offer.provider).same_computer:
+            return
+        from dayfly.runtime import gpu
+
+        findings = gpu.verify(session, offer, session.machine.id)
+        names = [found.name for found in findings.listed]
+        self.record("gpus_verified", gpus=names, driver=findings.driver)
+
     def observe(self, event: Event) -> None:
         """Shows what the journal says of the stack."""
         if event.name == "intent":
@@ -173,6 +226,8 @@ class Attendance:
             self.display.plan(plan, self.directory.name)
         elif event.name == "machine":
             self.display.done(event.fields["id"])
+            if event.fields.get("firewall"):
+                self.display.note(f"firewall: {event.fields['firewall']}")
         elif event.name == "progress":
             self.display.note(event.fields["text"])
 
@@ -189,7 +244,7 @@ class Attendance:
             end = self._follow(session)
             # The hold is for a client that is gone: this one is here, and may take its time over a large result.
             with contextlib.suppress(DeadlineReached):
-                session.arm_deadline(self.remaining_s)
+                self.arm_deadline(session)
             self.record("job_ended", **dataclasses.asdict(end))
             if end.how == "finished":
                 self.step("result")

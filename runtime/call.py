@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dayfly.errors import ConfigurationError, SpecError
+from dayfly.errors import ConfigurationError, NoCapacity, SpecError
 from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
@@ -64,8 +64,16 @@ class Call:
         kwargs: Mapping[str, Any],
         spec: Spec,
         display: Display | None = None,
+        *,
+        to_run: bool = True,
     ) -> Call:
         """Step 1: everything that can be refused is refused here.
+
+        Args:
+            function, args, kwargs: what to call.
+            spec: what is asked for.
+            display: where progress is shown.
+            to_run: False for a plan alone, which needs no credentials: the catalog's prices do.
 
         Raises:
             SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
@@ -80,37 +88,38 @@ class Call:
             packed.imports,
             same_computer=all(providers.load(name).same_computer for name in spec.providers),
         )
-        offers = ladder(spec)
         shown = display or Display.standard()
+        offers = ladder(spec, shown.note, to_run=to_run)
         heal(context, shown.note)
         return cls(
             context, context.engine(shown.note), spec, offers, packed, recipe, secrets, shown
         )
 
-    def attempt(self, attendance: Attendance) -> Any:
-        """Runs it once on a machine of its own; leaving destroys the machine, whatever happened."""
+    def attempt(self, attendance: Attendance, offers: tuple[Offer, ...]) -> Any:
+        """Runs it once on a machine of its own, of one of `offers`; leaving destroys the machine, whatever happened."""
         # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
         loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
         loading.start()
         with (
-            attendance.stack(self.new_stack(attendance)) as machine,
+            attendance.stack(self.new_stack(attendance, offers)) as machine,
             attendance.session(machine) as session,
         ):
             attendance.connected(session)
-            session.arm_deadline(attendance.remaining_s)
+            attendance.check_machine(session)
+            attendance.arm_deadline(session)
             task = self.task(session, attendance)
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
             session.start(task)
             return attendance.finish(session)
 
-    def new_stack(self, attendance: Attendance) -> RunStack:
+    def new_stack(self, attendance: Attendance, offers: tuple[Offer, ...]) -> RunStack:
         """The stack of one attempt."""
         return RunStack(
             self.spec,
             self.context.workspace,
             self.engine,
-            self.offers,
+            offers,
             observe=attendance.observe,
             renamed=attendance.joined,
             details={
@@ -197,25 +206,48 @@ def make_plan(
     )
 
 
-def ladder(spec: Spec) -> tuple[Offer, ...]:
+def ladder(
+    spec: Spec, note: Callable[[str], None] = lambda _: None, *, to_run: bool = True
+) -> tuple[Offer, ...]:
     """The Offers of every provider named, in that order, those of one provider cheapest first.
+
+    Args:
+        spec: what is asked for.
+        note: told why one of several providers has none.
+        to_run: False for a plan alone: what a provider lacks on this computer does not matter yet.
 
     Raises:
         SpecError: none can satisfy the Spec.
+        NoCapacity: one could, and has no such machine now.
         ConfigurationError: a provider lacks something on this computer; names its fix.
     """
     offers: list[Offer] = []
+    refusals: list[SpecError | NoCapacity] = []
     for name in spec.providers:
         provider = providers.load(name)
-        missing = provider.preflight()
+        missing = provider.preflight() if to_run else ()
         if missing:
             raise ConfigurationError("; ".join(missing))
-        offers += provider.offers(spec)
+        try:
+            offers += provider.offers(spec)
+        except (SpecError, NoCapacity) as refusal:
+            refusals.append(refusal)
     if not offers:
-        raise SpecError(f"nothing that {', '.join(spec.providers)} offers satisfies {spec}")
+        raise _refused(spec, refusals)
+    for reason in refusals:
+        note(f"not in the ladder: {reason}")
     for offer in offers:
         cost.allowed_runtime_s(spec, offer)
     return tuple(offers)
+
+
+def _refused(spec: Spec, refusals: Sequence[SpecError | NoCapacity]) -> SpecError | NoCapacity:
+    if len(refusals) == 1:
+        return refusals[0]
+    said = "; ".join(str(refusal) for refusal in refusals)
+    if any(isinstance(refusal, NoCapacity) for refusal in refusals):
+        return NoCapacity(said)
+    return SpecError(said or f"nothing that {', '.join(spec.providers)} offers satisfies {spec}")
 
 
 def _secrets(spec: Spec) -> dict[str, str]:

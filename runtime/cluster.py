@@ -43,11 +43,14 @@ class Options(TypedDict, total=False):
     python: str | None
     environment: str | Sequence[str] | None
     secrets: Sequence[str]
+    file_systems: Sequence[str]
+    allow_cidr: str | None
     max_runtime: float | str | timedelta
     time: float | str | timedelta | None
     max_cost: float | None
     hold: float | str | timedelta
     retries: int
+    max_machines: int
     wait_for_teardown: bool
     job_name: str | None
 
@@ -107,7 +110,9 @@ class RemoteFunction(Generic[P, R]):
         """Every resource from the real engine's preview, $/h and worst case; nothing is created."""
         from dayfly.runtime.call import Call
 
-        return Call.prepare(self.__dayfly_function__, args, kwargs, self.spec).preview()
+        return Call.prepare(
+            self.__dayfly_function__, args, kwargs, self.spec, to_run=False
+        ).preview()
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the bare function in this process."""

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 from dayfly.errors import ConfigurationError, DayflyError
 from dayfly.infra import providers
+from dayfly.infra.home import home_path
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
 from dayfly.runtime.redact import redact
 from dayfly.stacks import engine, settings
 from dayfly.stacks.settings import OWN, SPEC_FIELDS, Settings
-from dayfly.stacks.workspace import Workspace, home_path
+from dayfly.stacks.workspace import Workspace
 
 _LITTLE_DISK_BYTES = 1 << 30
 _LEAST_PYTHON = (3, 11)

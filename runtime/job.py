@@ -22,6 +22,7 @@ from dayfly.errors import (
     HostKeyMismatch,
     JobStopped,
     LeakRisk,
+    MachineUnfit,
     ProvisionFailed,
     ResultFailed,
     SpecError,
@@ -30,6 +31,7 @@ from dayfly.runtime import at_exit
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.call import Call
 from dayfly.runtime.display import Display
+from dayfly.runtime.unfit import UnfitMachines
 from dayfly.stacks import gc, journal
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_stack import RunStack
@@ -70,6 +72,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         self._teardown_error: LeakRisk | None = None
         self._left = False
         self._stopped = False
+        self._unfit: UnfitMachines | None = None
 
     @classmethod
     def start(cls, call: Call) -> Self:
@@ -236,20 +239,25 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         self._known.set()
 
     def _run(self, call: Call) -> None:
-        lineage = ""
-        for left in range(call.spec.retries, -1, -1):
+        lineage, left = "", call.spec.retries
+        self._unfit = UnfitMachines(call.offers, call.spec.max_machines)
+        while True:
             attendance = Attendance(
                 self._display, lineage=lineage, plan=call.plan, joined=self._join
             )
             self._attendance = attendance
             if self._stopped:
                 attendance.stop()
-            work = functools.partial(call.attempt, attendance)
+            work = functools.partial(call.attempt, attendance, self._unfit.offers)
             error = self._settle(work, last=left == 0, wait=call.spec.wait_for_teardown)
             if error is None or self.done():
                 return
             lineage = lineage or self._id
+            if isinstance(error, MachineUnfit):
+                self._display.note(f"{error}; it is destroyed, and another machine is tried")
+                continue
             self._display.note(f"attempt failed: {type(error).__name__}: {error}; {left} more")
+            left -= 1
 
     def _settle(
         self, work: Callable[[], Any], *, last: bool, wait: bool = False
@@ -287,9 +295,18 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         attendance = self._attendance
         if attendance is not None and attendance.stopping and not isinstance(original, JobStopped):
             original = JobStopped(f"run {self._id} was stopped on request")
+        if isinstance(original, MachineUnfit) and leak is None:
+            # The function was not started there, so this is no attempt of it, and takes none of its retries.
+            last = not self._another_machine(original)
         if (last or not _worth_another(original)) and not self.done():
             self.set_exception(original)
         return original
+
+    def _another_machine(self, error: MachineUnfit) -> bool:
+        attendance, unfit = self._attendance, self._unfit
+        return (
+            unfit is not None and attendance is not None and unfit.another(error, attendance.offer)
+        )
 
     def _unproved(self, error: BaseException) -> LeakRisk | None:
         """The proof that failed, in whatever way it did; None where the run is closed or in other hands."""

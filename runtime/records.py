@@ -33,6 +33,36 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """One GPU, as nvidia-smi or the driver tells it; the driver's uuid is ""."""
+
+    name: str
+    memory_bytes: int
+    uuid: str
+
+
+@dataclass(frozen=True)
+class GpuFindings:
+    """What was found of a machine's GPUs.
+
+    Attributes:
+        listed: what nvidia-smi lists.
+        driver: version of the driver.
+        smi_failure: why nvidia-smi gave no list, "" where it did.
+        usable: those that the driver made a context on, and whose memory could be used.
+        driver_failure: the first call that failed, hung or crashed, "" where none did.
+        starting: True where that may be over by itself: the switches between the GPUs are still being set up.
+    """
+
+    listed: tuple[Gpu, ...]
+    driver: str
+    smi_failure: str
+    usable: tuple[Gpu, ...]
+    driver_failure: str
+    starting: bool
+
+
+@dataclass(frozen=True)
 class Task:
     """What is to be executed.
 

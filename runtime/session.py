@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -19,15 +21,18 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from dayfly.errors import (
     ConnectFailed,
+    DayflyError,
     EnvironmentFailed,
     Forged,
+    HostKeyMismatch,
     InstanceLost,
     ResultFailed,
     RunFailed,
 )
+from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
-from dayfly.runtime.records import Facts, JobEnd, JobStatus, Keys, Task
+from dayfly.runtime.records import Facts, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.ssh.connection import Disconnected, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
 
@@ -36,7 +41,12 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _ATTEMPT_S = 20.0
-_ASK_AFTER = 4
+# A machine that is gone swallows what is sent to it; the provider should be asked before a minute is over.
+_RECONNECT_S = 10.0
+# The first failures are those of any dropped connection; asking the provider costs a request.
+_ASK_AFTER, _ASK_AFTER_S, _ASK_EVERY_S = 4, 5.0, 10.0
+# A machine out of reach of which the provider says this will not come back.
+_DEAD = ("terminated", "preempted", "unhealthy", "stopping")
 _INLINE_BYTES = 256 << 10
 _CHUNK_BYTES = 1 << 20
 _CHUNKS_AHEAD = 4
@@ -51,6 +61,9 @@ class Session:
 
     Lifecycle: constructing does nothing, entering connects and starts the agent, leaving closes; `close` may come twice
     and from another thread. The job on the machine does not notice any of it.
+
+    Attributes:
+        machine: where it is, and the host key that is pinned now.
     """
 
     def __init__(
@@ -60,7 +73,8 @@ class Session:
         *,
         connect_timeout_s: float = 60,
         give_up_s: float = 600,
-        is_gone: Callable[[], bool] = lambda: False,
+        state: Callable[[], State] = lambda: "unknown",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is connected yet.
 
@@ -69,34 +83,36 @@ class Session:
             keys: the run's own.
             connect_timeout_s: patience with a machine that is still booting.
             give_up_s: patience with a connection that is lost.
-            is_gone: asks the provider whether the machine has ended; asked while it cannot be reached.
+            state: asks the provider for the machine's state; asked while it cannot be reached.
+            clock: a monotonic clock.
         """
-        self._is_gone = is_gone
-        self._machine, self._keys = machine, keys
+        self._state, self._clock = state, clock
+        self.machine, self._keys = machine, keys
         self._connect_timeout_s, self._give_up_s = connect_timeout_s, give_up_s
         self._link: Link | None = None
         self._linking = threading.Lock()
         self._closed = threading.Event()
-        self._heard, self._failures = time.monotonic(), 0
+        self._heard, self._failures = clock(), 0
+        self._asked, self._dead = -_ASK_EVERY_S, ""
 
     # -- lifetime
 
     def __enter__(self) -> Session:
-        """Connect, waiting for a machine that is still booting.
+        """Connect, waiting for a machine that is still booting, and for one that has not applied its user_data yet.
 
         Raises:
             HostKeyMismatch: the machine showed another host key than the pinned one.
             ConnectFailed: it did not answer within `connect_timeout_s`, or has no Python for the agent.
         """
-        until = time.monotonic() + self._connect_timeout_s
+        until = self._clock() + self._connect_timeout_s
         refusals = 0
         backoff = wait_random_exponential(multiplier=0.02, max=3)
         again = Retrying(
-            retry=retry_if_exception_type(Disconnected),
+            retry=retry_if_exception_type(_not_yet(self.machine)),
             wait=lambda state: (
                 min(5.0, self._connect_timeout_s / 4) if refusals else backoff(state)
             ),
-            stop=lambda _: time.monotonic() >= until or refusals >= _REFUSALS,
+            stop=lambda _: self._clock() >= until or refusals >= _REFUSALS,
             sleep=self._sleep,
             reraise=True,
         )
@@ -104,7 +120,7 @@ class Session:
         def dial() -> Link:
             nonlocal refusals
             try:
-                return self._dial(min(_ATTEMPT_S, max(1.0, until - time.monotonic())))
+                return self._dial(min(_ATTEMPT_S, max(1.0, until - self._clock())))
             except Refused:
                 refusals += 1
                 raise
@@ -115,7 +131,7 @@ class Session:
             raise ConnectFailed(f"{error}, {refusals} times") from error
         except Disconnected as error:
             raise ConnectFailed(
-                f"{self._machine.host}:{self._machine.port} could not be reached for "
+                f"{self.machine.host}:{self.machine.port} could not be reached for "
                 f"{self._connect_timeout_s:g} s. Last: {error}"
             ) from error
         self._progress()
@@ -138,7 +154,8 @@ class Session:
     def _dial(self, timeout_s: float) -> Link:
         if self._closed.is_set():
             raise InstanceLost("the session is closed")
-        link = Link(self._machine, self._keys.user_key, self._keys.run_id, self._keys.hmac_key)
+        keys = self._keys
+        link = Link(self.machine, keys.user_key, keys.run_id, keys.hmac_key, self._clock)
         link.open(timeout_s)
         return link
 
@@ -154,12 +171,18 @@ class Session:
             if self._link is None or self._link.broken:
                 if self._link is not None:
                     self._link.close()
-                self._link = self._dial(_ATTEMPT_S)
+                self._link = self._dial(_RECONNECT_S)
             return self._link
 
     def _progress(self) -> None:
         """Something was heard: patience and the pauses between tries begin anew."""
-        self._heard, self._failures = time.monotonic(), 0
+        self._heard, self._failures = self._clock(), 0
+
+    @property
+    def _silent_s(self) -> float:
+        """For how long nothing was heard, pings included: a job may well say nothing for hours."""
+        link = self._link
+        return self._clock() - max(self._heard, 0.0 if link is None else link.heard)
 
     def _pause(self, state: RetryCallState) -> float:
         self._failures += 1
@@ -168,17 +191,27 @@ class Session:
         return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 - nothing secret hangs on it
 
     def _lost(self, state: RetryCallState) -> bool:
-        if time.monotonic() - self._heard > self._give_up_s:
+        if self._silent_s > self._give_up_s:
             return True
-        # The first failures are those of any dropped connection; asking the provider costs a request.
-        return self._failures >= _ASK_AFTER and self._is_gone()
+        if self._failures < _ASK_AFTER and self._silent_s < _ASK_AFTER_S:
+            return False
+        if self._clock() < self._asked + _ASK_EVERY_S:
+            return False
+        self._asked = self._clock()
+        says: State = "unknown"
+        # The provider may be out of reach too; that proves nothing.
+        with contextlib.suppress(DayflyError):
+            says = self._state()
+        self._dead = says if says in _DEAD else ""
+        return bool(self._dead)
 
-    def _persist(self, act: Callable[[Link], _T]) -> _T:
+    def _persist(self, act: Callable[[Link], _T], within_s: float = math.inf) -> _T:
         """Do `act`, and do it again on a new link each time that one breaks; `act` must bear being repeated."""
+        until = self._clock() + within_s
         again = Retrying(
             retry=retry_if_exception_type(Disconnected),
             wait=self._pause,
-            stop=self._lost,
+            stop=lambda state: self._clock() >= until or self._lost(state),
             sleep=self._sleep,
             reraise=True,
         )
@@ -190,16 +223,66 @@ class Session:
         try:
             value = again(once)
         except Disconnected as error:
+            machine = self.machine
+            says = f", and the provider says that it is {self._dead}" if self._dead else ""
             raise InstanceLost(
-                f"{self._machine.id} at {self._machine.host}:{self._machine.port} could not be reached for "
-                f"{time.monotonic() - self._heard:.0f} s and is given up; the last try failed with: {error}"
+                f"{machine.id} at {machine.host}:{machine.port} could not be reached for {self._silent_s:.0f} s and is"
+                f" given up{says}; the last try failed with: {error}",
+                self._dead,
             ) from error
         self._progress()
         return value
 
-    def _ask(self, head: dict[str, Any], body: bytes = b"") -> dict[str, Any]:
+    def _ask(
+        self, head: dict[str, Any], body: bytes = b"", within_s: float = math.inf
+    ) -> dict[str, Any]:
         with _refusals():
-            return self._persist(lambda link: link.ask(head, body))
+            return self._persist(lambda link: link.ask(head, body), within_s)
+
+    # -- the host key
+
+    @property
+    def host_key(self) -> str:
+        """The host key that the machine has shown on the connection in use."""
+        return "" if self._link is None else self._link.host_key
+
+    def offer_host_key(self, within_s: float) -> str:
+        """Have the machine make a host key of its own, beside the bootstrap key, and give its public half."""
+        return self._host_key_step("", within_s)
+
+    def install_host_key(self, offered: str, within_s: float) -> None:
+        """Have the machine put the key that it has offered in the place of the bootstrap key; from now on it may show either."""
+        self.machine = replace(self.machine, host_key_offered=offered)
+        self._host_key_step(offered, within_s)
+
+    def _host_key_step(self, offered: str, within_s: float) -> str:
+        step = {"op": "host_key", "offered": offered, "pinned": self.machine.host_keys[0]}
+        return str(self._ask({**step, "seconds": within_s}, within_s=within_s)["host_key"])
+
+    def repin(self, host_key: str, within_s: float) -> None:
+        """Go on over a new connection on which the machine shows `host_key`, and accept no other from now on.
+
+        Raises:
+            HostKeyMismatch: it goes on showing another one.
+            ConnectFailed: it cannot be reached.
+        """
+        pinned = replace(
+            self.machine, host_key=host_key, host_key_bootstrap=False, host_key_offered=""
+        )
+        # Its server may take a moment to read its keys anew, and shows the former one until then.
+        fresh = Session(
+            replace(pinned, host_key_bootstrap=True),
+            self._keys,
+            connect_timeout_s=within_s,
+            clock=self._clock,
+        )
+        fresh.__enter__()
+        with self._linking:
+            former, self._link, self.machine = self._link, fresh._link, pinned
+        if former is not None:
+            former.close()
+        if self._closed.is_set():
+            self.close()
 
     # -- what a run needs
 
@@ -209,6 +292,15 @@ class Session:
         answer = self._ask({"op": "facts"})
         lists = {name: tuple(answer[name]) for name in ("pythons", "gpus")}
         return Facts(**{name: lists.get(name, answer[name]) for name in Facts.__dataclass_fields__})
+
+    def gpu_findings(self, timeout_s: float) -> GpuFindings:
+        """Have the GPUs listed and tried out, each within `timeout_s`; what is broken is told, not raised."""
+        answer = self._ask({"op": "gpus", "seconds": timeout_s})
+        gpus = {
+            name: tuple(Gpu(**found) for found in answer[name]) for name in ("listed", "usable")
+        }
+        names = GpuFindings.__dataclass_fields__
+        return GpuFindings(**{name: gpus.get(name, answer[name]) for name in names})
 
     def put(self, content: bytes | Path) -> str:
         """Bring content to the machine unless it is there; a transfer that broke off is resumed.
@@ -265,9 +357,19 @@ class Session:
         with _refusals():
             return self._persist(act)
 
-    def arm_deadline(self, seconds: float) -> None:
-        """Have the machine end every process of the run after `seconds`, whoever is connected; replaces an earlier one."""
-        self._ask({"op": "deadline", "seconds": seconds})
+    def arm_deadline(self, seconds: float, *, timer: bool = False, power_off: bool = False) -> str:
+        """Have the machine end every process of the run after `seconds`, whoever is connected; replaces an earlier one.
+
+        Args:
+            seconds: from now.
+            timer: by a timer of its systemd, where it has one: false where the machine is somebody's own.
+            power_off: it switches itself off afterwards.
+
+        Returns:
+            Who watches it there: "systemd", or "process" where that could not be had.
+        """
+        request = {"op": "deadline", "seconds": seconds, "timer": timer, "power_off": power_off}
+        return str(self._ask(request)["by"])
 
     def start(self, task: Task) -> None:
         """Start the job, detached; a job that this run has started before is left as it is."""
@@ -371,6 +473,11 @@ class Session:
         end = _job_end(self._ask({"op": "stop"})["end"])
         assert end is not None
         return end
+
+
+def _not_yet(machine: Machine) -> tuple[type[Exception], ...]:
+    """What may be over at the next try: a bootstrap key is shown only when cloud-init has put it in place."""
+    return (Disconnected, HostKeyMismatch) if machine.host_key_bootstrap else (Disconnected,)
 
 
 @contextlib.contextmanager

@@ -56,7 +56,8 @@ def machine(offer: Mapping[str, Any]) -> str:
     """One rung of the ladder: where and what."""
     parts = [f"{offer['cores']} cores", human_bytes(offer["memory_bytes"])]
     if offer.get("gpus"):
-        parts.append(f"{offer['gpus']} x {offer['gpu_model']}")
+        memory = f" {offer['gpu_memory_gb']:.0f} GB" if offer.get("gpu_memory_gb") else ""
+        parts.append(f"{offer['gpus']} x {offer['gpu_model']}{memory}")
     if offer.get("spot"):
         parts.append("spot")
     place = f"{offer['provider']} {offer['instance_type']} in {offer['region']}"
@@ -69,7 +70,8 @@ def price_source(offer: Mapping[str, Any], today: date | None = None) -> str:
     try:
         age = ((today or datetime.now(UTC).date()) - date.fromisoformat(as_of)).days
     except ValueError:
-        return f"{source}, date unknown"
+        # A price list may say no more than the year.
+        return f"{source}, {as_of}: may be old" if as_of else f"{source}, date unknown"
     return f"{source}, {as_of}" + (f": {age} days old" if age > _OLD_PRICE_DAYS else "")
 
 

@@ -107,7 +107,7 @@ install_sshd() {
 
 install_dayfly() {
     # A strict editable install holds links, so a new file needs a new install.
-    files=$(find infra runtime stacks \( -name '*.py' -o -name 'go.*' -o -name py.typed \) | LC_ALL=C sort)
+    files=$(find infra runtime stacks \( -name '*.py' -o -name 'go.*' -o -name '*.csv' -o -name py.typed \) | LC_ALL=C sort)
     now=$({ cat pyproject.toml constraints.txt; echo "$files"; pwd; } | cksum)
     for stamp in .venv/.installed-dev ".venv/.installed-$kind"; do
         [ "$(cat "$stamp" 2>/dev/null)" != "$now" ] || return 0

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
-from dayfly.infra import cost, providers
+from dayfly.infra import cost, fence, providers
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks import journal
+from dayfly.stacks.absence import Absence, StillThere
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
+from dayfly.stacks.traces import Traces
 from dayfly.stacks.workspace import Workspace
 
 # What a closed run has no more use for: keys first of all. The HMAC key stays beside the result that it vouches for.
@@ -31,6 +33,9 @@ _SPENT = (
     "task.sealed",
     "request.json",
 )
+
+# A request that has passed the fence is answered, or given up, within this.
+_REQUEST_S = 75.0
 
 Report = Callable[[str], None]
 
@@ -89,6 +94,7 @@ class Closer:
 
     def _close(self, history: History) -> Receipt:
         self._note_down(history, "closing", by=journal.myself())
+        self._shut_fence(history)
         self._engine_part.end_processes(history)
         history = journal.read(history.directory)
         if not history.provider:
@@ -105,6 +111,15 @@ class Closer:
         return self._sign(
             history, provider, how, max(declared, destroyed + terminated), destroyed + terminated
         )
+
+    def _shut_fence(self, history: History) -> None:
+        """From here on nothing is created for this run; a request that is under way is answered and recorded first."""
+        try:
+            fence.shut(history.directory)
+        except OSError as error:
+            self._notes.append(f"the fence could not be shut: {error}")
+            return
+        fence.is_passed(history.directory, _REQUEST_S, now=self._now, sleep=self._sleep)
 
     def _close_unknown(self, history: History) -> Receipt:
         """A directory without a readable intent: whatever carries its tag, at any provider that can be asked."""
@@ -129,45 +144,28 @@ class Closer:
         return self._store(history, receipt)
 
     def _prove(self, history: History, provider: Provider) -> int:
-        """Ends by tag whatever is still listed, then reads until two listings agree that nothing is left.
+        """Ends whatever is left and proves that nothing is.
 
         Returns:
-            How many things were still there.
+            How many machines were still there.
         """
-        owner, limits = history.intent.get("owner", self._workspace.owner), provider.limits
-        ended = 0
-        try:
-            for _ in range(20):
-                left = [found for found in provider.inventory(owner) if found.run == history.id]
-                for found in left:
-                    self._note_down(history, "terminating", kind=found.kind, id=found.id)
-                    provider.terminate(found)
-                ended += sum(found.kind == "instance" for found in left)
-                if left:
-                    self._sleep(min(limits.listing_lag_s, 1.0))
-                    continue
-                if history.last("launched") is None and history.last("up_started") is not None:
-                    self._wait_for_late_create(history, provider)
-                self._sleep(limits.listing_lag_s)
-                if self._seems_alive(history, provider):
-                    continue
-                if not [found for found in provider.inventory(owner) if found.run == history.id]:
-                    return ended
-        except (DayflyError, OSError) as error:
-            raise self._leak(history, limits.console, str(error)) from error
-        raise self._leak(
-            history, limits.console, "it is still listed after 20 rounds of termination"
+        console = provider.limits.console
+        absence = Absence(
+            provider,
+            history,
+            str(history.intent.get("owner", self._workspace.owner)),
+            lambda found: self._note_down(history, "terminating", kind=found.kind, id=found.id),
+            self._report,
+            self._now,
+            self._sleep,
         )
-
-    def _seems_alive(self, history: History, provider: Provider) -> bool:
-        """What the provider says of the very instance, where its id is known: a listing alone may lag."""
-        id = history.field("launched", "id")
-        if not id:
-            return False
-        alive = provider.instance_state(str(id)) not in ("terminated", "preempted", "unknown")
-        if alive:
-            self._sleep(max(provider.limits.listing_lag_s, 0.1))
-        return alive
+        try:
+            ended = absence.prove(Traces.of(history, provider))
+        except (DayflyError, OSError, StillThere) as error:
+            raise self._leak(history, console, str(error)) from error
+        if not fence.is_passed(history.directory, 0.0):
+            raise self._leak(history, console, "a process of this run may still be creating")
+        return ended
 
     def _note_down(self, history: History, event: str, **fields: Any) -> None:
         """Journals, if that can be: a teardown goes on without a record rather than leave a machine for one."""
@@ -175,15 +173,6 @@ class Closer:
             journal.append(history.directory, event, **fields)
         except OSError as error:
             self._notes.append(f"the journal could not take {event!r}: {error}")
-
-    def _wait_for_late_create(self, history: History, provider: Provider) -> None:
-        """A launch whose answer was never seen may still appear; no listing proves anything before that time."""
-        started = history.last("up_started")
-        assert started is not None
-        wait_s = started.time + provider.limits.late_create_s - self._now()
-        if wait_s > 0:
-            self._report(f"waiting {wait_s:.0f} s, for so long a lost launch may still appear")
-            self._sleep(wait_s)
 
     def _leak(self, history: History, console: str, reason: str) -> LeakRisk:
         command = f"dayfly gc --run {history.id} --yes"
@@ -203,9 +192,9 @@ class Closer:
     def _sign(
         self, history: History, provider: Provider, how: str, declared: int, destroyed: int
     ) -> Receipt:
-        launched = history.last("launched") or history.last("up_started")
-        now = self._now()
-        lived_s = max(0.0, now - launched.time) if launched else 0.0
+        now, traces = self._now(), Traces.of(history, provider)
+        begun, ended = traces.launched_at, traces.ended_at or now
+        lived_s = 0.0 if begun is None else max(0.0, ended - begun)
         rate = _rate(history)
         usd = cost.billed_usd(rate, lived_s, provider.limits.billing_increment_s)
         receipt = Receipt(

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,16 @@ class History:
 
     @property
     def machine(self) -> Machine | None:
-        """The machine, once the stack has exported it."""
-        found = self.last("machine")
-        return None if found is None else Machine.from_outputs(found.fields)
+        """The machine, once the stack has exported it, with the host key that it has now."""
+        found, key = self.last("machine"), self.last("host_key_offered", "host_key_rotated")
+        if found is None:
+            return None
+        machine = Machine.from_outputs(found.fields)
+        if key is None:
+            return machine
+        if key.name == "host_key_offered":
+            return replace(machine, host_key_offered=key.fields["host_key"])
+        return replace(machine, host_key=key.fields["host_key"], host_key_bootstrap=False)
 
     @property
     def started(self) -> bool:

@@ -22,7 +22,7 @@ class Receipt:
         declared: resources that the stack held.
         left: how many the provider still lists: always 0, else there is a LeakRisk and no receipt.
         confirmed_at: unix time of the last listing without them.
-        lived_s: seconds from the launch to the confirmation.
+        lived_s: seconds that are billed: from the launch until the provider said that the machine had ended.
         usd_per_hour: the rate frozen at launch.
         usd: dollars, rounded up to the provider's billing increment.
         how: "pulumi" (the stack's own destroy) or "provider" (through the provider's API, the state being of no use).

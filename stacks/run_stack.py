@@ -19,11 +19,13 @@ from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import new_id
 from dayfly.infra.spec import Spec
-from dayfly.stacks import intent, isolated, journal
+from dayfly.stacks import failures, intent, isolated, journal
+from dayfly.stacks.behind import Behind
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import engine_processes
 from dayfly.stacks.journal import Event, History
+from dayfly.stacks.ladder import Ladder
 from dayfly.stacks.program import Request
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.workspace import Workspace
@@ -74,6 +76,7 @@ class RunStack:
         self._program: subprocess.Popen[bytes] | None = None
         self._resumed: Machine | None = None
         self._cancelled = threading.Event()
+        self._behind: list[Behind] = []
 
     @classmethod
     def resume(
@@ -101,23 +104,34 @@ class RunStack:
         if self._resumed is not None:
             self._open = True
             return self._resumed
-        refusals = []
-        for offer in self._offers:
+        try:
+            return self._climb(Ladder(self.spec, self._offers))
+        except BaseException as error:
+            with _noted(error):
+                self._see_behind_gone()
+            raise
+
+    def _climb(self, ladder: Ladder) -> Machine:
+        """The machine of the first rung that has capacity."""
+        while (offer := ladder.next()) is not None:
+            if ladder.refusals:
+                self._rename()
             try:
                 return self._up(offer)
             except ProvisionFailed as failed:
                 if failed.kind != "capacity":
                     raise
-                refusals.append(
-                    f"{offer.instance_type} in {offer.provider}/{offer.region}: {failed}"
-                )
-                self.id = new_id()
-                self.directory = self.workspace.directory(self.id)
-                self._seen = 0
-                self._renamed(self)
-        raise NoCapacity(
-            f"tried {len(refusals)} of {len(self._offers)} offers:\n" + "\n".join(refusals)
-        )
+                ladder.refused(offer, failed)
+                self._say(f"no capacity: {ladder.refusals[-1]}")
+        refusals = "\n".join(ladder.refusals)
+        raise NoCapacity(f"tried {len(ladder.refusals)} offers:\n{refusals}")
+
+    def _rename(self) -> None:
+        """The next rung is a run of its own."""
+        self.id = new_id()
+        self.directory = self.workspace.directory(self.id)
+        self._seen, self._program = 0, None
+        self._renamed(self)
 
     def __exit__(
         self,
@@ -162,13 +176,32 @@ class RunStack:
         Raises:
             LeakRisk: absence could not be proved.
         """
-        say = report or (lambda text: self._observe(Event("progress", time.time(), {"text": text})))
-        self.receipt = Closer(self.workspace, self._engine, say).close(self.id)
+        self.receipt = Closer(self.workspace, self._engine, report or self._say).close(self.id)
         self._open = False
         if self._program is not None:
             self._program.wait()
         self._show_new_events()
+        self._see_behind_gone()
         return self.receipt
+
+    def _say(self, text: str) -> None:
+        self._observe(Event("progress", time.time(), {"text": text}))
+
+    def _leave_behind(self) -> None:
+        """Closes a rung that had no capacity while the next one begins: nothing of it can cost money any more."""
+        behind = Behind(self.workspace, self._engine, self.id, self._program, self._say)
+        self._open = False
+        self._behind.append(behind)
+        behind.start()
+
+    def _see_behind_gone(self) -> None:
+        """Waits until nothing is left of the rungs below.
+
+        Raises:
+            LeakRisk: absence could not be proved of one.
+        """
+        while self._behind:
+            self._behind.pop().finish()
 
     def _up(self, offer: Offer) -> Machine:
         request = self._prepare(offer)
@@ -178,6 +211,9 @@ class RunStack:
             return self._machine(self._program, offer)
         except BaseException as error:
             self._interrupt_engine()
+            if isinstance(error, ProvisionFailed) and error.kind == "capacity":
+                self._leave_behind()
+                raise
             with _noted(error):
                 self.close()
             raise
@@ -228,20 +264,11 @@ class RunStack:
             if self._cancelled.is_set():
                 raise JobStopped(f"run {self.id} was stopped before its machine was ready")
             if ended:
-                raise self._failure(process.returncode, offer)
+                raise failures.of_program(self.directory, process.returncode, offer.provider)
+            full = failures.of_capacity(self.directory, offer.provider)
+            if full is not None:
+                raise full
             time.sleep(_POLL_S)
-
-    def _failure(self, code: int, offer: Offer) -> ProvisionFailed:
-        history = journal.read(self.directory)
-        failed = history.last("up_failed")
-        if failed:
-            return ProvisionFailed(
-                f"the stack did not come up: {failed.fields['message']}", failed.fields["kind"]
-            )
-        said = (self.directory / "program.log.err").read_text(errors="replace").strip()[-1500:]
-        if code == 0:
-            return ProvisionFailed(f"{offer.provider} exported no machine for run {self.id}")
-        return ProvisionFailed(f"the program of run {self.id} ended with {code}: {said}")
 
     def _interrupt_engine(self) -> None:
         """One graceful signal, never two: the create in flight ends and is recorded, nothing new begins."""

@@ -18,7 +18,7 @@ from dayfly.infra.units import suggestion
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(Spec))
 OWN = ("backend", "owner", "secrets_provider")
-_LISTS = ("provider", "environment", "secrets")
+_LISTS = ("provider", "environment", "secrets", "file_systems")
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def _typed(name: str, text: str) -> Any:
     """A text as the type of its field; what does not fit stays a text, which the Spec refuses by name."""
     if name in _LISTS:
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        return parts[0] if len(parts) == 1 and name != "secrets" else parts
-    if name in ("cores", "nodes", "retries") and text.isdigit():
+        return parts[0] if len(parts) == 1 and name not in ("secrets", "file_systems") else parts
+    if name in ("cores", "nodes", "retries", "max_machines") and text.isdigit():
         return int(text)
     if name == "max_cost":
         try:

@@ -18,9 +18,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from dayfly.errors import ConfigurationError
+from dayfly.infra.home import home_path
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks import slots
 from dayfly.stacks.engine import Engine
@@ -181,16 +180,6 @@ class Workspace:
         """Gives the reserved space back when the disk is full, so that a teardown can write its records."""
         if shutil.disk_usage(self.home).free < 2 * _RESERVE_BYTES:
             (self.home / "reserve").unlink(missing_ok=True)
-
-
-def home_path() -> Path:
-    """DAYFLY_HOME, else the platform's place for a user's data."""
-    override = os.environ.get("DAYFLY_HOME")
-    return (
-        Path(override).expanduser().absolute()
-        if override
-        else platformdirs.user_data_path("dayfly")
-    )
 
 
 def slug(text: str, length: int = 40) -> str:

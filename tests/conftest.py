@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -24,7 +25,7 @@ def clean_environment(
 ) -> Iterator[Path]:
     """DAYFLY_HOME in a new folder, no DAYFLY_* setting, no user file; afterwards no machine of it may be alive."""
     for name in list(os.environ):
-        if name.startswith(("DAYFLY_", "PULUMI_")) and name != "DAYFLY_ENGINE_HOME":
+        if name.startswith(("DAYFLY_", "PULUMI_", "LAMBDA_")) and name != "DAYFLY_ENGINE_HOME":
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
     home.chmod(0o700)
@@ -60,6 +61,9 @@ def loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> None:
+        if str(address[0]).startswith(("198.51.100.", "203.0.113.", "192.0.2.")):
+            # For documentation only: where an emulated machine is said to be, and is not once it has ended.
+            raise OSError(errno.EHOSTUNREACH, "nobody is there")
         inside = (
             self.family == socket.AF_UNIX
             or str(address[0]).startswith("127.")

@@ -42,8 +42,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path, *, path: str = os.defpath, run_id: str = "") -> Iterator[Server]:
-    """Start it in `folder`, and at the end stop it and every process that carries its run's mark."""
+def sshd(
+    folder: Path, *, path: str = os.defpath, libraries: str = "", run_id: str = ""
+) -> Iterator[Server]:
+    """Start it in `folder`, and at the end stop it and every process that carries its run's mark.
+
+    `path` and `libraries` are what its logins have as PATH and LD_LIBRARY_PATH.
+    """
     run_id = run_id or secrets.token_hex(16)
     home = folder / "home"
     home.mkdir(parents=True)
@@ -53,7 +58,11 @@ def sshd(folder: Path, *, path: str = os.defpath, run_id: str = "") -> Iterator[
     (folder / "authorized_keys").write_text(login_key + "\n")
     port = _free_port()
     (folder / "config").write_text(
-        _config(folder, port, f"HOME={home} PATH={path} DAYFLY_RUN={run_id}")
+        _config(
+            folder,
+            port,
+            f'HOME={home} PATH={path} DAYFLY_RUN={run_id} "LD_LIBRARY_PATH={libraries}"',
+        )
     )
     program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin") or "sshd"
     log = folder / "log"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dayfly.errors import LeakRisk, ProvisionFailed, RunBusy
-from dayfly.infra import providers
+from dayfly.infra import creations, fence, providers
 from dayfly.infra.found import Found, State
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import Limits, Provider
@@ -36,6 +36,8 @@ class Cloud(Provider):
         self.time = time.time()
         self.appears: list[tuple[float, Found]] = []
         self.terminated: list[str] = []
+        self.states: dict[str, State] = {}
+        self.looks = 0
         self.broken: Exception | None = None
         self.immortal = False
 
@@ -56,6 +58,7 @@ class Cloud(Provider):
         return {}
 
     def inventory(self, owner: str) -> Sequence[Found]:
+        self.looks += 1
         if self.broken is not None:
             raise self.broken
         return [found for since, found in self.appears if since <= self.time]
@@ -66,16 +69,28 @@ class Cloud(Provider):
             self.appears = [(since, held) for since, held in self.appears if held.id != found.id]
 
     def instance_state(self, id: str) -> State:
-        return "unknown"
+        return self.states.get(id, "unknown")
+
+
+class Recording(Cloud):
+    """The same with every creating request on record."""
+
+    keeps_creations = True
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def kind() -> type[Cloud]:
+    """Which of the two a test is about."""
+    return Cloud
+
+
+@pytest.fixture
+def cloud(kind: type[Cloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """A provider found by its file's name, like any other."""
     (tmp_path / "testcloud.py").write_text("")
     monkeypatch.setattr(providers, "__path__", [*providers.__path__, str(tmp_path)])
     module = ModuleType("dayfly.infra.providers.testcloud")
-    provider = Cloud()
+    provider = kind()
     module.__dict__["PROVIDER"] = provider
     monkeypatch.setitem(sys.modules, module.__name__, module)
     _forget_providers()
@@ -187,7 +202,7 @@ def test_a_machine_that_does_not_end_is_a_leak_risk(
     run = opened("up_started", "launched")
     cloud.launch(run, "i-1")
     cloud.immortal = True
-    with pytest.raises(LeakRisk, match="still listed after 20 rounds"):
+    with pytest.raises(LeakRisk, match="is still there 600 s after it was ended"):
         _closer(workspace, cloud).close(run.id)
     assert not journal.read(run.directory).closed
 
@@ -212,7 +227,7 @@ def test_closing_again_gives_the_same_receipt_and_no_keys_stay(
     receipt = _closer(workspace, cloud).close(run.id)
     assert _closer(workspace, cloud).close(run.id) == receipt
     left = {entry.name for entry in run.directory.iterdir()}
-    assert left == {"journal.jsonl", "receipt.json", "close.lock", "hmac_key"}
+    assert left == {"journal.jsonl", "receipt.json", "close.lock", "hmac_key", "fence"}
     for name in left:
         assert (run.directory / name).stat().st_mode & 0o777 == 0o600
 
@@ -242,3 +257,103 @@ def test_a_provider_that_this_version_does_not_have_is_a_leak_risk(
     with pytest.raises(LeakRisk, match="no provider 'x'"):
         _closer(workspace, cloud).close(run.id)
     assert not journal.read(run.directory).closed
+
+
+@pytest.mark.parametrize("kind", [Recording])
+class TestRecorded:
+    """Where every creating request is on record, a teardown knows what there can be."""
+
+    def test_a_run_that_asked_for_nothing_is_closed_without_a_wait(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """One listing proves it, although the engine had begun."""
+        run, begun = opened("up_started"), cloud.time
+        receipt = _closer(workspace, cloud).close(run.id)
+        assert (receipt.left, receipt.usd, receipt.lived_s) == (0, 0.0, 0.0)
+        assert (cloud.time, cloud.looks) == (begun, 1)
+
+    def test_a_machine_that_the_engine_never_recorded_is_ended_by_its_id(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """Its listing lags behind; the bill ends when the provider says that it has ended."""
+        run = opened("up_started")
+        creations.answered(run.directory, creations.begin(run.directory, "instance"), "i-1")
+        key = creations.begin(run.directory, "key")
+        creations.answered(run.directory, key, "k-1")
+        cloud.states["i-1"] = "booting"
+        ended = cloud.terminate
+
+        def terminate(found: Found) -> None:
+            ended(found)
+            cloud.states["i-1"] = "terminated"
+
+        cloud.terminate = terminate  # type: ignore[method-assign]
+        receipt = _closer(workspace, cloud).close(run.id)
+        assert cloud.terminated == ["i-1", "k-1"]
+        assert (receipt.destroyed, receipt.left) == (1, 0)
+        assert receipt.usd == pytest.approx(12.0 / 60)
+
+    def test_an_id_that_is_not_known_yet_is_no_proof(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """The API may not show what was made a moment ago."""
+        run = opened("up_started", "launched")
+        creations.answered(run.directory, creations.begin(run.directory, "instance"), "i-1")
+        begun = cloud.time
+        _closer(workspace, cloud).close(run.id)
+        assert cloud.time - begun >= _LAG_S - 1
+        assert set(cloud.terminated) == {"i-1"}
+
+    def test_a_lost_launch_that_turns_up_early_is_not_waited_for_any_longer(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """It is ended within moments, not when the last one could have come."""
+        run, begun = opened("up_started"), cloud.time
+        creations.begin(run.directory, "instance")
+        cloud.launch(run, "late", listed_after_s=20)
+        receipt = _closer(workspace, cloud).close(run.id)
+        assert cloud.terminated == ["late"]
+        assert cloud.time - begun < 100
+        assert receipt.usd > 0
+
+    def test_a_lost_launch_that_never_comes_is_waited_for_to_the_end(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """And looked for all the while."""
+        run, begun = opened("up_started"), cloud.time
+        creations.begin(run.directory, "instance")
+        assert _closer(workspace, cloud).close(run.id).left == 0
+        assert cloud.time - begun >= _LATE_S
+        assert cloud.looks > _LATE_S / 20
+
+    def test_a_machine_that_does_not_end_by_its_id_is_a_leak_risk(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """The listing says that it is gone, and the provider says that it is not."""
+        run = opened("up_started")
+        creations.answered(run.directory, creations.begin(run.directory, "instance"), "i-1")
+        cloud.states["i-1"] = "running"
+        with pytest.raises(LeakRisk, match="i-1 is still there"):
+            _closer(workspace, cloud).close(run.id)
+
+    def test_a_process_that_is_still_creating_is_a_leak_risk(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """It has passed the fence, and nobody can tell when it will send its request."""
+        run = opened("up_started")
+        with (
+            fence.passing(run.directory, run.deadline),
+            pytest.raises(LeakRisk, match="may still be creating"),
+        ):
+            _closer(workspace, cloud).close(run.id)
+        assert _closer(workspace, cloud).close(run.id).left == 0
+
+
+def test_nothing_is_created_for_a_run_once_its_teardown_has_begun(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """For good: an orphan may ask days later."""
+    run = opened("up_started", "launched")
+    _closer(workspace, cloud).close(run.id)
+    with pytest.raises(fence.FenceShut), fence.passing(run.directory, run.deadline):
+        pytest.fail("it was passed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,25 @@ from dayfly.infra import providers
 from dayfly.infra.found import Found
 from dayfly.infra.providers.base import DynamicProvider, Provider
 from dayfly.infra.spec import Spec
+from tests.emulators.lambda_cloud.emulator import Emulator
+from tests.emulators.lambda_cloud.options import Options
 
 EVERY = [providers.load(name) for name in providers.names()]
+
+
+@pytest.fixture(scope="module")
+def clouds() -> Iterator[dict[str, str]]:
+    """An empty world for each provider that is elsewhere, as the environment tells of it."""
+    options = Options(machines=False, time_scale=50, request_interval_s=0)
+    with Emulator(options) as lambda_cloud:
+        yield lambda_cloud.environment()
+
+
+@pytest.fixture(autouse=True)
+def reachable(clouds: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each provider finds its world."""
+    for name, value in clouds.items():
+        monkeypatch.setenv(name, value)
 
 
 def test_the_names_are_the_files() -> None:
@@ -43,6 +61,7 @@ class TestContract:
     def test_its_offers_are_priced_and_cheapest_first(self, provider: Provider) -> None:
         """Each with a source and a date."""
         offers = provider.offers(Spec(provider=provider.name))
+        assert offers
         assert [o.usd_per_hour for o in offers] == sorted(o.usd_per_hour for o in offers)
         for offer in offers:
             assert offer.provider == provider.name
@@ -82,4 +101,8 @@ def test_the_dotted_names_are_a_wire_format() -> None:
     assert names == {
         b"\x80\x04\x958\x00\x00\x00\x00\x00\x00\x00\x8c\x1cdayfly.infra.providers.local\x94\x8c\x10InstanceProvider\x94\x93\x94)\x81\x94.",
         b"\x80\x04\x955\x00\x00\x00\x00\x00\x00\x00\x8c\x1cdayfly.infra.providers.local\x94\x8c\rReadyProvider\x94\x93\x94)\x81\x94.",
+        b"\x80\x04\x954\x00\x00\x00\x00\x00\x00\x00\x8c\x1ddayfly.infra.lambda_resources\x94\x8c\x0bKeyProvider\x94\x93\x94)\x81\x94.",
+        b"\x80\x04\x958\x00\x00\x00\x00\x00\x00\x00\x8c\x1ddayfly.infra.lambda_resources\x94\x8c\x0fRulesetProvider\x94\x93\x94)\x81\x94.",
+        b"\x80\x04\x959\x00\x00\x00\x00\x00\x00\x00\x8c\x1ddayfly.infra.lambda_resources\x94\x8c\x10InstanceProvider\x94\x93\x94)\x81\x94.",
+        b"\x80\x04\x956\x00\x00\x00\x00\x00\x00\x00\x8c\x1ddayfly.infra.lambda_resources\x94\x8c\rReadyProvider\x94\x93\x94)\x81\x94.",
     }

@@ -48,6 +48,14 @@ def test_durations_and_sizes_are_read_as_people_write_them() -> None:
         ({"time": "1h", "max_runtime": "1h"}, ["time=", "max_runtime=", "one of them"]),
         ({"secrets": "WANDB_API_KEY"}, ["secrets='WANDB_API_KEY'", "list"]),
         ({"environment": 3}, ["environment=3"]),
+        ({"gpu": "8xA100!"}, ["gpu='8xA100!'", "A100-80GB:8"]),
+        ({"file_systems": "data"}, ["file_systems='data'", '["datasets"]']),
+        ({"file_systems": ["data", 3]}, ["3 is not a name"]),
+        ({"file_systems": ["data", "data"]}, ["twice"]),
+        ({"allow_cidr": "anywhere"}, ["allow_cidr='anywhere'", "203.0.113.7/32"]),
+        ({"allow_cidr": "203.0.113.7/24"}, ["host bits set"]),
+        ({"allow_cidr": "2001:db8::/32"}, ["IPv4"]),
+        ({"allow_cidr": 7}, ["allow_cidr=7"]),
         ({"region": ""}, ["region=''"]),
         ({"wait_for_teardown": "yes"}, ["wait_for_teardown='yes'"]),
         (
@@ -76,8 +84,15 @@ def test_a_pasted_secret_is_not_repeated() -> None:
 def test_a_spec_survives_json() -> None:
     """What the journal keeps makes an equal Spec again."""
     spec = Spec(
-        provider=["local"], memory="1GB", max_runtime="1h", secrets=["A"], environment=["numpy"]
+        provider=["local"],
+        memory="1GB",
+        max_runtime="1h",
+        secrets=["A"],
+        environment=["numpy"],
+        file_systems=["data"],
+        allow_cidr="203.0.113.7",
     )
+    assert spec.allow_cidr == "203.0.113.7/32"
     assert Spec(**spec.as_dict()) == spec
 
 

@@ -41,6 +41,7 @@ def test_an_old_price_is_called_old() -> None:
     assert wording.price_source(offer, date(2026, 1, 20)) == "catalog, 2026-01-02"
     assert wording.price_source(offer, date(2026, 3, 2)) == "catalog, 2026-01-02: 59 days old"
     assert wording.price_source({**offer, "as_of": ""}) == "catalog, date unknown"
+    assert wording.price_source({**offer, "as_of": "2026"}) == "catalog, 2026: may be old"
 
 
 def test_a_plan_names_every_resource_and_rung_and_the_money() -> None:
@@ -77,3 +78,9 @@ def test_a_receipt_is_one_sentence() -> None:
     line = wording.receipt_line(receipt)
     assert line.startswith("destroyed 2 of 2, local confirms 0 left at ")
     assert line.endswith(", 41 s billed, $0.00")
+
+
+def test_a_machine_s_gpus_are_told_with_their_memory() -> None:
+    """Where the price list says it."""
+    offer = {**OFFER.as_dict(), "gpu_memory_gb": 80.0}
+    assert "1 x A100 80 GB, spot" in wording.machine(offer)

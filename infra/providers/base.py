@@ -27,6 +27,8 @@ class Limits:
         billing_increment_s: a bill is rounded up to this.
         if_this_computer_dies: one sentence on what the machine's own deadline can do.
         console: where a person can look.
+        deadline_action: what the machine's own deadline does: "end_processes" of the run, or also "poweroff" where the
+            provider then ends the machine, and its bill.
     """
 
     listing_lag_s: float
@@ -34,6 +36,7 @@ class Limits:
     billing_increment_s: float
     if_this_computer_dies: str
     console: str
+    deadline_action: Literal["end_processes", "poweroff"] = "end_processes"
 
 
 class Provider(ABC):
@@ -43,10 +46,16 @@ class Provider(ABC):
     """
 
     name: ClassVar[str]
-    limits: ClassVar[Limits]
     environment: ClassVar[tuple[str, ...]] = ()
     dynamic: ClassVar[tuple[type[DynamicProvider], ...]] = ()
     same_computer: ClassVar[bool] = False
+    # True where every creating request is fenced (`fence`) and on record (`creations`): then no record is a proof.
+    keeps_creations: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What a proof of absence and a bill have to know; a constant in most files."""
 
     @abstractmethod
     def offers(self, spec: Spec) -> Sequence[Offer]:
@@ -78,11 +87,15 @@ class Provider(ABC):
 
     @abstractmethod
     def instance_state(self, id: str) -> State:
-        """The state of one instance, in the standard words."""
+        """The state of one instance, in the standard words; "unknown" where the API knows none of that id."""
 
     def failure(self, error: str) -> FailureKind:
         """The standard kind of what the engine or the API said; no known code is unknown."""
         return "unknown"
+
+    def regions_named(self, error: str) -> Sequence[str]:
+        """Regions that a refusal for want of capacity names as having some, the first one first."""
+        return ()
 
     def preflight(self) -> Sequence[str]:
         """What is missing before anything can run here, each with its fix; empty when all is well."""

@@ -24,6 +24,7 @@ import psutil
 from dayfly.errors import ConfigurationError, ProvisionFailed, SpecError
 from dayfly.infra import loopback, processes, sshd
 from dayfly.infra.found import Found, State
+from dayfly.infra.gpu_request import DriverGpu, GpuRequest
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import (
     CreateResult,
@@ -144,9 +145,10 @@ class Local(Provider):
                 memory,
                 0.0,
                 len(gpus),
-                gpus[0] if gpus else "",
+                gpus[0].name if gpus else "",
                 as_of=today,
                 source="your own computer",
+                gpu_memory_gb=gpus[0].memory_gb if gpus else 0.0,
             )
         ]
 
@@ -229,33 +231,33 @@ def _check_disk(spec: Spec) -> None:
         )
 
 
-def _check_gpus(spec: Spec) -> list[str]:
+def _check_gpus(spec: Spec) -> list[DriverGpu]:
     gpus = _gpus()
     if spec.gpu is None:
         return gpus
-    model, _, count = spec.gpu.partition(":")
-    fitting = [gpu for gpu in gpus if model.lower().split("-")[0] in gpu.lower()]
-    if not count.isdigit() and count:
-        raise SpecError(f'gpu={spec.gpu!r}: write "MODEL:COUNT", e.g. "A100:1"')
-    if len(fitting) < int(count or 1):
+    wanted = GpuRequest.parse(spec.gpu)
+    fitting = [gpu for gpu in gpus if wanted.is_met_by(gpu)]
+    if len(fitting) < wanted.count:
+        have = ", ".join(gpu.name for gpu in gpus) or "no GPU"
         raise SpecError(
-            f"gpu={spec.gpu!r}: this computer has {', '.join(gpus) or 'no GPU'}; leave gpu= out or name another provider"
+            f"gpu={spec.gpu!r}: this computer has {have}; leave gpu= out or name another provider"
         )
     return fitting
 
 
-def _gpus() -> list[str]:
+def _gpus() -> list[DriverGpu]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
     answer = subprocess.run(
-        [tool, "--query-gpu=name", "--format=csv,noheader"],
+        [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"],
         capture_output=True,
         text=True,
         timeout=20,
         check=False,
     )
-    return answer.stdout.split("\n")[:-1] if answer.returncode == 0 else []
+    lines = answer.stdout.split("\n")[:-1] if answer.returncode == 0 else []
+    return [DriverGpu.of(line) for line in lines]
 
 
 def _first_line(guardian: subprocess.Popen[bytes], directory: Path) -> dict[str, Any]:

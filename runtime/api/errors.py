@@ -12,6 +12,9 @@
     │   └── NoCapacity          every Offer of the ladder was refused for want of capacity
     ├── ConnectFailed           the machine never answered over SSH (phase connect)
     │   └── HostKeyMismatch     the machine showed another host key than the pinned one
+    ├── MachineUnfit            a machine came up that cannot be used; another was tried (phase connect)
+    │   ├── GpuUnfit            its GPUs are not those of the Offer, or do not work
+    │   └── HostKeyNotRotated   its bootstrap host key could not be replaced
     ├── EnvironmentFailed       the Python environment could not be made (phase environment)
     ├── RunFailed               the function did not give a value, and not by raising (phase run)
     │   ├── JobKilled           a signal ended its process: says which, and whether memory ran out
@@ -118,6 +121,33 @@ class HostKeyMismatch(ConnectFailed):
     """The machine showed another host key than the pinned one; nothing was sent to it."""
 
 
+class MachineUnfit(DayflyError):
+    """A machine came up that cannot be used: the infrastructure's failure, never the function's, which was not started.
+
+    Another machine is tried, up to `max_machines`; who sees this error had as many that were no better.
+
+    Attributes:
+        check: what it failed, e.g. "memory".
+        found: what was found there, in words.
+    """
+
+    phase = "connect"
+    exit_code = 70
+
+    def __init__(self, message: str, *, check: str, found: str) -> None:
+        super().__init__(message)
+        self.check = check
+        self.found = found
+
+
+class GpuUnfit(MachineUnfit):
+    """The machine's GPUs are not those of the Offer, or the driver cannot use them."""
+
+
+class HostKeyNotRotated(MachineUnfit):
+    """The machine still has the host key that came with its user_data, which others may have read."""
+
+
 class EnvironmentFailed(DayflyError):
     """The Python environment could not be made; carries the resolver's own words."""
 
@@ -162,7 +192,16 @@ class DeadlineReached(RunFailed):
 
 
 class InstanceLost(RunFailed):
-    """The machine is gone, or could not be reached for too long."""
+    """The machine is gone, or could not be reached for too long.
+
+    Attributes:
+        state: what the provider said of it: "terminated", "preempted", "unhealthy"; "" where it was not the provider
+            that gave it up.
+    """
+
+    def __init__(self, message: str, state: str = "") -> None:
+        super().__init__(message)
+        self.state = state
 
 
 class ResultFailed(DayflyError):

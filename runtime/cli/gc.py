@@ -70,7 +70,7 @@ def _wait(run: str, at: float, held: bool) -> None:
 
     The wall clock is what a hold was promised by; it is asked again and again, since it may be set.
     """
-    from dayfly.stacks.workspace import home_path
+    from dayfly.infra.home import home_path
 
     directory, since = home_path() / "runs" / run, time.time()
     while not (directory / "receipt.json").exists():

@@ -37,7 +37,7 @@ SPEC_OPTIONS = (
     SpecOption("cores", ("--cores",), "Virtual cores at least."),
     SpecOption("memory", ("--memory",), 'Memory at least, "32GB".'),
     SpecOption("disk", ("--disk",), 'Free disk at least, "100GB".'),
-    SpecOption("gpu", ("--gpu",), 'GPUs at least, "A100:1".'),
+    SpecOption("gpu", ("--gpu",), 'GPUs at least, "A100:1" or "A100-80GB:8".'),
     SpecOption("nodes", ("--nodes",), "Machines in the stack."),
     SpecOption("python", ("--python",), "major.minor; must be this client's own."),
     SpecOption(
@@ -53,11 +53,23 @@ SPEC_OPTIONS = (
         list[str],
     ),
     SpecOption(
+        "file_systems",
+        ("--file-system",),
+        "NAME of a persistent file system of the provider to mount; repeat it for several.",
+        list[str],
+    ),
+    SpecOption(
+        "allow_cidr",
+        ("--allow-cidr",),
+        'IPv4 network that may reach the machine, "203.0.113.7/32"; this computer if left out.',
+    ),
+    SpecOption(
         "max_runtime", ("--max-runtime", "--time"), 'The machine ends after this, "90m", "24h".'
     ),
     SpecOption("max_cost", ("--max-cost",), "Dollars that the run may cost at most."),
     SpecOption("hold", ("--hold",), "How long a result waits when this client is gone."),
     SpecOption("retries", ("--retries",), "Further attempts after a failure."),
+    SpecOption("max_machines", ("--max-machines",), "Machines to try where one is unfit (3)."),
     SpecOption(
         "wait_for_teardown",
         ("--wait-for-teardown/--no-wait-for-teardown",),
@@ -86,7 +98,7 @@ def spec_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(option: SpecOption) -> inspect.Parameter:
-    word = "NAME" if option.field == "secrets" else option.field.upper()
+    word = "NAME" if option.field in ("secrets", "file_systems") else option.field.upper()
     metavar = None if option.kind is bool else word
     declared = typer.Option(*option.flags, help=option.help, show_default=False, metavar=metavar)
     return inspect.Parameter(

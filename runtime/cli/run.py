@@ -71,7 +71,7 @@ def plan(
     made = (
         _machine_plan(options)
         if target is None
-        else _call_of(_found(target, arguments or [], options), json).preview()
+        else _call_of(_found(target, arguments or [], options), json, to_run=False).preview()
     )
     if json:
         emit_json(made.as_dict())
@@ -134,12 +134,14 @@ def see(job: Job[Any], as_json: bool) -> int:
     return code or (LeakRisk.exit_code if job.leak is not None else 0)
 
 
-def _call_of(found: Target, as_json: bool) -> Any:
+def _call_of(found: Target, as_json: bool, *, to_run: bool = True) -> Any:
     from dayfly.runtime.call import Call
     from dayfly.runtime.display import Display
 
     display = Display.standard(output_to="stderr" if as_json else None)
-    return Call.prepare(found.function, found.args, found.kwargs, found.spec, display)
+    return Call.prepare(
+        found.function, found.args, found.kwargs, found.spec, display, to_run=to_run
+    )
 
 
 def _machine_plan(options: dict[str, Any]) -> Plan:
@@ -149,7 +151,7 @@ def _machine_plan(options: dict[str, Any]) -> Plan:
     from dayfly.runtime.context import Context
 
     spec = spec_above_settings(options)
-    offers, context = ladder(spec), Context.open()
+    offers, context = ladder(spec, to_run=False), Context.open()
     resources = preview.resources(context, context.engine(), spec, offers[0])
     environment = "decided by the function that runs"
     return make_plan(

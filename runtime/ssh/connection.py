@@ -7,12 +7,13 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import paramiko
 
-from dayfly.errors import ConnectFailed, HostKeyMismatch
+from dayfly.errors import ConfigurationError, ConnectFailed, HostKeyMismatch
+from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
 
 # paramiko logs a dropped connection as an error; whoever holds the connection decides what it means.
@@ -45,11 +46,12 @@ class _PromptSocket(socket.socket):
 
     _reads = 0
     heard = 0.0
+    clock = staticmethod(time.monotonic)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         data = super().recv(size, flags)
         if data:
-            self.heard = time.monotonic()
+            self.heard = self.clock()
         if self._reads < 100 and hasattr(socket, "TCP_QUICKACK"):
             self._reads += 1
             with contextlib.suppress(OSError):
@@ -67,10 +69,16 @@ class Connection:
     """One command on the machine, its stdin and stdout.
 
     Lifecycle: constructing does nothing, `open` connects, `close` may come any number of times and from any thread.
+
+    Attributes:
+        shown: the host key that the machine has shown, "" until it has.
     """
 
-    def __init__(self, machine: Machine, user_key: Path) -> None:
-        self._machine, self._user_key = machine, user_key
+    def __init__(
+        self, machine: Machine, user_key: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._machine, self._user_key, self._clock = machine, user_key, clock
+        self.shown = ""
         self._socket: _PromptSocket | None = None
         self._transport: paramiko.Transport | None = None
         self._channel: paramiko.Channel | None = None
@@ -101,10 +109,12 @@ class Connection:
             bound.cancel()
 
     def _connect(self, timeout_s: float) -> None:
-        address = (self._machine.host, self._machine.port)
+        machine = self._machine
+        address = port_map.endpoint(machine.id, machine.host, machine.port)
         plain = socket.create_connection(address, timeout=min(timeout_s, 15))
         prompt = _PromptSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
         self._socket = prompt
+        prompt.clock = self._clock
         prompt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         prompt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
@@ -118,14 +128,16 @@ class Connection:
         transport.set_log_channel("dayfly.ssh")
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout_s
         transport.packetizer.REKEY_BYTES = transport.packetizer.REKEY_PACKETS = _REKEY_BYTES
-        pinned_type, pinned = self._machine.host_key.split()[:2]
+        pinned = self._machine.host_keys
+        pinned_type = pinned[0].partition(" ")[0]
         options = transport.get_security_options()
         options.ciphers = [name for name in _CIPHERS if name in options.ciphers]
         # The pinned type first; a server that has only others must be refused for its key, not for its algorithms.
         options.key_types = sorted(options.key_types, key=lambda name: name != pinned_type)
         transport.start_client(timeout=timeout_s)
         shown = transport.get_remote_server_key()
-        if (shown.get_name(), shown.get_base64()) != (pinned_type, pinned):
+        self.shown = f"{shown.get_name()} {shown.get_base64()}"
+        if self.shown not in pinned:
             raise HostKeyMismatch(
                 f"{self._machine.host}:{self._machine.port} showed the host key {shown.fingerprint}, "
                 "which is not the one pinned for this run; nothing was sent to it"
@@ -152,7 +164,7 @@ class Connection:
 
     @property
     def heard(self) -> float:
-        """When anything arrived last, on the monotonic clock.
+        """When anything arrived last, on this connection's clock.
 
         Also what is not for the channel's reader: a machine that takes in a large frame has nothing else to say.
         """
@@ -221,7 +233,7 @@ def _mapped(what: str) -> Iterator[None]:
     """Turn everything that paramiko and the network raise into Disconnected."""
     try:
         yield
-    except (ConnectFailed, Disconnected):
+    except (ConfigurationError, ConnectFailed, Disconnected):
         raise
     except (paramiko.SSHException, EOFError, OSError, AttributeError) as error:
         # AttributeError: paramiko's own, where its socket is closed under a call that is under way.

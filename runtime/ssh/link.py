@@ -17,7 +17,8 @@ from dayfly.runtime import agent
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
 
-PING_EVERY_S = 10.0
+# A dead link is noticed within 30 s of its last word: three pings and the reader's own second.
+PING_EVERY_S = 9.0
 PINGS_MISSED = 3
 _RECEIVE_BYTES = 4 << 20
 _GREETING_BYTES = 64 << 10
@@ -40,9 +41,17 @@ class Link:
     A link that broke stays broken: every request on it, waiting or new, raises what broke it.
     """
 
-    def __init__(self, machine: Machine, user_key: Path, run_id: str, hmac_key: bytes) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        user_key: Path,
+        run_id: str,
+        hmac_key: bytes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._machine, self._run_id, self._key = machine, run_id, hmac_key
-        self._connection = Connection(machine, user_key)
+        self._clock = clock
+        self._connection = Connection(machine, user_key, clock)
         nonce = secrets.token_bytes(16)
         self._opening = nonce + hmac_key + bytes.fromhex(run_id)
         self._send_key, self._receive_key = agent.channel_keys(hmac_key, nonce)
@@ -52,7 +61,7 @@ class Link:
         self._next = 1
         self._sent = self._received = 0
         self._broken: Exception | None = None
-        self._heard = time.monotonic()
+        self._heard = clock()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
         self._arrived = bytearray()
@@ -80,7 +89,7 @@ class Link:
         except BaseException:
             self.close()
             raise
-        self._heard = time.monotonic()
+        self._heard = self._clock()
         for work in (self._read, self._beat):
             thread = threading.Thread(target=work, name=f"dayfly {work.__name__[1:]}", daemon=True)
             thread.start()
@@ -137,6 +146,16 @@ class Link:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=5)
+
+    @property
+    def heard(self) -> float:
+        """When anything arrived last, on this link's clock."""
+        return max(self._heard, self._connection.heard)
+
+    @property
+    def host_key(self) -> str:
+        """The host key that the machine has shown."""
+        return self._connection.shown
 
     @property
     def broken(self) -> bool:
@@ -230,11 +249,8 @@ class Link:
                 data = self._connection.receive(_RECEIVE_BYTES, 1.0)
                 if data:
                     self._arrived += data
-                    self._heard = time.monotonic()
-                elif (
-                    time.monotonic() - max(self._heard, self._connection.heard)
-                    > PING_EVERY_S * PINGS_MISSED
-                ):
+                    self._heard = self._clock()
+                elif self._clock() - self.heard > PING_EVERY_S * PINGS_MISSED:
                     raise Disconnected(
                         f"the machine was silent for {PING_EVERY_S * PINGS_MISSED:.0f} s"
                     )

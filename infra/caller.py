@@ -1,0 +1,71 @@
+"""The address from which this computer reaches a machine, for a firewall that lets nobody else in."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import requests
+
+# Amazon's documented answer to "what address do I come from": one line of text.
+SERVICE = "https://checkip.amazonaws.com"
+_TIMEOUT_S = (3.0, 5.0)
+_ANYWHERE = "0.0.0.0/0"
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Who may reach a machine, and why just they."""
+
+    cidr: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"22/tcp from {self.cidr} ({self.why})"
+
+
+def allowed(cidr: str | None, api_url: str) -> Allowed:
+    """Who may reach a machine of this run.
+
+    Args:
+        cidr: what the Spec says; None is this computer alone.
+        api_url: the provider's API: where the way to it has a public address, or is this computer itself as with an
+            emulator, nobody else has to be asked.
+    """
+    if cidr is not None:
+        return Allowed(cidr, "allow_cidr")
+    own = _address_towards(api_url)
+    if own is not None and (own.is_global or own.is_loopback):
+        return Allowed(f"{own}/32", "this computer's own address")
+    seen = _address_seen_by(SERVICE)
+    if seen is not None:
+        return Allowed(f"{seen}/32", f"this computer as {SERVICE} sees it")
+    return Allowed(
+        _ANYWHERE,
+        "this computer's own address could not be found out: anybody may knock, only the run's key opens;"
+        " set allow_cidr to narrow it",
+    )
+
+
+def _address_towards(url: str) -> ipaddress.IPv4Address | None:
+    parts = urlsplit(url)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            # Nothing is sent: the system only chooses the way.
+            probe.connect((parts.hostname or "", parts.port or 443))
+            return ipaddress.IPv4Address(probe.getsockname()[0])
+    except (OSError, ValueError):
+        return None
+
+
+def _address_seen_by(service: str) -> ipaddress.IPv4Address | None:
+    try:
+        with requests.Session() as session:
+            # SSH does not go through an HTTP proxy, so this question must not either.
+            session.trust_env = False
+            answer = session.get(service, timeout=_TIMEOUT_S, allow_redirects=False)
+        return ipaddress.IPv4Address(answer.text.strip()) if answer.status_code == 200 else None
+    except (requests.RequestException, ValueError):
+        return None

@@ -1,0 +1,121 @@
+"""The durable record of every creating request of a run, written by the process that sends it.
+
+A line is on the disk before the request is sent, and another when the answer is there, so that whoever closes the run knows
+what may exist although engine and client died in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+FILE = "creations.jsonl"
+
+Outcome = Literal["open", "answered", "refused", "deleted"]
+
+
+@dataclass(frozen=True)
+class Creation:
+    """One creating request.
+
+    Attributes:
+        token: tells it from the others of its run.
+        kind: as `Found.kind`.
+        begun: unix time just before it was sent.
+        id: what the provider answered, "" while unknown.
+        outcome: "open": sent, and no answer was seen; "answered": it exists; "refused": it never will; "deleted": it is gone.
+        why: why it was refused, with the code.
+        ended: unix time at which it was seen to be gone, 0 while it was not.
+    """
+
+    token: str
+    kind: str
+    begun: float
+    id: str = ""
+    outcome: Outcome = "open"
+    why: str = ""
+    ended: float = 0.0
+
+
+def begin(directory: Path, kind: str) -> Creation:
+    """Records that a request is about to be sent; returns when that is on the disk."""
+    creation = Creation(secrets.token_hex(4), kind, time.time())
+    _append(directory, {"token": creation.token, "kind": kind, "begun": creation.begun})
+    return creation
+
+
+def answered(directory: Path, creation: Creation, id: str) -> None:
+    """Records the id that came of a request."""
+    _append(directory, {"token": creation.token, "id": id, "outcome": "answered"})
+
+
+def refused(directory: Path, creation: Creation, why: str) -> None:
+    """Records that nothing will ever come of a request."""
+    _append(directory, {"token": creation.token, "outcome": "refused", "why": why})
+
+
+def deleted(directory: Path, id: str) -> None:
+    """Records that something is gone, if its run still has a record."""
+    for creation in read(directory):
+        if creation.id == id and creation.outcome != "deleted":
+            _append(
+                directory, {"token": creation.token, "outcome": "deleted", "ended": time.time()}
+            )
+
+
+def read(directory: Path) -> tuple[Creation, ...]:
+    """Everything that a run has asked for, the oldest first; a line that is cut short is passed over.
+
+    Raises:
+        OSError: the record is there and cannot be read now: nothing may be concluded from that.
+    """
+    try:
+        lines = (directory / FILE).read_bytes().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    found: dict[str, Creation] = {}
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            said = json.loads(line)
+            before = found.get(said["token"])
+            found[said["token"]] = Creation(
+                said["token"],
+                said["kind"] if before is None else before.kind,
+                float(said["begun"]) if before is None else before.begun,
+                said.get("id", before.id if before else ""),
+                said.get("outcome", "open"),
+                said.get("why", ""),
+                float(said.get("ended", before.ended if before else 0.0)),
+            )
+    return tuple(found.values())
+
+
+def _append(directory: Path, said: dict[str, object]) -> None:
+    file = directory / FILE
+    fresh = not file.exists()
+    # A line that a full disk or a crash cut short must not swallow the next one.
+    line = b"\n" + json.dumps(said).encode()
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if fresh:
+        _sync_folder(directory)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

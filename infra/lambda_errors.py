@@ -1,0 +1,93 @@
+"""What Lambda Cloud's API refuses, as typed errors by its own codes; every message ends in "[code ...]"."""
+
+from __future__ import annotations
+
+import re
+
+from dayfly.errors import ProvisionFailed
+from dayfly.infra.providers.base import FailureKind
+
+_CODE = re.compile(r"\[code ([a-z0-9/_.-]+)\]")
+_KINDS: dict[str, FailureKind] = {
+    "global/invalid-api-key": "auth",
+    "global/account-inactive": "auth",
+    "global/invalid-address": "auth",
+    "global/forbidden": "auth",
+    "global/quota-exceeded": "quota",
+    "instance-operations/launch/insufficient-capacity": "capacity",
+    "instance-operations/launch/file-system-in-wrong-region": "invalid",
+    "global/invalid-parameters": "invalid",
+    "global/object-does-not-exist": "invalid",
+    "global/not-found": "invalid",
+    "global/duplicate": "invalid",
+    "global/conflict": "transient",
+    "global/internal-error": "transient",
+    "firewall-rulesets/firewall-ruleset-in-use": "invalid",
+    "filesystems/filesystem-in-use": "invalid",
+    "http/429": "rate_limit",
+    # Ours, of what happened on the way or to the machine.
+    "dayfly/unreachable": "transient",
+    "dayfly/unanswered": "transient",
+    "dayfly/maybe-created": "transient",
+    "dayfly/not-ready": "transient",
+    "dayfly/unhealthy": "transient",
+    "dayfly/preempted": "capacity",
+    "dayfly/ended": "transient",
+}
+_FIXES = {
+    "global/invalid-api-key": "make a new key at https://cloud.lambda.ai/api-keys",
+    "global/account-inactive": "confirm your e-mail address and payment method at https://cloud.lambda.ai",
+    "global/invalid-address": "correct the billing address at https://cloud.lambda.ai/settings/billing",
+    "global/forbidden": "use a key of a member who may do this",
+    "global/quota-exceeded": "end machines that are up (`dayfly ps`, https://cloud.lambda.ai/instances), or ask Lambda's"
+    " support for a larger quota",
+}
+IN_USE = "firewall-rulesets/firewall-ruleset-in-use"
+_GONE = ("global/object-does-not-exist", "global/not-found")
+
+
+class ApiError(ProvisionFailed):
+    """The API said no, or said nothing that can be used.
+
+    Attributes:
+        code: the API's own code, or one of ours.
+        retry_after_s: how long the API asks to wait, None where it does not say.
+    """
+
+    def __init__(
+        self, doing: str, code: str, message: str, retry_after_s: float | None = None
+    ) -> None:
+        fix = _FIXES.get(code)
+        # One line: of the engine's output only lines with an error in them are kept.
+        text = " ".join(f"Lambda Cloud, {doing}: {message}{f' Fix: {fix}.' if fix else ''}".split())
+        super().__init__(f"{text} [code {code}]", kind_of(code))
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+    @property
+    def gone(self) -> bool:
+        """True where the very thing that was named does not exist."""
+        return self.code in _GONE
+
+
+class Unanswered(ApiError):
+    """No usable answer came to a request that may have arrived: what it asked for may have been done."""
+
+
+class MaybeCreated(ApiError):
+    """Whether a creating request was carried out is not known, and no listing has shown it: maybe it comes late."""
+
+
+def kind_of(code: str) -> FailureKind:
+    """The standard kind of one code; one that nobody has described is unknown."""
+    if code.startswith("provider/"):
+        return "transient"
+    if code.startswith("http/5"):
+        return "transient"
+    return _KINDS.get(code, "unknown")
+
+
+def code_in(text: str) -> str:
+    """The first code in a text, as the engine passes our messages on; "" without."""
+    found = _CODE.search(text)
+    return "" if found is None else found[1]

@@ -1,0 +1,150 @@
+"""One request to Lambda Cloud's API and its answer, bounded in time and size, with every failure told apart.
+
+The one file that knows `requests`' exceptions: what comes out is the answer's data or an ApiError.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+import urllib3.exceptions
+
+from dayfly.infra.lambda_errors import ApiError, Unanswered
+from dayfly.infra.lambda_key import LambdaKey
+
+_CONNECT_S, _READ_S, _TOTAL_S = 10.0, 40.0, 60.0
+_MOST_BYTES = 16 << 20
+_NEVER_SENT = (
+    requests.exceptions.ConnectTimeout,
+    requests.exceptions.ProxyError,
+    requests.exceptions.SSLError,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidHeader,
+    requests.exceptions.MissingSchema,
+)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    body: bytes
+    retry_after: str | None
+
+
+def send(
+    key: LambdaKey, method: str, url: str, doing: str, json_body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Sends one request, once.
+
+    Args:
+        key: signs it.
+        method: of HTTP.
+        url: the whole address.
+        doing: what it is for, in the message of an error: "launching".
+        json_body: what it carries.
+
+    Returns:
+        The envelope of a success.
+
+    Raises:
+        Unanswered: it may have arrived, and no usable answer came back.
+        ApiError: it was refused, or never sent.
+    """
+    try:
+        answer = _exchange(key, method, url, json_body)
+    except requests.RequestException as error:
+        raise _lost(doing, error) from None
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise Unanswered(doing, "dayfly/unanswered", f"the answer broke off: {error}") from None
+    return _envelope(key, doing, answer)
+
+
+def _exchange(key: LambdaKey, method: str, url: str, json_body: dict[str, Any] | None) -> _Answer:
+    until = time.monotonic() + _TOTAL_S
+    with requests.Session() as session:
+        # A connection that is used again may be dead by then, and a launch that is sent into it has no answer.
+        session.headers.update({"Connection": "close", "User-Agent": "dayfly"})
+        response = session.request(
+            method,
+            url,
+            json=json_body,
+            auth=key,
+            timeout=(_CONNECT_S, _READ_S),
+            allow_redirects=False,
+            stream=True,
+        )
+        with response:
+            body = _read(response, until)
+            return _Answer(response.status_code, body, response.headers.get("Retry-After"))
+
+
+def _read(response: requests.Response, until: float) -> bytes:
+    """The body; however slowly it drips, not for longer than the total bound."""
+    body = bytearray()
+    while data := response.raw.read1(65536, decode_content=True):
+        body += data
+        if time.monotonic() > until:
+            raise TimeoutError(f"it took longer than {_TOTAL_S:g} s")
+        if len(body) > _MOST_BYTES:
+            raise OSError(f"it is longer than {_MOST_BYTES} bytes")
+    expected = response.headers.get("Content-Length", "0")
+    if "Content-Encoding" not in response.headers and len(body) < int(expected):
+        raise OSError(f"{len(body)} of {expected} bytes came")
+    return bytes(body)
+
+
+def _lost(doing: str, error: requests.RequestException) -> ApiError:
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    new = urllib3.exceptions.NewConnectionError
+    if isinstance(error, _NEVER_SENT) or isinstance(reason, new):
+        return ApiError(doing, "dayfly/unreachable", f"not reachable: {error}")
+    return Unanswered(doing, "dayfly/unanswered", f"no answer: {error}")
+
+
+def _envelope(key: LambdaKey, doing: str, answer: _Answer) -> dict[str, Any]:
+    try:
+        said = json.loads(answer.body)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        said = {}
+    if answer.status == 200 and "data" in said:
+        return said
+    raise _refusal(key, doing, answer, said.get("error"))
+
+
+def _refusal(key: LambdaKey, doing: str, answer: _Answer, error: object) -> ApiError:
+    """A refusal where the API itself says so in the 400s; whatever else came leaves open what was done."""
+    wait_s = _seconds(answer.retry_after)
+    if answer.status == 429:
+        return ApiError(doing, "http/429", "too many requests", wait_s)
+    if isinstance(error, dict) and isinstance(error.get("code"), str):
+        text = key.redacted(f"{error.get('message', '')} {error.get('suggestion') or ''}".strip())
+        kind = ApiError if 400 <= answer.status < 500 else Unanswered
+        return kind(doing, error["code"], text, wait_s)
+    if answer.status in (401, 403):
+        code = "global/invalid-api-key" if answer.status == 401 else "global/forbidden"
+        return ApiError(doing, code, f"HTTP {answer.status}")
+    shown = key.redacted(answer.body[:80].decode(errors="replace"))
+    code = "dayfly/unanswered" if answer.status < 500 else f"http/{answer.status}"
+    text = f"HTTP {answer.status} without a usable answer: {shown!r}"
+    return Unanswered(doing, code, text, wait_s)
+
+
+def _seconds(text: str | None) -> float | None:
+    """Retry-After in seconds: a number, or a date."""
+    if not text:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None

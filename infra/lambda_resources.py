@@ -1,0 +1,166 @@
+"""The dynamic resources of a Lambda Cloud run: its key, its firewall ruleset, its machine, and the wait until that can be used.
+
+Their dotted names are in the state of every stack that is up, so they stay what they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dayfly.infra import caller, creations, fence, lambda_endpoint
+from dayfly.infra.lambda_api import LambdaApi
+from dayfly.infra.lambda_errors import ApiError
+from dayfly.infra.lambda_once import Once
+from dayfly.infra.lambda_records import Launch
+from dayfly.infra.lambda_wait import Waiting
+from dayfly.infra.providers.base import CreateResult, DynamicProvider
+
+SSH_PORT = 22
+# A launch may be missing from listings for so long.
+LISTING_LAG_S = 60.0
+ENDED = ("terminated", "preempted")
+
+
+class KeyProvider(DynamicProvider):
+    """The run's public key in the account, since a launch names one."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        api, name = LambdaApi.from_environment(), props["name"]
+
+        def named() -> list[str]:
+            return [key.id for key in api.ssh_keys() if key.name == name]
+
+        post = partial(api.add_ssh_key, name, props["public_key"])
+        id = _once(props, "key", partial(api.await_turn), post, named).make()
+        # A key that was added twice makes every launch with its name fail without a reason.
+        with contextlib.suppress(ApiError):
+            for twin in named():
+                if twin != id:
+                    api.delete_ssh_key(twin)
+        return CreateResult(id, _outs(props, "name", "public_key"))
+
+    def delete(self, id: str, props: dict[str, Any]) -> None:
+        LambdaApi.from_environment().delete_ssh_key(id)
+        _record_deleted(props, id)
+
+
+class RulesetProvider(DynamicProvider):
+    """The firewall ruleset that lets the caller in; regions without rulesets go without."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        api, name, region = LambdaApi.from_environment(), props["name"], props["region"]
+        allowed = caller.allowed(props.get("allow_cidr"), lambda_endpoint.base_url())
+        rule = {
+            "protocol": "tcp",
+            "port_range": [SSH_PORT, SSH_PORT],
+            "source_network": allowed.cidr,
+            "description": f"SSH for Dayfly run {props['run']}",
+        }
+
+        def named() -> list[str]:
+            return [ruleset.id for ruleset in api.rulesets() if ruleset.name == name]
+
+        post = partial(api.add_ruleset, name, region, [rule])
+        try:
+            id = _once(props, "network", partial(api.await_turn), post, named).make()
+        except ApiError as refusal:
+            if refusal.code != "global/invalid-parameters":
+                raise
+            # Everything else in the request is right, so it is the region that has none.
+            said = f"none: {region} has no firewall rulesets, so the account's own rules apply"
+            return CreateResult(
+                f"none-{props['run']}",
+                _outs(props, "name", "region", "allow_cidr") | {"ruleset": "", "allowed": said},
+            )
+        return CreateResult(
+            id,
+            _outs(props, "name", "region", "allow_cidr") | {"ruleset": id, "allowed": str(allowed)},
+        )
+
+    def delete(self, id: str, props: dict[str, Any]) -> None:
+        if props.get("ruleset"):
+            api = LambdaApi.from_environment()
+            waiting = Waiting(api, scale=lambda_endpoint.time_scale())
+            waiting.until_free(partial(api.delete_ruleset, id))
+            _record_deleted(props, id)
+
+
+class InstanceProvider(DynamicProvider):
+    """The machine itself; create returns the moment the API has answered with an id."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        api = LambdaApi.from_environment()
+        wanted = Launch(
+            name=props["name"],
+            region=props["region"],
+            instance_type=props["instance_type"],
+            ssh_key=props["ssh_key"],
+            tags={name: str(value) for name, value in props["tags"].items()},
+            user_data=props["user_data"],
+            rulesets=tuple(id for id in props["rulesets"] if id),
+            file_systems=tuple(props["file_systems"]),
+        )
+
+        def tagged() -> list[str]:
+            return [
+                row.id
+                for row in api.instances()
+                if row.tags.get("dayfly-run") == props["run"] and row.state not in ENDED
+            ]
+
+        turn = partial(api.await_turn, launch=True)
+        launched_at = time.time()
+        id = _once(props, "instance", turn, partial(api.launch, wanted), tagged).make()
+        kept = ("name", "region", "instance_type", "ssh_key", "tags", "rulesets", "file_systems")
+        return CreateResult(id, _outs(props, *kept) | {"launched_at": launched_at})
+
+    def diff(self, id: str, olds: dict[str, Any], news: dict[str, Any]) -> Any:
+        # The user data is no output, so that there is nothing to compare it with; it follows from the run.
+        return super().diff(id, olds, {n: v for n, v in news.items() if n != "user_data"})
+
+    def delete(self, id: str, props: dict[str, Any]) -> None:
+        scale = lambda_endpoint.time_scale()
+        unseen_until = float(props.get("launched_at") or 0.0) + LISTING_LAG_S / scale
+        Waiting(LambdaApi.from_environment(), scale=scale).until_gone(id, unseen_until)
+        _record_deleted(props, id)
+
+
+class ReadyProvider(DynamicProvider):
+    """Nothing but the wait until the machine can be logged in to; may fail and leaves nothing behind."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        begun, directory = time.monotonic(), Path(props["directory"])
+        check = partial(fence.check, directory, float(props["deadline"]))
+        waiting = Waiting(LambdaApi.from_environment(), check, lambda_endpoint.time_scale())
+        found = waiting.until_ready(props["instance"], props["run"])
+        outs = {"host": found.ip, "ready_after_s": round(time.monotonic() - begun, 1)}
+        return CreateResult(f"ready-{props['run']}", _outs(props, "instance") | outs)
+
+
+def _once(props: Mapping[str, Any], kind: str, turn: Any, post: Any, find: Any) -> Once:
+    return Once(
+        Path(props["directory"]),
+        float(props["deadline"]),
+        kind,
+        turn,
+        post,
+        find,
+        LISTING_LAG_S,
+        lambda_endpoint.time_scale(),
+    )
+
+
+def _outs(props: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What may stand in the state in clear."""
+    return {name: props[name] for name in ("run", "deadline", "directory", *names) if name in props}
+
+
+def _record_deleted(props: Mapping[str, Any], id: str) -> None:
+    # The record serves whoever has no state; a deletion that it misses is found out there.
+    with contextlib.suppress(OSError):
+        creations.deleted(Path(props["directory"]), id)

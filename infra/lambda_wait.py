@@ -1,0 +1,168 @@
+"""Waiting for Lambda Cloud: until a machine can be logged in to, and until one is gone; bounded, and apart from what creates."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dayfly.infra import port_map
+from dayfly.infra.lambda_api import LambdaApi
+from dayfly.infra.lambda_errors import IN_USE, ApiError
+from dayfly.infra.lambda_records import Instance
+
+READY_S = 15 * 60.0
+GONE_S = 10 * 60.0
+_FIRST_STEP_S, _LONGEST_STEP_S = 1.0, 8.0
+_SSH_PORT = 22
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How to wait.
+
+    Attributes:
+        api: who is asked.
+        check: asked between two looks; what it raises ends the wait.
+        scale: how many of the API's seconds pass in one of ours.
+        now, sleep: time, so that tests need not wait for it.
+    """
+
+    api: LambdaApi
+    check: Callable[[], None] = lambda: None
+    scale: float = 1.0
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def until_ready(self, id: str, run: str, timeout_s: float = READY_S) -> Instance:
+        """Waits until a machine is active, has an address, and its SSH server speaks.
+
+        Meanwhile whatever else a launch of this run has made is ended: some launches are carried out twice.
+
+        Raises:
+            ApiError: it is unhealthy, was taken back, has ended, or is not ready in time.
+        """
+        doing, step_s = f"waiting for instance {id}", _FIRST_STEP_S / self.scale
+        until, last = self.now() + timeout_s / self.scale, "it is not listed yet"
+        while True:
+            self.check()
+            found = self._look(id, run)
+            if found is not None:
+                _refuse_ended(found, doing)
+                last = _not_ready(found)
+                if not last:
+                    return found
+            if self.now() >= until:
+                raise ApiError(
+                    doing,
+                    "dayfly/not-ready",
+                    f"not ready after {timeout_s / 60:.0f} min: {last}",
+                )
+            self.sleep(step_s)
+            step_s = min(step_s * 1.3, _LONGEST_STEP_S / self.scale)
+
+    def until_gone(self, id: str, unseen_until: float = 0.0, timeout_s: float = GONE_S) -> None:
+        """Ends a machine and waits until the API says that it has ended.
+
+        Args:
+            id: of the machine; gone already is success.
+            unseen_until: unix time until which "there is none" says nothing, since it was launched so lately.
+            timeout_s: of the API's time.
+
+        Raises:
+            ApiError: it has not ended in time.
+        """
+        doing, step_s = f"ending instance {id}", _FIRST_STEP_S / self.scale
+        until, asked, last = self.now() + timeout_s / self.scale, False, "not listed yet"
+        while True:
+            try:
+                if not asked:
+                    self.api.terminate(id)
+                    asked = True
+                last = self.api.instance(id).state
+                if last in ("terminated", "preempted"):
+                    return
+                asked = last == "stopping"
+            except ApiError as error:
+                if not error.gone:
+                    raise
+                if last != "not listed yet" or time.time() >= unseen_until:
+                    return
+            if self.now() >= until:
+                raise ApiError(
+                    doing, "dayfly/not-ready", f"still {last} after {timeout_s / 60:.0f} min"
+                )
+            self.sleep(step_s)
+            step_s = min(step_s * 1.3, _LONGEST_STEP_S / self.scale)
+
+    def until_free(self, delete: Callable[[], None], timeout_s: float = GONE_S) -> None:
+        """Deletes a ruleset as soon as its machine, which is ending, lets go of it.
+
+        Raises:
+            ApiError: it is in use for longer than that.
+        """
+        until, step_s = self.now() + timeout_s / self.scale, _FIRST_STEP_S / self.scale
+        while True:
+            try:
+                return delete()
+            except ApiError as error:
+                if error.code != IN_USE or self.now() >= until:
+                    raise
+            self.sleep(step_s)
+
+    def _look(self, id: str, run: str) -> Instance | None:
+        rows = self.api.instances()
+        for row in rows:
+            twin = row.id != id and row.tags.get("dayfly-run") == run
+            if twin and row.state not in ("stopping", "terminated", "preempted"):
+                # It is looked for again in a moment, and by whoever closes the run.
+                with contextlib.suppress(ApiError):
+                    self.api.terminate(row.id)
+        own = next((row for row in rows if row.id == id), None)
+        if own is not None:
+            return own
+        try:
+            return self.api.instance(id)
+        except ApiError as error:
+            if not error.gone:
+                raise
+            return None
+
+
+def _refuse_ended(found: Instance, doing: str) -> None:
+    words = {
+        "unhealthy": ("dayfly/unhealthy", "Lambda calls it unhealthy"),
+        "preempted": ("dayfly/preempted", "Lambda has taken it back"),
+        "stopping": ("dayfly/ended", "somebody is ending it"),
+        "terminated": ("dayfly/ended", "somebody has ended it"),
+    }
+    if found.state in words:
+        code, text = words[found.state]
+        raise ApiError(doing, code, text)
+
+
+def _not_ready(found: Instance) -> str:
+    """What is still missing, "" when nothing is."""
+    if found.state != "running":
+        return f"it is {found.state}"
+    if not found.ip:
+        return "it is active and has no address"
+    host, port = port_map.endpoint(found.id, found.ip, _SSH_PORT)
+    said = banner(host, port)
+    if said.startswith("SSH-"):
+        return ""
+    return (
+        f"port {port} of {host} says {said!r}; where it never answers, a firewall may not know this computer's"
+        " address: set allow_cidr"
+    )
+
+
+def banner(host: str, port: int) -> str:
+    """What the server says first, or why it says nothing."""
+    try:
+        with socket.create_connection((host, port), timeout=5) as connection:
+            return connection.recv(255).decode(errors="replace").strip() or "nothing"
+    except OSError as error:
+        return str(error)

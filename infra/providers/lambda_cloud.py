@@ -1,0 +1,228 @@
+"""provider="lambda": on-demand machines of Lambda Cloud, through dynamic resources of our own.
+
+A run's stack holds a key, a firewall ruleset, the instance, and the wait until it can be used; docs/lambda.md tells the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dayfly.errors import ConfigurationError
+from dayfly.infra import lambda_endpoint, lambda_key, lambda_offers, port_map, user_data
+from dayfly.infra.found import Found, State
+from dayfly.infra.lambda_api import LambdaApi
+from dayfly.infra.lambda_errors import IN_USE, ApiError, code_in, kind_of
+from dayfly.infra.lambda_resources import (
+    ENDED,
+    LISTING_LAG_S,
+    SSH_PORT,
+    InstanceProvider,
+    KeyProvider,
+    ReadyProvider,
+    RulesetProvider,
+)
+from dayfly.infra.offers import Offer
+from dayfly.infra.providers.base import FailureKind, Limits, Provider
+from dayfly.infra.run import Run
+from dayfly.infra.spec import Spec
+
+_CONSOLE = "https://cloud.lambda.ai/instances"
+_USER = "ubuntu"
+# A launch without an answer may still be carried out for so long.
+_LATE_CREATE_S = 600.0
+_NAME = re.compile(r"^dayfly-(?P<run>[0-9a-f]{32})-(?P<owner>[0-9a-f]{8})-(?P<deadline>\d+)$")
+
+
+class LambdaCloud(Provider):
+    """Lambda Cloud's on-demand machines."""
+
+    name = "lambda"
+    dynamic = (KeyProvider, RulesetProvider, InstanceProvider, ReadyProvider)
+    keeps_creations = True
+    environment = (
+        lambda_key.VARIABLE,
+        lambda_endpoint.URL_VARIABLE,
+        lambda_endpoint.SCALE_VARIABLE,
+        port_map.VARIABLE,
+        "XDG_CONFIG_HOME",
+    )
+
+    @property
+    def limits(self) -> Limits:
+        scale = lambda_endpoint.time_scale()
+        return Limits(
+            listing_lag_s=LISTING_LAG_S / scale,
+            late_create_s=_LATE_CREATE_S / scale,
+            billing_increment_s=60.0,
+            if_this_computer_dies="the machine ends the function at its deadline, but Lambda bills it until somebody"
+            " terminates it: `dayfly gc --yes` here, or elsewhere with the same key and --owner",
+            console=_CONSOLE,
+        )
+
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        if not lambda_key.is_there() and not spec.file_systems:
+            return lambda_offers.ladder(spec, lambda_offers.from_catalog())
+        api = LambdaApi.from_environment()
+        sold = lambda_offers.from_api(api.instance_types())
+        return lambda_offers.ladder(spec, sold, regions=api.regions, file_systems=api.file_systems)
+
+    def declare(self, spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
+        from pulumi import Output
+        from pulumi.dynamic import Resource
+
+        class LambdaKey(Resource, module="dayfly", name="LambdaKey"):
+            pass
+
+        class LambdaRuleset(Resource, module="dayfly", name="LambdaRuleset"):
+            ruleset: Output[str]
+            allowed: Output[str]
+
+        class LambdaInstance(Resource, module="dayfly", name="LambdaInstance"):
+            pass
+
+        class LambdaReady(Resource, module="dayfly", name="LambdaReady"):
+            host: Output[str]
+            ready_after_s: Output[float]
+
+        # The SDK asks for a provider's methods, not for its base class.
+        key_provider: Any = KeyProvider()
+        ruleset_provider: Any = RulesetProvider()
+        instance_provider: Any = InstanceProvider()
+        ready_provider: Any = ReadyProvider()
+        identity = {
+            "run": run.id,
+            "deadline": int(run.deadline),
+            "directory": str(run.directory),
+        }
+        name = account_name(run)
+        key = LambdaKey(
+            key_provider, "key", {**identity, "name": name, "public_key": run.public_key}
+        )
+        ruleset = LambdaRuleset(
+            ruleset_provider,
+            "ruleset",
+            {
+                **identity,
+                "name": name,
+                "region": offer.region,
+                "allow_cidr": spec.allow_cidr,
+                "ruleset": None,
+                "allowed": None,
+            },
+        )
+        instance = LambdaInstance(
+            instance_provider,
+            "instance",
+            {
+                **identity,
+                "name": f"dayfly-{run.id[:12]}-{int(run.deadline)}",
+                "region": offer.region,
+                "instance_type": offer.instance_type,
+                # Not the name alone: the key has to be there first.
+                "ssh_key": key.id.apply(lambda _: name),
+                "rulesets": [ruleset.ruleset],
+                "file_systems": list(spec.file_systems),
+                "tags": run.tags,
+                "user_data": Output.secret(_user_data(run)),
+            },
+        )
+        ready = LambdaReady(
+            ready_provider,
+            "ready",
+            {**identity, "instance": instance.id, "host": None, "ready_after_s": None},
+        )
+        return {
+            "id": instance.id,
+            "host": ready.host,
+            "port": SSH_PORT,
+            "user": _USER,
+            "host_key": run.host_key,
+            # It comes with the user data, which whoever holds the account may read.
+            "host_key_bootstrap": True,
+            "firewall": ruleset.allowed,
+            "ready_after_s": ready.ready_after_s,
+        }
+
+    def inventory(self, owner: str) -> Sequence[Found]:
+        api = LambdaApi.from_environment()
+        return [*_instances(api, owner), *_named(api, owner)]
+
+    def terminate(self, found: Found) -> None:
+        api = LambdaApi.from_environment()
+        try:
+            if found.kind == "instance":
+                api.terminate(found.id)
+            elif found.kind == "key":
+                api.delete_ssh_key(found.id)
+            else:
+                api.delete_ruleset(found.id)
+        except ApiError as error:
+            # A ruleset is in use until its machine has ended: whoever reads the inventory again comes back to it.
+            if not error.gone and error.code != IN_USE:
+                raise
+
+    def instance_state(self, id: str) -> State:
+        try:
+            return LambdaApi.from_environment().instance(id).state
+        except ApiError as error:
+            if not error.gone:
+                raise
+            return "unknown"
+
+    def failure(self, error: str) -> FailureKind:
+        return kind_of(code_in(error))
+
+    def regions_named(self, error: str) -> Sequence[str]:
+        if self.failure(error) != "capacity":
+            return ()
+        tried = re.findall(r"launching \S+ in ([a-z0-9-]+):", error)
+        named = re.findall(r"\b[a-z]+-[a-z]+-\d\b", error)
+        return tuple(region for region in dict.fromkeys(named) if region not in tried)
+
+    def preflight(self) -> Sequence[str]:
+        try:
+            LambdaApi.from_environment()
+        except ConfigurationError as missing:
+            return [str(missing)]
+        return []
+
+
+PROVIDER = LambdaCloud()
+
+
+def account_name(run: Run) -> str:
+    """The name of what carries no tags: it says whose it is, of which run, and until when."""
+    return f"dayfly-{run.id}-{_owner_digest(run.owner)}-{int(run.deadline)}"
+
+
+def _owner_digest(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()[:8]
+
+
+def _instances(api: LambdaApi, owner: str) -> Iterator[Found]:
+    for row in api.instances():
+        if row.tags.get("dayfly-owner") == owner and row.state not in ENDED:
+            yield Found("instance", row.id, row.tags, row.state)
+
+
+def _named(api: LambdaApi, owner: str) -> Iterator[Found]:
+    """Keys and rulesets, whose names are all that they carry."""
+    things = [
+        *(("key", key.id, key.name) for key in api.ssh_keys()),
+        *(("network", ruleset.id, ruleset.name) for ruleset in api.rulesets()),
+    ]
+    for kind, id, name in things:
+        match = _NAME.match(name)
+        if match and match["owner"] == _owner_digest(owner):
+            tags = {"dayfly-run": match["run"], "dayfly-owner": owner}
+            yield Found(kind, id, tags | {"dayfly-deadline": match["deadline"]})
+
+
+def _user_data(run: Run) -> str:
+    """With the host key of the run; a preview has none."""
+    file = run.directory / "host_key"
+    private_key = file.read_text() if file.is_file() else ""
+    return user_data.with_host_key(private_key, run.host_key)

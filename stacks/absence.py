@@ -1,0 +1,158 @@
+"""Absence: ends whatever a provider still shows of a run, and reads until it is proved that nothing is left.
+
+Known ids are followed until the provider itself says that they have ended; a request without an answer is waited for; what
+carries the run's tag is ended wherever it comes from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from dayfly.infra import creations
+from dayfly.infra.found import Found, State
+from dayfly.infra.providers.base import Provider
+from dayfly.stacks.journal import History
+from dayfly.stacks.traces import Traces
+
+_GIVE_UP_S = 600.0
+_FIRST_STEP_S, _LONGEST_STEP_S = 0.05, 5.0
+_LOOK_EVERY_S = 15.0
+_ENDED: tuple[State, ...] = ("terminated", "preempted")
+
+
+class StillThere(Exception):
+    """Something is listed however often it was ended."""
+
+
+@dataclass
+class Absence:
+    """One proof, of one run.
+
+    Attributes:
+        provider: who is asked.
+        history: the run's journal.
+        owner: whose it is, by tag.
+        note_down: told of everything that is ended.
+        report: told each step in a sentence.
+        now, sleep: time, so that tests need not wait for it.
+    """
+
+    provider: Provider
+    history: History
+    owner: str
+    note_down: Callable[[Found], None]
+    report: Callable[[str], None]
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    _ended: set[str] = field(default_factory=set, init=False)
+
+    def prove(self, traces: Traces) -> int:
+        """Returns when nothing is left.
+
+        Args:
+            traces: what the run may have left.
+
+        Returns:
+            How many machines had to be ended here.
+
+        Raises:
+            StillThere: something does not end.
+            DayflyError, OSError: the provider cannot be asked; nothing is proved.
+        """
+        lag_s = self.provider.limits.listing_lag_s
+        self._end_known(traces)
+        self._end_listed()
+        if traces.unsettled_since is not None:
+            self._await_late(traces, traces.unsettled_since)
+        if not traces.recorded or traces.unsettled:
+            self._until_silent(lag_s)
+        return len(self._ended)
+
+    def _end_known(self, traces: Traces) -> None:
+        """Follows each machine whose id is known to its end, then what it was using."""
+        for trace in traces.known:
+            if trace.found.kind == "instance":
+                self._end_instance(trace.found, trace.since)
+                self._forget(trace.found)
+        for trace in traces.known:
+            if trace.found.kind != "instance":
+                self._end(trace.found)
+                self._forget(trace.found)
+
+    def _end_instance(self, found: Found, since: float) -> None:
+        """Until the provider says that it has ended; that it knows none of the id counts once a listing cannot lag."""
+        visible_at = since + self.provider.limits.listing_lag_s
+        for _ in self._rounds(found.id):
+            state = self.provider.instance_state(found.id)
+            if state in _ENDED:
+                return
+            if state == "unknown" and self.now() >= visible_at:
+                return
+            if state != "stopping":
+                self._end(found)
+
+    def _end_listed(self) -> None:
+        """Until a listing shows nothing of the run."""
+        for _ in self._rounds(f"whatever carries dayfly-run={self.history.id}"):
+            listed = self._listed()
+            if not listed:
+                return
+            for found in listed:
+                if found.state != "stopping":
+                    self._end(found)
+
+    def _await_late(self, traces: Traces, since: float) -> None:
+        """A request whose answer was never seen may still be carried out; no listing proves anything before that time."""
+        limits = self.provider.limits
+        until = since + limits.late_create_s
+        if until > self.now():
+            wait_s = until - self.now()
+            self.report(f"waiting {wait_s:.0f} s, for so long a lost launch may still appear")
+        while not self._is_settled(traces) and (left := until - self.now()) > 0:
+            self.sleep(min(left, max(limits.listing_lag_s / 4, 1.0), _LOOK_EVERY_S))
+            self._end_listed()
+
+    def _is_settled(self, traces: Traces) -> bool:
+        """True once something has turned up for every machine that was asked for without an answer."""
+        machines = sum(kind == "instance" for kind in traces.unsettled)
+        others = len(traces.unsettled) - machines
+        found = self._ended - {trace.found.id for trace in traces.known}
+        return not others and len(found) >= machines
+
+    def _until_silent(self, lag_s: float) -> None:
+        """Two listings have to agree, as far apart as a listing may lag."""
+        id = self.history.field("launched", "id")
+        for _ in self._rounds(str(id or self.history.id)):
+            self.sleep(lag_s)
+            if id and self.provider.instance_state(str(id)) not in (*_ENDED, "unknown"):
+                self._end(Found("instance", str(id), {"dayfly-run": self.history.id}))
+                continue
+            if not self._listed():
+                return
+            self._end_listed()
+
+    def _listed(self) -> Sequence[Found]:
+        return [f for f in self.provider.inventory(self.owner) if f.run == self.history.id]
+
+    def _end(self, found: Found) -> None:
+        self.note_down(found)
+        self.provider.terminate(found)
+        if found.kind == "instance":
+            self._ended.add(found.id)
+
+    def _forget(self, found: Found) -> None:
+        with contextlib.suppress(OSError):
+            creations.deleted(self.history.directory, found.id)
+
+    def _rounds(self, what: str) -> Iterator[None]:
+        """Looks at ever longer intervals, for as long as a machine may take to end."""
+        until, step_s = self.now() + _GIVE_UP_S, _FIRST_STEP_S
+        while True:
+            yield
+            if self.now() >= until:
+                raise StillThere(f"{what} is still there {_GIVE_UP_S:.0f} s after it was ended")
+            self.sleep(step_s)
+            step_s = min(step_s * 2, _LONGEST_STEP_S)

@@ -1,0 +1,92 @@
+"""Traces: what a run may have left at its provider, from its journal and the provider's own record of what it asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dayfly.infra import creations
+from dayfly.infra.creations import Creation
+from dayfly.infra.found import Found
+from dayfly.infra.providers.base import Provider
+from dayfly.stacks.journal import History
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One thing whose id is known, and which nobody has seen gone."""
+
+    found: Found
+    since: float
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Everything that a teardown has to account for.
+
+    Attributes:
+        known: what certainly was made.
+        unsettled: kinds of what may have been made without an answer: whether it was is not known.
+        unsettled_since: unix time of the latest such request, None without one.
+        recorded: True where nothing else can have been asked for: then one listing proves as much as two.
+        launched_at: unix time at which the machine began to cost money at the earliest, None where none was asked for.
+        ended_at: unix time at which the machine was seen gone, None where nobody has.
+    """
+
+    known: tuple[Trace, ...]
+    unsettled: tuple[str, ...]
+    unsettled_since: float | None
+    recorded: bool
+    launched_at: float | None
+    ended_at: float | None
+
+    @classmethod
+    def of(cls, history: History, provider: Provider) -> Traces:
+        """What journal and record tell of a run.
+
+        Raises:
+            OSError: the record cannot be read now: nothing may be concluded from that.
+        """
+        if provider.keeps_creations:
+            return _recorded(history, creations.read(history.directory))
+        return _journaled(history)
+
+
+def _journaled(history: History) -> Traces:
+    launched, begun = history.last("launched"), history.last("up_started")
+    lost = begun is not None and launched is None
+    first = launched or begun
+    return Traces(
+        known=(),
+        unsettled=("instance",) if lost else (),
+        unsettled_since=begun.time if begun is not None and lost else None,
+        recorded=False,
+        launched_at=None if first is None else first.time,
+        ended_at=None,
+    )
+
+
+def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
+    instances = [c for c in made if c.kind == "instance" and c.outcome != "refused"]
+    open_ones = [c for c in made if c.outcome == "open"]
+    launched = history.last("launched")
+    id = "" if launched is None else str(launched.fields.get("id", ""))
+    known = [
+        Trace(Found(c.kind, c.id, _tags(history)), c.begun) for c in made if c.outcome == "answered"
+    ]
+    if launched is not None and id not in {c.id for c in made}:
+        # The engine knows the answer although its record could not be written.
+        open_ones = [c for c in open_ones if c.kind != "instance"]
+        known.append(Trace(Found("instance", id, _tags(history)), launched.time))
+    first = [c.begun for c in instances] or ([launched.time] if launched else [])
+    return Traces(
+        known=tuple(known),
+        unsettled=tuple(c.kind for c in open_ones),
+        unsettled_since=max((c.begun for c in open_ones), default=None),
+        recorded=True,
+        launched_at=min(first, default=None),
+        ended_at=max((c.ended for c in instances if c.ended), default=None),
+    )
+
+
+def _tags(history: History) -> dict[str, str]:
+    return {"dayfly-run": history.id, "dayfly-owner": str(history.intent.get("owner", ""))}

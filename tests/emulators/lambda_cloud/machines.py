@@ -1,0 +1,58 @@
+"""All machines of the emulated cloud, on this computer."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.emulators.lambda_cloud import box, gpus
+from tests.emulators.lambda_cloud.machine import Machine
+from tests.emulators.lambda_cloud.order import Order
+from tests.emulators.lambda_cloud.port_map import PortMap
+from tests.emulators.lambda_cloud.truth import Truth
+
+_THREADS = 8
+
+
+class Machines:
+    """Makes them, and ends all of them at once."""
+
+    def __init__(self, folder: Path, ports: PortMap, truth: Truth) -> None:
+        box.check()
+        self._folder = folder
+        self._ports = ports
+        self._truth = truth
+        # Its threads live as long as this process: a machine ends with the thread that booted it.
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="machines")
+        self._all: list[Machine] = []
+        self._lies: deque[str] = deque()
+
+    def lie_next(self, lies: list[str]) -> None:
+        """What the GPUs of the next machines say, one lie for each; "" is the truth."""
+        for lie in lies:
+            gpus.check_name(lie)
+        self._lies.extend(lies)
+
+    def make(self, id: str, order: Order, ip: str) -> Machine:
+        """A machine that begins to boot."""
+        made = Machine(
+            id,
+            order,
+            hostname=order.hostname or ip.replace(".", "-"),
+            folder=self._folder / id,
+            ports=self._ports,
+            truth=self._truth,
+            executor=self._executor,
+            lie=self._lies.popleft() if self._lies else "",
+        )
+        self._all = [each for each in self._all if not each.ended] + [made]
+        return made
+
+    def close(self) -> None:
+        """Ends all, and returns when nothing is left of them."""
+        for machine in self._all:
+            machine.end()
+        self._executor.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""The ground-truth log: one JSON line for everything that happened, on disk before the client hears of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+class Truth:
+    """Writes the log. A line that was written survives the end of this process and of the computer.
+
+    | event | fields beside `at` (seconds since 1970) and `event` |
+    |---|---|
+    | started | pid, url, options |
+    | launch_accepted | instance, type, region, cents_per_hour, name, tags, ssh_key |
+    | status | instance, was, now |
+    | terminate_accepted | instance |
+    | user_data_applied | instance, ignored, failed |
+    | unlisted | instance |
+    | ssh_key_added, ssh_key_deleted | id, name |
+    | ruleset_added, ruleset_deleted | id, name, region |
+    | file_system_added, file_system_deleted | id, name, region |
+    | machine_ended | instance: its processes and its disk are gone |
+    | fault | op, kind |
+    | failed | where, error: a mistake of the emulator itself, which makes its `with` block raise |
+    | ended | |
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Adds a line and waits for the disk."""
+        line = json.dumps({"at": time.time(), "event": event, **fields})
+        with self._lock:
+            if self._file.closed:
+                return
+            self._file.write(line + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def turn(self) -> None:
+        """Puts what is written so far aside, in a file beside this one, and begins anew."""
+        with self._lock:
+            self._file.close()
+            self.path.rename(self.path.with_suffix(f".{len(logs(self.path))}{self.path.suffix}"))
+            self._file = self.path.open("a", encoding="utf-8")
+
+    def failed(self, where: str) -> None:
+        """Notes the exception that is being handled as a mistake of the emulator's own."""
+        self.write("failed", where=where, error=traceback.format_exc())
+
+    def close(self) -> None:
+        """Nothing is written any more."""
+        with self._lock:
+            self._file.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a log; one that was being written when its process died is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def logs(path: Path) -> list[Path]:
+    """A log and those that were put aside for it."""
+    return [*path.parent.glob(f"{path.stem}.*{path.suffix}"), path]

@@ -1,0 +1,100 @@
+"""Runs on Lambda Cloud's emulator with the real engine: a real machine, a lost answer, a full region; nothing stays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dayfly.infra import port_map
+from dayfly.infra.lambda_wait import banner
+from dayfly.infra.spec import Spec
+from dayfly.runtime.call import ladder
+from dayfly.stacks import journal
+from dayfly.stacks.engine import Engine
+from dayfly.stacks.journal import Event
+from dayfly.stacks.run_stack import RunStack
+from dayfly.stacks.workspace import Workspace
+from tests.emulators.lambda_cloud.emulator import Emulator
+from tests.emulators.lambda_cloud.options import Options
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """The emulator, as the environment tells of it; its time goes ten times as fast."""
+    with Emulator(Options(time_scale=10)) as emulator:
+        for name, value in emulator.environment().items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+def _nothing_left(cloud: Emulator) -> None:
+    assert cloud.live() == []
+    left = {"ssh_key": 0, "ruleset": 0}
+    for event in cloud.events():
+        for thing in left:
+            left[thing] += {f"{thing}_added": 1, f"{thing}_deleted": -1}.get(event["event"], 0)
+    assert left == {"ssh_key": 0, "ruleset": 0}
+
+
+def test_a_run_has_a_machine_of_its_own_and_leaves_nothing(
+    workspace: Workspace, engine: Engine, cloud: Emulator
+) -> None:
+    """Key, ruleset, instance and wait; the bill is the meter's; no key is readable on this computer meanwhile."""
+    spec = Spec(provider="lambda", instance_type="gpu_1x_a100", region="us-east-1", cores=8)
+    stack = RunStack(spec, workspace, engine, ladder(spec))
+    with stack as machine:
+        (row,) = cloud.live()
+        assert row["id"] == machine.id
+        assert {tag["key"]: tag["value"] for tag in row["tags"]} == journal.read(
+            stack.directory
+        ).run.tags
+        assert banner(*port_map.endpoint(machine.id, machine.host, machine.port)).startswith("SSH")
+        said = journal.read(stack.directory).field("machine", "firewall")
+        assert said == "22/tcp from 127.0.0.1/32 (this computer's own address)"
+        secret = (stack.directory / "host_key").read_text().splitlines()[4]
+        kept = {f for f in workspace.home.rglob("*") if f.is_file() and secret in _text(f)}
+        assert kept == {stack.directory / "host_key"}
+        assert cloud.api_key not in "".join(_text(f) for f in workspace.home.rglob("*"))
+    receipt = stack.receipt
+    assert receipt is not None
+    assert (receipt.destroyed, receipt.declared, receipt.left) == (4, 4, 0)
+    assert (receipt.how, receipt.notes) == ("pulumi", ())
+    assert receipt.usd == pytest.approx(cloud.meter()["dollars"])
+    _nothing_left(cloud)
+
+
+def _text(file: Path) -> str:
+    return file.read_bytes().decode(errors="replace") if file.is_file() else ""
+
+
+def test_a_full_region_is_left_at_once_and_a_lost_answer_is_adopted(
+    workspace: Workspace, engine: Engine, cloud: Emulator
+) -> None:
+    """The refusal names where there is one; the launch there is carried out, and its answer never arrives."""
+    for region in ("us-west-1", "us-west-2", "us-east-1", "us-midwest-1", "europe-central-1"):
+        cloud.set_capacity("gpu_1x_a10", region, 0, listed=region == "us-west-1")
+    cloud.set_capacity("gpu_1x_a10", "us-south-1", 5, listed=True)
+    cloud.add_faults([{"op": "launch", "at": 2, "kind": "drop_after"}])
+    spec = Spec(provider="lambda", instance_type="gpu_1x_a10")
+    told: list[Event] = []
+    stack = RunStack(spec, workspace, engine, ladder(spec), observe=told.append)
+    first = stack.id
+    with stack as machine:
+        assert machine.region == "us-south-1"
+        assert [row["id"] for row in cloud.live()] == [machine.id]
+        assert stack.id != first
+    texts = [event.fields["text"] for event in told if event.name == "progress"]
+    (missed,) = [text for text in texts if text.startswith("no capacity")]
+    assert "gpu_1x_a10 in lambda/us-west-1" in missed
+    assert "us-south-1" in missed
+    below = json.loads((workspace.directory(first) / "receipt.json").read_text())
+    assert (below["usd"], below["left"]) == (0.0, 0)
+    assert len(cloud.events("launch_accepted")) == 1
+    assert stack.receipt is not None
+    assert stack.receipt.usd == pytest.approx(cloud.meter()["dollars"])
+    _nothing_left(cloud)

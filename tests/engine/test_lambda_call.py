@@ -1,0 +1,115 @@
+"""Calls on Lambda Cloud's emulator: machines that lie about their GPUs are replaced, and one that dies is called lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly import cluster
+from dayfly.errors import HostKeyMismatch, InstanceLost
+from dayfly.runtime.context import Context
+from dayfly.runtime.records import Keys
+from dayfly.runtime.session import Session
+from dayfly.stacks import journal
+from dayfly.stacks.journal import History
+from tests.emulators.lambda_cloud.emulator import Emulator
+from tests.emulators.lambda_cloud.options import Options
+
+pytestmark = [pytest.mark.engine, pytest.mark.sshd]
+remote = cluster(
+    provider="lambda",
+    instance_type="gpu_1x_a100",
+    region="us-east-1",
+    environment=[],
+    time="30m",
+)
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """The emulator; its time goes ten times as fast."""
+    with Emulator(Options(time_scale=10)) as emulator:
+        for name, value in emulator.environment().items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+def runs() -> list[History]:
+    """Every run of this test, the oldest first."""
+    return journal.histories(Context.open().workspace.runs, closed=True)
+
+
+def test_the_function_runs_on_the_first_machine_that_is_what_was_paid_for(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    """Two lie and are destroyed; on the third the function starts, once, behind a host key that never left it."""
+    cloud.lie_next("model", "init")
+    started = tmp_path / "started"
+
+    @remote
+    def function(path: str) -> dict[str, Any]:
+        smi = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        done = subprocess.run(smi, capture_output=True, text=True, check=True)
+        return {"gpu": done.stdout.strip(), "host": os.uname().nodename, "path": path}
+
+    job = function.submit(str(started))
+    value = job.result(timeout=500)
+    job.receipt(timeout=500)
+    assert value["gpu"] == "NVIDIA A100-PCIE-40GB"
+    assert value["host"] != os.uname().nodename
+    lied, failed, sound = runs()
+    assert lied.field("machine_unfit", "check") == "model"
+    assert "Tesla K80" in lied.field("machine_unfit", "found")
+    assert failed.field("machine_unfit", "check") == "driver"
+    assert "802 CUDA_ERROR_SYSTEM_NOT_READY" in failed.field("machine_unfit", "found")
+    assert [run.started for run in (lied, failed, sound)] == [False, False, True]
+    assert all(run.closed for run in (lied, failed, sound))
+    assert sound.id == job.id
+    assert sound.field("gpus_verified", "gpus") == ["NVIDIA A100-PCIE-40GB"]
+    assert sound.field("deadline_armed", "action") == "end_processes"
+    names = [event.name for event in sound.events]
+    order = ["connected", "host_key_offered", "host_key_rotated", "gpus_verified", "job_started"]
+    assert [name for name in names if name in order] == order
+    assert len(cloud.events("launch_accepted")) == 3
+    assert cloud.live() == []
+
+
+def test_a_machine_that_dies_is_called_lost_with_its_state(cloud: Emulator, tmp_path: Path) -> None:
+    """Within a minute, by the provider's word; before that another process could log in with the new key alone."""
+
+    @remote
+    def function() -> None:
+        time.sleep(3600)
+
+    job = function.submit()
+    while job.status() != "run":
+        time.sleep(0.1)
+        assert not job.done(), job.exception()
+    (history,) = runs()
+    machine = history.machine
+    assert machine is not None
+    assert machine.host_key != history.run.host_key
+    keys = Keys(
+        history.id, history.directory / "user_key", (history.directory / "hmac_key").read_bytes()
+    )
+    with Session(machine, keys) as session:
+        assert session.status().state == "running"
+    former = replace(machine, host_key=history.run.host_key)
+    with pytest.raises(HostKeyMismatch), Session(former, keys, connect_timeout_s=0.5):
+        pass
+    cloud.mark(machine.id, "preempted")
+    cloud.halt(machine.id)
+    began = time.monotonic()
+    with pytest.raises(InstanceLost, match="preempted") as caught:
+        job.result(timeout=120)
+    assert caught.value.state == "preempted"
+    assert time.monotonic() - began < 60
+    job.wait_closed()
+    assert cloud.live() == []

@@ -1,0 +1,58 @@
+"""The Offers of all providers named: one that has none is left out of the ladder, and said so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dayfly.errors import ConfigurationError, NoCapacity, SpecError
+from dayfly.infra.spec import Spec
+from dayfly.runtime.call import ladder
+from tests.emulators.lambda_cloud.emulator import Emulator
+from tests.emulators.lambda_cloud.options import Options
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Emulator]:
+    """Nothing is launched on it."""
+    with Emulator(
+        Options(machines=False, time_scale=50, request_interval_s=0, default_capacity=0)
+    ) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def there(cloud: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment tells of it."""
+    for name, value in cloud.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("there")
+def test_a_provider_without_capacity_is_left_out_of_a_ladder() -> None:
+    """The next one is there for that."""
+    said = list[str]()
+    offers = ladder(Spec(provider=["lambda", "local"], cores=1), said.append)
+    assert [offer.provider for offer in offers] == ["local"]
+    assert "no capacity" in said[0]
+
+
+@pytest.mark.usefixtures("there")
+def test_when_none_is_left_every_reason_is_told() -> None:
+    """As a want of capacity where that is one of them."""
+    with pytest.raises(NoCapacity, match=r"no capacity.*; .*has no instance_type"):
+        ladder(Spec(provider=["lambda", "local"], instance_type="gpu_1x_a100"))
+    with pytest.raises(NoCapacity):
+        ladder(Spec(provider="lambda"))
+    with pytest.raises(SpecError, match=r"cores=9999.*; cores=9999"):
+        ladder(Spec(provider=["lambda", "local"], cores=9999))
+
+
+def test_a_plan_needs_no_key_and_a_run_does() -> None:
+    """The catalog of the package has prices."""
+    spec = Spec(provider="lambda", instance_type="gpu_1x_a100")
+    (offer,) = ladder(spec, to_run=False)
+    assert offer.usd_per_hour == 1.99
+    with pytest.raises(ConfigurationError, match="LAMBDA_API_KEY"):
+        ladder(spec)
