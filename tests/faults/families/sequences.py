@@ -1,0 +1,183 @@
+"""Random sequences of what can happen to runs on Lambda Cloud, without the engine, drawn by Hypothesis: I1 to I8 hold after each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+from dayfly.errors import DayflyError, LeakRisk
+from dayfly.runtime.context import Context
+from dayfly.stacks.closer import Closer
+from tests.emulators.lambda_cloud import Fault, Options
+from tests.faults import left
+from tests.faults.family import Family
+from tests.faults.lambda_run import LambdaRun
+from tests.faults.lambda_world import World, world
+from tests.faults.place import Place
+from tests.faults.trial import Trial
+
+_NAME = "sequences"
+_SCALE = 600.0
+_STEPS = 7
+_KINDS = (
+    "drop_before",
+    "drop_after",
+    "duplicate",
+    "truncate",
+    "not_json",
+    "empty",
+    "delay",
+    "status",
+)
+_MAKING = ("launch", "add_ssh_key", "create_ruleset")
+_OTHERS = ("terminate", "list_instances", "get_instance", "delete_ssh_key", "delete_ruleset")
+
+
+def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedStateMachine]:
+    """The state machine of this place and cloud."""
+
+    class Runs(RuleBasedStateMachine):
+        """One sequence: an empty account, then steps, then everything is closed and nothing may be left."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.before = left.runs(place.home)
+            self.mine: list[LambdaRun] = []
+            self.renewed = False
+
+        def _say(self, text: str) -> None:
+            done.append(text)
+
+        # First by name: a sequence of nothing else is the simplest one, and costs nothing.
+        @rule(seconds=st.floats(0, 40))
+        def a_time_passes(self, seconds: float) -> None:
+            time.sleep(seconds / _SCALE)
+
+        @precondition(lambda self: not self.renewed)
+        @rule(lag=st.sampled_from([0.0, 10.0, 55.0]))
+        def b_new_account(self, lag: float) -> None:
+            cloud.renew(_options(lag))
+            self.renewed = True
+
+        @rule(
+            kind=st.sampled_from(_KINDS), op=st.sampled_from(_MAKING + _OTHERS), twice=st.booleans()
+        )
+        def fault(self, kind: Any, op: str, twice: bool) -> None:
+            at = (1, 2) if twice else (1,)
+            delay_s = 300.0 if kind == "delay" else 0.0
+            cloud.cloud.add_faults([Fault(op, kind, at=at, delay_s=delay_s)])
+
+        @precondition(lambda self: len(self.mine) < 2)
+        @rule()
+        def up(self) -> None:
+            with contextlib.suppress(DayflyError):
+                started = LambdaRun.begin(cloud)
+                self.mine.append(started)
+                started.up()
+
+        @rule(after_s=st.floats(0, 0.25))
+        def up_and_kill(self, after_s: float) -> None:
+            _killed(cloud, after_s)
+            self._say(f"SIGKILL of provider and client after {after_s:.3f} s")
+
+        @precondition(lambda self: self.mine)
+        @rule(number=st.integers(0, 1))
+        def delete(self, number: int) -> None:
+            self.mine[number % len(self.mine)].delete()
+
+        @precondition(lambda self: self.mine)
+        @rule(number=st.integers(0, 1))
+        def close(self, number: int) -> None:
+            chosen = self.mine[number % len(self.mine)]
+            with contextlib.suppress(LeakRisk):
+                chosen.close()
+                assert not _alive(cloud, chosen.id), f"{chosen.id} was called gone and is alive"
+                self.mine.remove(chosen)
+
+        @rule()
+        def gc(self) -> None:
+            place.dayfly("gc", "--yes")
+
+        def teardown(self) -> None:
+            cloud.cloud.clear_faults()
+            done.extend(cloud.fired())
+            runs = left.runs(place.home) - self.before
+            for run in sorted(runs):
+                Closer(Context.open().workspace, None).close(run)
+            leaked, problems = place.broken_promises(*runs)
+            found = leaked + cloud.leaked() + problems + cloud.broken()
+            assert not found, "; ".join(found)
+
+    return Runs
+
+
+def _options(lag_s: float) -> Options:
+    return Options(
+        machines=False,
+        time_scale=_SCALE,
+        listing_lag_s=lag_s,
+        terminating_s=4.0,
+        boot_s=6.0,
+        ip_s=10.0,
+        request_interval_s=0.0,
+        launch_interval_s=0.0,
+    )
+
+
+def _killed(cloud: World, after_s: float) -> None:
+    """A client and its provider in a process of their own, which dies in the midst."""
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            LambdaRun.begin(cloud).up()
+        os._exit(0)
+    time.sleep(after_s)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def _alive(cloud: World, run: str) -> bool:
+    return any(run in str(row["tags"]) for row in cloud.cloud.live())
+
+
+def run(place: Place, seeds: Iterator[int]) -> Iterator[Trial]:
+    """One sequence a seed; the simplest one, which Hypothesis always tries first, goes before it."""
+    with world(place.home, _options(10.0)) as cloud:
+        for number in seeds:
+            yield _trial(place, cloud, number)
+
+
+def _trial(place: Place, cloud: World, number: int) -> Trial:
+    done: list[str] = []
+    cloud.renew(_options(random.Random(number).choice([0.0, 10.0, 55.0])))
+    machine = seed(number)(_machine(place, cloud, done))
+    quiet = settings(
+        max_examples=2,
+        stateful_step_count=_STEPS,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    problems = []
+    try:
+        run_state_machine_as_test(machine, settings=quiet)
+    except Exception as error:  # noqa: BLE001  # whatever a sequence ends with, it is what the trial found
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        steps = getattr(error, "__notes__", ())
+        problems.append(f"{type(error).__name__}: {error} ({last.name}); {' '.join(steps)}")
+    return Trial(_NAME, number, tuple(done), (), (), (), tuple(problems))
+
+
+FAMILY = Family(_NAME, trials=2000, sample=6, run=run, engine=False, jobs=4)
