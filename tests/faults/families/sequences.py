@@ -58,10 +58,10 @@ def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedState
         def _say(self, text: str) -> None:
             done.append(text)
 
-        # First by name: a sequence of nothing else is the simplest one, and costs nothing.
-        @rule(seconds=st.floats(0, 40))
-        def a_time_passes(self, seconds: float) -> None:
-            time.sleep(seconds / _SCALE)
+        # The first one without a choice: a sequence of nothing else is the simplest one, and costs nothing.
+        @rule()
+        def a_moment_passes(self) -> None:
+            time.sleep(10.0 / _SCALE)
 
         @precondition(lambda self: not self.renewed)
         @rule(lag=st.sampled_from([0.0, 10.0, 55.0]))
@@ -76,6 +76,10 @@ def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedState
             at = (1, 2) if twice else (1,)
             delay_s = 300.0 if kind == "delay" else 0.0
             cloud.cloud.add_faults([Fault(op, kind, at=at, delay_s=delay_s)])
+
+        @rule(kind=st.sampled_from(_KINDS[:4]))
+        def fault_of_launch(self, kind: Any) -> None:
+            cloud.cloud.add_faults([Fault("launch", kind, at=(1,))])
 
         @precondition(lambda self: len(self.mine) < 2)
         @rule()
@@ -104,9 +108,11 @@ def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedState
                 assert not _alive(cloud, chosen.id), f"{chosen.id} was called gone and is alive"
                 self.mine.remove(chosen)
 
-        @rule()
-        def gc(self) -> None:
-            place.dayfly("gc", "--yes")
+        # Seldom, since a command takes longer than all the rest.
+        @rule(now=st.sampled_from([False, False, False, True]))
+        def gc(self, now: bool) -> None:
+            if now:
+                place.dayfly("gc", "--yes")
 
         def teardown(self) -> None:
             cloud.cloud.clear_faults()
