@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults import campaign
+from tests.faults import campaign, self_check, switches
 from tests.faults.campaign import Records, Summary
 from tests.faults.family import load, names
 from tests.faults.shard import WHOLE, Shard
+from tests.faults.switches import SWITCHES
 
 _BUILD = campaign.ROOT / "build"
 
@@ -42,6 +44,14 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--records", type=Path, default=_BUILD / "faults.jsonl", help=argparse.SUPPRESS
     )
+    parser.add_argument(
+        "--without",
+        choices=sorted(SWITCHES),
+        help="with one safety rule of the product switched off",
+    )
+    parser.add_argument(
+        "--self-check", action="store_true", help="switch off each rule and see it noticed"
+    )
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(given)
 
@@ -51,7 +61,12 @@ def main(given: Sequence[str]) -> int:
     options = _arguments(given)
     seed = random.SystemRandom().randrange(1 << 30) if options.seed is None else options.seed
     chosen = [load(name) for name in options.family or names()]
+    if options.self_check:
+        return self_check.run(options.without, seed, _say)
     if options.work is not None:
+        if options.without:
+            switches.apply(options.without)
+            os.environ |= switches.environment(options.without)
         records = Records.open(options.records)
         for family in chosen:
             campaign.work(family, options.work, seed, options.shard, records=records, say=_say)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import signal
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -19,7 +21,7 @@ from dayfly.errors import DayflyError, LeakRisk
 from dayfly.runtime.context import Context
 from dayfly.stacks.closer import Closer
 from tests.emulators.lambda_cloud import Fault, Options
-from tests.faults import left
+from tests.faults import left, power
 from tests.faults.family import Family
 from tests.faults.lambda_run import LambdaRun
 from tests.faults.lambda_world import World, world
@@ -90,9 +92,30 @@ def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedState
                 started.up()
 
         @rule(after_s=st.floats(0, 0.25))
-        def up_and_kill(self, after_s: float) -> None:
-            _killed(cloud, after_s)
-            self._say(f"SIGKILL of provider and client after {after_s:.3f} s")
+        def up_and_power_cut(self, after_s: float) -> None:
+            before = left.runs(place.home)
+            pid = _up_elsewhere(cloud)
+            time.sleep(after_s)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            for run in left.runs(place.home) - before:
+                power.cut(place.home / "runs" / run)
+            done.append(f"SIGKILL and power cut after {after_s:.3f} s of up")
+
+        @rule(after_s=st.floats(0, 0.1))
+        def up_and_closed_meanwhile(self, after_s: float) -> None:
+            """A provider process that nobody knows of sleeps while the run is closed, and goes on afterwards."""
+            with contextlib.suppress(DayflyError):
+                started = LambdaRun.begin(cloud)
+                pid = _up_elsewhere(cloud, started)
+                try:
+                    _stop_without_locks(pid, place.home, started.id, after_s)
+                    with contextlib.suppress(LeakRisk):
+                        started.close()
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+                    os.waitpid(pid, 0)
+                done.append(f"closed after {after_s:.3f} s of up")
 
         @precondition(lambda self: self.mine)
         @rule(number=st.integers(0, 1))
@@ -140,16 +163,38 @@ def _options(lag_s: float) -> Options:
     )
 
 
-def _killed(cloud: World, after_s: float) -> None:
-    """A client and its provider in a process of their own, which dies in the midst."""
+def _up_elsewhere(cloud: World, started: LambdaRun | None = None) -> int:
+    """Client and provider in a process of their own, of which is known what it has brought to the disk."""
     pid = os.fork()
     if pid == 0:
         with contextlib.suppress(BaseException):
-            LambdaRun.begin(cloud).up()
+            if started is None:
+                power.remember_synced()
+            (started or LambdaRun.begin(cloud)).up()
         os._exit(0)
-    time.sleep(after_s)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    return pid
+
+
+def _stop_without_locks(pid: int, home: Path, run: str, after_s: float) -> None:
+    """Stops it where nobody has to wait for it: in the midst of a request, everybody would, as they should."""
+    while True:
+        time.sleep(after_s)
+        os.kill(pid, signal.SIGSTOP)
+        if all(map(_is_free, (home / "runs" / run / "fence", *home.glob("pace/*")))):
+            return
+        os.kill(pid, signal.SIGCONT)
+        after_s = 0.005
+
+
+def _is_free(file: Path) -> bool:
+    if not file.exists():
+        return True
+    with file.open("rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _alive(cloud: World, run: str) -> bool:
