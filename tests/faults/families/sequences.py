@@ -180,7 +180,8 @@ def _stop_without_locks(pid: int, home: Path, run: str, after_s: float) -> None:
     while True:
         time.sleep(after_s)
         os.kill(pid, signal.SIGSTOP)
-        if all(map(_is_free, (home / "runs" / run / "fence", *home.glob("pace/*")))):
+        own = (home / "runs" / run / name for name in ("fence", "journal.jsonl"))
+        if all(map(_is_free, (*own, *home.glob("pace/*")))):
             return
         os.kill(pid, signal.SIGCONT)
         after_s = 0.005
