@@ -74,7 +74,7 @@ def _nothing_adopted(module: Any) -> None:
 
 def _nothing_listed(module: Any) -> None:
     """What carries the run's tag and is not on record is left alone."""
-    module.Absence._end_listed = lambda self: None
+    module.Absence._listed = lambda self: []
 
 
 def _nothing_proved(module: Any) -> None:

@@ -31,6 +31,7 @@ from tests.faults.trial import Trial
 _NAME = "sequences"
 _SCALE = 600.0
 _STEPS = 7
+_LATE_S = 300.0
 _KINDS = (
     "drop_before",
     "drop_after",
@@ -56,6 +57,7 @@ def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedState
             self.before = left.runs(place.home)
             self.mine: list[LambdaRun] = []
             self.renewed = False
+            self.late_until = 0.0
 
         def _say(self, text: str) -> None:
             done.append(text)
@@ -76,7 +78,7 @@ def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedState
         )
         def fault(self, kind: Any, op: str, twice: bool) -> None:
             at = (1, 2) if twice else (1,)
-            delay_s = 300.0 if kind == "delay" else 0.0
+            delay_s = _LATE_S if kind == "delay" else 0.0
             cloud.cloud.add_faults([Fault(op, kind, at=at, delay_s=delay_s)])
 
         @rule(kind=st.sampled_from(_KINDS[:4]))
@@ -91,9 +93,13 @@ def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedState
                 self.mine.append(started)
                 started.up()
 
-        @rule(after_s=st.floats(0, 0.25))
-        def up_and_power_cut(self, after_s: float) -> None:
+        @rule(after_s=st.floats(0, 0.25), late=st.booleans())
+        def up_and_power_cut(self, after_s: float, late: bool) -> None:
+            """Where it is late, the launch is carried out when all who asked for it are dead."""
             before = left.runs(place.home)
+            if late:
+                cloud.cloud.add_faults([Fault("launch", "delay", at=(1,), delay_s=_LATE_S)])
+                self.late_until = time.monotonic() + 2 * _LATE_S / _SCALE
             pid = _up_elsewhere(cloud)
             time.sleep(after_s)
             os.kill(pid, signal.SIGKILL)
@@ -143,6 +149,7 @@ def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedState
             runs = left.runs(place.home) - self.before
             for run in sorted(runs):
                 Closer(Context.open().workspace, None).close(run)
+            time.sleep(max(0.0, self.late_until - time.monotonic()))
             leaked, problems = place.broken_promises(*runs)
             found = leaked + cloud.leaked() + problems + cloud.broken()
             assert not found, "; ".join(found)
