@@ -93,12 +93,12 @@ def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedState
                 self.mine.append(started)
                 started.up()
 
-        @rule(after_s=st.floats(0, 0.25), late=st.booleans())
-        def up_and_power_cut(self, after_s: float, late: bool) -> None:
-            """Where it is late, the launch is carried out when all who asked for it are dead."""
+        @rule(after_s=st.floats(0, 0.25), late=st.sampled_from((*_MAKING, "")))
+        def up_and_power_cut(self, after_s: float, late: str) -> None:
+            """What is late is carried out when all who asked for it are dead."""
             before = left.runs(place.home)
             if late:
-                cloud.cloud.add_faults([Fault("launch", "delay", at=(1,), delay_s=_LATE_S)])
+                cloud.cloud.add_faults([Fault(late, "delay", at=(1,), delay_s=_LATE_S)])
                 self.late_until = time.monotonic() + 2 * _LATE_S / _SCALE
             pid = _up_elsewhere(cloud)
             time.sleep(after_s)
