@@ -36,8 +36,9 @@ test-kills: venv-dev engine
 	@$(PY) -m pytest -m kills tests/faults -s -q
 
 # Goes on where it was broken off, as long as the code is the same. One family: ONLY=kills; a part: SHARD=1/2; again: SEED=7.
+# CHECK=1 switches off each safety rule of the product instead, and sees it noticed.
 test-faults: venv-dev engine
-	@$(PY) -m tests.faults --resume $(if $(ONLY),--family $(ONLY)) $(if $(SHARD),--shard $(SHARD)) $(if $(SEED),--seed $(SEED))
+	@$(PY) -m tests.faults $(if $(CHECK),--self-check,--resume) $(if $(ONLY),--family $(ONLY)) $(if $(SHARD),--shard $(SHARD)) $(if $(SEED),--seed $(SEED))
 
 venv:
 	@sh scripts/bootstrap.sh run

@@ -13,7 +13,7 @@ import pytest
 
 from dayfly.stacks.engine import Engine
 from tests.faults import __main__ as command
-from tests.faults import campaign, family, left
+from tests.faults import campaign, family, left, self_check
 from tests.faults.campaign import Records, Summary
 from tests.faults.family import Family
 from tests.faults.place import Place
@@ -47,6 +47,14 @@ def test_a_sample_of_every_family_leaves_and_loses_nothing(
     *_, last = done.stdout.strip().splitlines()
     assert last.endswith("0 instances leaked, 0 results lost, 0 secrets found")
     assert not last.startswith("0 faults")
+
+
+@pytest.mark.faults
+@pytest.mark.process
+@pytest.mark.parametrize(("rule", "seed"), [("proof", 5), ("adoption", 5)])
+def test_a_safety_rule_that_is_switched_off_is_noticed(rule: str, seed: int) -> None:
+    """Else the zeros of the matrix would mean nothing; `--self-check` tries all five."""
+    assert self_check.noticed(rule, seed).startswith("noticed by sequences seed")
 
 
 # -- the harness
