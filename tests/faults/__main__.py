@@ -69,7 +69,15 @@ def main(given: Sequence[str]) -> int:
             os.environ |= switches.environment(options.without)
         records = Records.open(options.records)
         for family in chosen:
-            campaign.work(family, options.work, seed, options.shard, records=records, say=_say)
+            campaign.work(
+                family,
+                options.work,
+                seed,
+                options.shard,
+                records=records,
+                say=_say,
+                until_wrong=options.without is not None,
+            )
         return 0
     if not options.resume:
         options.records.unlink(missing_ok=True)

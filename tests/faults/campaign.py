@@ -95,14 +95,17 @@ def work(
     *,
     records: Records,
     say: Callable[[str], None],
+    until_wrong: bool = False,
 ) -> None:
-    """Makes trials in this process, in a place of its own, and writes each down as it ends."""
+    """Makes trials in this process, in a place of its own, and writes each down as it ends; perhaps to the first that fails."""
     tried = {trial.seed for trial in records.trials(family.name, shard)}
     seeds = (each for each in shard.seeds(seed) if each not in tried)
     with place.place() as where:
         for trial in made(family, wanted, seeds, where):
             records.add(trial)
             say(str(trial))
+            if until_wrong and trial.wrong:
+                return
 
 
 def share_out(family: Family, wanted: int, seed: int, shard: Shard, file: Path) -> bool:
