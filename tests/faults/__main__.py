@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,8 @@ def main(given: Sequence[str]) -> int:
     if options.self_check:
         return self_check.run(options.without, seed, _say)
     if options.work is not None:
+        # So that a worker that is ended leaves nothing of its place.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         if options.without:
             switches.apply(options.without)
             os.environ |= switches.environment(options.without)
