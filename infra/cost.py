@@ -31,6 +31,11 @@ def worst_case_usd(spec: Spec, offer: Offer) -> float:
     return offer.usd_per_hour * spec.nodes * allowed_runtime_s(spec, offer) / 3600
 
 
+def billed_s(lived_s: float, increment_s: float) -> float:
+    """Seconds that are billed for a machine that lived so long: rounded up to the provider's billing increment."""
+    return math.ceil(lived_s / increment_s) * increment_s
+
+
 def billed_usd(usd_per_hour: float, lived_s: float, increment_s: float) -> float:
-    """Dollars for a machine that lived so long, rounded up to the provider's billing increment."""
-    return usd_per_hour * math.ceil(lived_s / increment_s) * increment_s / 3600
+    """Dollars for a machine that lived so long."""
+    return usd_per_hour * billed_s(lived_s, increment_s) / 3600

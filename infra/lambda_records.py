@@ -56,15 +56,17 @@ class SshKey:
 
 @dataclass(frozen=True)
 class Ruleset:
-    """One firewall ruleset of a region."""
+    """One firewall ruleset of a region; its description is that of its first rule."""
 
     id: str
     name: str
+    description: str = ""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Ruleset:
         """From one row of the API."""
-        return cls(str(row["id"]), str(row["name"]))
+        rules = row.get("rules") or [{}]
+        return cls(str(row["id"]), str(row["name"]), str(rules[0].get("description") or ""))
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class RulesetProvider(DynamicProvider):
             "protocol": "tcp",
             "port_range": [SSH_PORT, SSH_PORT],
             "source_network": allowed.cidr,
-            "description": f"SSH for Dayfly run {props['run']}",
+            "description": f"SSH for {props['owner']}",
         }
 
         def named() -> list[str]:
@@ -157,7 +157,11 @@ def _once(props: Mapping[str, Any], kind: str, turn: Any, post: Any, find: Any) 
 
 def _outs(props: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """What may stand in the state in clear."""
-    return {name: props[name] for name in ("run", "deadline", "directory", *names) if name in props}
+    return {
+        name: props[name]
+        for name in ("run", "owner", "deadline", "directory", *names)
+        if name in props
+    }
 
 
 def _record_deleted(props: Mapping[str, Any], id: str) -> None:

@@ -31,9 +31,9 @@ def adopt_orphans() -> None:
 
 
 def boot_seconds() -> float:
-    """Seconds on a clock that no one sets and that goes on in sleep where the platform has one."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
+    """Seconds on a clock that no one sets and that goes on in sleep."""
+    # macOS counts sleep in CLOCK_MONOTONIC; Python's time.monotonic() does not, which is another clock there.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def parents() -> dict[int, int]:
@@ -98,14 +98,22 @@ def serve(listener: socket.socket, command: list[str], remaining_s: float, wakeu
                 return
             reap()
         if listener.fileno() in ready:
-            connection, _ = listener.accept()
-            with connection:
-                subprocess.Popen(
-                    command,
-                    stdin=connection.fileno(),
-                    stdout=connection.fileno(),
-                    stderr=subprocess.DEVNULL,
-                )
+            # A client that has gone again, or no memory for a process: one connection's end, not the machine's.
+            with contextlib.suppress(OSError):
+                connect(listener, command)
+
+
+def connect(listener: socket.socket, command: list[str]) -> None:
+    """Hands the next connection to a server of its own."""
+    connection, _ = listener.accept()
+    connection.setblocking(True)
+    with connection:
+        subprocess.Popen(
+            command,
+            stdin=connection.fileno(),
+            stdout=connection.fileno(),
+            stderr=subprocess.DEVNULL,
+        )
 
 
 def wakeup_pipe() -> int:
@@ -129,6 +137,8 @@ def main() -> None:
     adopt_orphans()
     wakeup = wakeup_pipe()
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        # A connection that is reset between select and accept must not keep the deadline waiting.
+        listener.setblocking(False)
         address = {"port": listener.getsockname()[1], "pid": os.getpid()}
         print(json.dumps(address), flush=True)
         config, log = str(directory / "sshd_config"), str(directory / "sshd.log")

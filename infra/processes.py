@@ -50,6 +50,16 @@ def _guardian_tags(command: Sequence[str]) -> dict[str, str] | None:
     }
 
 
+def listening_port(pid: int) -> int | None:
+    """The port on which a process accepts connections, None where that cannot be seen."""
+    try:
+        connections = psutil.Process(pid).net_connections(kind="tcp4")
+    except psutil.Error:
+        return None
+    listening = (c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN)
+    return next(listening, None)
+
+
 def end_run(run: str) -> None:
     """Ends every process of the run; the guardian first, since it knows its whole tree.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 
 def new_id() -> str:
     """128 random bits as 32 hexadecimal digits."""
+    import secrets  # brings OpenSSL along, for which the keeper has no use
+
     return secrets.token_hex(16)
 
 

@@ -14,10 +14,19 @@ from typing import Any, Self
 from dayfly.errors import SpecError
 from dayfly.infra import providers
 from dayfly.infra.gpu_request import GpuRequest
-from dayfly.infra.units import seconds, size_bytes, suggestion
+from dayfly.infra.units import number, seconds, shown, size_bytes, suggestion
 
 DEFAULT_MAX_RUNTIME_S = 24 * 3600.0
 DEFAULT_HOLD_S = 3600.0
+_MOST = 1_000_000
+# The user of an address may be a token; that of an SSH address is a name, and its key is elsewhere.
+_CREDENTIALS = (
+    (re.compile(r"(?<!ssh)(://)[^\s/?#]*@"), r"\1[secret]@"),
+    (
+        re.compile(r"([?&][^\s=&#]*(?:token|key|sig|secret|passw|cred)[^\s=&#]*=)[^\s&#]+", re.I),
+        r"\1[secret]",
+    ),
+)
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
@@ -98,13 +107,17 @@ class Spec:
             if value is None and name == "cores":
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise SpecError(f"{name}={value!r} must be a whole number of at least {least}")
+                raise SpecError(f"{name}={shown(value)} must be a whole number of at least {least}")
+            if value > _MOST:
+                raise SpecError(f"{name}={shown(value)} must be at most {_MOST}")
         cost = self.max_cost
         if cost is not None and (
-            not isinstance(cost, int | float) or isinstance(cost, bool) or not cost > 0
+            not isinstance(cost, int | float)
+            or isinstance(cost, bool)
+            or not 0 < number(cost) < float("inf")
         ):
             raise SpecError(
-                f"max_cost={cost!r} must be a number of dollars above 0; leave it out for no limit"
+                f"max_cost={shown(cost)} must be a number of dollars above 0; leave it out for no limit"
             )
 
     def _check_texts(self) -> None:
@@ -163,8 +176,22 @@ class Spec:
         return cls(**given)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values that `Spec(**values)` takes back."""
-        return dataclasses.asdict(self)
+        """Plain JSON values that `Spec(**values)` takes back, to be kept and shown.
+
+        Credentials in the addresses of `environment` are masked: only the call itself, which has this Spec, needs them.
+        """
+        kept = self.environment
+        if isinstance(kept, str):
+            kept = _without_credentials(kept)
+        elif kept is not None:
+            kept = tuple(map(_without_credentials, kept))
+        return dataclasses.asdict(dataclasses.replace(self, environment=kept))
+
+
+def _without_credentials(requirement: str) -> str:
+    for pattern, replacement in _CREDENTIALS:
+        requirement = pattern.sub(replacement, requirement)
+    return requirement
 
 
 def _providers(value: object) -> tuple[str, ...]:

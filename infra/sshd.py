@@ -19,6 +19,15 @@ _NETWORK_VARIABLES = re.compile(
     r"^(https?_proxy|no_proxy|all_proxy|ssl_cert_(file|dir)|requests_ca_bundle|curl_ca_bundle)$",
     re.I,
 )
+# macOS brings its own.
+_INSTALL = {
+    "apt-get": "apt-get install openssh-server",
+    "dnf": "dnf install openssh-server",
+    "yum": "yum install openssh-server",
+    "zypper": "zypper install openssh-server",
+    "pacman": "pacman -S openssh",
+    "apk": "apk add openssh-server",
+}
 
 
 def path() -> str:
@@ -35,10 +44,9 @@ def path() -> str:
     )
     if found:
         return found
-    fix = (
-        "sudo apt-get install openssh-server"
-        if shutil.which("apt-get")
-        else "install OpenSSH's server with your package manager"
+    fix = next(
+        (f"sudo {command}" for tool, command in _INSTALL.items() if shutil.which(tool)),
+        "install OpenSSH's server with your package manager",
     )
     raise ConfigurationError(f'provider="local" needs sshd and finds none: {fix}')
 
@@ -80,7 +88,8 @@ def furnish(directory: Path, props: Mapping[str, Any]) -> None:
 
 def _sshd_config(directory: Path, props: Mapping[str, Any]) -> Iterator[str]:
     yield f'HostKey "{directory}/host_key"'
-    yield f'AuthorizedKeysFile "{directory}/authorized_keys"'
+    # Of these two only this one knows placeholders.
+    yield f'AuthorizedKeysFile "{str(directory).replace("%", "%%")}/authorized_keys"'
     yield f"AllowUsers {account()}"
     yield "StrictModes no"
     # An ordinary user cannot read /etc/shadow, and without PAM sshd then takes every account for locked.

@@ -10,6 +10,8 @@ from datetime import timedelta
 from dayfly.errors import SpecError
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# Its end has to be a date.
+_LONGEST_S = 10 * 366 * 86400.0
 _BYTES = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGTP", start=1):
     _BYTES |= {f"{_letter}B": 1000**_power, f"{_letter}iB": 1024**_power, _letter: 1024**_power}
@@ -32,12 +34,12 @@ def seconds(value: float | str | timedelta, name: str) -> float:
     if isinstance(value, timedelta):
         found = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        found = float(value)
+        found = number(value)
     elif isinstance(value, str):
         found = _parse_duration(value.strip())
-    if found is None or not 0 < found < float("inf"):
+    if found is None or not 0 < found <= _LONGEST_S:
         raise SpecError(
-            f'{name}={value!r} is not a positive duration; write "10m", "1h30m" or "01:30:00"'
+            f'{name}={shown(value)} is not a positive duration of ten years at most; write "10m", "1h30m" or "01:30:00"'
         )
     return found
 
@@ -45,8 +47,8 @@ def seconds(value: float | str | timedelta, name: str) -> float:
 def _parse_duration(text: str) -> float | None:
     clock = _CLOCK.match(text)
     if clock:
-        days, hours, minutes, secs = (int(part or 0) for part in clock.groups())
-        return days * 86400.0 + hours * 3600 + minutes * 60 + secs
+        days, hours, minutes, secs = (float(part or 0) for part in clock.groups())
+        return days * 86400 + hours * 3600 + minutes * 60 + secs
     if text and not _PARTS.sub("", text).strip():
         return sum(float(number) * _SECONDS[unit] for number, unit in _PARTS.findall(text))
     try:
@@ -61,13 +63,32 @@ def size_bytes(value: int | float | str, name: str) -> int:
     Raises:
         SpecError: not a positive size.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-        return int(value)
-    match = _SIZE.match(value) if isinstance(value, str) else None
-    unit = next((u for u in _BYTES if match and u.lower() == match[2].lower()), None)
-    if not match or unit is None or float(match[1]) <= 0:
-        raise SpecError(f'{name}={value!r} is not a size; write "32GB" or "512MiB"')
-    return int(float(match[1]) * _BYTES[unit])
+    found = 0.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        found = number(value)
+    elif isinstance(value, str) and (match := _SIZE.match(value)):
+        unit = next((u for u in _BYTES if u.lower() == match[2].lower()), None)
+        found = float(match[1]) * _BYTES[unit] if unit is not None else 0.0
+    if not 1 <= found < float("inf"):
+        raise SpecError(f'{name}={shown(value)} is not a size; write "32GB" or "512MiB"')
+    return int(found)
+
+
+def number(value: float) -> float:
+    """A number as a float, infinite where it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+def shown(value: object) -> str:
+    """A value as a message names it, which it must not fill."""
+    try:
+        text = repr(value)
+    except ValueError:  # The interpreter writes no number of more than 4300 digits.
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def human_bytes(count: float) -> str:

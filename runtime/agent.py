@@ -420,8 +420,12 @@ def _carriers_by_ps(mark: str) -> set[int]:
     listing = run_process(
         ["/bin/ps", "-axEww", "-o", "pid=,command="], capture_output=True, check=False, timeout=10
     )
-    lines = listing.stdout.decode(errors="replace").splitlines()
-    return {int(line.split()[0]) for line in lines if mark in line.split()}
+    return _carriers_in(listing.stdout.decode(errors="replace"), mark)
+
+
+def _carriers_in(listing: str, mark: str) -> set[int]:
+    """Give the processes of `ps -E` whose line has the mark, which may hold spaces, between ends of words."""
+    return {int(line.split()[0]) for line in listing.splitlines() if f" {mark} " in f"{line} "}
 
 
 def _descendants(roots: set[int], table: Mapping[int, tuple[int, int]]) -> set[int]:
@@ -474,6 +478,9 @@ class JobFolder:
 
     def end_without_supervisor(self) -> dict[str, Any] | None:
         """Tell how a job ended whose supervisor is gone and recorded nothing; None while its process lives."""
+        if not self.exists():
+            # Deleted by the function itself, while somebody follows it or asks for its end.
+            return None if _carriers(self.mark()) else _end_record("vanished")
         started = _read_json(self.file("started.json"))
         process = _read_json(self.file("process.json"))
         if started is None or self.supervised():
@@ -819,7 +826,8 @@ class Server:
 
     def on_stop(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """End the job and tell how it ended; a job that has ended already is left as it is."""
-        self._require_job()
+        if self.job.exists() or not _carriers(self.job.mark()):
+            self._require_job()
         request_stop(self.job, "stopped")
         while True:
             end = self.job.end() or self.job.end_without_supervisor()
@@ -1546,6 +1554,9 @@ def request_stop(job: JobFolder, reason: str) -> None:
 
     if job.end() is not None:
         return
+    if not job.exists():
+        _send_signal(_carriers(job.mark()), signal.SIGKILL)
+        return
     started = _read_json(job.file("started.json"))
     if not os.path.exists(job.file("stop")):
         _write_file(job.file("stop"), reason.encode())
@@ -1585,8 +1596,8 @@ class Supervisor:
         # Before the end can be read: a client that reads it may set a deadline of its own, which must stand.
         try:
             hold(self.order["run_id"], max(self.order["hold_s"], HOLD_S_LEAST))
-        except OSError:
-            return  # A full disk, no more processes: the armed deadline stays, and the end must be told.
+        except Exception:  # noqa: BLE001 - whatever it is, the armed deadline stays, and the end must be told
+            return
 
     def _listen(self) -> None:
         import signal
@@ -2071,7 +2082,7 @@ def hold(run_id: str, seconds: float) -> None:
     """After the end of the job its result waits for so long, and never past the deadline that is armed."""
     armed = _read_json(_deadline_file(run_id))
     if armed is not None and armed["at"] > _clock() + seconds:
-        arm_deadline(run_id, seconds, armed["timer"], armed["power_off"])
+        arm_deadline(run_id, seconds, armed.get("timer", False), armed.get("power_off", False))
 
 
 def deadline(run_id: str) -> None:
@@ -2098,7 +2109,7 @@ def deadline(run_id: str) -> None:
     for number, pause_s in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 0.2), (signal.SIGKILL, 0.0)):
         _send_signal(_carriers(mark) - {os.getpid()}, number)
         time.sleep(pause_s)
-    if armed["power_off"]:
+    if armed.get("power_off"):
         _power_off()
 
 

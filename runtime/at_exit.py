@@ -26,7 +26,7 @@ def remember(leak: LeakRisk) -> None:
 
 
 def _wait_for_open_jobs() -> None:
-    """The process does not end before every machine is proved gone, or has been left to `dayfly gc`."""
+    """The process does not end before every machine is proved gone, or has been left to the keeper."""
     from dayfly.runtime.interrupt import see_out, signals_as_interrupts, stop_and_prove
 
     jobs = list(open_jobs)

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
-from dayfly.runtime import payload, redact, stored
+from dayfly.runtime import ending, payload, redact, stored
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
 from dayfly.runtime.run_log import STREAMS
-from dayfly.stacks import gc, journal
+from dayfly.stacks import journal
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.run_stack import RunStack
+from dayfly.stacks.standing import standing
 
 if TYPE_CHECKING:
     from dayfly.runtime.session import Session
@@ -44,15 +45,16 @@ def attach(run_id: str, display: Display | None = None) -> Job[Any]:
     shown = display or Display.standard()
     history = journal.find(context.workspace.runs, run_id)
     _check_python(history)
-    if (history.directory / stored.RESULT).exists() and not _is_open(history):
-        return Job.settled(
-            context.workspace, shown, history.id, lambda: stored.value(history.directory)
-        )
+    if _is_settled(history):
+        return _settled(context, history, shown)
     risk = history.last("leak_risk", "closing")
     if risk is not None and risk.name == "leak_risk":
         raise _standing_risk(history, str(risk.fields["reason"]))
     with locked(history.directory):
         history = journal.read(history.directory)
+        # While this waited, somebody may have closed it.
+        if _is_settled(history):
+            return _settled(context, history, shown)
         _check(history)
         journal.append(history.directory, "attached", client=journal.myself())
     spec = history.intent.get("spec", {})
@@ -61,14 +63,23 @@ def attach(run_id: str, display: Display | None = None) -> Job[Any]:
     return Job.resume(context.workspace, shown, lambda attendance: _finish(stack, attendance))
 
 
+def _settled(context: Context, history: History, display: Display) -> Job[Any]:
+    """A job whose outcome is on this computer; its log is shown where no client has seen it to its end."""
+    if history.last("held") is not None and history.last("acknowledged") is None:
+        _replay(history.directory, display)
+    return Job.settled(context.workspace, display, history.id, lambda: stored_result(history))
+
+
 def _finish(stack: RunStack, attendance: Attendance) -> Any:
     with attendance.stack(stack) as machine:
-        if (stack.directory / stored.RESULT).exists():
+        # A log whose secrets the keeper could not mask is still on the machine only.
+        with_log = attendance.history.field("held", "with_log", True)
+        if with_log and (stack.directory / stored.RESULT).exists():
+            _replay(stack.directory, attendance.display)
             return stored.value(stack.directory)
         with _session(machine, attendance) as session:
             attendance.connected(session)
-            for stream in STREAMS:
-                _replay(stack.directory, stream, attendance.display)
+            _replay(stack.directory, attendance.display)
             return attendance.finish(session)
 
 
@@ -85,19 +96,23 @@ def _session(machine: Machine, attendance: Attendance) -> Iterator[Session]:
         yield session
 
 
-def _replay(directory: Path, stream: Any, display: Display) -> None:
-    """Shows what an earlier client had already brought home."""
-    file = directory / f"{stream}.log"
-    if file.exists():
-        display.output(stream, file.read_bytes())
+def _replay(directory: Path, display: Display) -> None:
+    """Shows what an earlier client, or the keeper, had already brought home."""
+    for stream in STREAMS:
+        file = directory / f"{stream}.log"
+        if file.exists():
+            display.output(stream, file.read_bytes())
 
 
-def _is_open(history: History) -> bool:
-    return not history.closed and not history.client_alive()
+def _is_settled(history: History) -> bool:
+    """Whether the outcome is on this computer, and nobody has to take the run in hand for it."""
+    if (history.directory / stored.RESULT).exists():
+        return history.closed or history.client_alive()
+    return history.closed and ending.known(history) is not None
 
 
 def _check(history: History) -> None:
-    status, why = gc.standing(history, 0.0)
+    status, why = standing(history, 0.0)
     if history.closed:
         raise RunFailed(
             f"run {history.id} is closed and has no result; `dayfly show {history.id[:12]}` tells its story"
@@ -136,12 +151,15 @@ def stored_result(history: History) -> Any:
     """The value of a run whose result is on this computer.
 
     Raises:
-        RunFailed: it is not; says what to do.
+        RunFailed: it is not; says what to do, or how the function ended without one.
         Exception: the function's own.
     """
     _check_python(history)
     if (history.directory / stored.RESULT).exists():
         return stored.value(history.directory)
+    end = ending.known(history)
+    if history.closed and end is not None and end.how != "finished":
+        raise ending.failure(history.directory, end)
     if history.closed:
         raise RunFailed(
             f"run {history.id} was closed without a result; `dayfly show {history.id[:12]}` tells its story"

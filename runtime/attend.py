@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dayfly.errors import (
+    ConnectFailed,
     DayflyError,
     DeadlineReached,
+    Forged,
     InstanceLost,
-    JobExited,
-    JobKilled,
     JobStopped,
     MachineUnfit,
     ResultFailed,
@@ -26,12 +26,14 @@ from dayfly.infra import providers
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
-from dayfly.runtime import agent, outcome, stored
+from dayfly.runtime import agent, ending, entrust, outcome, stored
 from dayfly.runtime.display import Display
-from dayfly.runtime.run_log import RunLog, tail
-from dayfly.stacks import gc, journal
+from dayfly.runtime.run_log import RunLog
+from dayfly.stacks import journal
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.run_stack import RunStack
+from dayfly.stacks.standing import hold_until
+from dayfly.stacks.workspace import Workspace
 
 if TYPE_CHECKING:
     from dayfly.runtime.records import JobEnd, Keys
@@ -41,6 +43,12 @@ if TYPE_CHECKING:
 _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
 # Where the pinned host key comes with user_data, the machine shows it only when cloud-init has got so far.
 _CONNECT_S, _USER_DATA_S = 60.0, 300.0
+# The grace of a function that is asked to end, and as much again for the answer.
+_STOP_S = 20.0
+
+
+class _NeverStarted(Exception):
+    """The machine knows of no job."""
 
 
 class Attendance:
@@ -69,6 +77,7 @@ class Attendance:
         self.joined = joined
         self._session: Session | None = None
         self._following = False
+        self._keeperless = False
         self._stopping = threading.Event()
         self._lock = threading.Lock()
 
@@ -106,16 +115,16 @@ class Attendance:
         key = (self.directory / "hmac_key").read_bytes()
         return Keys(self.directory.name, self.directory / "user_key", key)
 
-    def session(self, machine: Machine) -> Session:
+    def session(self, machine: Machine, *, connect_timeout_s: float = _CONNECT_S) -> Session:
         """The session with the machine; the provider is asked whether it still lives when it cannot be reached."""
         from dayfly.runtime.session import Session
 
         provider = providers.load(machine.provider)
-
+        waits_s = _USER_DATA_S if machine.host_key_bootstrap else 0.0
         return Session(
             machine,
             self.keys,
-            connect_timeout_s=_USER_DATA_S if machine.host_key_bootstrap else _CONNECT_S,
+            connect_timeout_s=max(connect_timeout_s, waits_s),
             state=lambda: provider.instance_state(machine.id),
         )
 
@@ -148,6 +157,24 @@ class Attendance:
         """Journals an event."""
         assert self.run_stack is not None
         self.run_stack.record(event, **fields)
+
+    def entrust(self, workspace: Workspace, *runs: History) -> dict[str, Any] | None:
+        """Gives runs into the keeper's care, with what only this process has for them; it is started where it is not.
+
+        Returns:
+            The keeper; None where there is none, which is said: it is no reason not to go on.
+        """
+        if self._keeperless:
+            return None
+        try:
+            return entrust.entrust(workspace, runs)
+        except (DayflyError, OSError) as missing:
+            self._keeperless = True
+            self.display.warning(
+                f"the keeper is not there ({missing}): were this process killed, its machine would live until the next"
+                " dayfly command, or its deadline"
+            )
+            return None
 
     def seal(self, task: bytes) -> bytes:
         """Seals the task for this run."""
@@ -218,8 +245,10 @@ class Attendance:
         self.record("gpus_verified", gpus=names, driver=findings.driver)
 
     def observe(self, event: Event) -> None:
-        """Shows what the journal says of the stack."""
+        """Shows what the journal says of the stack; what it intends is given into the keeper's care first."""
         if event.name == "intent":
+            assert self.run_stack is not None
+            self.entrust(self.run_stack.workspace, self.history)
             self.step("provision", event.fields["provider"])
         elif event.name == "resources" and self._plan is not None:
             plan = self._plan(event.fields["resources"], event.fields["resources_from"])
@@ -242,37 +271,94 @@ class Attendance:
         """
         with self._left_there_in_trouble():
             end = self._follow(session)
-            # The hold is for a client that is gone: this one is here, and may take its time over a large result.
-            with contextlib.suppress(DeadlineReached):
-                self.arm_deadline(session)
-            self.record("job_ended", **dataclasses.asdict(end))
-            if end.how == "finished":
-                self.step("result")
-                session.fetch_result(self.directory / stored.RESULT)
-                self.record("result_fetched", bytes=(self.directory / stored.RESULT).stat().st_size)
-            session.acknowledge()
-            self.record("acknowledged")
+            if end is None:
+                raise _NeverStarted
+            self._lengthen_hold(session)
+            result = self._bring_home(session, end)
+            self._acknowledge(session)
+        if result is None:
+            raise ending.failure(self.directory, end)
+        return self._handed_over(lambda: outcome.unpack(result, run_id=self.directory.name))
+
+    def hold(self, session: Session, *, with_log: bool) -> JobEnd | None:
+        """Brings home what a job has left whose client is gone; the machine keeps it too, until the end of the hold.
+
+        Args:
+            session: with the machine.
+            with_log: whether the log may come, too: a log whose secrets cannot be masked here stays there.
+
+        Returns:
+            How the job ended; None while it runs.
+
+        Raises:
+            RunFailed: it was never started.
+        """
+        status = session.status()
+        if status.state == "absent":
+            raise RunFailed(f"run {self.directory.name}: the function was never started there")
+        if status.end is None:
+            return None
+        end = self._follow(session) if with_log else status.end
+        if end is None:
+            raise RunFailed(f"run {self.directory.name}: the function was never started there")
+        self._bring_home(session, end)
+        self.record("held", with_log=with_log)
+        return end
+
+    def _bring_home(self, session: Session, end: JobEnd) -> bytes | None:
+        """The result, checked and on this computer's disk; None where the job has left none."""
+        self.record("job_ended", **dataclasses.asdict(end))
         if end.how != "finished":
-            raise self._failure(end)
+            return None
+        self.step("result")
+        session.fetch_result(self.directory / stored.RESULT)
+        self.record("result_fetched", bytes=(self.directory / stored.RESULT).stat().st_size)
         result = stored.unsealed(self.directory)
         self.record("result", **stored.summary(result))
-        return self._handed_over(lambda: outcome.unpack(result, run_id=self.directory.name))
+        return result
+
+    def _lengthen_hold(self, session: Session) -> None:
+        """The hold is for a client that is gone: this one is here, and may take its time over a large result."""
+        try:
+            self.arm_deadline(session)
+        except (InstanceLost, ConnectFailed):
+            raise
+        except (
+            DayflyError
+        ) as refused:  # a full disk there, or the deadline itself: the hold that is armed must do
+            self.record("hold_not_lengthened", reason=str(refused))
+
+    def _acknowledge(self, session: Session) -> None:
+        """The machine may forget the result; one that cannot even do that is destroyed all the same."""
+        refusal = None
+        try:
+            session.acknowledge()
+        except DayflyError as refused:
+            refusal = str(refused)
+        self.record("acknowledged", **({"refused": refusal} if refusal else {}))
 
     @contextlib.contextmanager
     def _left_there_in_trouble(self) -> Iterator[None]:
-        """A full disk or a network that is down here is no reason to destroy what goes on, or waits, there."""
+        """Trouble on this side, or on the way, is no reason to destroy what goes on, or waits, there."""
         try:
             yield
-        except InstanceLost as lost:
+        except _NeverStarted:
+            raise RunFailed(
+                f"run {self.directory.name}: the machine knows no such job: the function was never started there, or it"
+                " has deleted its own home folder; call it again"
+            ) from None
+        except (DeadlineReached, Forged):
+            raise
+        except DayflyError as trouble:
             if self._stopping.is_set():
                 raise
             if time.time() >= self.history.deadline - 1:
                 raise DeadlineReached(
                     f"run {self.directory.name}: its machine ended at the deadline; raise max_runtime or max_cost"
-                ) from lost
+                ) from trouble
             if not self.machine_runs():
                 raise
-            raise self.left_there(lost) from lost
+            raise self.left_there(trouble) from trouble
         except OSError as trouble:
             raise self.left_there(trouble) from trouble
 
@@ -284,12 +370,12 @@ class Attendance:
         return providers.load(machine.provider).instance_state(machine.id) == "running"
 
     def left_there(self, trouble: Exception) -> ResultFailed:
-        """Hands the run on: it stays up for `attach`, and a detached `dayfly gc` ends it when its time is over."""
+        """Hands the run on: it stays up for `attach`, and the keeper ends it when its time is over."""
         assert self.run_stack is not None
-        until = gc.hold_until(self.history)
+        until = hold_until(self.history)
         self.run_stack.leave_open()
         self.record("detached", by=journal.myself(), reason=str(trouble))
-        gc.start_detached(self.run_stack.workspace, self.run_stack.id, at=until)
+        self.entrust(self.run_stack.workspace, self.history)
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
         return ResultFailed(
             f"run {self.directory.name}: {trouble}. Its machine is still up, and its result is safe there until {clock}"
@@ -310,43 +396,17 @@ class Attendance:
         self.early(once)
         return once()
 
-    def _follow(self, session: Session) -> JobEnd:
+    def _follow(self, session: Session) -> JobEnd | None:
+        """Brings the log home until the job has ended; None where the machine knows of no job."""
         with RunLog(self.directory, self.display) as log:
             self.step("run")
             if session.status().state == "absent":
-                raise RunFailed(
-                    f"run {self.directory.name}: the function was never started there; call it again"
-                )
+                return None
             with self._lock:
                 self._following = True
             if self._stopping.is_set():
                 session.stop()
             return session.follow(log.take, log.size("stdout"), log.size("stderr"))
-
-    def _failure(self, end: JobEnd) -> DayflyError:
-        run = self.directory.name
-        words = tail(self.directory / "stderr.log")
-        if end.how == "stopped":
-            return JobStopped(f"run {run} was stopped on request")
-        if end.how == "deadline":
-            return DeadlineReached(
-                f"run {run}: the function was ended at the deadline; raise max_runtime or max_cost{words}"
-            )
-        if end.how == "killed":
-            why = (
-                "the kernel's out-of-memory killer ended it: ask for more memory"
-                if end.out_of_memory
-                else f"signal {end.signal} ended it"
-            )
-            return JobKilled(
-                f"run {run}: the function's process was killed: {why}{words}",
-                end.signal,
-                end.out_of_memory,
-            )
-        return JobExited(
-            f"run {run}: the function's process exited with code {end.code} and left no result{words}",
-            end.code,
-        )
 
     def stop(self) -> None:
         """Stops the job wherever it is; what has been created is destroyed on the way out."""
@@ -357,11 +417,19 @@ class Attendance:
             session, following = self._session, self._following
         if session is None:
             return
-        with contextlib.suppress(DayflyError):
-            if following:
+        if following:
+            # A machine that does not answer, or does not end the job, is destroyed with it.
+            bound = threading.Timer(_STOP_S, session.close)
+            bound.daemon = True
+            bound.start()
+            try:
                 session.stop()
-            else:
-                session.close()
+                return
+            except DayflyError:
+                self.display.note("the machine does not end the function; it ends with the machine")
+            finally:
+                bound.cancel()
+        session.close()
 
     @property
     def stopping(self) -> bool:

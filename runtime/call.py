@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dayfly.errors import ConfigurationError, NoCapacity, SpecError
+from dayfly.errors import (
+    ConfigurationError,
+    KeeperMissing,
+    NoCapacity,
+    PayloadError,
+    SpecError,
+)
 from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
-from dayfly.runtime import environment, payload, preview, redact
+from dayfly.runtime import entrust, environment, payload, preview, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
@@ -80,7 +88,11 @@ class Call:
         """
         context = Context.open()
         secrets = _secrets(spec)
+        # It takes its tenth of a second while all this is looked at; whether it came is seen when it is needed.
+        with contextlib.suppress(KeeperMissing):
+            entrust.call(context.workspace)
         redact.remember(secrets.values())
+        _check_arguments(function, args, kwargs)
         packed = payload.pack(function, args, kwargs)
         recipe = environment.recipe(
             spec.environment,
@@ -108,6 +120,8 @@ class Call:
             attendance.check_machine(session)
             attendance.arm_deadline(session)
             task = self.task(session, attendance)
+            # The environment may have taken minutes, and the keeper may have been killed meanwhile.
+            attendance.entrust(self.context.workspace, attendance.history)
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
             session.start(task)
@@ -130,6 +144,7 @@ class Call:
                 "environment": self.recipe.source,
                 "environment_digest": None if self.recipe.empty else self.recipe.digest,
                 "lineage": attendance.lineage,
+                "keeper": attendance.entrust(self.context.workspace),
             },
         )
 
@@ -250,8 +265,28 @@ def _refused(spec: Spec, refusals: Sequence[SpecError | NoCapacity]) -> SpecErro
     return SpecError(said or f"nothing that {', '.join(spec.providers)} offers satisfies {spec}")
 
 
+def _check_arguments(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some built-in functions tell nobody what they take
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise PayloadError(f"{name}{signature} cannot be called so: {error}") from None
+
+
 def _secrets(spec: Spec) -> dict[str, str]:
     missing = [name for name in spec.secrets if name not in os.environ]
     if missing:
         raise SpecError(f"secrets={missing}: not set in this environment; export them first")
+    short = [name for name in spec.secrets if len(os.environ[name]) < redact.LEAST_LENGTH]
+    if short:
+        raise SpecError(
+            f"secrets={short}: the value is shorter than {redact.LEAST_LENGTH} characters, too short to be masked in logs"
+            " without masking half of every line; use a longer one, or pass it as an argument if it is no secret"
+        )
     return {name: os.environ[name] for name in spec.secrets}

@@ -42,6 +42,35 @@ def opened(content: Any, rest: object) -> Any:
     return content
 
 
+class Elsewhere:
+    """A function that has a machine of its own, on another machine: nobody here can get it that machine.
+
+    Running it here all the same, silently, would be another place than the one that was asked for.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.__dayfly_function__ = function
+        self.__name__ = getattr(function, "__name__", repr(function))
+        self.__doc__ = getattr(function, "__doc__", None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(
+            f"{self.__name__} is decorated with @cluster, and was called on a machine of another function, from where it"
+            f" cannot get its own: write {self.__name__}.local(...) to run it on this one, or call it on the client"
+        )
+
+    submit = plan = with_options = __call__
+
+    def local(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the bare function, on this machine."""
+        return self.__dayfly_function__(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        return Elsewhere(self.__dayfly_function__.__get__(instance, owner))
+
+
 def run_coroutine(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call an `async def` function and wait for it in an event loop of its own."""
     import asyncio

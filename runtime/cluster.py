@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import (
@@ -70,6 +71,8 @@ class RemoteFunction(Generic[P, R]):
             raise SpecError(
                 f"@cluster decorates functions, not {function!r}; options go by keyword"
             )
+        # Its hooks for the end of the process can be set only before that has begun; a first call may come later.
+        importlib.import_module("dayfly.runtime.at_exit")
         functools.update_wrapper(self, function)
         self.__dayfly_function__ = function
         self._options = options

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dayfly.errors import ConfigurationError
 from dayfly.stacks import engine, settings
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.settings import Settings
-from dayfly.stacks.workspace import Workspace
+from dayfly.stacks.workspace import Workspace, slug
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,20 @@ class Context:
         """
         found = settings.load()
         return cls(found, Workspace.open(found))
+
+    def as_owner(self, owner: str | None) -> Context:
+        """The same, on behalf of another owner.
+
+        Raises:
+            ConfigurationError: no owner can have that name.
+        """
+        if owner is None:
+            return self
+        if slug(owner) != owner:
+            raise ConfigurationError(
+                f"--owner {owner!r}: owners are lower-case letters, digits and hyphens, as `dayfly gc` lists them"
+            )
+        return dataclasses.replace(self, workspace=dataclasses.replace(self.workspace, owner=owner))
 
     def engine(self, progress: Callable[[str], None] | None = None) -> Engine:
         """The Pulumi CLI; installed or built where there is none.

@@ -1,37 +1,71 @@
-"""What the next command owes to clients that died."""
+"""What the next command owes to clients that died: the keeper, and a word about what it does."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from dayfly.errors import DayflyError
+from dayfly.errors import DayflyError, KeeperMissing
+from dayfly.runtime import entrust
 from dayfly.runtime.context import Context
-from dayfly.stacks import gc, journal
+from dayfly.stacks import isolated, journal
 from dayfly.stacks.journal import History
+from dayfly.stacks.standing import is_elsewhere, standing
 
 
 def heal(context: Context, report: Callable[[str], None] = lambda _: None) -> None:
-    """Expired and orphaned runs are destroyed in the background; held ones get a detached `dayfly gc` for the end of
-    their hold. What cannot be seen to now must not stand in the way of the command."""
+    """Expired and orphaned runs are destroyed in the background, held ones seen to until the end of their hold. What
+    cannot be seen to now must not stand in the way of the command."""
     with contextlib.suppress(OSError, DayflyError):
-        now = time.time()
-        for history in journal.histories(context.workspace.runs):
-            status, why = gc.standing(history, now)
-            if status in ("EXPIRED", "ORPHAN", "HELD") and not _seen_to(history):
-                _see_to(context, history, status, why, report)
+        open_runs = journal.histories(context.workspace.runs)
+        left = [history for history in open_runs if _is_left(history)]
+        for history in left:
+            _tell(history, report)
+        if open_runs:
+            _see_to(context, open_runs, left, report)
 
 
-def _seen_to(history: History) -> bool:
-    scheduled = history.last("gc_scheduled")
-    return scheduled is not None and journal.is_alive(scheduled.fields["by"])
+def _is_left(history: History) -> bool:
+    status, _ = standing(history, time.time())
+    return status in ("EXPIRED", "ORPHAN", "HELD") and not is_elsewhere(history)
+
+
+def _tell(history: History, report: Callable[[str], None]) -> None:
+    status, why = standing(history, time.time())
+    gave_up = history.last("keeper_gave_up", "attached")
+    if gave_up is not None and gave_up.name == "keeper_gave_up":
+        report(
+            f"run {history.id[:12]}: the keeper had tried for 24 h and given up ({gave_up.fields['message']}); it tries"
+            f" again. Or by hand: dayfly gc --run {history.id[:12]} --yes"
+        )
+    what = "destroyed then" if status == "HELD" else "being destroyed in the background"
+    report(f"run {history.id[:12]} is {status} ({why}); {what}")
 
 
 def _see_to(
-    context: Context, history: History, status: str, why: str, report: Callable[[str], None]
+    context: Context,
+    open_runs: Sequence[History],
+    left: Sequence[History],
+    report: Callable[[str], None],
 ) -> None:
-    at = gc.hold_until(history) if status == "HELD" else None
-    gc.start_detached(context.workspace, history.id, at=at)
-    what = "destroyed then" if at else "being destroyed in the background"
-    report(f"run {history.id[:12]} is {status} ({why}); {what}")
+    try:
+        entrust.entrust(context.workspace, open_runs, own=False)
+    except KeeperMissing as missing:
+        report(f"the keeper is not there: {missing}")
+        for history in left:
+            _act_once(context, history)
+
+
+def _act_once(context: Context, history: History) -> None:
+    """What the keeper would start, started once from here."""
+    variables = entrust.belongings(context.workspace, history)
+    entrust.STARTED.append(
+        isolated.start(
+            [sys.executable, "-P", "-m", "dayfly.runtime.tend", history.id],
+            cwd=context.workspace.home,
+            log=history.directory / "keeper.log",
+            environment=context.workspace.bare_environment() | variables,
+        )
+    )

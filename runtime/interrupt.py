@@ -1,4 +1,4 @@
-"""What Ctrl-C does: the first stops, destroys and proves; the second leaves it to a detached `dayfly gc`."""
+"""What Ctrl-C does: the first stops, destroys and proves; the second leaves it to the keeper."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def see_out(*jobs: Job[Any]) -> None:
     """Waits until every machine is proved gone; an interrupt stops what still runs.
 
     Raises:
-        KeyboardInterrupt: there was one; the machines are gone, or have been left to `dayfly gc`.
+        KeyboardInterrupt: there was one; the machines are gone, or have been left to the keeper.
         LeakRisk: a teardown could not prove absence after an interrupt.
     """
     with signals_as_interrupts():
@@ -51,7 +51,7 @@ def see_out(*jobs: Job[Any]) -> None:
 
 
 def stop_and_prove(jobs: Sequence[Job[Any]]) -> None:
-    """What the first Ctrl-C does to open jobs; a second one leaves them to detached processes.
+    """What the first Ctrl-C does to open jobs; a second one leaves them to the keeper.
 
     Raises:
         KeyboardInterrupt: there was a second one.
@@ -59,7 +59,7 @@ def stop_and_prove(jobs: Sequence[Job[Any]]) -> None:
     """
     try:
         jobs[0].display.warning(
-            "interrupted: stopping the function, destroying the machine, proving it gone; once more leaves that to `dayfly gc`"
+            "interrupted: stopping the function, destroying the machine, proving it gone; once more leaves that to the keeper"
         )
         for job in jobs:
             threading.Thread(target=job.stop, daemon=True).start()
@@ -68,7 +68,7 @@ def stop_and_prove(jobs: Sequence[Job[Any]]) -> None:
     except KeyboardInterrupt:
         for job in jobs:
             command = job.leave()
-            job.display.warning(f"left to a detached process; to finish it by hand: {command}")
+            job.display.warning(f"left to the keeper; to finish it by hand: {command}")
         raise
     for job in jobs:
         if job.leak is not None:

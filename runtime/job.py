@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import os
 import threading
@@ -32,7 +33,7 @@ from dayfly.runtime.attend import Attendance
 from dayfly.runtime.call import Call
 from dayfly.runtime.display import Display
 from dayfly.runtime.unfit import UnfitMachines
-from dayfly.stacks import gc, journal
+from dayfly.stacks import journal
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.workspace import Workspace
@@ -119,8 +120,8 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
     def status(self) -> str:
         """queued, provision, connect, environment, start, run, result, teardown; then done, failed or cancelled."""
-        if not self._closed.is_set() and self._attendance is not None:
-            return self._attendance.phase
+        if not self._closed.is_set():
+            return "queued" if self._attendance is None else self._attendance.phase
         if self.cancelled():
             return "cancelled"
         return "failed" if self.done() and self.exception() is not None else "done"
@@ -152,6 +153,10 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         self._stopped = True
         if self.cancel():
             return
+        if self._stack is not None and self._stack.directory.exists():
+            # Were this process killed before it has destroyed the machine, the run must not count as held.
+            with contextlib.suppress(OSError):
+                journal.append(self._stack.directory, "cancelled", by=journal.myself())
         if self._attendance is not None:
             self._attendance.stop()
 
@@ -169,7 +174,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         receipt = Receipt.of(self.directory)
         if receipt is None:
             raise DayflyError(
-                f"run {self.id} was left to `dayfly gc --run {self.id}`; `dayfly show {self.id}` tells"
+                f"run {self.id} was left to the keeper, or to `dayfly gc --run {self.id}`; `dayfly show {self.id}` tells"
             )
         return receipt
 
@@ -193,18 +198,20 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         self._closed.wait()
 
     def leave(self) -> str:
-        """Gives the teardown to a detached `dayfly gc`, so that this process may end now.
+        """Leaves the teardown to the keeper, so that this process may end now.
 
         Returns:
-            The command that shows how it went.
+            The command that does it by hand.
         """
         self._left = True
         at_exit.open_jobs.discard(self)
         if self._stack is None or not self._stack.directory.exists() or self._closed.is_set():
             return "dayfly gc"
         self._stack.leave_open()
+        journal.append(self._stack.directory, "cancelled", by=journal.myself())
         journal.append(self._stack.directory, "detached", by=journal.myself())
-        gc.start_detached(self._workspace, self._stack.id)
+        if self._attendance is not None:
+            self._attendance.entrust(self._workspace, journal.read(self._stack.directory))
         return f"dayfly gc --run {self._stack.id} --yes"
 
     @property
@@ -329,8 +336,9 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             return False
         history = journal.read(self._stack.directory)
         closing = history.last("closing")
-        other = closing is not None and closing.fields["by"]["pid"] != os.getpid()
-        return other or history.last("cancelled") is not None
+        cancelled = history.last("cancelled")
+        acts = [event for event in (closing, cancelled) if event is not None]
+        return any(event.fields["by"]["pid"] != os.getpid() for event in acts)
 
     def _leaked(self, error: LeakRisk) -> None:
         self._teardown_error = error

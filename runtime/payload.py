@@ -65,13 +65,13 @@ def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any])
     called = functools.partial(carried.run_coroutine, function) if _is_async(function) else function
     with by_value(project):
         file = io.BytesIO()
-        pickler = Pickler(file, project)
+        pickler = Pickler(file, project, _innermost(function))
         try:
             pickler.pack((called, tuple(args), dict(kwargs)))
         except Exception as exc:  # Pickling runs the code of any class, which may raise anything.
             search = Search(functools.partial(_trial, project), pickler.attributes)
             raise _refusal(search, function, args, kwargs, exc) from exc
-        digest = _code_digest(called, project)
+        digest = _code_digest(called, project, _innermost(function))
     header = {
         "python": PYTHON,
         "function": _name(function),
@@ -141,9 +141,9 @@ def _label(function: Any) -> str:
     return str(getattr(_innermost(function), "__name__", type(function).__name__))
 
 
-def _code_digest(function: Any, project: Project) -> str:
+def _code_digest(function: Any, project: Project, innermost: Any) -> str:
     digest = Digest()
-    Pickler(digest, project, stable=True).pack(function)
+    Pickler(digest, project, innermost, stable=True).pack(function)
     return digest.hexdigest()
 
 

@@ -52,17 +52,26 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     code mentions: a lock or an open file beside them stays at home. Functions of such a module keep its dictionary as
     their globals. A module that a function imports and that is not loaded here travels as source.
 
+    Args:
+        file: takes the pickle.
+        project: whose modules travel by value.
+        called: the function that runs on the machine: decorated, it is itself there; any other decorated one is not.
+        stable: for a digest.
+
     Attributes:
         codes: every function's code that travels.
         required: top-level names of installed modules without which the code does not load or run.
     """
 
-    def __init__(self, file: Sink, project: Project, *, stable: bool = False) -> None:
+    def __init__(
+        self, file: Sink, project: Project, called: Any = None, *, stable: bool = False
+    ) -> None:
         super().__init__(file, protocol=5)
         self.codes: dict[CodeType, None] = {}
         self.required: set[str] = set()
         self.sources: dict[str, tuple[str, str, bool]] = {}
         self._project = project
+        self._called = getattr(called, "__func__", called)
         self._stable = stable
         self._wanted: dict[str, set[str]] = {}
         self._sent: dict[str, set[str]] = {}
@@ -85,7 +94,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._rest()
         bare = bare_function(obj)
         if bare is not obj:
-            return operator.getitem, ((bare,), 0)
+            if bare is self._called:
+                return operator.getitem, ((bare,), 0)
+            return carried.Elsewhere, (bare,)
         if isinstance(obj, ModuleType) and self._owned(obj):
             return self._module(obj)
         if isinstance(obj, type | FunctionType | BuiltinFunctionType | ModuleType):

@@ -17,6 +17,7 @@ from dayfly.runtime.context import Context
 from dayfly.stacks import isolated, journal
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.program import Request
+from dayfly.stacks.workspace import folder_url
 
 _TIMEOUT_S = 600.0
 
@@ -28,7 +29,7 @@ def resources(context: Context, engine: Engine, spec: Spec, offer: Offer) -> lis
         {"type", "name"} of each resource, in the order of declaration.
 
     Raises:
-        ProvisionFailed: the engine refuses the program; with its words.
+        ProvisionFailed: the engine refuses the program, with its words; or it never had a place to run.
     """
     with tempfile.TemporaryDirectory(prefix="dayfly-plan-") as folder:
         home = Path(folder)
@@ -38,7 +39,7 @@ def resources(context: Context, engine: Engine, spec: Spec, offer: Offer) -> lis
         scratch = dataclasses.replace(
             context.workspace,
             home=home,
-            backend=f"file://{home / 'state'}",
+            backend=folder_url(home / "state"),
             secrets_provider="passphrase",
         )
         run_id = new_id()
@@ -48,14 +49,19 @@ def resources(context: Context, engine: Engine, spec: Spec, offer: Offer) -> lis
         run.directory.mkdir(mode=0o700)
         project = scratch.project_directory(run_id)
         Request(run, spec, offer, engine.path, engine.version, project, "passphrase").write()
-        with scratch.operation_slot() as slot:
+        with scratch.operation_slot(wait_s=_TIMEOUT_S) as slot:
+            if slot is None:
+                raise ProvisionFailed(
+                    f"other runs kept every place for an engine operation for {_TIMEOUT_S:.0f} s; wait until some have"
+                    " ended (dayfly ps), and try again"
+                )
             done = isolated.run(
                 [sys.executable, "-m", "dayfly.stacks.program", str(run.directory), "preview"],
                 cwd=project,
                 log=run.directory / "program.log",
                 environment=scratch.environment(engine, run_id, providers.load(offer.provider)),
                 timeout_s=_TIMEOUT_S,
-                pass_fds=() if slot is None else (slot,),
+                pass_fds=(slot,),
             )
         history = journal.read(run.directory)
     if done.code:

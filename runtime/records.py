@@ -89,9 +89,10 @@ class Task:
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended; "finished" means that it left a result, whatever is in it. Times are unix times."""
+    """How a job ended; "finished" means that it left a result, whatever is in it; "vanished" that
+    its folder on the machine was deleted. Times are unix times."""
 
-    how: Literal["finished", "killed", "exited", "deadline", "stopped"]
+    how: Literal["finished", "killed", "exited", "deadline", "stopped", "vanished"]
     code: int
     signal: int
     out_of_memory: bool

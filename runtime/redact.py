@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 MASK = "[secret]"
 # Shorter values ("1", "yes") would blacken half of every line and protect nothing.
-_LEAST_LENGTH = 6
+LEAST_LENGTH = 6
 
 _PATTERNS = (
     # A block whose end is missing is secret to the end of the text.
@@ -36,7 +36,7 @@ _lock = threading.Lock()
 def remember(values: Iterable[str]) -> None:
     """Has these values masked from now on, wherever they appear: those of the Spec's secrets."""
     with _lock:
-        _known.update(value for value in values if len(value) >= _LEAST_LENGTH)
+        _known.update(value for value in values if len(value) >= LEAST_LENGTH)
 
 
 def redact_known(text: str) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 from dayfly.infra.units import human_bytes, human_seconds
 from dayfly.runtime import wording
 from dayfly.runtime.redact import redact
-from dayfly.stacks import gc
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
+from dayfly.stacks.standing import hold_until, standing
 
 # Told elsewhere in the story, or of no use to a reader.
 _SAID = {"public_key", "host_key", "spec", "offer", "resources", "client", "by", "notes", "program"}
@@ -30,7 +30,7 @@ def cost_so_far(history: History, now: float) -> float:
 
 def summary(history: History, now: float) -> dict[str, Any]:
     """One run as one line of a list: plain JSON values, times as unix times."""
-    status, why = gc.standing(history, now)
+    status, why = standing(history, now)
     receipt = Receipt.of(history.directory)
     intent = history.intent
     return {
@@ -43,10 +43,11 @@ def summary(history: History, now: float) -> dict[str, Any]:
         "provider": history.provider,
         "created": intent.get("created"),
         "deadline": intent.get("deadline"),
-        "hold_until": gc.hold_until(history) if status == "HELD" else None,
+        "hold_until": hold_until(history) if status == "HELD" else None,
         "usd_per_hour": float(history.field("launched", "usd_per_hour", 0.0)),
         "usd": cost_so_far(history, now),
-        "minutes": round(receipt.lived_s / 60, 3) if receipt else None,
+        "minutes": round(receipt.minutes, 3) if receipt else None,
+        "covered_by_install": not history.credentials,
         "closed_at": receipt.confirmed_at if receipt else None,
     }
 

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dayfly.errors import SpecError
+from dayfly.stacks import isolated
 
 _NOT_SOURCE = frozenset(
     {".git", ".hg", ".venv", "venv", "__pycache__", "build", "dist", "node_modules"}
     | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".nox", ".ipynb_checkpoints"}
 )
+# A wheel with a compiler's work in it takes minutes.
+_UV_LIMIT_S = 3600.0
 _TRIPLES = {
     ("linux", "x86_64", "musl"): "x86_64-unknown-linux-musl",
     ("linux", "aarch64", "musl"): "aarch64-unknown-linux-musl",
@@ -116,22 +119,31 @@ def run_uv(arguments: Sequence[str], failed: str) -> str:
     """Run uv and give what it printed.
 
     Raises:
-        SpecError: it failed; `failed` and its own words.
+        SpecError: it failed, or did not end; `failed` and its own words.
     """
     # Reproducible archives: the same source gives the same wheel.
     variables = {**os.environ, "SOURCE_DATE_EPOCH": "315532800", "UV_NO_PROGRESS": "1"}
     command = [str(own_uv()), *arguments]
-    done = subprocess.run(
+    with subprocess.Popen(
         command,
         env=variables,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SpecError(f"{failed}:\n{done.stderr.strip()[-4000:]}")
-    return done.stdout
+        # So that its end is that of the build backends below it too.
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=_UV_LIMIT_S)
+        except BaseException as error:
+            isolated.end(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise SpecError(f"{failed}: uv did not end in {_UV_LIMIT_S:.0f} s") from None
+            raise
+    if process.returncode:
+        raise SpecError(f"{failed}:\n{errors.strip()[-4000:]}")
+    return output
 
 
 def _uv_build(project: Path, out: Path) -> None:

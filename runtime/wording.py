@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -78,7 +78,21 @@ def price_source(offer: Mapping[str, Any], today: date | None = None) -> str:
 def receipt_line(receipt: Receipt) -> str:
     """The receipt in one sentence."""
     by = f"{receipt.provider} confirms " if receipt.provider else ""
+    at_most = "at most " if receipt.at_most else ""
     return (
         f"destroyed {receipt.destroyed} of {receipt.declared}, {by}{receipt.left} left at"
-        f" {clock(receipt.confirmed_at)}, {human_seconds(receipt.lived_s)} billed, {dollars(receipt.usd)}"
+        f" {clock(receipt.confirmed_at)}, {at_most}{minutes(receipt.minutes)} billed, {dollars(receipt.usd)}"
+    )
+
+
+def minutes(number: float) -> str:
+    """Minutes as bills have them; a part of one keeps two digits."""
+    return f"{number:.1f} min" if number >= 1 else f"{number:.2f} min"
+
+
+def uncovered(run: str, names: Sequence[str]) -> str:
+    """What a timer cannot do for a run, and why."""
+    return (
+        f"run {run[:12]} is not covered by `gc --install`: {', '.join(names)} came from its client's environment, and only"
+        " the keeper has it now"
     )

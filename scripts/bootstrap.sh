@@ -30,8 +30,9 @@ with_python() {
 }
 
 with_uv() {
-    command -v uv >/dev/null 2>&1 || return 1
-    make_venv uv venv --seed --python 3.12 || return 1
+    # Its own installer puts it into a folder that only the next login has on PATH.
+    uv=$(PATH="$PATH:${XDG_BIN_HOME:-${HOME:-}/.local/bin}" command -v uv) || return 1
+    make_venv "$uv" venv --seed --python 3.12 || return 1
     say "made .venv with uv's $($py --version)"
 }
 
@@ -93,12 +94,18 @@ install_sshd() {
     ours=no
     if [ ! -e $policy ]; then
         ours=yes
+        # Left behind, it would keep the services of all later packages off.
+        trap 'as_root rm -f $policy' EXIT
+        trap 'exit 130' INT TERM HUP
         printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
         as_root chmod 755 $policy
     fi
     installed=yes
     apt_install openssh-server || installed=no
-    [ $ours = no ] || as_root rm -f $policy
+    if [ $ours = yes ]; then
+        as_root rm -f $policy
+        trap - EXIT INT TERM HUP
+    fi
     if [ $installed = yes ] && [ -d /run/systemd/system ]; then
         as_root systemctl disable --quiet ssh.service ssh.socket 2>/dev/null || true
     fi

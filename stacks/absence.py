@@ -38,6 +38,7 @@ class Absence:
         note_down: told of everything that is ended.
         report: told each step in a sentence.
         now, sleep: time, so that tests need not wait for it.
+        linger: told how long a late launch has to be waited for, before that begins; what it raises leaves it to others.
     """
 
     provider: Provider
@@ -47,6 +48,7 @@ class Absence:
     report: Callable[[str], None]
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    linger: Callable[[float], None] = lambda _: None
     _ended: set[str] = field(default_factory=set, init=False)
 
     def prove(self, traces: Traces) -> int:
@@ -111,6 +113,7 @@ class Absence:
         if until > self.now():
             wait_s = until - self.now()
             self.report(f"waiting {wait_s:.0f} s, for so long a lost launch may still appear")
+            self.linger(wait_s)
         while not self._is_settled(traces) and (left := until - self.now()) > 0:
             self.sleep(min(left, max(limits.listing_lag_s / 4, 1.0), _LOOK_EVERY_S))
             self._end_listed()

@@ -19,7 +19,7 @@ from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
-from dayfly.stacks.traces import Traces
+from dayfly.stacks.traces import Traces, is_refused
 from dayfly.stacks.workspace import Workspace
 
 # What a closed run has no more use for: keys first of all. The HMAC key stays beside the result that it vouches for.
@@ -48,6 +48,7 @@ class Closer:
         engine: the Pulumi CLI; None when there is none, and the provider's API alone does it.
         report: told each step in a sentence.
         now, sleep: time, so that tests need not wait for it.
+        linger: told how long a late launch has to be waited for, before that begins; what it raises leaves it to others.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Closer:
         *,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
+        linger: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._workspace = workspace
         self._report = _never_failing(report)
         self._now = now
         self._sleep = sleep
+        self._linger = linger
         self._notes: list[str] = []
         self._engine_part = EngineTeardown(
             workspace, engine, self._report, self._notes, now=now, sleep=sleep
@@ -158,6 +161,7 @@ class Closer:
             self._report,
             self._now,
             self._sleep,
+            self._linger,
         )
         try:
             ended = absence.prove(Traces.of(history, provider))
@@ -193,10 +197,11 @@ class Closer:
         self, history: History, provider: Provider, how: str, declared: int, destroyed: int
     ) -> Receipt:
         now, traces = self._now(), Traces.of(history, provider)
-        begun, ended = traces.launched_at, traces.ended_at or now
+        refused = not traces.recorded and not destroyed and is_refused(history)
+        begun, ended = None if refused else traces.launched_at, traces.ended_at or now
         lived_s = 0.0 if begun is None else max(0.0, ended - begun)
-        rate = _rate(history)
-        usd = cost.billed_usd(rate, lived_s, provider.limits.billing_increment_s)
+        rate, increment_s = _rate(history), provider.limits.billing_increment_s
+        usd = cost.billed_usd(rate, lived_s, increment_s)
         receipt = Receipt(
             history.id,
             provider.name,
@@ -209,6 +214,8 @@ class Closer:
             usd,
             how,
             tuple(self._notes),
+            cost.billed_s(lived_s, increment_s),
+            at_most=begun is not None and traces.is_guess,
         )
         return self._store(history, receipt)
 

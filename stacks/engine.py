@@ -26,7 +26,7 @@ Progress = Callable[[str], None]
 Origin = Literal["path", "cache", "installed", "built"]
 
 VERSION = "3.250.0"  # the version of engine/cli/go.mod, and of the SDK that pyproject.toml pins
-MINIMUM = (3, 1, 0)  # what the automation API itself asks for (pulumi.automation._minimum_version)
+MINIMUM = (3, 188, 0)  # the first with `stack rm --remove-backups`, without which no teardown ends
 COMPANIONS = ("pulumi-language-python", "pulumi-resource-pulumi-python")
 
 _VERSION_LIMIT_S = 30.0
@@ -195,7 +195,7 @@ def _objection(pulumi: Path, version: str, path: str | None = None) -> str:
         if found[0] != MINIMUM[0]:
             return f"version {version} is of another major version than the SDK's {VERSION}"
         if found < MINIMUM:
-            return f"version {version} is older than {minimum}, the SDK's minimum"
+            return f"version {version} is older than {minimum}, which Dayfly's teardown needs"
     places = os.environ.get("PATH", "") if path is None else path
     around = os.pathsep.join([str(pulumi.parent), str(pulumi.resolve().parent), places])
     missing = [name for name in COMPANIONS if shutil.which(name, path=around) is None]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dayfly.infra import cost
+from dayfly.errors import RunBusy
+from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
@@ -30,19 +33,36 @@ def write(workspace: Workspace, run_id: str, spec: Spec, offer: Offer, **details
 
     Raises:
         ConfigurationError: the disk is full.
-        FileExistsError: the id is in use.
+        RunBusy: the id is in use.
     """
     workspace.keep_reserve()
     directory = workspace.directory(run_id)
     if directory.exists():
-        raise FileExistsError(directory)
-    # Made aside and renamed: whoever looks at a run's directory finds its intent in it.
-    aside = workspace.home / "making" / run_id
-    with explained(workspace.home), _removed_on_failure(aside):
-        aside.mkdir(mode=0o700)
-        run = _written(aside, workspace, run_id, spec, offer, **details)
-        aside.rename(directory)
+        raise _in_use(run_id)
+    with explained(workspace.home):
+        # Made aside and renamed: whoever looks at a run's directory finds its intent in it.
+        aside = Path(tempfile.mkdtemp(dir=workspace.home / "making", prefix=f"{run_id}-"))
+        with _removed_on_failure(aside):
+            run = _written(aside, workspace, run_id, spec, offer, **details)
+            _publish(aside, directory)
     return run
+
+
+def _publish(aside: Path, directory: Path) -> None:
+    try:
+        aside.rename(directory)
+    except OSError as error:
+        # Of two clients at once one is first, and its directory, which is not empty, stays as it is.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise _in_use(directory.name) from None
+
+
+def _in_use(run_id: str) -> RunBusy:
+    return RunBusy(
+        f"run {run_id} exists already, and an id is used once: call the function again, which takes a new one;"
+        f" `dayfly show {run_id[:12]}` tells whose it is"
+    )
 
 
 def _written(
@@ -66,9 +86,17 @@ def _written(
         spec=spec.as_dict(),
         offer=offer.as_dict(),
         worst_case_usd=cost.worst_case_usd(spec, offer),
+        backend=workspace.backend,
+        secrets_provider=workspace.secrets_provider,
+        credentials=_only_here(offer.provider),
         **details,
     )
     return run
+
+
+def _only_here(provider: str) -> list[str]:
+    """Names of the variables of this process that hold a credential of the provider."""
+    return [name for name in providers.load(provider).credentials if os.environ.get(name)]
 
 
 @contextlib.contextmanager

@@ -6,12 +6,17 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 # A graceful stop lets the operation in flight finish and be recorded.
 _GRACE_S = 120.0
+_ROUNDS = 200
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,10 @@ def run(
     timeout_s: float,
     pass_fds: Sequence[int] = (),
 ) -> Completed:
-    """Runs a command to its end; past `timeout_s` it is interrupted once, gracefully.
+    """Runs a command to its end; past `timeout_s` it is interrupted once, gracefully, and then ended with all it started.
 
     Returns:
-        Its exit code and what it printed in this run.
+        Its exit code (124 where it had to be ended) and what it printed in this run.
     """
     errors = log.with_suffix(log.suffix + ".err")
     before = _size(log), _size(errors)
@@ -86,8 +91,33 @@ def run(
         try:
             code = process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
+            end(process)
             code = 124
     return Completed(code, _from(log, before[0]), _from(errors, before[1]))
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Ends a command that was started in its own session, and everything in that session; there is no way back."""
+    for _ in range(_ROUNDS):
+        # One that forks meanwhile is met in the next round; the leader is last, since its end frees the session's number.
+        others = _session(process.pid) - {process.pid}
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not others:
+            break
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+
+
+def _session(leader: int) -> set[int]:
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.pid)
+    return found
 
 
 def _size(file: Path) -> int:

@@ -7,21 +7,22 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from dayfly.errors import UnknownRun
 from dayfly.infra.machine import Machine
 from dayfly.infra.run import Run
+from dayfly.stacks import vitals
 
 FILE = "journal.jsonl"
 RECEIPT = "receipt.json"
+
+myself, described = vitals.myself, vitals.described
+is_alive, is_here = vitals.is_alive, vitals.is_here
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class History:
         return float(self.field("intent", "deadline", 0.0))
 
     @property
+    def credentials(self) -> tuple[str, ...]:
+        """Names of the variables of its client's environment that hold its credentials; no timer has them."""
+        return tuple(self.intent.get("credentials", ()))
+
+    @property
     def machine(self) -> Machine | None:
         """The machine, once the stack has exported it, with the host key that it has now."""
         found, key = self.last("machine"), self.last("host_key_offered", "host_key_rotated")
@@ -119,34 +125,6 @@ class History:
         if found is None or found.name == "detached":
             return False
         return is_alive(found.fields.get("client", {}))
-
-
-def myself() -> dict[str, Any]:
-    """This process, so that another can tell whether it still lives."""
-    return described(os.getpid())
-
-
-def described(pid: int) -> dict[str, Any]:
-    """A process by pid, start and host, since a pid alone is used again."""
-    try:
-        started = psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        started = 0.0
-    return {"pid": pid, "started": started, "host": socket.gethostname()}
-
-
-def is_alive(client: dict[str, Any]) -> bool:
-    """Whether the process that `myself` described lives on this computer."""
-    if client.get("host") != socket.gethostname():
-        return False
-    try:
-        process = psutil.Process(int(client["pid"]))
-        return (
-            abs(process.create_time() - float(client["started"])) < 1
-            and process.status() != psutil.STATUS_ZOMBIE
-        )
-    except (psutil.Error, KeyError, ValueError):
-        return False
 
 
 def append(directory: Path, event: str, **fields: Any) -> None:

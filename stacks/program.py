@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REQUEST = "request.json"
 _UP_TIMEOUT_S = 3600.0
+_INIT_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,14 @@ def _init(request: Request) -> subprocess.Popen[bytes]:
 
 
 def _wait_for_init(request: Request, process: subprocess.Popen[bytes]) -> None:
-    if process.wait():
+    try:
+        code = process.wait(_INIT_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        isolated.end(process)
+        raise RuntimeError(
+            f"pulumi stack init did not end in {_INIT_TIMEOUT_S:.0f} s; is the state backend within reach?"
+        ) from None
+    if code:
         said = (request.run.directory / "engine.log.err").read_text(errors="replace")
         raise RuntimeError(f"pulumi stack init: {said.strip()}")
     journal.append(request.run.directory, "stack_created", stack=request.run.id)

@@ -23,10 +23,12 @@ class Receipt:
         left: how many the provider still lists: always 0, else there is a LeakRisk and no receipt.
         confirmed_at: unix time of the last listing without them.
         lived_s: seconds that are billed: from the launch until the provider said that the machine had ended.
+        billed_s: the same, rounded up to the provider's billing increment.
         usd_per_hour: the rate frozen at launch.
         usd: dollars, rounded up to the provider's billing increment.
         how: "pulumi" (the stack's own destroy) or "provider" (through the provider's API, the state being of no use).
         notes: what was out of the ordinary.
+        at_most: the answer to the launch was lost, so that seconds and dollars are counted from its beginning.
     """
 
     run: str
@@ -40,6 +42,13 @@ class Receipt:
     usd: float
     how: str
     notes: tuple[str, ...] = ()
+    billed_s: float | None = None
+    at_most: bool = False
+
+    @property
+    def minutes(self) -> float:
+        """Minutes billed."""
+        return (self.lived_s if self.billed_s is None else self.billed_s) / 60
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -16,20 +16,38 @@ def resources(spec: Spec, offer: Offer, run: Run) -> list[dict[str, str]]:
     """The resources that the program declares, from running it without an engine.
 
     In a fork, because the recorder's settings would stay behind in this interpreter.
+
+    Raises:
+        RuntimeError: the program cannot be run; has its own error.
     """
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            os.write(writing, json.dumps(_record(spec, offer, run)).encode())
+            with os.fdopen(writing, "wb") as answer:
+                answer.write(json.dumps(_answer(spec, offer, run)).encode())
         finally:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as source:
-        answer = source.read()
-    os.waitpid(pid, 0)
-    found: list[dict[str, str]] = json.loads(answer)
+        text = source.read()
+    _, status = os.waitpid(pid, 0)
+    if not text:
+        code = os.waitstatus_to_exitcode(status)
+        raise RuntimeError(f"listing the resources ended with {code} and without a word")
+    told: dict[str, Any] = json.loads(text)
+    if "error" in told:
+        raise RuntimeError(told["error"])
+    found: list[dict[str, str]] = told["resources"]
     return found
+
+
+def _answer(spec: Spec, offer: Offer, run: Run) -> dict[str, Any]:
+    """What the fork has to tell: the resources, or the error that only it has seen."""
+    try:
+        return {"resources": _record(spec, offer, run)}
+    except BaseException as error:  # noqa: BLE001  # the process ends here, and with it whatever is not told
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def _record(spec: Spec, offer: Offer, run: Run) -> list[dict[str, str]]:

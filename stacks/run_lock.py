@@ -15,15 +15,19 @@ _WAIT_S = 180.0
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, wait_s: float | None = None) -> Iterator[None]:
     """Holds the run for this process.
 
+    Args:
+        directory: the run's own.
+        wait_s: the longest wait; three minutes unless given.
+
     Raises:
-        RunBusy: another process has held it for three minutes.
+        RunBusy: another process has held it for so long.
     """
     descriptor = os.open(directory / "close.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _acquire(descriptor, directory)
+        _acquire(descriptor, directory, _WAIT_S if wait_s is None else wait_s)
         # Only for the message of whoever waits; a full disk is no reason not to go on.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
@@ -33,8 +37,8 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(descriptor: int, directory: Path) -> None:
-    until = time.monotonic() + _WAIT_S
+def _acquire(descriptor: int, directory: Path, wait_s: float) -> None:
+    until = time.monotonic() + wait_s
     while True:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

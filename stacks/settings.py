@@ -18,6 +18,7 @@ from dayfly.infra.units import suggestion
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(Spec))
 OWN = ("backend", "owner", "secrets_provider")
+_SPELLINGS = {"time": "max_runtime"}
 _LISTS = ("provider", "environment", "secrets", "file_systems")
 
 
@@ -50,6 +51,21 @@ def user_file() -> Path:
     return platformdirs.user_config_path("dayfly") / "config.toml"
 
 
+def working_folder() -> Path:
+    """The folder that this process was started in.
+
+    Raises:
+        ConfigurationError: it was deleted since.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        named = os.environ.get("PWD", "the working folder")
+        raise ConfigurationError(
+            f"{named} was deleted while this shell or process was in it: cd to a folder that exists"
+        ) from error
+
+
 def project_file(start: Path) -> Path | None:
     """The nearest pyproject.toml from `start` upwards that has a [tool.dayfly]."""
     for folder in (start, *start.parents):
@@ -69,7 +85,7 @@ def load(start: Path | None = None) -> Settings:
     user = user_file()
     if user.is_file():
         values |= _checked(_toml(user), str(user))
-    project = project_file((start or Path.cwd()).resolve())
+    project = project_file((start or working_folder()).resolve())
     if project is not None:
         values |= _checked(_toml(project)["tool"]["dayfly"], f"{project} [tool.dayfly]")
     return Settings(values | _from_environment())
@@ -83,24 +99,39 @@ def _toml(file: Path) -> dict[str, Any]:
 
 
 def _checked(table: Mapping[str, Any], origin: str) -> dict[str, Setting]:
-    known = {*SPEC_FIELDS, *OWN}
+    known = {*SPEC_FIELDS, *OWN, *_SPELLINGS}
     for name in table:
         if name not in known:
             raise ConfigurationError(
                 f"{origin}: unknown setting {name!r}; {suggestion(name, known)}"
             )
-    return {name: Setting(value, origin) for name, value in table.items()}
+    return _spelled({name: Setting(value, origin) for name, value in table.items()})
+
+
+def _spelled(found: Mapping[str, Setting]) -> dict[str, Setting]:
+    """One layer's settings under the names of the Spec's fields.
+
+    Raises:
+        ConfigurationError: two spellings of one setting in the same layer.
+    """
+    for spelling, name in _SPELLINGS.items():
+        if spelling in found and name in found:
+            raise ConfigurationError(
+                f"{found[spelling].origin} and {found[name].origin}: {spelling} and {name} are two spellings of one"
+                " setting; keep one of them"
+            )
+    return {_SPELLINGS.get(name, name): setting for name, setting in found.items()}
 
 
 def _from_environment() -> dict[str, Setting]:
     found = {}
-    for name in (*SPEC_FIELDS, *OWN):
+    for name in (*SPEC_FIELDS, *OWN, *_SPELLINGS):
         variable = f"DAYFLY_{name.upper()}"
         if os.environ.get(variable):
             found[name] = Setting(
                 _typed(name, os.environ[variable]), f"environment variable {variable}"
             )
-    return found
+    return _spelled(found)
 
 
 def _typed(name: str, text: str) -> Any:

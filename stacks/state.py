@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from dayfly.infra import providers
 from dayfly.stacks import isolated
 from dayfly.stacks.engine import Engine
-from dayfly.stacks.workspace import PROJECT, Workspace
+from dayfly.stacks.workspace import PROJECT, Workspace, folder_url
 
 _EXPORT_TIMEOUT_S = 120.0
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class StateUnusable(Exception):
@@ -64,10 +67,50 @@ class State:
 
 def file_of(workspace: Workspace, stack: str) -> Path | None:
     """The state's file where the backend is a folder of this computer."""
-    if not workspace.backend.startswith("file://"):
+    backend = urlsplit(workspace.backend)
+    if backend.scheme != "file":
         return None
-    root = Path(workspace.backend.removeprefix("file://")).expanduser()
+    # In file://~/state the engine takes what is a URL's host for the beginning of the path.
+    root = Path(unquote(backend.netloc + backend.path)).expanduser()
     return root / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+
+
+def is_own(workspace: Workspace) -> bool:
+    """Whether the backend is the folder of this home, which nobody else puts stacks in."""
+    return workspace.backend == folder_url(workspace.home / "state")
+
+
+def stacks(workspace: Workspace, engine: Engine | None) -> list[str]:
+    """Names of all stacks of the backend that are named as runs are.
+
+    Raises:
+        StateUnusable: they cannot be listed.
+    """
+    file = file_of(workspace, "any")
+    if file is None:
+        names = _listed(workspace, engine)
+    else:
+        names = [path.stem for path in file.parent.glob("*.json")]
+    return sorted(name for name in names if _RUN_ID.fullmatch(name))
+
+
+def _listed(workspace: Workspace, engine: Engine | None) -> list[str]:
+    if engine is None:
+        raise StateUnusable("there is no Pulumi CLI on this computer")
+    done = isolated.run(
+        [str(engine.path), "stack", "ls", "--project", PROJECT, "--json", "--non-interactive"],
+        cwd=workspace.home,
+        log=workspace.home / "stacks.log",
+        environment=workspace.environment(engine, ""),
+        timeout_s=_EXPORT_TIMEOUT_S,
+    )
+    try:
+        if done.code:
+            raise ValueError(done.stderr.strip())
+        # A backend that serves an organisation puts that, and the project, before the name.
+        return [str(stack["name"]).rpartition("/")[2] for stack in json.loads(done.stdout)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StateUnusable(f"pulumi stack ls: {error}") from error
 
 
 def read(workspace: Workspace, engine: Engine | None, run_id: str, stack: str) -> State | None:

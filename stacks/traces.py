@@ -10,6 +10,9 @@ from dayfly.infra.found import Found
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks.journal import History
 
+# Of these the provider has said that it launched nothing.
+_REFUSALS = ("capacity", "quota", "auth", "rate_limit", "invalid")
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -30,6 +33,7 @@ class Traces:
         recorded: True where nothing else can have been asked for: then one listing proves as much as two.
         launched_at: unix time at which the machine began to cost money at the earliest, None where none was asked for.
         ended_at: unix time at which the machine was seen gone, None where nobody has.
+        is_guess: True where `launched_at` is only the earliest that it can be.
     """
 
     known: tuple[Trace, ...]
@@ -38,6 +42,7 @@ class Traces:
     recorded: bool
     launched_at: float | None
     ended_at: float | None
+    is_guess: bool
 
     @classmethod
     def of(cls, history: History, provider: Provider) -> Traces:
@@ -51,9 +56,14 @@ class Traces:
         return _journaled(history)
 
 
+def is_refused(history: History) -> bool:
+    """True where the provider has said that it launched nothing."""
+    return history.last("launched") is None and history.field("up_failed", "kind") in _REFUSALS
+
+
 def _journaled(history: History) -> Traces:
     launched, begun = history.last("launched"), history.last("up_started")
-    lost = begun is not None and launched is None
+    lost = begun is not None and launched is None and not is_refused(history)
     first = launched or begun
     return Traces(
         known=(),
@@ -62,6 +72,7 @@ def _journaled(history: History) -> Traces:
         recorded=False,
         launched_at=None if first is None else first.time,
         ended_at=None,
+        is_guess=launched is None,
     )
 
 
@@ -85,6 +96,7 @@ def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
         recorded=True,
         launched_at=min(first, default=None),
         ended_at=max((c.ended for c in instances if c.ended), default=None),
+        is_guess=any(c.kind == "instance" for c in open_ones),
     )
 
 

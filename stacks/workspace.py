@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra.home import home_path
@@ -32,6 +33,13 @@ _LEAST_FREE_BYTES = 4 << 20
 _ALWAYS = re.compile(
     r"^(https?_proxy|no_proxy|all_proxy|ssl_cert_(file|dir)|requests_ca_bundle|curl_ca_bundle"
     r"|aws_ca_bundle|home|user|logname|lang|lc_.*|tmpdir|dayfly_home)$",
+    re.IGNORECASE,
+)
+# How this interpreter, which runs the program too, finds its packages and its own libraries.
+_INTERPRETER = re.compile(r"^(pythonpath|(dy)?ld_library_path)$", re.IGNORECASE)
+# Where this computer keeps programs, settings and caches.
+_PLACES = re.compile(
+    r"^(path|pythonpath|ld_library_path|xdg_.*|dayfly_engine_home|pulumi_automation_api_skip_.*)$",
     re.IGNORECASE,
 )
 # The engine's state may be in a cloud that the run's own provider is not.
@@ -68,9 +76,14 @@ class Workspace:
         """Makes the folders where they are missing and checks them.
 
         Raises:
-            ConfigurationError: a folder belongs to someone else or others may write to it.
+            ConfigurationError: a folder belongs to someone else, others may write to it, or its name cannot be used.
         """
         home = home_path()
+        if not str(home).isprintable() or '"' in str(home):
+            # The configuration of an SSH server has no way to write them.
+            raise ConfigurationError(
+                f"{str(home)!r} has a quotation mark or a line break in its name: set DAYFLY_HOME to a folder without"
+            )
         with explained(home):
             for folder in (
                 home,
@@ -82,7 +95,7 @@ class Workspace:
             ):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _check_private(folder)
-        backend = settings.get("backend") or f"file://{home / 'state'}"
+        backend = settings.get("backend") or folder_url(home / "state")
         provider = settings.get("secrets_provider") or "passphrase"
         return cls(home, backend, provider, _owner(settings.get("owner"), home))
 
@@ -114,22 +127,36 @@ class Workspace:
             )
         return file
 
+    def credentials(self, provider: Provider | None) -> dict[str, str]:
+        """What this process has in its environment for a provider, and for the backend and the key of the state."""
+        named = provider.environment if provider else ()
+        used = f"{self.backend} {self.secrets_provider}"
+        prefixes = tuple(p for scheme, ps in _BACKENDS.items() for p in ps if scheme in used)
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if name in named or name.startswith(prefixes or ("\0",))
+        }
+
+    def bare_environment(self) -> dict[str, str]:
+        """What a process needs to work here at all: no credential, and no setting of the project it was started in."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if _ALWAYS.match(name) or _PLACES.match(name)
+        }
+        return kept | {"DAYFLY_HOME": str(self.home)}
+
     def environment(
         self, engine: Engine, run_id: str, provider: Provider | None = None
     ) -> dict[str, str]:
         """The minimal environment of the engine for one run: no secret of this process that it does not need."""
-        named = provider.environment if provider else ()
-        prefixes = [
-            p
-            for scheme, ps in _BACKENDS.items()
-            for p in ps
-            if scheme in (self.backend + " " + self.secrets_provider)
-        ]
-        passed = {
+        always = {
             name: value
             for name, value in os.environ.items()
-            if _ALWAYS.match(name) or name in named or name.startswith(tuple(prefixes) or ("\0",))
+            if _ALWAYS.match(name) or _INTERPRETER.match(name)
         }
+        passed = always | self.credentials(provider)
         path = [
             str(engine.bin_dir),
             str(Path(sys.executable).parent),
@@ -180,6 +207,11 @@ class Workspace:
         """Gives the reserved space back when the disk is full, so that a teardown can write its records."""
         if shutil.disk_usage(self.home).free < 2 * _RESERVE_BYTES:
             (self.home / "reserve").unlink(missing_ok=True)
+
+
+def folder_url(folder: Path) -> str:
+    """A folder as the URL of a state backend: the engine reads it as a URL, so that "%", "#" and "?" are quoted."""
+    return f"file://{quote(str(folder))}"
 
 
 def slug(text: str, length: int = 40) -> str:

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,19 @@ from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.workspace import Workspace
+from tests import namespaces, tried
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Records what a test marked `tried` has shown, when it has passed."""
+    report = yield
+    if report.when == "call" and report.passed:
+        for marker in item.iter_markers("tried"):
+            tried.record(*marker.args, test=item.nodeid)
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +46,7 @@ def clean_environment(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     yield home
     see_out_jobs()
+    see_out_keeper(home)
     if not any(home.glob("runs/*")):
         return
     local = providers.load("local")
@@ -51,6 +65,16 @@ def see_out_jobs() -> None:
     jobs = sys.modules.get("dayfly.runtime.at_exit")
     for job in list(jobs.open_jobs) if jobs else []:
         job.wait_closed()
+
+
+def see_out_keeper(home: Path) -> None:
+    """It outlives its clients, and no test may leave one; nor an act of its, which may still be destroying something."""
+    from tests import keepers
+
+    keepers.end(home)
+    left = keepers.acts(home)
+    for process in left:
+        process.wait(60)
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +97,13 @@ def loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def own_mounts() -> None:
+    """Skips a test that mounts something where this computer refuses it, as a plain container does even to root."""
+    if reason := namespaces.refusal():
+        pytest.skip(reason)
 
 
 @pytest.fixture

@@ -445,3 +445,32 @@ def test_processes_are_found_by_parent_session_and_mark() -> None:
         sleeper.wait()
         agent._send_signal([sleeper.pid], signal.SIGKILL)
     assert not agent._carriers("DAYFLY_TEST_MARK=x1")
+
+
+# As macOS prints it: `ps -axEww -o pid=,command=`, the environment behind the command and nothing between its words.
+_PS_OF_MACOS = """\
+    1 /sbin/launchd
+  742 /usr/libexec/sshd-session: me@notty
+ 8121 /opt/homebrew/bin/python3.12 -I -S /Users/me/Library/Application Support/dayfly/runs/3f0c/machine/home/agent.py run x HOME=/Users/me DAYFLY_RUN=3f0c DAYFLY_OUTPUT_DIR=/Users/me/Library/Application Support/dayfly/runs/3f0c/machine/home/job/outputs LANG=C
+ 8122 sleep 60 DAYFLY_OUTPUT_DIR=/Users/me/Library/Application Support/dayfly/runs/3f0c/machine/home/job/outputs
+ 8123 sleep 60 DAYFLY_OUTPUT_DIR=/Users/me/Library/Application Support/dayfly/runs/3f0c/machine/home/job/outputs2 DAYFLY_RUN=3f0c1
+ 8124 sleep 60 XDAYFLY_RUN=3f0c
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "carriers"),
+    [
+        ("DAYFLY_RUN=3f0c", {8121}),
+        (
+            "DAYFLY_OUTPUT_DIR=/Users/me/Library/Application Support/dayfly/runs/3f0c/machine/home/job/outputs",
+            {8121, 8122},
+        ),
+        ("DAYFLY_RUN=none", set()),
+    ],
+)
+def test_where_there_is_no_proc_the_mark_is_found_in_what_ps_prints(
+    mark: str, carriers: set[int]
+) -> None:
+    """Also one with a space in it: the default home on macOS lies in "Application Support"."""
+    assert agent._carriers_in(_PS_OF_MACOS, mark) == carriers

@@ -31,7 +31,7 @@ def missed(say: Say) -> Row:
 
 def test_rows_are_found_by_listing_the_folder() -> None:
     """Each has a file of its own with the way to measure it."""
-    assert {"cold", "log_latency", "twenty_runs"} <= set(command.names())
+    assert {"cold", "import", "log_latency", "twenty_runs"} <= set(command.names())
     assert all(callable(command.load(name)) for name in command.names())
 
 
@@ -89,7 +89,7 @@ def test_a_command_whose_rows_all_hold_ends_with_zero(tmp_path: Path) -> None:
 def test_an_unknown_row_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is measured."""
     assert command.main(["warm"]) == 2
-    assert "no row warm; known: cold, log_latency, twenty_runs" in capsys.readouterr().err
+    assert "no row warm; known: cold, import, log_latency, twenty_runs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

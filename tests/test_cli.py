@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,10 +22,13 @@ from dayfly.errors import (
     RunBusy,
     SpecError,
 )
+from dayfly.infra.providers.local import Local
 from dayfly.infra.run import new_id
 from dayfly.runtime.cli.app import app
+from dayfly.runtime.cli.gc import _confirm_foreign
 from dayfly.runtime.cli.output import emit_json, exit_code
 from dayfly.stacks import journal
+from dayfly.stacks.census import Finding
 from dayfly.stacks.workspace import Workspace
 from tests import runs
 from tests.test_display import in_terminal
@@ -87,7 +90,10 @@ def test_help_lists_the_verbs_and_the_exit_codes_and_loads_nothing_heavy() -> No
         "result",
         "cancel",
         "ssh",
+        "refresh",
+        "cost",
         "gc",
+        "keeper",
         "doctor",
         "engine",
     ]
@@ -228,13 +234,16 @@ def test_cancel_closes_a_run(workspace: Workspace) -> None:
 def test_gc_shows_before_it_destroys(workspace: Workspace) -> None:
     """A dry run by default; a run whose client lives is left alone either way."""
     orphan, living = runs.opened(workspace, alive=False), runs.opened(workspace)
-    lines = dayfly("gc").stdout.splitlines()
-    assert {tuple(line.split()[:2]) for line in lines[1:]} == {
+    lines = [line.split()[:2] for line in dayfly("gc").stdout.splitlines()[1:]]
+    # On a computer that others work on, their machines show, too.
+    assert {tuple(line) for line in lines if line[1] != "FOREIGN"} == {
         (orphan[:12], "ORPHAN"),
         (living[:12], "RUNNING"),
     }
-    found = {run["id"]: run["destroy"] for run in json.loads(dayfly("gc", "--json").stdout)}
+    listed = json.loads(dayfly("gc", "--json").stdout)
+    found = {run["id"]: run["destroy"] for run in listed if run["status"] != "FOREIGN"}
     assert found == {orphan: True, living: False}
+    assert all(run["age_s"] >= 0 for run in listed if run["id"] in found)
     assert not journal.read(workspace.directory(orphan)).closed
     done = dayfly("gc", "--yes", "--json")
     assert done.returncode == 0, done.stderr
@@ -242,6 +251,85 @@ def test_gc_shows_before_it_destroys(workspace: Workspace) -> None:
     assert journal.read(workspace.directory(orphan)).closed
     assert not journal.read(workspace.directory(living)).closed
     assert "closed: nothing" in dayfly("gc", "--run", orphan, "--yes").stderr
+
+
+def test_gc_freezes_where_too_much_would_go_or_a_listing_is_not_complete(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 75, nothing destroyed, and the command that goes on all the same."""
+    orphans = [runs.opened(workspace, alive=False) for _ in range(21)]
+    many = dayfly("gc", "--yes")
+    assert (many.returncode, "21 would go" in many.stderr) == (75, True), many.stderr
+    monkeypatch.setattr(Local, "inventory", _refused)
+    shown = dayfly("gc", "--json")
+    assert shown.returncode == 75
+    assert len(json.loads(shown.stdout)) == 21
+    broken = dayfly("gc", "--yes")
+    assert (broken.returncode, "local is not complete" in broken.stderr) == (75, True)
+    assert not any(journal.read(workspace.directory(run)).closed for run in orphans)
+    monkeypatch.undo()
+    monkeypatch.setenv("DAYFLY_HOME", str(workspace.home))
+    assert dayfly("gc", "--yes", "--force").returncode == 0
+    assert all(journal.read(workspace.directory(run)).closed for run in orphans)
+
+
+def _refused(*_: object) -> list[object]:
+    raise ConnectionError("the API is down")
+
+
+def test_gc_of_other_owners_needs_a_terminal_and_of_one_needs_its_name(
+    workspace: Workspace,
+) -> None:
+    """Nothing of theirs is touched without."""
+    run_id = new_id()
+    tags = {"DAYFLY_RUN": run_id, "DAYFLY_OWNER": "lost-laptop"}
+    with subprocess.Popen(["sleep", "600"], env={**os.environ, **tags}) as theirs:
+        try:
+            listed = json.loads(dayfly("gc", "--json").stdout)
+            (found,) = [run for run in listed if run["id"] == run_id]
+            assert (found["status"], found["owner"], found["destroy"]) == (
+                "FOREIGN",
+                "lost-laptop",
+                False,
+            )
+            refused = dayfly("gc", "--all-owners", "--yes")
+            assert (refused.returncode, "lost-laptop" in refused.stderr) == (2, True)
+            assert dayfly("gc", "--owner", "Lost Laptop").returncode == 2
+            assert dayfly("gc", "--owner", "x", "--run", run_id).returncode == 2
+            assert dayfly("gc", "--force").returncode == 2
+            assert theirs.poll() is None
+            done = dayfly("gc", "--owner", "lost-laptop", "--yes")
+            assert done.returncode == 0, done.stderr
+            assert theirs.wait(30) != 0
+        finally:
+            theirs.kill()
+
+
+@pytest.mark.parametrize(("typed", "taken"), [("all owners", True), ("yes", False)])
+def test_what_is_others_is_confirmed_by_typing_it(
+    monkeypatch: pytest.MonkeyPatch, typed: str, taken: bool
+) -> None:
+    """A mere "yes" is too easily said."""
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda _: True})())
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: typed)
+    foreign = Finding("f" * 32, "FOREIGN", "", "local", owner="lost-laptop")
+    with contextlib.nullcontext() if taken else pytest.raises(SpecError, match="'yes' is not"):
+        _confirm_foreign([foreign])
+    _confirm_foreign([Finding("f" * 32, "ORPHAN", "", "local")])
+
+
+def test_a_run_that_no_timer_could_end_is_shown_as_such(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key came from its client's environment, and is in the keeper's memory only."""
+    monkeypatch.setattr(Local, "credentials", ("TEST_API_KEY",))
+    monkeypatch.setenv("TEST_API_KEY", "x")
+    run_id = runs.opened(workspace)
+    for verb in ("ps", "gc"):
+        said = dayfly(verb).stderr
+        assert f"run {run_id[:12]} is not covered by `gc --install`: TEST_API_KEY" in said
+        (told,) = [run for run in json.loads(dayfly(verb, "--json").stdout) if run["id"] == run_id]
+        assert told["covered_by_install"] is False
 
 
 def test_gc_ends_what_only_a_tag_still_tells_of(workspace: Workspace) -> None:
@@ -255,33 +343,6 @@ def test_gc_ends_what_only_a_tag_still_tells_of(workspace: Workspace) -> None:
         assert f"{run_id[:12]}  1 ended, none is left" in done.stdout
         assert left.wait(30) != 0
     assert dayfly("gc", "--run", run_id).returncode == 2
-
-
-def test_a_waiting_gc_ends_when_the_run_is_closed_meanwhile(workspace: Workspace) -> None:
-    """And it waits on while someone has the run in hand, whatever the time."""
-    run_id = runs.opened(workspace)
-    waiting = subprocess.Popen(
-        [*COMMAND, "gc", "--run", run_id, "--at", "1", "--yes", "--held"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with waiting:
-        with pytest.raises(subprocess.TimeoutExpired):
-            waiting.wait(1.0)
-        runs.closed(workspace, run_id)
-        assert waiting.stdout is not None
-        assert waiting.stdout.read() == ""
-    assert waiting.returncode == 0
-
-
-def test_a_waiting_gc_destroys_when_its_time_has_come(workspace: Workspace) -> None:
-    """A second after it was started."""
-    run_id = runs.opened(workspace, alive=False)
-    done = process("gc", "--run", run_id, "--at", f"{time.time() + 1:.0f}", "--yes", "--held")
-    assert done.returncode == 0, done.stderr
-    assert journal.read(workspace.directory(run_id)).closed
-    assert dayfly("gc", "--at", "1", "--run", "abc").returncode == 2
 
 
 def test_a_result_that_is_not_here_says_what_to_do(workspace: Workspace) -> None:
@@ -330,6 +391,9 @@ def test_bad_input_is_refused_before_anything_exists(
         ("run", "--provider", "locl", "jobs:train"): "did you mean 'local'",
         ("run", "jobs:trian", "1"): "did you mean 'train'",
         ("run", "jbos:train"): "no module 'jbos'",
+        ("run", ":train"): "':train' is not MODULE:FUNCTION",
+        ("run", "..jobs:train"): "'..jobs:train' is not MODULE:FUNCTION",
+        ("run", "jobs:"): "'jobs:' is not MODULE:FUNCTION",
         ("run", "jobs:VALUE"): "is a int",
         ("run", "jobs:train", "1", "--cores=2"): "go before MODULE:FUNCTION",
         ("run", "missing.py"): "no script 'missing.py'",
@@ -394,3 +458,50 @@ def test_json_never_loses_a_value_over_its_type(capsys: pytest.CaptureFixture[st
     """What JSON has no word for comes as its repr."""
     emit_json({"a": {2, 1}, "b": date(2026, 1, 2), "c": 1j})
     assert json.loads(capsys.readouterr().out) == {"a": [1, 2], "b": "2026-01-02", "c": "1j"}
+
+
+@pytest.mark.parametrize("arguments", [("plan", "jobs:train"), ("plan", "jobs.py"), ("ps",)])
+def test_a_working_folder_that_was_deleted_is_named(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """Another shell has removed it; there is a next step, and no traceback."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", str(gone), *COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{gone} was deleted" in done.stderr
+    assert "cd to a folder that exists" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_there_for_every_shell(shell: str) -> None:
+    """As the README says: the script that `--install-completion` installs."""
+    done = subprocess.run(
+        [*COMMAND, "--show-completion", shell],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "_DAYFLY_COMPLETE" in done.stdout
+    words = {"_DAYFLY_COMPLETE": f"complete_{shell}", "COMP_WORDS": "dayfly pl", "COMP_CWORD": "1"}
+    words |= {"_TYPER_COMPLETE_ARGS": "dayfly pl", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    asked = subprocess.run(
+        COMMAND,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | words,
+    )
+    assert "plan" in asked.stdout

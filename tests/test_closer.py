@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ class Cloud(Provider):
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
         return {}
 
-    def inventory(self, owner: str) -> Sequence[Found]:
+    def inventory(self, owner: str | None) -> Sequence[Found]:
         self.looks += 1
         if self.broken is not None:
             raise self.broken
@@ -79,18 +80,18 @@ class Recording(Cloud):
 
 
 @pytest.fixture
-def kind() -> type[Cloud]:
+def sort() -> type[Cloud]:
     """Which of the two a test is about."""
     return Cloud
 
 
 @pytest.fixture
-def cloud(kind: type[Cloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def cloud(sort: type[Cloud], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """A provider found by its file's name, like any other."""
     (tmp_path / "testcloud.py").write_text("")
     monkeypatch.setattr(providers, "__path__", [*providers.__path__, str(tmp_path)])
     module = ModuleType("dayfly.infra.providers.testcloud")
-    provider = kind()
+    provider = sort()
     module.__dict__["PROVIDER"] = provider
     monkeypatch.setitem(sys.modules, module.__name__, module)
     _forget_providers()
@@ -147,6 +148,22 @@ def test_a_launch_whose_answer_was_lost_is_waited_for(
     assert cloud.terminated == ["late"]
     assert any("a lost launch may still appear" in text for text in said)
     assert receipt.notes == ("1 more found by tag and ended through the provider",)
+    # It may have lived since it was asked for, in whole minutes as this provider bills, and never before.
+    assert receipt.at_most
+    assert receipt.minutes == math.ceil(receipt.lived_s / 60)
+    assert receipt.usd == pytest.approx(12.0 * receipt.minutes / 60)
+
+
+@pytest.mark.parametrize(("kind", "free"), [("capacity", True), ("transient", False)])
+def test_a_launch_that_was_refused_costs_nothing(
+    workspace: Workspace, cloud: Cloud, opened: Open, kind: str, free: bool
+) -> None:
+    """Nor is it waited for, where the provider has said no by a code of its own; what is merely unclear may come late."""
+    run, begun = opened("up_started"), cloud.time
+    journal.append(run.directory, "up_failed", kind=kind, message="")
+    receipt = _closer(workspace, cloud).close(run.id)
+    assert (receipt.usd == 0.0, receipt.at_most) == (free, not free)
+    assert (cloud.time - begun == _LAG_S) == free
 
 
 def test_what_the_first_listing_missed_the_second_shows(
@@ -259,7 +276,7 @@ def test_a_provider_that_this_version_does_not_have_is_a_leak_risk(
     assert not journal.read(run.directory).closed
 
 
-@pytest.mark.parametrize("kind", [Recording])
+@pytest.mark.parametrize("sort", [Recording])
 class TestRecorded:
     """Where every creating request is on record, a teardown knows what there can be."""
 

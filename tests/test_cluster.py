@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -115,6 +117,43 @@ def test_a_secret_that_is_not_set_is_refused_by_name() -> None:
     with pytest.raises(SpecError, match="DAYFLY_TEST_ABSENT"):
         f()
     assert nothing_exists()
+
+
+def test_a_secret_too_short_to_be_masked_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its value would stand in the log; it is not repeated either."""
+    monkeypatch.setenv("DAYFLY_TEST_PIN", "a1b2c")
+
+    @cluster(secrets=["DAYFLY_TEST_PIN"])
+    def f() -> None: ...
+
+    with pytest.raises(SpecError, match="DAYFLY_TEST_PIN") as refused:
+        f()
+    assert "a1b2c" not in str(refused.value)
+    assert nothing_exists()
+
+
+def test_arguments_that_do_not_fit_are_refused_before_anything_exists() -> None:
+    """As the plain call would be, with the function's signature."""
+
+    @cluster
+    def f(rate: float, rounds: int = 3) -> None: ...
+
+    with pytest.raises(PayloadError, match=r"f\(rate: .*missing a required argument: 'rate'"):
+        f()  # type: ignore[call-arg]  # the point
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        f(0.1, 2, 3)  # type: ignore[call-arg]  # the point
+    assert nothing_exists()
+
+
+def test_the_hooks_of_the_end_are_there_before_a_first_call() -> None:
+    """A first call may come from a thread when the main thread has ended: it is too late to set them then."""
+    script = (
+        "import sys, dayfly\nassert 'dayfly.runtime.at_exit' not in sys.modules\n"
+        "dayfly.cluster(len)\nassert 'dayfly.runtime.at_exit' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_no_sshd_is_refused_before_anything_exists(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 from uv import find_uv_bin
 
 from dayfly.errors import SpecError
-from dayfly.runtime import environment
+from dayfly.runtime import environment, wheels
 from dayfly.runtime.environment import Recipe, recipe
 
 # A build back end of a few lines in the project itself: building reaches no index.
@@ -394,3 +395,18 @@ def test_uv_for_another_platform_is_fetched(tmp_path: Path) -> None:
     assert own == Path(find_uv_bin())
     with pytest.raises(SpecError, match="not made for"):
         environment.uv_binary("plan9-mips", cache=tmp_path)
+
+
+def test_a_build_that_does_not_end_is_ended_with_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build backend that waits for an input must not keep a call for ever."""
+    uv = tmp_path / "uv"
+    uv.write_text(f"#!/bin/sh\nsleep 600 &\necho $! >{tmp_path}/child\nwait\n")
+    uv.chmod(0o755)
+    monkeypatch.setattr(wheels, "own_uv", lambda: uv)
+    monkeypatch.setattr(wheels, "_UV_LIMIT_S", 1.0)
+    with pytest.raises(SpecError, match="the build: uv did not end in 1 s"):
+        wheels.run_uv(["build"], "the build")
+    child = int((tmp_path / "child").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE

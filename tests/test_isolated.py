@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dayfly.stacks import isolated
@@ -103,3 +104,26 @@ def test_past_its_time_it_is_interrupted_once_and_may_finish(tmp_path: Path) -> 
     done = _run(tmp_path, _SLOW, timeout_s=1.0)
     assert done.code == 5
     assert done.stdout.split("\n")[-2] == "recorded 1"
+
+
+_DEAF = """
+import signal, subprocess, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+child = subprocess.Popen(["sleep", "600"], process_group=0)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_does_not_heed_its_time_is_ended_with_all_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a child in a group of its own: it would hold a lock, or go on creating, with nobody watching."""
+    monkeypatch.setattr(isolated, "_GRACE_S", 0.2)
+    done = _run(tmp_path, _DEAF, timeout_s=1.0)
+    assert done.code == 124
+    child = int(done.stdout)
+    until = time.monotonic() + 30
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until, "the child lives on"
+        time.sleep(0.02)

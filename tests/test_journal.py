@@ -110,6 +110,8 @@ def test_this_process_is_alive_and_a_reused_pid_is_not() -> None:
     """A pid alone would be fooled by its next holder; another computer's cannot be judged."""
     me = journal.myself()
     assert journal.is_alive(me)
-    assert not journal.is_alive({**me, "started": me["started"] - 60})
-    assert not journal.is_alive({**me, "host": "elsewhere"})
+    assert not journal.is_alive(
+        {**me, "started": me["started"] - 60, "ticks": me["ticks"] and me["ticks"] - 6000}
+    )
+    assert not journal.is_alive({**me, "host": "elsewhere", "place": "another boot"})
     assert not journal.is_alive({})

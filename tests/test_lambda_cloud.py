@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,18 @@ def run(tmp_path: Path) -> Run:
 
 def props(run: Run, **inputs: Any) -> dict[str, Any]:
     """The inputs of a resource."""
-    identity = {"run": run.id, "deadline": run.deadline, "directory": str(run.directory)}
+    identity = {
+        "run": run.id,
+        "owner": run.owner,
+        "deadline": run.deadline,
+        "directory": str(run.directory),
+    }
     return {**identity, "name": account_name(run), "region": "us-east-1", **inputs}
 
 
 def instance_props(run: Run, **inputs: Any) -> dict[str, Any]:
     """The inputs of a machine; its key is put into the account."""
-    key = KeyProvider().create(props(run, public_key=run.public_key))
+    key = KeyProvider().create(props(run, public_key=f"{run.public_key} {run.owner}"))
     assert key.outs["name"] == account_name(run)
     given = {
         "instance_type": "cpu_4x_general",
@@ -117,6 +123,10 @@ def test_the_whole_life_of_a_run_s_resources(run: Run, cloud: Emulator) -> None:
     assert {each.run for each in found.values()} == {run.id}
     assert {each.tags["dayfly-deadline"] for each in found.values()} == {str(int(run.deadline))}
     assert list(PROVIDER.inventory("somebody-else")) == []
+    everything = PROVIDER.inventory(None)
+    assert {(each.kind, each.tags["dayfly-owner"], each.run) for each in everything} == {
+        (kind, "me", run.id) for kind in found
+    }
     InstanceProvider().delete(made.id, made.outs)
     assert PROVIDER.instance_state(made.id) == "terminated"
     RulesetProvider().delete(rules.id, rules.outs)
@@ -239,6 +249,31 @@ def test_a_machine_that_is_not_seen_yet_is_ended_all_the_same(tmp_path: Path, ru
         InstanceProvider().delete(made.id, made.outs)
         assert slow.live() == []
         assert [row["ended"] for row in slow.meter()["bills"]] != [None]
+
+
+def test_what_is_not_ours_is_listed_without_tags_or_not_at_all(run: Run, cloud: Emulator) -> None:
+    """A machine of somebody's counts as untagged; a key that names another owner than its digest does is nobody's."""
+    api = LambdaApi.from_environment()
+    ids = [api.add_ssh_key("laptop", run.public_key)]
+    ids.append(api.add_ssh_key(account_name(run), f"{run.public_key} somebody-else"))
+    given = instance_props(replace(run, id=new_id()), tags={"team": "vision"})
+    made = InstanceProvider().create(given)
+    found = {each.id: each for each in PROVIDER.inventory(None)}
+    assert (found[made.id].run, found[made.id].tags) == ("", {})
+    assert ids[0] not in found
+    assert (found[ids[1]].run, found[ids[1]].tags["dayfly-owner"]) == (run.id, "")
+    InstanceProvider().delete(made.id, made.outs)
+    api.delete_ssh_key(ids[0])
+
+
+def test_an_address_is_the_one_of_the_moment(run: Run) -> None:
+    """None while there is none."""
+    made = InstanceProvider().create(instance_props(run))
+    assert PROVIDER.address(made.id) is None
+    while (address := PROVIDER.address(made.id)) is None:
+        time.sleep(0.02)
+    assert address[1] == 22
+    assert PROVIDER.address("no-such-instance") is None
 
 
 def test_a_ruleset_in_use_is_come_back_to(run: Run) -> None:

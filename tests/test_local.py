@@ -195,6 +195,33 @@ def test_no_sshd_is_one_clear_error_with_the_install_command(
 
 
 @pytest.mark.parametrize(
+    ("tool", "command"),
+    [
+        ("apt-get", "sudo apt-get install openssh-server"),
+        ("dnf", "sudo dnf install openssh-server"),
+        ("pacman", "sudo pacman -S openssh"),
+        ("apk", "sudo apk add openssh-server"),
+    ],
+)
+def test_the_install_command_is_that_of_the_system(
+    tool: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian, Fedora, Arch and Alpine each have another one."""
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: name if name == tool else None)
+    (missing,) = PROVIDER.preflight()
+    assert missing.endswith(f": {command}")
+
+
+def test_a_uid_without_an_account_is_refused_before_anything_exists(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody can log in as it; containers are often started so."""
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    (missing,) = PROVIDER.preflight()
+    assert "uid 54321 has none in /etc/passwd" in missing
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"cores": 10**6}, "the nearest that fits is cores="),
@@ -257,6 +284,7 @@ def _interpreter_for_others() -> str:
 @pytest.mark.skipif(
     os.getuid() != 0, reason="an ordinary user runs every other test of this file as itself"
 )
+@pytest.mark.usefixtures("own_mounts")
 def test_it_works_as_an_ordinary_user() -> None:
     """The tests of this file, run again as the user `nobody` when we are root."""
     # Not below pytest's own folder, which it closes to others time and again.

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
 from dayfly.infra import loopback
+from dayfly.runtime import agent
 
 
 @pytest.mark.parametrize("look", [loopback._parents_by_proc, loopback._parents_by_ps])
@@ -42,6 +48,16 @@ def test_the_clock_of_the_deadline_goes_on() -> None:
     assert loopback.boot_seconds() <= loopback.boot_seconds()
 
 
+@pytest.mark.parametrize("clock", [loopback.boot_seconds, agent._clock])
+def test_a_deadline_goes_on_in_sleep_also_where_there_is_no_boottime(
+    clock: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On macOS the system's CLOCK_MONOTONIC counts sleep, and Python's time.monotonic() is another clock."""
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_MONOTONIC: 12.5}.__getitem__)
+    assert clock() == 12.5
+
+
 @pytest.mark.macos
 @pytest.mark.skipif(sys.platform != "darwin", reason="macOS: not run in CI")
 def test_on_macos_the_system_s_own_sshd_is_found() -> None:
@@ -49,3 +65,22 @@ def test_on_macos_the_system_s_own_sshd_is_found() -> None:
     from dayfly.infra import sshd
 
     assert sshd.path() == "/usr/sbin/sshd"
+
+
+def test_a_connection_that_cannot_be_served_is_not_the_end_of_the_machine() -> None:
+    """sshd may be missing while a package is replaced, and a client may be gone before it is accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        reading, writing = os.pipe()
+        args = (listener, ["/nonexistent/sshd", "-i"], 1.0, reading)
+        serving = threading.Thread(target=loopback.serve, args=args)
+        serving.start()
+        for _ in range(3):
+            with socket.create_connection(listener.getsockname()) as client:
+                assert client.recv(1) == b""
+        assert serving.is_alive()
+        os.write(writing, bytes([signal.SIGTERM]))
+        serving.join(10)
+        assert not serving.is_alive()
+        for descriptor in (reading, writing):
+            os.close(descriptor)

@@ -56,3 +56,14 @@ def test_the_engine_and_the_sdk_have_one_version() -> None:
     version = pinned.removeprefix("pulumi==")
     modules = (ROOT / "stacks" / "engine" / "cli" / "go.mod").read_text()
     assert f"github.com/pulumi/pulumi/pkg/v3 v{version}" in modules
+
+
+def test_the_license_that_is_claimed_is_in_the_distribution() -> None:
+    """Its full text, as its terms ask for."""
+    project = SETTINGS["project"]
+    assert (project["license"], project["license-files"]) == ("Apache-2.0", ["LICENSE"])
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert metadata.metadata("dayfly").get_all("License-File") == ["LICENSE"]

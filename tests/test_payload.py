@@ -66,6 +66,9 @@ async def later(x):
 def fall(n):
     return scaled(1) if n == 0 else 1 + fall(n - 1)
 
+def scaled_here():
+    return scaled.local(1)
+
 def numbers():
     yield 1
 
@@ -214,7 +217,7 @@ def test_a_lazily_imported_module_may_use_the_decorator(load: Load, tmp_path: Pa
     write(
         tmp_path / "project",
         {
-            "late.py": "def f():\n    import with_decorator\n    return with_decorator.g()\n",
+            "late.py": "def f():\n    import with_decorator\n    return with_decorator.g.local()\n",
             "with_decorator.py": "from dayfly import cluster\n\n@cluster(provider='local')\ndef g():\n    return 5\n",
         },
     )
@@ -263,11 +266,19 @@ def test_a_generator_function_is_refused(main: Any) -> None:
 
 
 def test_a_decorated_function_travels_as_its_bare_function(main: Any, tmp_path: Path) -> None:
-    """Recursion by the global name, and another decorated function, need no Dayfly there."""
-
+    """Recursion by the global name needs no Dayfly there."""
     main.fall = decorated(main.fall)
-    main.scaled = decorated(main.scaled)
     assert far.call(tmp_path, main.fall, 4) == 4 + 6
+
+
+def test_another_decorated_function_never_runs_on_the_wrong_machine(
+    main: Any, tmp_path: Path
+) -> None:
+    """It was given a machine of its own, which cannot be had from there; `local` says that this one is meant."""
+    main.scaled = decorated(main.scaled)
+    with pytest.raises(RuntimeError, match=r"scaled is decorated .* write scaled\.local\(\.\.\.\)"):
+        far.call(tmp_path, main.fall, 4)
+    assert far.call(tmp_path, main.scaled_here) == 6
 
 
 def test_an_object_of_dayfly_is_refused(main: Any) -> None:

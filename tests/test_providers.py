@@ -72,6 +72,26 @@ class TestContract:
         """Nothing of another owner is ever listed."""
         assert list(provider.inventory("nobody-at-all")) == []
 
+    def test_without_an_owner_all_that_is_ours_is_listed_whoever_s_it_is(
+        self, provider: Provider
+    ) -> None:
+        """What carries no tag of ours comes with none, and is never taken for a run's."""
+        for found in provider.inventory(None):
+            assert bool(found.run) == bool(found.tags), found
+
+    def test_its_credentials_are_among_the_variables_that_it_may_see(
+        self, provider: Provider
+    ) -> None:
+        """And whatever looks like one is declared as one: no timer has it."""
+        assert set(provider.credentials) <= set(provider.environment)
+        for name in provider.environment:
+            looks_like_one = name.endswith(("_KEY", "_TOKEN", "_SECRET", "_PASSWORD"))
+            assert not looks_like_one or name in provider.credentials, name
+
+    def test_an_instance_that_is_not_there_has_no_address(self, provider: Provider) -> None:
+        """Nor is that an error."""
+        assert provider.address("no-such-instance") is None
+
     def test_terminating_what_is_gone_is_success(self, provider: Provider) -> None:
         """Teardown may be tried again at any time."""
         provider.terminate(Found("instance", "gone", {"dayfly-run": "0" * 32}))

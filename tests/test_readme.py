@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+from dayfly.stacks.engine import Engine
+from tests import tried
+
+_CHECKOUT = Path(__file__).parent.parent
+README = (_CHECKOUT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 
 
@@ -30,6 +34,29 @@ def test_every_python_block_runs_as_it_stands(code: str, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "90000.0"
     assert "destroyed 2 of 2" in done.stderr
+
+
+@pytest.mark.engine
+def test_the_block_for_the_plain_cli_runs_as_it_stands(engine: Engine, tmp_path: Path) -> None:
+    """In a checkout of its own, whose .venv is this one."""
+    (block,) = [text for language, text in BLOCKS if language == "sh" and "pulumi preview" in text]
+    for name in ("Pulumi.yaml", "stacks"):
+        (tmp_path / name).symlink_to(_CHECKOUT / name)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/dayfly").symlink_to(Path(sys.executable).parent / "dayfly")
+    done = subprocess.run(
+        ["bash", "-euc", block],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cost_per_hour_usd" in done.stdout
+    assert "worst_case_usd" in done.stdout
+    assert (tmp_path / "Pulumi.try.yaml").exists()
 
 
 def test_every_dayfly_command_of_the_shell_blocks_exists() -> None:
@@ -54,7 +81,7 @@ def test_every_dayfly_command_of_the_shell_blocks_exists() -> None:
 
 def test_every_make_target_of_the_readme_exists() -> None:
     """`make demo` and `make test` first of all."""
-    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    makefile = (_CHECKOUT / "Makefile").read_text()
     for target in set(re.findall(r"make ([a-z][a-z-]*)", README)):
         if f"`make {target}`" in README or f"\nmake {target}\n" in README:
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
@@ -66,3 +93,8 @@ def test_every_option_of_the_decorator_is_in_the_readme() -> None:
 
     for name in SPEC_FIELDS:
         assert f"`{name}`" in README, name
+
+
+def test_the_table_of_what_was_tried_is_made_from_recorded_results() -> None:
+    """Whoever edits it by hand, or adds a provider without trying it, sees this fail; `make tried` mends it."""
+    assert tried.shown() == tried.table(tried.kept())

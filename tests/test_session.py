@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -440,6 +441,38 @@ def test_stop_lets_the_function_clean_up_and_says_so(runs: Runs) -> None:
         assert session.stop().how == "stopped"
     assert outcome.stdout == b"ready\ncleaned\n"
     assert outcome.header == {}
+
+
+def _deletes_its_folder(then_s: float) -> Callable[[], None]:
+    def function() -> None:
+        print("ready", flush=True)
+        folder = Path(os.environ["DAYFLY_OUTPUT_DIR"]).parent
+        assert folder.name.startswith("job-")
+        shutil.rmtree(folder)
+        print("gone", flush=True)
+        time.sleep(then_s)
+
+    return function
+
+
+def test_a_job_that_deletes_its_own_folder_comes_to_an_end(runs: Runs) -> None:
+    """Whoever follows it gets what it printed, and is told; nobody waits for a record that can never be written."""
+    logs = Logs()
+    with runs.session() as session:
+        session.start(runs.task(_deletes_its_folder(1.0)))
+        end = session.follow(logs)
+    assert end.how == "vanished"
+    assert logs.stdout == b"ready\ngone\n"
+
+
+def test_a_job_that_has_deleted_its_own_folder_can_be_stopped(runs: Runs) -> None:
+    """By the mark that its processes carry."""
+    with runs.session() as session:
+        session.start(runs.task(_deletes_its_folder(3600.0)))
+        while runs.job.exists():
+            time.sleep(0.01)
+        assert session.stop().how == "vanished"
+    assert not agent._carriers(f"DAYFLY_OUTPUT_DIR={runs.job / 'outputs'}")
 
 
 def test_stop_ends_a_double_forked_grandchild(runs: Runs) -> None:

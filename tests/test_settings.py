@@ -71,6 +71,21 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(
     assert str(user if layer == "user" else project.resolve()) in str(refused.value)
 
 
+def test_time_is_another_spelling_of_max_runtime(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every layer; a nearer layer wins under either name, and both in one layer is a mistake."""
+    project.write_text('[tool.dayfly]\ntime = "3h"\n')
+    assert settings.load(tmp_path).get("max_runtime") == "3h"
+    monkeypatch.setenv("DAYFLY_TIME", "2h")
+    assert (
+        settings.load(tmp_path).values["max_runtime"].origin == "environment variable DAYFLY_TIME"
+    )
+    monkeypatch.setenv("DAYFLY_MAX_RUNTIME", "1h")
+    with pytest.raises(ConfigurationError, match="two spellings"):
+        settings.load(tmp_path)
+
+
 def test_a_file_that_is_no_toml_is_named(user: Path, tmp_path: Path) -> None:
     """With the parser's own words."""
     user.write_text("region = \n")

@@ -40,6 +40,23 @@ def test_durations_and_sizes_are_read_as_people_write_them() -> None:
         ({"memory": "lots"}, ["memory='lots'", '"32GB"']),
         ({"memory": 0}, ["memory=0"]),
         ({"disk": "12 parsecs"}, ["disk='12 parsecs'"]),
+        ({"memory": float("inf")}, ["memory=inf", '"32GB"']),
+        ({"memory": float("nan")}, ["memory=nan", '"32GB"']),
+        ({"memory": 0.5}, ["memory=0.5", '"32GB"']),
+        ({"memory": "0.5B"}, ["memory='0.5B'", '"32GB"']),
+        ({"memory": "9" * 400 + "GB"}, ["memory='9999", "(404 characters)", '"32GB"']),
+        ({"disk": 10**400}, ["disk=1000", '"32GB"']),
+        ({"disk": 10**5000}, ["disk=a number of thousands of digits", '"32GB"']),
+        ({"max_runtime": 10**400}, ["max_runtime=1000", '"10m"']),
+        ({"max_runtime": "9" * 400}, ["max_runtime='9999", '"10m"']),
+        ({"max_runtime": "9" * 400 + ":00"}, ["max_runtime='9999", '"10m"']),
+        ({"max_runtime": float("nan")}, ["max_runtime=nan", '"10m"']),
+        ({"hold": float("inf")}, ["hold=inf", '"10m"']),
+        ({"max_runtime": 1e300}, ["max_runtime=1e+300", "ten years"]),
+        ({"cores": 10**5000}, ["cores=a number of thousands of digits", "at most"]),
+        ({"max_cost": float("inf")}, ["max_cost=inf", "above 0"]),
+        ({"max_cost": float("nan")}, ["max_cost=nan", "above 0"]),
+        ({"max_cost": 10**400}, ["max_cost=1000", "above 0"]),
         ({"max_cost": 0}, ["max_cost=0", "above 0"]),
         ({"max_cost": "5"}, ["max_cost='5'"]),
         ({"max_runtime": "soon"}, ["max_runtime='soon'", '"10m"']),
@@ -94,6 +111,27 @@ def test_a_spec_survives_json() -> None:
     )
     assert spec.allow_cidr == "203.0.113.7/32"
     assert Spec(**spec.as_dict()) == spec
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("x @ https://user:pw@host/x.whl", "x @ https://[secret]@host/x.whl"),
+        ("x @ https://user:p@w@host/x.whl", "x @ https://[secret]@host/x.whl"),
+        ("x @ git+https://TOKEN@host/x@v1", "x @ git+https://[secret]@host/x@v1"),
+        ("x @ https://host/x.whl?a=1&sig=ab%2F&b=2", "x @ https://host/x.whl?a=1&sig=[secret]&b=2"),
+        ("x @ git+ssh://git@host/x@v1", "x @ git+ssh://git@host/x@v1"),
+        ("x @ git+https://host/x@v1", "x @ git+https://host/x@v1"),
+        ("numpy>=2", "numpy>=2"),
+    ],
+)
+def test_credentials_of_requirements_are_kept_nowhere(given: str, kept: str) -> None:
+    """The call has them; the journal, and whoever is shown it, has not."""
+    spec = Spec(environment=[given])
+    assert spec.as_dict()["environment"] == (kept,)
+    assert Spec(environment=given).as_dict()["environment"] == kept
+    assert spec.environment == (given,)
+    assert Spec(**spec.as_dict()).environment == (kept,)
 
 
 def test_time_is_another_spelling_of_max_runtime() -> None:

@@ -131,6 +131,24 @@ def test_a_state_that_is_set_aside_leaves_no_backup_behind(workspace: Workspace)
     assert state.quarantine(workspace, _RUN, _RUN) is None
 
 
+@pytest.mark.parametrize(
+    ("backend", "root"),
+    [
+        ("file:///state", "/state"),
+        ("file:///state?no_tmp_dir=true", "/state"),
+        ("file:///a%20b/c%23d/e%2520f", "/a b/c#d/e%20f"),
+        ("file:///a b", "/a b"),
+        ("file://~/state", str(Path.home() / "state")),
+    ],
+)
+def test_a_folder_s_url_is_read_as_the_engine_reads_it(
+    workspace: Workspace, backend: str, root: str
+) -> None:
+    """Its query is no part of the path, and what is quoted is not the name."""
+    held = dataclasses.replace(workspace, backend=backend)
+    assert state.file_of(held, _RUN) == Path(root, ".pulumi/stacks/dayfly", f"{_RUN}.json")
+
+
 def test_a_remote_backend_is_asked_through_the_engine_only(workspace: Workspace) -> None:
     """Without a CLI its state cannot be read, which is told rather than taken for an empty one."""
     remote = dataclasses.replace(workspace, backend="s3://bucket")

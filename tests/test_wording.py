@@ -77,7 +77,7 @@ def test_a_receipt_is_one_sentence() -> None:
     receipt = Receipt("r", "local", 2, 2, 0, 0.0, 41.2, 0.0, 0.0, "pulumi")
     line = wording.receipt_line(receipt)
     assert line.startswith("destroyed 2 of 2, local confirms 0 left at ")
-    assert line.endswith(", 41 s billed, $0.00")
+    assert line.endswith(", 0.69 min billed, $0.00")
 
 
 def test_a_machine_s_gpus_are_told_with_their_memory() -> None:

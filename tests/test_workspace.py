@@ -92,6 +92,18 @@ def test_a_file_in_place_of_the_folder_is_refused(home: Path) -> None:
         _open()
 
 
+@pytest.mark.parametrize("name", ['say "x"', "two\nlines"])
+def test_a_home_that_cannot_be_written_into_a_configuration_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """An SSH server's configuration has no way to write such a path; nothing is made."""
+    with monkeypatch.context() as inside:
+        inside.setenv("DAYFLY_HOME", str(tmp_path / name))
+        with pytest.raises(ConfigurationError, match="DAYFLY_HOME"):
+            _open()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_passphrase_is_made_once_and_is_private(workspace: Workspace) -> None:
     """256 bits, and the same ones ever after."""
     file = workspace.passphrase_file
@@ -162,13 +174,15 @@ def test_no_stray_secret_reaches_the_engine(
 ) -> None:
     """Proxy and home pass, keys do not; the passphrase goes by file."""
     passed = {"HTTPS_PROXY": "http://proxy", "no_proxy": "localhost", "LC_ALL": "C"}
+    # A module system's interpreter finds neither its own library nor packages without these.
+    passed |= {"PYTHONPATH": "/site", "LD_LIBRARY_PATH": "/opt/python/lib"}
     kept = {
         "AWS_SECRET_ACCESS_KEY": "canary",
         "GITHUB_TOKEN": "canary",
         "PULUMI_CONFIG_PASSPHRASE": "canary",
         "PULUMI_ACCESS_TOKEN": "canary",
         "WANDB_API_KEY": "canary",
-        "PYTHONPATH": "canary",
+        "PYTHONHOME": "canary",
         "DAYFLY_RUN": "canary",
     }
     for name, value in (passed | kept).items():

@@ -43,10 +43,15 @@ class Provider(ABC):
     """One way to get machines. A subclass declares only where it differs.
 
     Instances hold no state: `PROVIDER` of each file is made when the file is imported.
+
+    Attributes:
+        environment: names of the variables that its resources, and a teardown, may see.
+        credentials: those of them that hold a credential itself, and not the place where one is kept.
     """
 
     name: ClassVar[str]
     environment: ClassVar[tuple[str, ...]] = ()
+    credentials: ClassVar[tuple[str, ...]] = ()
     dynamic: ClassVar[tuple[type[DynamicProvider], ...]] = ()
     same_computer: ClassVar[bool] = False
     # True where every creating request is fenced (`fence`) and on record (`creations`): then no record is a proof.
@@ -74,8 +79,12 @@ class Provider(ABC):
         """
 
     @abstractmethod
-    def inventory(self, owner: str) -> Sequence[Found]:
+    def inventory(self, owner: str | None) -> Sequence[Found]:
         """Everything alive that carries our tags and this owner; a raw listing, without Pulumi.
+
+        Args:
+            owner: whose; None for all that the account lists: ours, whoever owns it, and instances that carry no tag of
+                ours, with empty tags.
 
         Raises:
             DayflyError: the listing is not complete; nothing may be concluded from it.
@@ -88,6 +97,10 @@ class Provider(ABC):
     @abstractmethod
     def instance_state(self, id: str) -> State:
         """The state of one instance, in the standard words; "unknown" where the API knows none of that id."""
+
+    def address(self, id: str) -> tuple[str, int] | None:
+        """Host and port of the SSH server of a living instance, as the provider tells them now; None where it cannot."""
+        return None
 
     def failure(self, error: str) -> FailureKind:
         """The standard kind of what the engine or the API said; no known code is unknown."""

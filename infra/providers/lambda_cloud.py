@@ -42,6 +42,7 @@ class LambdaCloud(Provider):
     name = "lambda"
     dynamic = (KeyProvider, RulesetProvider, InstanceProvider, ReadyProvider)
     keeps_creations = True
+    credentials = (lambda_key.VARIABLE,)
     environment = (
         lambda_key.VARIABLE,
         lambda_endpoint.URL_VARIABLE,
@@ -94,12 +95,15 @@ class LambdaCloud(Provider):
         ready_provider: Any = ReadyProvider()
         identity = {
             "run": run.id,
+            "owner": run.owner,
             "deadline": int(run.deadline),
             "directory": str(run.directory),
         }
         name = account_name(run)
         key = LambdaKey(
-            key_provider, "key", {**identity, "name": name, "public_key": run.public_key}
+            key_provider,
+            "key",
+            {**identity, "name": name, "public_key": f"{run.public_key} {run.owner}"},
         )
         ruleset = LambdaRuleset(
             ruleset_provider,
@@ -146,7 +150,7 @@ class LambdaCloud(Provider):
             "ready_after_s": ready.ready_after_s,
         }
 
-    def inventory(self, owner: str) -> Sequence[Found]:
+    def inventory(self, owner: str | None) -> Sequence[Found]:
         api = LambdaApi.from_environment()
         return [*_instances(api, owner), *_named(api, owner)]
 
@@ -171,6 +175,15 @@ class LambdaCloud(Provider):
             if not error.gone:
                 raise
             return "unknown"
+
+    def address(self, id: str) -> tuple[str, int] | None:
+        try:
+            found = LambdaApi.from_environment().instance(id)
+        except ApiError as error:
+            if not error.gone:
+                raise
+            return None
+        return (found.ip, SSH_PORT) if found.ip else None
 
     def failure(self, error: str) -> FailureKind:
         return kind_of(code_in(error))
@@ -202,23 +215,30 @@ def _owner_digest(owner: str) -> str:
     return hashlib.sha256(owner.encode()).hexdigest()[:8]
 
 
-def _instances(api: LambdaApi, owner: str) -> Iterator[Found]:
+def _instances(api: LambdaApi, owner: str | None) -> Iterator[Found]:
     for row in api.instances():
-        if row.tags.get("dayfly-owner") == owner and row.state not in ENDED:
-            yield Found("instance", row.id, row.tags, row.state)
+        tags = row.tags if row.tags.get("dayfly-run") else {}
+        if row.state not in ENDED and (owner is None or tags.get("dayfly-owner") == owner):
+            yield Found("instance", row.id, tags, row.state)
 
 
-def _named(api: LambdaApi, owner: str) -> Iterator[Found]:
-    """Keys and rulesets, whose names are all that they carry."""
+def _named(api: LambdaApi, owner: str | None) -> Iterator[Found]:
+    """Keys and rulesets of ours, whose names and remarks are all that they carry."""
     things = [
-        *(("key", key.id, key.name) for key in api.ssh_keys()),
-        *(("network", ruleset.id, ruleset.name) for ruleset in api.rulesets()),
+        *(("key", key.id, key.name, key.public_key) for key in api.ssh_keys()),
+        *(("network", rules.id, rules.name, rules.description) for rules in api.rulesets()),
     ]
-    for kind, id, name in things:
+    for kind, id, name, remark in things:
         match = _NAME.match(name)
-        if match and match["owner"] == _owner_digest(owner):
-            tags = {"dayfly-run": match["run"], "dayfly-owner": owner}
-            yield Found(kind, id, tags | {"dayfly-deadline": match["deadline"]})
+        if match and (owner is None or match["owner"] == _owner_digest(owner)):
+            tags = {"dayfly-run": match["run"], "dayfly-deadline": match["deadline"]}
+            yield Found(kind, id, tags | {"dayfly-owner": owner or _owner_in(remark, match)})
+
+
+def _owner_in(remark: str, name: re.Match[str]) -> str:
+    """Whose a thing is: the last word of its remark, unless the digest in its name says that it is somebody else's."""
+    word = remark.rsplit(maxsplit=1)[-1] if remark.split() else ""
+    return word if _owner_digest(word) == name["owner"] else ""
 
 
 def _user_data(run: Run) -> str:

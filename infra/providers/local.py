@@ -190,20 +190,25 @@ class Local(Provider):
             "cache_dir": str(run.directory.parent.parent / "machine-cache"),
         }
 
-    def inventory(self, owner: str) -> Sequence[Found]:
-        return [found for found in processes.tagged() if found.tags.get("dayfly-owner") == owner]
+    def inventory(self, owner: str | None) -> Sequence[Found]:
+        # A process without our tags is no machine, so there is nothing untagged to tell of.
+        return [
+            found
+            for found in processes.tagged()
+            if owner is None or found.tags.get("dayfly-owner") == owner
+        ]
 
     def terminate(self, found: Found) -> None:
         if found.run:
             processes.end_run(found.run)
 
     def instance_state(self, id: str) -> State:
-        alive = any(
-            _instance_id(found.run) == id
-            for found in processes.tagged()
-            if found.kind == "instance"
-        )
-        return "running" if alive else "terminated"
+        return "running" if _guardian(id) else "terminated"
+
+    def address(self, id: str) -> tuple[str, int] | None:
+        guardian = _guardian(id)
+        port = processes.listening_port(int(guardian.id)) if guardian else None
+        return None if port is None else ("127.0.0.1", port)
 
     def failure(self, error: str) -> FailureKind:
         return "invalid" if "needs sshd" in error else "unknown"
@@ -211,6 +216,7 @@ class Local(Provider):
     def preflight(self) -> Sequence[str]:
         try:
             sshd.path()
+            sshd.account()
         except ConfigurationError as missing:
             return [str(missing)]
         return []
@@ -221,6 +227,11 @@ PROVIDER = Local()
 
 def _instance_id(run: str) -> str:
     return f"local-{run[:12]}"
+
+
+def _guardian(id: str) -> Found | None:
+    found = (f for f in processes.tagged() if f.kind == "instance" and _instance_id(f.run) == id)
+    return next(found, None)
 
 
 def _check_disk(spec: Spec) -> None:

@@ -8,6 +8,8 @@
     ├── BudgetExceeded          the plan's worst case is over max_cost (phase plan)
     ├── UnknownRun              no run of that id, or more than one of that prefix
     ├── RunBusy                 another client is using this run right now
+    ├── KeeperMissing           the keeper is not there and cannot be started
+    ├── GcFrozen                too much would be destroyed, or not all could be seen: somebody has to look first
     ├── ProvisionFailed         the stack did not come up (phase provision; has a kind)
     │   └── NoCapacity          every Offer of the ladder was refused for want of capacity
     ├── ConnectFailed           the machine never answered over SSH (phase connect)
@@ -86,6 +88,17 @@ class RunBusy(DayflyError):
     """Another client, named by its pid, is using this run right now."""
 
     exit_code = 73
+
+
+class KeeperMissing(DayflyError):
+    """The keeper is not there and cannot be started: what a client leaves when it dies waits for the next command."""
+
+
+class GcFrozen(DayflyError):
+    """More would be destroyed than is usual, or a listing is not complete; nothing was destroyed."""
+
+    phase = "teardown"
+    exit_code = 75
 
 
 class ProvisionFailed(DayflyError):

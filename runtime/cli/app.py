@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dayfly.runtime.cli import doctor, engine, gc, held, listing, run
+from dayfly.runtime.cli import cost, doctor, engine, gc, held, keeper, listing, refresh, run
 
 _EPILOG = """\b
 Exit codes:
@@ -80,7 +80,10 @@ def dayfly(
 run.register(app)
 listing.register(app)
 held.register(app)
+refresh.register(app)
+cost.register(app)
 gc.register(app)
+keeper.register(app)
 doctor.register(app)
 engine.register(app)
 

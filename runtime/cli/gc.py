@@ -1,54 +1,83 @@
-"""`dayfly gc`: what dead clients left behind, shown or destroyed; and the wait of a detached one for its time."""
+"""`dayfly gc`: what dead clients left behind, shown or destroyed; and its place in this user's timer."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from dayfly.runtime.context import Context
-    from dayfly.stacks.gc import Finding
+    from dayfly.stacks.census import Census, Finding
 
-# Short, so that a clock that is set, or a computer that slept, costs no more than this.
-_POLL_S = 1.0
-_COLUMNS = ("ID", "STATUS", "PROVIDER", "LISTED", "$/H", "WHAT", "WHY")
+_COLUMNS = ("ID", "STATUS", "PROVIDER", "LISTED", "AGE", "$/H", "WHAT", "WHY")
+# More than this at once is more likely a mistake of ours, or of a listing, than what was meant.
+_MANY = 20
+_CONFIRMATION = "all owners"
 
 
 def gc(
+    *,
     run: Annotated[str | None, typer.Option("--run", help="Only this run.")] = None,
-    at: Annotated[
-        float | None, typer.Option("--at", metavar="UNIX", help="Wait until then; needs --run.")
-    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Destroy, instead of showing.")] = False,
     held: Annotated[
         bool, typer.Option("--held", help="Held runs too: results that wait for an attach.")
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help=f"With --yes: also where a listing is not complete, or more than {_MANY} would go.",
+        ),
+    ] = False,
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="As this owner: for a computer that was lost.")
+    ] = None,
+    all_owners: Annotated[
+        bool,
+        typer.Option("--all-owners", help="With --yes: everybody's, after a typed confirmation."),
+    ] = False,
+    install: Annotated[
+        bool, typer.Option("--install", help="Have it done every 10 minutes, by systemd or cron.")
+    ] = False,
+    uninstall: Annotated[bool, typer.Option("--uninstall", help="No longer.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find what dead clients left behind; --yes destroys it.
 
-    Expired and orphaned runs are destroyed, held ones only with --held; a run whose client lives is left alone.
+    Expired and orphaned runs are destroyed, held ones only with --held; a run whose client lives is left alone, and so is
+    what carries another owner's tag, or none of ours.
+
+    Where a listing is not complete, or more than 20 would be destroyed, nothing is, and the exit code is 75.
     """
-    if at is not None:
-        _wait(_full_id(run), at, held)
+    if install or uninstall:
+        _place_in_timer(install and not uninstall, json)
+        return
+    _check_options(run, owner, all_owners, force and not yes)
     from dayfly.runtime.cli.output import tell
     from dayfly.runtime.cli.upkeep import settle_plain
     from dayfly.runtime.context import Context
     from dayfly.stacks import gc as collector
+    from dayfly.stacks.census import census, owned_by
 
     context = Context.open()
     settle_plain(context, tell)
-    findings = collector.survey(context.workspace)
-    if run is not None:
-        findings = _only(context, findings, run)
-    doomed = collector.doomed(findings, held=held)
+    context = context.as_owner(owner)
+    found = census(context.workspace, context.engine_or_none(), only=run or "")
+    if owner is not None:
+        found = owned_by(found, owner)
+    _check_known(context, found, run)
+    doomed = collector.doomed(found.findings, held=held, foreign=all_owners)
+    _tell_limits(found)
     if not yes:
-        _show(findings, doomed, json, held)
-        return
+        _show(found, doomed, json, held)
+        raise typer.Exit(75 if found.failed else 0)
+    if not force:
+        _freeze(found, doomed)
+    _confirm_foreign(doomed)
     raise typer.Exit(_destroy(context, doomed, json))
 
 
@@ -57,102 +86,157 @@ def register(app: typer.Typer) -> None:
     app.command()(gc)
 
 
-def _full_id(run: str | None) -> str:
+def _place_in_timer(wanted: bool, json: bool) -> None:
+    from dayfly.runtime.cli.output import emit_json
+    from dayfly.runtime.context import Context
+    from dayfly.runtime.timer import Timer
+
+    timer = Timer.of(Context.open().workspace)
+    done = timer.install() if wanted else timer.uninstall()
+    if json:
+        emit_json({"installed": wanted, "by": timer.kind, "changed": done.changed})
+    else:
+        print(done.text)
+
+
+def _check_options(run: str | None, owner: str | None, all_owners: bool, idle_force: bool) -> None:
+    """
+    Raises:
+        SpecError: two options that do not go together.
+    """
     from dayfly.errors import SpecError
 
-    if run is None or len(run) != 32:
-        raise SpecError("--at waits for one run: give --run with its whole id")
-    return run
+    if idle_force:
+        raise SpecError("--force says how --yes is meant; write both, or neither")
+    if owner is not None and (all_owners or run is not None):
+        raise SpecError("--owner takes everything of one owner; leave --all-owners and --run out")
 
 
-def _wait(run: str, at: float, held: bool) -> None:
-    """Waits for the time, and on while the run is in someone's hands; ends the process when the run is closed.
-
-    The wall clock is what a hold was promised by; it is asked again and again, since it may be set.
+def _check_known(context: Context, found: Census, run: str | None) -> None:
     """
-    from dayfly.infra.home import home_path
-
-    directory, since = home_path() / "runs" / run, time.time()
-    while not (directory / "receipt.json").exists():
-        left = at - time.time()
-        if left <= 0:
-            left = _claimed_s(directory, since, held)
-            if left <= 0:
-                return
-        time.sleep(min(max(left, 0.05), _POLL_S))
-    raise typer.Exit
-
-
-def _claimed_s(directory: Path, since: float, held: bool) -> float:
-    """For how long the run is not to be touched yet, as far as can be told now; 0 when its time has come."""
-    from dayfly.stacks import gc, journal
-
-    history = journal.read(directory)
-    status, _ = gc.standing(history, time.time())
-    attached = history.last("attached")
-    if status in ("EXPIRED", "ORPHAN"):
-        return 0.0
-    if status != "HELD":
-        return _POLL_S
-    if held and (attached is None or attached.time < since):
-        return 0.0
-    # Someone attached meanwhile and is gone again: the run is held anew, for a time of its own.
-    return gc.hold_until(history) - time.time()
-
-
-def _only(context: Context, findings: Sequence[Finding], run: str) -> list[Finding]:
-    """The findings of one run; none where it is closed.
-
     Raises:
-        UnknownRun: neither journal nor provider knows it.
+        UnknownRun: neither journal nor provider knows the one run that was asked for.
     """
     from dayfly.runtime.cli.output import tell
     from dayfly.stacks import journal
 
-    chosen = [finding for finding in findings if finding.run.startswith(run)]
-    if not chosen and journal.find(context.workspace.runs, run).closed:
-        tell(f"run {run} is closed: nothing of it is left")
-    return chosen
+    if run is not None and not found.findings:
+        history = journal.find(context.workspace.runs, run)
+        if history.closed:
+            tell(f"run {run} is closed: nothing of it is left")
 
 
-def _show(findings: Sequence[Finding], doomed: Sequence[Finding], json: bool, held: bool) -> None:
+def _tell_limits(found: Census) -> None:
+    """What could not be seen, and what was seen and is not ours."""
+    from dayfly.runtime.cli.output import tell
+
+    for name, reason in found.unasked.items():
+        tell(f"{name} was not asked: {reason}")
+    for name, count in found.untagged.items():
+        tell(f"{name} lists {count} UNTAGGED, which are not Dayfly's and are left alone")
+    for reason in found.failed.values():
+        tell(f"dayfly: {reason}")
+
+
+def _freeze(found: Census, doomed: Sequence[Finding]) -> None:
+    """
+    Raises:
+        GcFrozen: somebody has to look first.
+    """
+    from dayfly.errors import GcFrozen
+
+    if found.failed:
+        names = ", ".join(found.failed)
+        raise GcFrozen(
+            f"nothing was destroyed, since the listing of {names} is not complete; try again, or, to go by the rest:"
+            " dayfly gc --yes --force"
+        )
+    if len(doomed) > _MANY:
+        raise GcFrozen(
+            f"nothing was destroyed: {len(doomed)} would go, more than {_MANY} at once; look at `dayfly gc`, then"
+            " dayfly gc --yes --force"
+        )
+
+
+def _confirm_foreign(doomed: Sequence[Finding]) -> None:
+    """
+    Raises:
+        SpecError: nobody is there to type it, or something else was typed.
+    """
+    from dayfly.errors import SpecError
+
+    foreign = [finding for finding in doomed if finding.status == "FOREIGN"]
+    if not foreign:
+        return
+    owners = sorted({finding.owner or "nobody" for finding in foreign})
+    if not sys.stdin.isatty():
+        raise SpecError(
+            f"{len(foreign)} are of other owners ({', '.join(owners)}): --all-owners is for a terminal, where it is"
+            " confirmed; --owner NAME needs none"
+        )
+    typed = typer.prompt(
+        f'{len(foreign)} are of other owners ({", ".join(owners)}); to destroy them type "{_CONFIRMATION}"',
+        err=True,
+    )
+    if typed.strip() != _CONFIRMATION:
+        raise SpecError(f"{typed!r} is not {_CONFIRMATION!r}; nothing was destroyed")
+
+
+def _show(found: Census, doomed: Sequence[Finding], json: bool, held: bool) -> None:
     from dayfly.runtime.cli.output import emit_json, emit_rows, tell
-    from dayfly.runtime.wording import dollars
+    from dayfly.runtime.wording import uncovered
 
+    now, findings = time.time(), found.findings
     if json:
-        emit_json([_as_dict(finding, finding in doomed) for finding in findings])
+        untagged = [
+            {"id": "", "status": "UNTAGGED", "provider": name, "count": count, "destroy": False}
+            for name, count in found.untagged.items()
+        ]
+        emit_json([*(_as_dict(f, f in doomed, now) for f in findings), *untagged])
         return
     if not findings:
         tell("nothing is left behind")
         return
-    rows = [
-        [
-            finding.run[:12],
-            finding.status,
-            finding.provider or "-",
-            str(len(finding.found)),
-            dollars(finding.usd_per_hour),
-            "destroy" if finding in doomed else "leave",
-            finding.why,
-        ]
-        for finding in findings
-    ]
-    emit_rows(_COLUMNS, rows)
+    emit_rows(_COLUMNS, [_row(finding, finding in doomed, now) for finding in findings])
     if doomed:
         options = "--yes --held" if held else "--yes"
         tell(f"{len(doomed)} of {len(findings)} would be destroyed; `dayfly gc {options}` does it")
     if not held and any(finding.status == "HELD" for finding in findings):
-        tell("held runs are destroyed with --held only: their results have not come back")
+        tell("held runs are destroyed with --held only: their results have not been taken")
+    for finding in findings:
+        if finding.history is not None and finding.history.credentials:
+            tell(uncovered(finding.run, finding.history.credentials))
 
 
-def _as_dict(finding: Finding, doomed: bool) -> dict[str, Any]:
+def _row(finding: Finding, doomed: bool, now: float) -> list[str]:
+    from dayfly.infra.units import human_seconds
+    from dayfly.runtime.wording import dollars
+
+    known = finding.history is not None
+    return [
+        finding.run[:12],
+        finding.status,
+        finding.provider or "-",
+        str(len(finding.found)),
+        "-" if finding.created is None else human_seconds(max(0.0, now - finding.created)),
+        dollars(finding.usd_per_hour) if known else "-",
+        "destroy" if doomed else "leave",
+        finding.why,
+    ]
+
+
+def _as_dict(finding: Finding, doomed: bool, now: float) -> dict[str, Any]:
+    history = finding.history
     return {
         "id": finding.run,
         "status": finding.status,
         "why": finding.why,
         "provider": finding.provider,
-        "usd_per_hour": finding.usd_per_hour,
+        "owner": finding.owner,
+        "age_s": None if finding.created is None else now - finding.created,
+        "usd_per_hour": finding.usd_per_hour if history is not None else None,
         "listed": [{"kind": found.kind, "id": found.id} for found in finding.found],
+        "covered_by_install": history is None or not history.credentials,
         "destroy": doomed,
     }
 

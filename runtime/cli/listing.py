@@ -31,6 +31,7 @@ def ps(
     from dayfly.runtime.cli.upkeep import settle_plain
     from dayfly.runtime.context import Context
     from dayfly.runtime.heal import heal
+    from dayfly.runtime.wording import uncovered
     from dayfly.stacks import journal
 
     context = Context.open()
@@ -44,6 +45,9 @@ def ps(
     elif runs:
         columns = (*_COLUMNS, "MINUTES") if everything else _COLUMNS
         emit_rows(columns, [_row(run, now, everything) for run in runs])
+        for history in found:
+            if history.credentials and not history.closed:
+                tell(uncovered(history.id, history.credentials))
     else:
         tell("no run is open" if not everything else "no runs yet")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ def script_target(path: Path, arguments: Sequence[str], options: Mapping[str, An
     Raises:
         SpecError: it is not there, not Python, or the options cannot be.
     """
-    function = script_function(path.absolute())
+    function = script_function(settings.working_folder() / path)
     return Target(function, (list(arguments),), {}, spec_above_settings(options))
 
 
@@ -121,15 +120,20 @@ def _json_or_text(text: str) -> Any:
 
 def _imported(name: str) -> Any:
     module_name, _, path = name.partition(":")
-    if os.getcwd() not in sys.path:  # noqa: PTH109  # sys.path holds texts
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    if not all(part.isidentifier() for part in [*module_name.split("."), *path.split(".")]):
+        raise SpecError(
+            f"{name!r} is not MODULE:FUNCTION, with MODULE as in `import MODULE` from the folder that you are in"
+        )
+    here = str(settings.working_folder())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise SpecError(
-            f"no module {error.name!r} here ({Path.cwd()}); MODULE is written as in `import MODULE`"
+            f"no module {error.name!r} here ({here}); MODULE is written as in `import MODULE`"
         ) from error
     for part in path.split("."):
         if not hasattr(found, part):

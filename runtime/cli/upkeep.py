@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dayfly.errors import DayflyError
 from dayfly.runtime.context import Context
 from dayfly.stacks import gc, journal
+from dayfly.stacks.census import survey
 
 
 def settle_plain(context: Context, report: Callable[[str], None]) -> None:
     """Closes every run of a plain `pulumi up` whose machine a plain `pulumi destroy` has ended."""
     if not any(history.plain for history in journal.histories(context.workspace.runs)):
         return
-    for finding in gc.survey(context.workspace):
+    for finding in survey(context.workspace):
         history = finding.history
         if history is None or not history.plain or finding.found or finding.status != "EXPIRED":
             continue

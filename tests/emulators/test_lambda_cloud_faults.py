@@ -188,6 +188,7 @@ def test_a_rate_hits_a_part_of_the_calls_and_is_repeatable(api: Client) -> None:
         ({"op": "launch", "kind": "explode"}, "explode"),
         ({"op": "lunch", "kind": "drop_after"}, "lunch"),
         ({"op": "launch"}, "kind"),
+        ({"op": "launch", "kind": "status", "status": 404}, "404"),
         ({"op": "launch", "kind": "delay", "when": 1}, "when"),
         ({"op": "launch", "kind": "delay", "at": 1, "rate": 0.1}, "rate"),
     ],

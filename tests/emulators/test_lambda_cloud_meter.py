@@ -50,12 +50,13 @@ def test_the_log_tells_the_whole_life_of_an_instance() -> None:
     assert life[-1]["event"] == "unlisted"
 
 
-def test_the_key_is_not_in_the_log() -> None:
-    """A log is shown to others."""
+def test_the_key_is_neither_in_the_log_nor_on_the_command_line() -> None:
+    """Both are seen by others."""
     with Emulator(Options(api_key="secret_canary", machines=False)) as cloud:
         assert cloud.api_key == "secret_canary"
         assert "secret_canary" not in cloud.log.read_text()
         assert cloud.events("started")
+        assert b"secret_canary" not in Path(f"/proc/{cloud.pid}/cmdline").read_bytes()
 
 
 def test_the_meter_adds_up() -> None:
@@ -77,6 +78,8 @@ def test_the_meter_adds_up() -> None:
         assert bills[taken]["dollars"] == pytest.approx(4.29 / 60)
         assert [bill["billed_s"] for bill in bills.values()] == [60.0] * 3
         assert cloud.meter()["dollars"] == pytest.approx((1.29 + 4.29 + 1.29) / 60)
+        billed = {each["instance"]: each["dollars"] for each in cloud.events("billed")}
+        assert billed == {ended: bills[ended]["dollars"], taken: bills[taken]["dollars"]}
         again = meter.bills(truth.read(cloud.log), time.time(), 60)
         assert meter.total(again) == pytest.approx(cloud.meter()["dollars"])
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from tests import keepers
+
 WAIT_S = 90.0
 SCRIPT = """
 import sys
@@ -99,6 +101,15 @@ class Client:
     def signal(self, number: signal.Signals) -> None:
         """Sends one signal."""
         self.process.send_signal(number)
+
+    def die_unkept(self) -> None:
+        """SIGKILL for it and for its keeper: what is left is left to whoever comes next."""
+        self.signal(signal.SIGSTOP)
+        keeper = keepers.started(self.home)
+        keeper.kill()
+        keepers.wait(keeper)
+        self.signal(signal.SIGKILL)
+        self.end()
 
     def end(self) -> int:
         """Waits for its end and returns its exit code, as a shell shows it."""

@@ -49,6 +49,7 @@ def left() -> list[Any]:
     return list(providers.load("local").inventory(Context.open().workspace.owner))
 
 
+@pytest.mark.tried("local", "real")
 def test_a_value_comes_back_with_log_receipt_and_story(capfd: pytest.CaptureFixture[str]) -> None:
     """One run, looked at from every side."""
 
@@ -101,6 +102,7 @@ def test_a_value_comes_back_with_log_receipt_and_story(capfd: pytest.CaptureFixt
     assert dayfly.attach(job.id[:10]).result() == value
 
 
+@pytest.mark.tried("local", "real")
 def test_the_function_s_own_exception_comes_back_as_itself_with_the_remote_traceback() -> None:
     """With source lines, though the file is not on the machine."""
 
@@ -298,6 +300,7 @@ def test_jobs_are_futures_and_can_be_awaited() -> None:
 
 
 @pytest.mark.network
+@pytest.mark.tried("local", "real")
 def test_a_requirement_that_does_not_exist_is_named_by_the_resolver_and_leaves_nothing() -> None:
     """In the environment phase, with the machine destroyed."""
 
@@ -325,6 +328,7 @@ def test_a_module_that_is_not_there_is_found_before_the_function_starts(tmp_path
     assert not marker.exists()
 
 
+@pytest.mark.tried("local", "real")
 def test_a_killed_client_s_run_can_be_attached_to(tmp_path: Path, workspace: Any) -> None:
     """SIGKILL in the middle of the function: log and result come whole, in another process."""
     script = tmp_path / "client.py"
@@ -403,6 +407,35 @@ def test_a_machine_that_disappears_is_an_instance_lost(workspace: Any) -> None:
     with pytest.raises(RunFailed):
         job.result(timeout=200)
     assert job.receipt(timeout=120).left == 0
+
+
+def test_a_machine_that_disappears_is_replaced_where_retries_are_left(
+    workspace: Any, tmp_path: Path
+) -> None:
+    """A new run with an id of its own, in the lineage of the first; the first is proved gone like any other."""
+    marker = tmp_path / "attempts"
+
+    @cluster(environment=[], retries=1)
+    def f(path: str) -> int:
+        with open(path, "a") as file:  # noqa: PTH123
+            file.write("x")
+        count = os.path.getsize(path)  # noqa: PTH202
+        time.sleep(600 if count == 1 else 0)
+        return count
+
+    job = f.submit(str(marker))
+    first = job.id
+    while not marker.exists():
+        time.sleep(0.05)
+    local = providers.load("local")
+    for found in local.inventory(workspace.owner):
+        local.terminate(found)
+    assert job.result(timeout=200) == 2
+    assert job.receipt(timeout=120).left == 0
+    assert job.id != first
+    runs = journal.histories(workspace.runs, closed=True)
+    assert [(run.id, run.intent["lineage"]) for run in runs] == [(first, ""), (job.id, first)]
+    assert all(run.closed for run in runs)
 
 
 _V1 = Path("/sys/fs/cgroup/memory")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dayfly.stacks import journal
 from dayfly.stacks.workspace import Workspace
+from tests import keepers
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd]
 COMMAND = [sys.executable, "-m", "dayfly.runtime.cli"]
@@ -140,8 +138,10 @@ def test_a_run_whose_client_was_killed_is_held_and_taken_in_hand_again(
     assert attached.returncode == 0, attached.stderr
     assert attached.stdout == "".join(f"tick {n}\n" for n in range(80)) + "'slow'\n"
     assert only_run(workspace).closed
-    # `ps` started a gc for the end of the hold; it ends by itself, since the run is closed.
-    _wait_for(lambda: not _waiting_for(run_id))
+    # Nothing is open, so the keeper ends by itself.
+    keeper = keepers.process(workspace.home)
+    if keeper is not None:
+        keepers.wait(keeper)
 
 
 def test_the_plain_pulumi_cli_works_after_engine_env(workspace: Workspace) -> None:
@@ -173,22 +173,3 @@ def test_the_plain_pulumi_cli_works_after_engine_env(workspace: Workspace) -> No
         assert only_run(workspace).closed
     finally:
         (CHECKOUT / "Pulumi.plain.yaml").unlink(missing_ok=True)
-
-
-def _waiting_for(run_id: str) -> list[int]:
-    """The detached gc processes of a run."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line: list[Any] = process.info["cmdline"] or []
-        if "gc" in line and run_id in line and process.pid != os.getpid():
-            found.append(process.pid)
-    return found
-
-
-def _wait_for(condition: Any) -> None:
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dayfly.stacks.engine import Engine
+from tests import keepers
 from tests.engine.client import Client, alive, dayfly, locks, wait_until_closed
 
 pytestmark = pytest.mark.engine
@@ -22,9 +22,8 @@ def test_a_create_in_flight_is_adopted_and_destroyed(
     """The client dies while the engine creates: the isolated create ends, is recorded, and gc destroys it."""
     with Client(clean_environment, 60) as client:
         run = client.reach("up_started")
-        client.signal(signal.SIGKILL)
-        client.end()
-    shown = json.loads(dayfly("gc", "--json").stdout)
+        client.die_unkept()
+    shown = json.loads(dayfly("gc", "--run", run, "--json").stdout)
     assert [(found["id"], found["status"], found["destroy"]) for found in shown] == [
         (run, "ORPHAN", True)
     ]
@@ -43,6 +42,7 @@ def test_a_create_that_died_with_its_engine_is_adopted_by_tag(
     """Client, program, CLI and provider die together: a pending operation and a lock stay, and neither is a hindrance."""
     with Client(clean_environment, 60) as client:
         run = client.reach("launched")
+        keepers.started(clean_environment).kill()
         for process in [client.process.pid, *_engine_pids(run)]:
             subprocess.run(["kill", "-9", str(process)], check=False, capture_output=True)
         client.end()
@@ -79,8 +79,7 @@ def test_a_live_run_is_left_alone_and_a_held_one_waits_for_held(
         busy = dayfly("attach", run)
         assert busy.returncode == 73
         assert str(client.process.pid) in busy.stderr
-        client.signal(signal.SIGKILL)
-        client.end()
+        client.die_unkept()
     assert "nothing to destroy" in dayfly("gc", "--yes").stderr
     (listed,) = json.loads(dayfly("ps", "--json").stdout)
     assert (listed["id"], listed["status"]) == (run, "HELD")
@@ -96,8 +95,7 @@ def test_two_attaches_at_once_are_one_too_many(clean_environment: Path, engine: 
     with Client(clean_environment, 8) as client:
         run = client.reach("job_started")
         client.hear("begun")
-        client.signal(signal.SIGKILL)
-        client.end()
+        client.die_unkept()
     command = [sys.executable, "-m", "dayfly.runtime.cli", "attach", run]
     attaches = [
         subprocess.Popen(
@@ -121,11 +119,10 @@ def test_two_attaches_at_once_are_one_too_many(clean_environment: Path, engine: 
 def test_the_next_command_closes_what_a_dead_client_left(
     clean_environment: Path, engine: Engine
 ) -> None:
-    """Nobody has to know of gc: `dayfly ps` starts it."""
+    """Nobody has to know of gc: `dayfly ps` starts the keeper."""
     with Client(clean_environment, 60) as client:
         run = client.reach("connected")
-        client.signal(signal.SIGKILL)
-        client.end()
+        client.die_unkept()
     assert "destroyed in the background" in dayfly("ps").stderr
     wait_until_closed(clean_environment, run)
     assert json.loads(dayfly("ps", "--json").stdout) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from dayfly.stacks.workspace import Workspace
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.tried("lambda", "emulator")]
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_run_has_a_machine_of_its_own_and_leaves_nothing(
         assert {tag["key"]: tag["value"] for tag in row["tags"]} == journal.read(
             stack.directory
         ).run.tags
-        assert banner(*port_map.endpoint(machine.id, machine.host, machine.port)).startswith("SSH")
+        _await_ssh(*port_map.endpoint(machine.id, machine.host, machine.port))
         said = journal.read(stack.directory).field("machine", "firewall")
         assert said == "22/tcp from 127.0.0.1/32 (this computer's own address)"
         secret = (stack.directory / "host_key").read_text().splitlines()[4]
@@ -66,6 +67,14 @@ def test_a_run_has_a_machine_of_its_own_and_leaves_nothing(
     assert (receipt.how, receipt.notes) == ("pulumi", ())
     assert receipt.usd == pytest.approx(cloud.meter()["dollars"])
     _nothing_left(cloud)
+
+
+def _await_ssh(host: str, port: int) -> None:
+    """Its server begins anew when the user data has been applied, which is after the machine has become ready."""
+    until = time.monotonic() + 20
+    while not (said := banner(host, port)).startswith("SSH-"):
+        assert time.monotonic() < until, said
+        time.sleep(0.05)
 
 
 def _text(file: Path) -> str:

@@ -22,7 +22,7 @@ from dayfly.stacks.journal import History
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 
-pytestmark = [pytest.mark.engine, pytest.mark.sshd]
+pytestmark = [pytest.mark.engine, pytest.mark.sshd, pytest.mark.tried("lambda", "emulator")]
 remote = cluster(
     provider="lambda",
     instance_type="gpu_1x_a100",

@@ -16,10 +16,23 @@ from dayfly.errors import JobStopped
 from dayfly.infra import providers
 from dayfly.runtime.attach import cancel
 from dayfly.runtime.context import Context
-from dayfly.stacks import gc, journal
+from dayfly.stacks import journal
+from dayfly.stacks.census import survey
 from dayfly.stacks.workspace import Workspace
+from tests import keepers
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd]
+
+
+_UNPROVED = (
+    "from dayfly import cluster\n"
+    "from dayfly.infra import providers\n"
+    "from dayfly.errors import DayflyError\n"
+    "def refused(*_): raise DayflyError('the API is down')\n"
+    "@cluster(environment=[])\ndef f(): return 7\n"
+    "job = f.submit(); print(job.result())\n"
+    "type(providers.load('local')).inventory = refused\n"
+)
 
 
 def left(workspace: Workspace) -> list[Any]:
@@ -62,26 +75,36 @@ def test_a_teardown_that_fails_is_loud_and_its_own_command_finishes_it(
 ) -> None:
     """Exit 75 with the value printed, the machine still up; then `dayfly gc --run ID --yes` ends it."""
     script = tmp_path / "client.py"
-    script.write_text(
-        "from dayfly import cluster\n"
-        "from dayfly.infra import providers\n"
-        "from dayfly.errors import DayflyError\n"
-        "def refused(*_): raise DayflyError('the API is down')\n"
-        "@cluster(environment=[])\ndef f(): return 7\n"
-        "job = f.submit(); print(job.result())\n"
-        "type(providers.load('local')).inventory = refused\n"
-    )
+    script.write_text(_UNPROVED)
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout == "7\n"
     assert done.returncode == 75, done.stderr
     assert "the API is down" in done.stderr
-    (history,) = journal.histories(workspace.runs)
+    (history,) = journal.histories(workspace.runs, closed=True)
     assert f"dayfly gc --run {history.id} --yes" in done.stderr
     command = [sys.executable, "-m", "dayfly.runtime.cli", "gc", "--run", history.id, "--yes"]
     subprocess.run(command, capture_output=True, timeout=120, check=True)
     assert journal.read(history.directory).closed
+    assert left(workspace) == []
+
+
+def test_what_a_client_could_not_prove_the_keeper_proves(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """The same failure, and nobody types its command."""
+    script = tmp_path / "client.py"
+    script.write_text(_UNPROVED)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 75, done.stderr
+    (history,) = journal.histories(workspace.runs, closed=True)
+    until = time.monotonic() + 60
+    while not journal.read(history.directory).closed:
+        assert time.monotonic() < until
+        time.sleep(0.1)
     assert left(workspace) == []
 
 
@@ -96,6 +119,8 @@ def test_an_orphan_is_destroyed_by_the_next_call(workspace: Workspace, tmp_path:
     )
     while not (found := journal.histories(workspace.runs)) or found[0].last("up_started") is None:
         time.sleep(0.02)
+    client.send_signal(signal.SIGSTOP)
+    keepers.started(workspace.home).kill()
     client.send_signal(signal.SIGKILL)
     client.wait()
     orphan = found[0].directory
@@ -112,7 +137,7 @@ def test_a_run_that_is_being_born_is_never_an_orphan(workspace: Workspace) -> No
     job = cluster(environment=[])(abs).submit(-1)
     seen = set()
     while not job.done():
-        for finding in gc.survey(workspace):
+        for finding in survey(workspace):
             seen.add(finding.status)
     job.receipt(timeout=120)
     assert "ORPHAN" not in seen

@@ -154,12 +154,13 @@ def test_one_signal_destroys_and_proves_before_the_process_ends(
     _nothing_left(clean_environment, run)
 
 
-def test_a_second_ctrl_c_returns_and_a_detached_gc_finishes(
-    clean_environment: Path, engine: Engine
+@pytest.mark.parametrize("event", ["machine", "job_started"])
+def test_a_second_ctrl_c_returns_and_the_keeper_finishes(
+    clean_environment: Path, engine: Engine, event: str
 ) -> None:
-    """The command that finishes it by hand is printed."""
+    """Also what would be held, had nobody asked for its end; the command that finishes it by hand is printed."""
     with Client(clean_environment, 60) as client:
-        run = client.reach("machine")
+        run = client.reach(event)
         client.signal(signal.SIGINT)
         client.reach("closing")
         client.signal(signal.SIGINT)

@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import keepers
 from tests.faults import left
 from tests.faults.victim import Victim, started
 
 _RUN_S = 120.0
+_LAST_S = 15.0
 _POLL_S = 0.0005
 _TRIES = 12
 
@@ -81,7 +83,8 @@ class Trial:
         started: how often the function started.
         attached: what `dayfly attach` said of it: "value", "never started", "" where it was not asked.
         lost: why its result or its log counts as lost, "" where it is not.
-        processes: of the run, alive after gc: command lines.
+        unaided: before the function could start, the keeper alone has closed the run.
+        processes: of the run, alive after that and gc: command lines.
         problems: anything else that should not be.
     """
 
@@ -91,6 +94,7 @@ class Trial:
     started: int
     attached: str
     lost: str
+    unaided: bool
     processes: tuple[str, ...]
     problems: tuple[str, ...]
 
@@ -104,12 +108,14 @@ class Tally:
         locks: lock files of the engine that are left.
         pending: operations in states that were begun and never ended.
         open_runs: runs that the journal has open.
+        keepers: that go on although nothing is open.
     """
 
     trials: list[Trial] = field(default_factory=list)
     locks: int = 0
     pending: int = 0
     open_runs: int = 0
+    keepers: int = 0
 
     @property
     def headline(self) -> str:
@@ -127,6 +133,7 @@ class Tally:
         found = [f"{self.locks} locks"] * bool(self.locks)
         found += [f"{self.pending} pending operations"] * bool(self.pending)
         found += [f"{self.open_runs} open runs"] * bool(self.open_runs)
+        found += [f"{self.keepers} keepers with nothing to keep"] * bool(self.keepers)
         for trial in self.trials:
             where = f"seed {trial.seed}, step {trial.step}, run {trial.run}"
             for problem in (trial.lost, *trial.processes, *trial.problems):
@@ -159,6 +166,8 @@ def campaign(home: Path, windows: Sequence[Window], seed: int, say: Callable[[st
         say(f"seed {trial.seed}: killed in step {trial.step} after {window.after}{asked}; {told}")
     tally.locks, tally.pending = len(left.locks(home)), len(left.pending(home))
     tally.open_runs = len(json.loads(_cli("ps", "--json").stdout))
+    if not tally.open_runs:
+        tally.keepers = _lasting_keepers(home)
     return tally
 
 
@@ -220,10 +229,14 @@ def _wait_for(
 
 
 def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
-    """What a user does after a crash: attach where there may be a result, then gc; and what is left after that."""
-    attached, lost, problems = "", "", []
+    """What a user does after a crash: attach where there may be a result, and nothing where there is none; then gc, which
+    must find no more to do; and what is left after that."""
+    attached, lost, problems, unaided = "", "", [], False
     if step >= 6:
         attached, lost = VICTIM.attached(_cli, home, run, seed, starts)
+    else:
+        unaided = _closed_by_itself(home, run)
+        problems += ["the keeper has not closed it"] * (not unaided)
     collected = _cli("gc", "--yes", "--held")
     if collected.returncode:
         problems.append(f"gc ended with {collected.returncode}: {collected.stderr.strip()[-400:]}")
@@ -234,8 +247,18 @@ def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
     count = started(starts)
     if count > 1:
         problems.append(f"the function started {count} times")
-    alive = tuple(left.alive(run))
-    return Trial(seed, run, step, count, attached, lost, alive, tuple(problems))
+    alive = tuple(_lasting(run))
+    return Trial(seed, run, step, count, attached, lost, unaided, alive, tuple(problems))
+
+
+def _closed_by_itself(home: Path, run: str) -> bool:
+    """Waits for the receipt that nobody has asked for."""
+    until = time.monotonic() + _RUN_S
+    while not (home / "runs" / run / "receipt.json").exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -252,3 +275,18 @@ def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _step(home: Path, run: str) -> int:
     return max((_STEP_OF.get(event, 0) for event in left.events(home, run)), default=0)
+
+
+def _lasting(run: str) -> list[str]:
+    """Those that are still there a moment later: an act of the keeper ends a moment after its receipt."""
+    until = time.monotonic() + _LAST_S
+    while (found := left.alive(run)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return found
+
+
+def _lasting_keepers(home: Path) -> int:
+    until = time.monotonic() + _LAST_S
+    while (keeper := keepers.process(home)) is not None and time.monotonic() < until:
+        time.sleep(0.1)
+    return int(keeper is not None)

@@ -43,6 +43,7 @@ def test_three_kills_leave_nothing_and_lose_nothing(
     """The sample that every test run takes: while creating, while the function runs, while destroying."""
     tally = kills.campaign(clean_environment, kills.SAMPLE, 20_000, print)
     assert tally.headline == "3 kills, 0 sshd, 0 locks, 0 pending, 0 results lost"
+    assert tally.trials[0].unaided
     assert not tally.failures
 
 
@@ -50,7 +51,7 @@ def test_three_kills_leave_nothing_and_lose_nothing(
 def test_the_harness_sees_what_is_left_and_lost(
     clean_environment: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without an attach and a gc after the kill it must fail, else its zeros would mean nothing."""
+    """Without an attach and a gc after the kill, and no keeper, it must fail, else its zeros would mean nothing."""
     real = kills._cli
 
     def idle(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,6 +60,7 @@ def test_the_harness_sees_what_is_left_and_lost(
         return real(*arguments)
 
     monkeypatch.setattr(kills, "_cli", idle)
+    monkeypatch.setattr(kills, "_LAST_S", 0.5)
     tally = kills.campaign(clean_environment, [kills.WINDOWS[6]], 30_000, print)
     (trial,) = tally.trials
     assert any("loopback.py" in command for command in trial.processes)

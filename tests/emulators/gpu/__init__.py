@@ -71,14 +71,14 @@ def furnish(folder: Path, gpu: Gpu, lie: str = "", *, python: str = sys.executab
     """
     if lie and lie not in LIES:
         raise ValueError(f"lie={lie!r}: one of {', '.join(sorted(LIES))}")
-    _write(folder / "gpu.conf", _shown(gpu, lie).encode(), 0o644)
+    _write(folder / "gpu.conf", _shown(folder, gpu, lie).encode(), 0o644)
     tool, library = folder / "bin/nvidia-smi", folder / "lib/libcuda.so.1"
     source = (_HERE / "nvidia_smi.py").read_bytes()
     _place(tool, f"#!{python} -IS\n".encode() + source, wanted=lie != "smi_missing")
     _place(library, _library().read_bytes(), wanted=lie != "driver_missing")
 
 
-def _shown(gpu: Gpu, lie: str) -> str:
+def _shown(folder: Path, gpu: Gpu, lie: str) -> str:
     other = "Tesla K80" if "K80" not in gpu.model else "Tesla P4"
     values = {
         "model": other if lie == "model" else gpu.model,
@@ -86,6 +86,8 @@ def _shown(gpu: Gpu, lie: str) -> str:
         "memory_mib": gpu.memory_mib // 2 if lie == "memory" else gpu.memory_mib,
         "driver": gpu.driver,
         "lie": lie,
+        # A machine may see the folder under a name that another has too; its GPUs are its own all the same.
+        "machine": str(folder.resolve()),
     }
     return "".join(f"{name}={value}\n" for name, value in values.items())
 

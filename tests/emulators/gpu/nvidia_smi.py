@@ -34,8 +34,8 @@ def rows(shown: dict[str, str]) -> list[dict[str, str]]:
             "index": str(index),
             "name": shown["model"],
             "gpu_name": shown["model"],
-            "uuid": uuid(index),
-            "gpu_uuid": uuid(index),
+            "uuid": uuid(shown["machine"], index),
+            "gpu_uuid": uuid(shown["machine"], index),
             "count": shown["count"],
             "driver_version": shown["driver"],
             "memory.total": f"{memory} MiB",
@@ -48,9 +48,9 @@ def rows(shown: dict[str, str]) -> list[dict[str, str]]:
     ]
 
 
-def uuid(index: int) -> str:
-    """The same for one GPU of one folder, whenever it is asked."""
-    digits = hashlib.md5(f"{FOLDER.name}/{index}".encode(), usedforsecurity=False).hexdigest()
+def uuid(machine: str, index: int) -> str:
+    """The same for one GPU of one machine, whenever it is asked."""
+    digits = hashlib.md5(f"{machine}/{index}".encode(), usedforsecurity=False).hexdigest()
     return "GPU-" + "-".join(
         digits[start:end] for start, end in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
     )

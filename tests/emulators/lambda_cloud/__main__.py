@@ -45,7 +45,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, help="for log, port map and disks; a temporary one by default"
     )
-    parser.add_argument("--options", default="{}", metavar="JSON", help="how the cloud behaves")
+    parser.add_argument(
+        "--options",
+        default="{}",
+        metavar="JSON",
+        help="how the cloud behaves; - for a line on standard input, which nobody else can read",
+    )
     parser.add_argument(
         "--until-stdin-closes", action="store_true", help="end when standard input does, for tests"
     )
@@ -56,7 +61,8 @@ def main() -> None:
     """The emulator's whole life."""
     asked = _arguments()
     try:
-        options = Options.from_json(json.loads(asked.options))
+        text = sys.stdin.readline() if asked.options == "-" else asked.options
+        options = Options.from_json(json.loads(text))
         operations.check(options.faults)
     except ValueError as error:
         sys.exit(f"--options: {error}")

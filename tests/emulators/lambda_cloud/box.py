@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.emulators.lambda_cloud import inhabitants
@@ -17,7 +18,7 @@ from tests.emulators.lambda_cloud import inhabitants
 _INIT = Path(__file__).with_name("init.sh")
 _TOOLS = ("unshare", "nsenter", "setpriv", "pivot_root", "mount", "sshd", "cc")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_BOOT_S = 30.0
+_BOOT_S = 60.0
 # A parent that died before the signal was arranged for would send none.
 _UNLESS_ORPHAN = '[ "$PPID" = "$0" ] && exec "$@"'
 _INTO = ("--mount", "--uts", "--ipc", "--pid", "--")
@@ -135,16 +136,17 @@ class Box:
 
     def processes(self, name: str) -> list[int]:
         """What of a name runs inside."""
-        space = self.namespace
-        found = inhabitants.of([space])[space] if space else []
-        return [pid for pid in found if inhabitants.name(pid) == name]
+        return [pid for pid in self._inside() if inhabitants.name(pid) == name]
 
-    def send(self, number: signal.Signals) -> None:
-        """Sends a signal to every process inside, the first one too."""
-        space = self.namespace
-        for pid in inhabitants.of([space])[space] if space else []:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+    def stop(self) -> None:
+        """Makes every process inside stand still; one that was being born meanwhile is met in the next round."""
+        while running := [pid for pid in self._inside() if inhabitants.state(pid) not in "TtZX"]:
+            _send(running, signal.SIGSTOP)
+            time.sleep(0.01)
+
+    def go_on(self) -> None:
+        """Ends that."""
+        _send(self._inside(), signal.SIGCONT)
 
     def kill(self) -> None:
         """Ends every process inside; none is left when this returns."""
@@ -156,6 +158,16 @@ class Box:
         self._outside.wait()
         self._outside, self._init, self.namespace = None, 0, ""
 
+    def _inside(self) -> list[int]:
+        space = self.namespace
+        return inhabitants.of([space])[space] if space else []
+
 
 def _only_child(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)

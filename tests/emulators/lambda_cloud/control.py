@@ -21,7 +21,7 @@ def answer(cloud: Cloud, method: str, path: str, content: Any) -> tuple[int, Any
     """
     name = path.removeprefix(BASE)
     if (method, name) not in _ACTS:
-        known = ", ".join(sorted(" ".join(each) for each in _ACTS))
+        known = ", ".join(sorted(" ".join(each) for each in (*_ACTS, ("POST", "renew"))))
         return 404, {"error": f"no {method} {name}; known: {known}"}
     try:
         # These look for themselves, and for long, or are asked while a call is held.

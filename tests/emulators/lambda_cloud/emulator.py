@@ -57,7 +57,7 @@ class Emulator:
         self._folder = self._given or Path(tempfile.mkdtemp(prefix="lambda-cloud-"))
         command = [sys.executable, "-m", "tests.emulators.lambda_cloud", "--until-stdin-closes"]
         command += ["--folder", str(self._folder), "--port", str(self._port)]
-        command += ["--options", json.dumps(self.options.as_json())]
+        command += ["--options", "-"]
         with (self._folder / "stderr").open("w") as said:
             self._process = subprocess.Popen(
                 command,
@@ -68,7 +68,11 @@ class Emulator:
                 cwd=_CHECKOUT,
                 start_new_session=True,
             )
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
+        # Not on the command line: it may hold the account's key.
+        self._process.stdin.write(json.dumps(self.options.as_json()) + "\n")
+        self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()

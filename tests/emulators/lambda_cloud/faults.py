@@ -64,6 +64,8 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"unknown fault {self.kind!r}; known: {', '.join(get_args(Kind))}")
+        if self.status != 429 and not 500 <= self.status <= 599:
+            raise ValueError(f"status must be 429 or 5xx, not {self.status}")
         if self.rate is not None and self.at:
             raise ValueError("a fault has either `at` or `rate`")
 

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.emulators.lambda_cloud import catalog
+from tests.emulators.lambda_cloud import catalog, meter
 from tests.emulators.lambda_cloud.machine import Machine
 from tests.emulators.lambda_cloud.order import Order
 
-GONE = ("terminated", "preempted")
 _ACTIONS = ("migrate", "rebuild", "restart", "cold_reboot", "terminate")
 _NOT_NOW = {
     "booting": ("vm-has-not-launched", "The instance has not launched yet."),
@@ -29,6 +28,7 @@ class Instance:
     Attributes:
         ip: that it will have; shown from when `has_ip` says so.
         launched: emulated seconds.
+        accepted: the ground truth's event of the launch.
         machine: None where the emulator makes rows only.
     """
 
@@ -40,12 +40,13 @@ class Instance:
     status: str = "booting"
     has_ip: bool = False
     machine: Machine | None = None
+    accepted: Mapping[str, Any] = field(default_factory=dict)
     jupyter_token: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @property
     def alive(self) -> bool:
         """It costs money."""
-        return self.status not in GONE
+        return self.status not in meter.ENDED
 
     @property
     def tags(self) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.emulators.lambda_cloud import refusal
+from tests.emulators.lambda_cloud import meter, refusal
 from tests.emulators.lambda_cloud.addresses import Addresses
 from tests.emulators.lambda_cloud.body import Body
 from tests.emulators.lambda_cloud.capacity import Capacity
@@ -62,7 +62,7 @@ class Instances:
         self._capacity.take(type_name, region)
         made = Instance(order, self._addresses.take(), self._clock.now(), order.name)
         self._all[made.id] = made
-        self._truth.write(
+        made.accepted = self._truth.write(
             "launch_accepted",
             instance=made.id,
             type=type_name,
@@ -201,5 +201,11 @@ class Instances:
             each.machine.end()
 
     def _become(self, each: Instance, status: str) -> None:
-        self._truth.write("status", instance=each.id, was=each.status, now=status)
+        said = self._truth.write("status", instance=each.id, was=each.status, now=status)
         each.status = status
+        if status in meter.ENDED:
+            bill = meter.bill(
+                each.accepted, said["at"], said["at"], self._options.billing_increment_s
+            )
+            shown = {name: getattr(bill, name) for name in ("seconds", "billed_s", "dollars")}
+            self._truth.write("billed", instance=each.id, **shown)

@@ -20,7 +20,7 @@ from tests.emulators.lambda_cloud.order import Order
 from tests.emulators.lambda_cloud.port_map import PortMap
 from tests.emulators.lambda_cloud.truth import Truth
 
-_SSHD_S = 10.0
+_SSHD_S = 60.0
 _LATE = "/var/lib/cloud/instance/scripts/runcmd"
 
 
@@ -28,7 +28,7 @@ class Machine:
     """Every act returns at once, is done by one of the executor's threads, and never overtakes an earlier one.
 
     Attributes:
-        ended: its processes and its disk are gone.
+        ended: its processes are gone; its disk, which may hold much, soon will be.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class Machine:
 
     def freeze(self) -> None:
         """Every process stands still; connections stay open, and nothing answers."""
-        self._later(lambda: self._box.send(signal.SIGSTOP))
+        self._later(self._box.stop)
 
     def thaw(self) -> None:
         """They go on."""
-        self._later(lambda: self._box.send(signal.SIGCONT))
+        self._later(self._box.go_on)
 
     def halt(self) -> None:
         """Ends every process; the disk stays."""
@@ -197,6 +197,6 @@ class Machine:
         self._box.kill()
         self._ports.drop(self.id)
         self._reserved.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
         self.ended = True
         self._truth.write("machine_ended", instance=self.id)
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -58,10 +58,18 @@ def bills(events: Iterable[Mapping[str, Any]], until: float, increment_s: float)
             launches[event["instance"]] = event
         elif event["event"] == "status" and event["now"] in ENDED:
             ends.setdefault(event["instance"], event["at"])
-    return [_bill(launch, ends.get(id), until, increment_s) for id, launch in launches.items()]
+    return [bill(launch, ends.get(id), until, increment_s) for id, launch in launches.items()]
 
 
-def _bill(launch: Mapping[str, Any], ended: float | None, until: float, step_s: float) -> Bill:
+def bill(launch: Mapping[str, Any], ended: float | None, until: float, increment_s: float) -> Bill:
+    """One bill.
+
+    Args:
+        launch: the event of the accepted launch.
+        ended: when it was terminated or preempted, None where it still costs money.
+        until: when to take it as ended then.
+        increment_s: what is rounded up to.
+    """
     seconds = max(0.0, (until if ended is None else ended) - launch["at"])
     return Bill(
         instance=launch["instance"],
@@ -73,10 +81,10 @@ def _bill(launch: Mapping[str, Any], ended: float | None, until: float, step_s: 
         launched=launch["at"],
         ended=ended,
         seconds=seconds,
-        billed_s=max(1, math.ceil(seconds / step_s)) * step_s,
+        billed_s=max(1, math.ceil(seconds / increment_s)) * increment_s,
     )
 
 
 def total(made: Iterable[Bill]) -> float:
     """Dollars of all of them."""
-    return math.fsum(bill.dollars for bill in made)
+    return math.fsum(each.dollars for each in made)

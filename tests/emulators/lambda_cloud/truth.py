@@ -19,13 +19,14 @@ class Truth:
     | started | pid, url, options |
     | launch_accepted | instance, type, region, cents_per_hour, name, tags, ssh_key |
     | status | instance, was, now |
+    | billed | instance, seconds, billed_s, dollars: it costs nothing any more |
     | terminate_accepted | instance |
     | user_data_applied | instance, ignored, failed |
     | unlisted | instance |
     | ssh_key_added, ssh_key_deleted | id, name |
     | ruleset_added, ruleset_deleted | id, name, region |
     | file_system_added, file_system_deleted | id, name, region |
-    | machine_ended | instance: its processes and its disk are gone |
+    | machine_ended | instance: its processes are gone |
     | fault | op, kind |
     | failed | where, error: a mistake of the emulator itself, which makes its `with` block raise |
     | ended | |
@@ -36,15 +37,15 @@ class Truth:
         self._lock = threading.Lock()
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, event: str, **fields: Any) -> None:
-        """Adds a line and waits for the disk."""
-        line = json.dumps({"at": time.time(), "event": event, **fields})
+    def write(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Adds a line, waits for the disk, and gives what it says."""
+        said = {"at": time.time(), "event": event, **fields}
         with self._lock:
-            if self._file.closed:
-                return
-            self._file.write(line + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            if not self._file.closed:
+                self._file.write(json.dumps(said) + "\n")
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        return said
 
     def turn(self) -> None:
         """Puts what is written so far aside, in a file beside this one, and begins anew."""

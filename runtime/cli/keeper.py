@@ -1,0 +1,103 @@
+"""`dayfly keeper`: whether it is there, what it has in its care, and its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="The process that finishes what dead clients leave behind.", no_args_is_help=True
+)
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_COLUMNS = ("ID", "STATUS", "NEXT", "FAILED", "WHY")
+
+
+@app.command()
+def status(json: _Json = False) -> None:
+    """Show the keeper and the runs in its care; it starts by itself, and ends when nothing is open."""
+    from dayfly.errors import KeeperMissing
+    from dayfly.runtime.cli.output import emit_json, tell
+    from dayfly.runtime.context import Context
+    from dayfly.runtime.entrust import Line
+
+    try:
+        with Line(Context.open().workspace) as line:
+            told = {**line.greeting, **line.ask("status")}
+    except KeeperMissing as missing:
+        if json:
+            emit_json(None)
+        else:
+            tell(f"no keeper: {missing}; the next call, or `dayfly ps`, starts one if it is needed")
+        return
+    if json:
+        emit_json(told)
+    else:
+        _print(told)
+
+
+@app.command()
+def stop(
+    force: Annotated[
+        bool, typer.Option("--force", help="Even though runs are open: nobody sees to them then.")
+    ] = False,
+    json: _Json = False,
+) -> None:
+    """End the keeper; refused while runs are open."""
+    from dayfly.errors import KeeperMissing, RunBusy
+    from dayfly.runtime.cli.output import emit_json, tell
+    from dayfly.runtime.context import Context
+    from dayfly.runtime.entrust import Line, wait_until_gone
+
+    try:
+        with Line(Context.open().workspace) as line:
+            answer = line.ask("stop", force=force)
+    except KeeperMissing:
+        answer = {"stopping": False, "runs": []}
+    runs = [run[:12] for run in answer["runs"]]
+    if "refused" in answer:
+        raise RunBusy(
+            f"runs {', '.join(runs)} are open, and nobody would see to them; --force ends the keeper all the same"
+        )
+    if answer["stopping"]:
+        wait_until_gone(line.process)
+    if json:
+        emit_json({"stopped": answer["stopping"], "runs": answer["runs"]})
+        return
+    tell("the keeper has ended" if answer["stopping"] else "no keeper was there")
+    if runs:
+        tell(f"nobody sees to {', '.join(runs)} until the next call, or `dayfly ps`")
+
+
+def register(root: typer.Typer) -> None:
+    """Adds the verb."""
+    root.add_typer(app, name="keeper")
+
+
+def _print(told: dict[str, Any]) -> None:
+    from dayfly.infra.units import human_seconds
+    from dayfly.runtime.cli.output import emit_pairs, emit_rows
+    from dayfly.runtime.wording import clock
+
+    age = human_seconds(max(0.0, time.time() - told["since"]))
+    emit_pairs(
+        "keeper",
+        [
+            ("process", f"{told['keeper']['pid']} for {age}"),
+            ("version", told["version"]),
+            ("home", told["home"]),
+        ],
+    )
+    rows = [
+        [
+            run["id"][:12],
+            run["status"],
+            "now" if run["acting"] else clock(run["next"]) if run["next"] else "-",
+            "gave up" if run["given_up"] else str(run["failures"] or "-"),
+            run["last_failure"] or run["why"],
+        ]
+        for run in told["runs"]
+    ]
+    if rows:
+        emit_rows(_COLUMNS, rows)

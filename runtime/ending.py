@@ -1,0 +1,54 @@
+"""How a job ended that left no result, as the error that its caller gets."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from dayfly.errors import DayflyError, DeadlineReached, JobExited, JobKilled, JobStopped, RunFailed
+from dayfly.runtime.records import JobEnd
+from dayfly.runtime.run_log import tail
+from dayfly.stacks.journal import History
+
+
+def failure(directory: Path, end: JobEnd) -> DayflyError:
+    """The error for an end without a result."""
+    run, words = directory.name, tail(directory / "stderr.log")
+    if end.how == "stopped":
+        return JobStopped(f"run {run} was stopped on request")
+    if end.how == "deadline":
+        return DeadlineReached(
+            f"run {run}: the function was ended at the deadline; raise max_runtime or max_cost{words}"
+        )
+    if end.how == "vanished":
+        return RunFailed(
+            f"run {run}: the job's folder on the machine is gone with all that was in it: the function, or what it"
+            f" started, has deleted its own home folder{words}"
+        )
+    if end.how == "killed":
+        why = (
+            "the kernel's out-of-memory killer ended it: ask for more memory"
+            if end.out_of_memory
+            else f"signal {end.signal} ended it"
+        )
+        return JobKilled(
+            f"run {run}: the function's process was killed: {why}{words}",
+            end.signal,
+            end.out_of_memory,
+        )
+    return JobExited(
+        f"run {run}: the function's process exited with code {end.code} and left no result{words}",
+        end.code,
+    )
+
+
+def known(history: History) -> JobEnd | None:
+    """How the job of a run ended, as its journal has it."""
+    event = history.last("job_ended")
+    if event is None:
+        return None
+    names = {field.name for field in dataclasses.fields(JobEnd)}
+    try:
+        return JobEnd(**{name: value for name, value in event.fields.items() if name in names})
+    except TypeError:
+        return None

@@ -1,0 +1,177 @@
+"""What the keeper has done about one run, in a process of its own: `python -m dayfly.runtime.tend RUN`.
+
+It prints one line of JSON: {"next": unix time}, when it wants to be started again, or {"next": null}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from dayfly.errors import ConnectFailed, DayflyError, RunBusy, RunFailed
+from dayfly.infra import providers
+from dayfly.runtime import redact
+from dayfly.runtime.attend import Attendance
+from dayfly.runtime.context import Context
+from dayfly.runtime.display import Display
+from dayfly.stacks import gc, journal
+from dayfly.stacks.census import Finding
+from dayfly.stacks.journal import History
+from dayfly.stacks.run_lock import locked
+from dayfly.stacks.run_stack import RunStack
+from dayfly.stacks.standing import hold_until, standing
+
+# A job that has run for long is looked at less often; nothing is lost by that but the wait.
+_LEAST_S, _MOST_S, _SHARE = 2.0, 60.0, 0.05
+# A client that died in the moment of starting the job may have a word under way to the machine.
+_START_S = 30.0
+_BUSY_S = 10.0
+# Longer waits are the keeper's, which looks again so often: each act is an interpreter in memory.
+_WAIT_S = 60.0
+# The machine has booted long ago; one that does not answer is asked for at its provider, and tried again later.
+_CONNECT_S = 15.0
+
+
+class _Later(BaseException):
+    """No failure: the proof has to wait for long, and this process is not needed for that."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"waiting {seconds:.0f} s")
+        # What comes late is ended when it is seen, not when the last one could have come.
+        self.until = time.time() + min(seconds, _WAIT_S)
+
+
+def tend(context: Context, run_id: str, report: Callable[[str], None]) -> float | None:
+    """Does what one run needs now.
+
+    Returns:
+        Unix time at which to look again; None where only a change of its journal can make anything to do.
+
+    Raises:
+        LeakRisk: it was to be destroyed, and absence could not be proved.
+        RunBusy: somebody else is at it.
+        DayflyError: it cannot be reached now, or its provider cannot.
+    """
+    history = journal.read(context.workspace.directory(run_id))
+    status, why = standing(history, time.time())
+    report(f"{status}: {why}")
+    if status in ("EXPIRED", "ORPHAN"):
+        return _destroyed(context, history, report)
+    if status == "HELD":
+        return _hold(context, history, report)
+    return None
+
+
+def _destroyed(context: Context, history: History, report: Callable[[str], None]) -> float | None:
+    """Destroys and proves; a wait of minutes, for a launch that was never answered, is left to the keeper."""
+    finding = Finding(history.id, "ORPHAN", "", history.provider, history=history)
+    engine = context.engine_or_none()
+    try:
+        gc.destroy(context.workspace, engine, finding, report, linger=_leave)
+    except _Later as later:
+        return later.until
+    return None
+
+
+def _leave(seconds: float) -> None:
+    if seconds > _WAIT_S:
+        raise _Later(seconds)
+
+
+def _hold(context: Context, history: History, report: Callable[[str], None]) -> float | None:
+    """Brings home what the function has left, once it has ended."""
+    # Whoever attaches waits for this, so it is not kept while there is nothing to do.
+    with locked(history.directory, wait_s=_BUSY_S):
+        history = journal.read(history.directory)
+        if standing(history, time.time())[0] != "HELD":
+            return time.time()
+        if history.last("held") is not None:
+            return hold_until(history)
+        try:
+            return _fetched(context, history, report)
+        except RunFailed as absent:
+            return _never_started(history, absent)
+        except (ConnectFailed, OSError) as trouble:
+            return _unreachable(history, trouble)
+
+
+def _fetched(context: Context, history: History, report: Callable[[str], None]) -> float:
+    workspace = gc.as_launched(context.workspace, history)
+    machine = history.machine
+    if machine is None:
+        raise RunFailed("it has no machine")
+    attendance = Attendance(Display.silent())
+    attendance.run_stack = RunStack.resume(history, workspace, None)
+    declared = history.intent.get("spec", {}).get("secrets", ())
+    redact.remember(os.environ[name] for name in declared if name in os.environ)
+    with attendance.session(machine, connect_timeout_s=_CONNECT_S) as session:
+        end = attendance.hold(session, with_log=all(name in os.environ for name in declared))
+    if end is None:
+        report("its function runs")
+        return _next_look(history, time.time())
+    report(f"its function {end.how}; what it left is here")
+    return hold_until(journal.read(history.directory))
+
+
+def _next_look(history: History, now: float) -> float:
+    """The longer it has run, the later; but once more before the machine's deadline, when its function has been ended."""
+    started = history.last("job_started")
+    elapsed = now - started.time if started else 0.0
+    soon = now + min(_MOST_S, max(_LEAST_S, elapsed * _SHARE))
+    created = float(history.intent.get("created") or now)
+    # As Attendance.function_limit_s, at the latest that it can be.
+    last = history.deadline - min(60.0, 0.1 * (history.deadline - created)) * 0.8
+    return min(soon, last) if now < last else soon
+
+
+def _never_started(history: History, absent: RunFailed) -> float:
+    started = history.last("job_started")
+    now = time.time()
+    if started is not None and now - started.time < _START_S:
+        return now + _LEAST_S
+    journal.append(history.directory, "never_started", message=str(absent))
+    return now
+
+
+def _unreachable(history: History, trouble: Exception) -> float:
+    """A machine that the provider says is gone has nothing to hold; one that lives is tried again, later and later."""
+    machine = history.machine
+    if machine is not None:
+        state = providers.load(machine.provider).instance_state(machine.id)
+        if state in ("terminated", "preempted"):
+            journal.append(history.directory, "instance_lost", state=state, message=str(trouble))
+            return time.time()
+    raise trouble
+
+
+def main(arguments: list[str]) -> int:
+    """One look at one run.
+
+    Returns:
+        0; 73 where somebody else is at it; else the code of the error, whose message is printed.
+    """
+    os.umask(0o077)
+
+    def report(text: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        print(redact.redact(f"{stamp} [{os.getpid()}] {text}"), file=sys.stderr, flush=True)
+
+    try:
+        again = tend(Context.open(), arguments[0], report)
+    except RunBusy as busy:
+        report(str(busy))
+        return busy.exit_code
+    except Exception as error:  # noqa: BLE001  # whatever it was, the keeper must be told, and try again
+        report(f"{type(error).__name__}: {error}")
+        told = error if isinstance(error, DayflyError) else f"{type(error).__name__}: {error}"
+        print(redact.redact(str(told)), flush=True)
+        return getattr(error, "exit_code", 1)
+    print(json.dumps({"next": again}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

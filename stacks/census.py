@@ -1,0 +1,246 @@
+"""Census: every run and leftover that shows anywhere: in the journal, the state backend, and each provider's own listing."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dayfly.errors import DayflyError
+from dayfly.infra import providers
+from dayfly.infra.found import Found
+from dayfly.stacks import journal, state
+from dayfly.stacks.engine import Engine
+from dayfly.stacks.journal import History
+from dayfly.stacks.standing import Status, standing
+from dayfly.stacks.workspace import Workspace
+
+_STACK = "stack"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One run or leftover, and what is to become of it.
+
+    Attributes:
+        run: its id.
+        status: RUNNING, CLOSING, HELD, EXPIRED, ORPHAN or FOREIGN.
+        why: one sentence.
+        provider: where it is; "" for a stack that only the state backend knows.
+        usd_per_hour: what it costs while it lives, 0 where only the provider knows of it.
+        history: its journal, None where only the provider or the backend knows of it.
+        found: what the provider, or the backend, lists of it.
+        owner: whose it is.
+        created: unix time at which it was asked for, None where nothing tells.
+    """
+
+    run: str
+    status: Status
+    why: str
+    provider: str
+    usd_per_hour: float = 0.0
+    history: History | None = None
+    found: tuple[Found, ...] = ()
+    owner: str = ""
+    created: float | None = None
+
+
+@dataclass(frozen=True)
+class Census:
+    """All that could be found, and where nothing could be.
+
+    Attributes:
+        findings: runs and leftovers.
+        untagged: how much of each provider's listing carries no tag of ours: never touched.
+        failed: whose listing is not complete, and why; nothing may be concluded about what is there.
+        unasked: who was not asked, since something for that is missing on this computer.
+    """
+
+    findings: tuple[Finding, ...]
+    untagged: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    unasked: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What one provider lists of one run."""
+
+    provider: str
+    found: tuple[Found, ...]
+
+    def tag(self, name: str) -> str:
+        """The first value of that tag."""
+        return next((f.tags[name] for f in self.found if f.tags.get(name)), "")
+
+
+def survey(workspace: Workspace, now: float | None = None) -> list[Finding]:
+    """Every open run of the journal, and everything with this owner's tag that the journal does not know, at the
+    providers that these runs are at.
+
+    Raises:
+        DayflyError: a provider's listing is not complete; nothing may be concluded from it.
+    """
+    open_runs = journal.histories(workspace.runs)
+    names = {history.provider for history in open_runs} | {"local"}
+    found = _census(workspace, open_runs, names, now, owner=workspace.owner)
+    if found.failed:
+        raise DayflyError("; ".join(found.failed.values()))
+    return list(found.findings)
+
+
+def census(
+    workspace: Workspace,
+    engine: Engine | None,
+    now: float | None = None,
+    *,
+    only: str = "",
+) -> Census:
+    """Every open run, everything that carries our tags at any provider that can be asked, whoever owns it, and every
+    stack of the backend that no journal knows.
+
+    Args:
+        workspace: whose they are.
+        engine: the Pulumi CLI, which lists the stacks of a backend that is no folder.
+        now: unix time.
+        only: the id of one run, or its beginning: no provider is asked that has nothing to do with it.
+    """
+    open_runs = journal.histories(workspace.runs)
+    ours = [history for history in open_runs if history.id.startswith(only)]
+    needed = {history.provider for history in ours}
+    unasked = {} if only and ours else _unasked(needed)
+    names = needed if only and ours else set(providers.names()) - set(unasked)
+    found = _census(workspace, ours, names, now)
+    stacks, failed = ([], {}) if only and ours else _stray_stacks(workspace, engine, found)
+    findings = [f for f in (*found.findings, *stacks) if f.run.startswith(only)]
+    return Census(tuple(findings), found.untagged, {**found.failed, **failed}, unasked)
+
+
+def owned_by(found: Census, owner: str) -> Census:
+    """What providers list of one owner, and no journal of this computer knows."""
+    findings = [f for f in found.findings if f.owner == owner and f.provider and f.history is None]
+    return dataclasses.replace(found, findings=tuple(findings))
+
+
+def _unasked(needed: Iterable[str]) -> dict[str, str]:
+    """Providers that no open run is at, and that this computer lacks something for."""
+    missing = {name: providers.load(name).preflight() for name in providers.names()}
+    return {name: said[0] for name, said in missing.items() if said and name not in needed}
+
+
+def _census(
+    workspace: Workspace,
+    open_runs: Sequence[History],
+    names: Iterable[str],
+    now: float | None,
+    owner: str | None = None,
+) -> Census:
+    moment = time.time() if now is None else now
+    listed, untagged, failed = _listed(owner, names)
+    findings = [
+        _finding(history, listed.get(history.id), moment, sure=history.provider not in failed)
+        for history in open_runs
+    ]
+    known = {history.id for history in open_runs}
+    findings += [
+        _stranger(workspace, run, listing, moment)
+        for run, listing in listed.items()
+        if run not in known
+    ]
+    return Census(tuple(findings), untagged, failed)
+
+
+def _listed(
+    owner: str | None, names: Iterable[str]
+) -> tuple[dict[str, _Listing], dict[str, int], dict[str, str]]:
+    """Every provider's listing by run, what carries no tag of ours by provider, and the listings that failed."""
+    table: dict[str, _Listing] = {}
+    untagged: Counter[str] = Counter()
+    failed = {}
+    for name in sorted(set(names) & set(providers.names())):
+        try:
+            everything = providers.load(name).inventory(owner)
+        except Exception as error:  # noqa: BLE001  # a provider's SDK raises what it likes
+            failed[name] = f"{name}: its listing is not complete: {error}"
+            continue
+        for found in everything:
+            if found.run:
+                held = table.get(found.run, _Listing(name, ()))
+                table[found.run] = _Listing(name, (*held.found, found))
+            else:
+                untagged[name] += 1
+    return table, dict(untagged), failed
+
+
+def _finding(history: History, listing: _Listing | None, now: float, *, sure: bool) -> Finding:
+    status, why = standing(history, now)
+    found = listing.found if listing else ()
+    if sure and history.plain and status == "RUNNING" and history.last("launched") and not found:
+        status, why = "EXPIRED", "the pulumi CLI has destroyed it"
+    if sure and status == "HELD" and not found:
+        status, why = "EXPIRED", "its machine has ended itself"
+    rate = float(history.field("launched", "usd_per_hour", 0.0))
+    intent = history.intent
+    owner, created = str(intent.get("owner", "")), intent.get("created")
+    return Finding(history.id, status, why, history.provider, rate, history, found, owner, created)
+
+
+def _stranger(workspace: Workspace, run: str, listing: _Listing, now: float) -> Finding:
+    """Something with our tags that was in no open journal a moment ago."""
+    history = journal.read(workspace.directory(run))
+    if history.intent and not history.closed:
+        return _finding(history, listing, now, sure=True)
+    status, why = _of_nobody(workspace, history, listing, now)
+    created = listing.tag("dayfly-created")
+    return Finding(
+        run,
+        status,
+        why,
+        listing.provider,
+        found=listing.found,
+        owner=listing.tag("dayfly-owner"),
+        created=float(created) if created else None,
+    )
+
+
+def _of_nobody(
+    workspace: Workspace, history: History, listing: _Listing, now: float
+) -> tuple[Status, str]:
+    owner, deadline = listing.tag("dayfly-owner"), listing.tag("dayfly-deadline")
+    if owner != workspace.owner:
+        return "FOREIGN", f"it is {owner or 'nobody'}'s"
+    if history.closed or not deadline or float(deadline) <= now:
+        return "ORPHAN", "no journal of this computer has it open; it carries this owner's tag"
+    return (
+        "HELD",
+        "no journal of this computer knows it, and its deadline is to come: another computer of this owner may",
+    )
+
+
+def _stray_stacks(
+    workspace: Workspace, engine: Engine | None, found: Census
+) -> tuple[list[Finding], dict[str, str]]:
+    """Stacks with a run's name that neither a journal nor a listing knows."""
+    try:
+        names = state.stacks(workspace, engine)
+    except state.StateUnusable as error:
+        return [], {"state": f"the state backend cannot be listed: {error}"}
+    known = {finding.run for finding in found.findings}
+    alone = state.is_own(workspace)
+    status: Status = "ORPHAN" if alone else "FOREIGN"
+    why = "its stack is in the state backend, and no journal of this computer knows it"
+    why += "" if alone else ": another computer that shares the backend may"
+    return [
+        Finding(
+            name,
+            status,
+            why,
+            "",
+            found=(Found(_STACK, name, {"dayfly-run": name}),),
+            owner=workspace.owner if alone else "",
+        )
+        for name in names
+        if name not in known and not workspace.directory(name).exists()
+    ], {}

@@ -1,0 +1,105 @@
+"""What a run is, from its journal alone: who has it in hand, what it is owed, and until when. Standard library only."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from dayfly.infra.units import human_seconds
+from dayfly.stacks import journal
+from dayfly.stacks.journal import History
+
+Status = Literal["RUNNING", "CLOSING", "HELD", "EXPIRED", "ORPHAN", "FOREIGN", "CLOSED"]
+# A living client enforces its own deadline and needs a moment for it.
+_CLIENT_GRACE_S, _LEAST_GRACE_S, _GRACE_SHARE = 300.0, 30.0, 0.1
+CLIENT_LIVES = "its client is alive"
+
+
+def standing(history: History, now: float) -> tuple[Status, str]:
+    """What a run is, and why."""
+    if history.closed:
+        return "CLOSED", "proved gone"
+    if not history.intent:
+        return "ORPHAN", "its journal has no readable intent"
+    return in_hand(history, now) or _without_client(history, now)
+
+
+def in_hand(history: History, now: float) -> tuple[Status, str] | None:
+    """What a run is that somebody alive takes care of; None where nobody does."""
+    closing = history.last("closing", "leak_risk", "detached")
+    overdue = now >= history.deadline + _grace_s(history)
+    if (
+        closing is not None
+        and closing.name == "closing"
+        and journal.is_alive(closing.fields.get("by", {}))
+        and not overdue
+    ):
+        return "CLOSING", f"process {closing.fields['by']['pid']} is destroying it"
+    if closing is not None and closing.name == "leak_risk":
+        return "EXPIRED", f"its teardown could not prove absence: {closing.fields.get('reason')}"
+    if history.client_alive() and not overdue:
+        return "RUNNING", CLIENT_LIVES
+    return None
+
+
+def _grace_s(history: History) -> float:
+    """A run of minutes must not be let live for minutes more."""
+    created = history.intent.get("created")
+    if created is None:
+        return _CLIENT_GRACE_S
+    share = (history.deadline - float(created)) * _GRACE_SHARE
+    return min(_CLIENT_GRACE_S, max(_LEAST_GRACE_S, share))
+
+
+def _without_client(history: History, now: float) -> tuple[Status, str]:
+    if now >= history.deadline:
+        return "EXPIRED", "its deadline has passed"
+    if history.plain:
+        return "RUNNING", f"brought up by the pulumi CLI as stack {history.stack}"
+    return _given_up(history) or _held(history, now)
+
+
+def _given_up(history: History) -> tuple[Status, str] | None:
+    """What a run is that nobody waits for; None where there is, or may be, a result to hold."""
+    asked, lost = history.last("cancelled", "attached"), history.last("instance_lost", "attached")
+    if asked is not None and asked.name == "cancelled":
+        return "ORPHAN", "its end was asked for, and who asked is gone"
+    if not history.started or history.last("never_started") is not None:
+        return "ORPHAN", "its client died before the function was started"
+    if lost is not None and lost.name == "instance_lost":
+        return "EXPIRED", f"its machine is {lost.fields.get('state')}"
+    if history.last("acknowledged") is not None:
+        return "ORPHAN", "its client died after the result had come back"
+    return None
+
+
+def _held(history: History, now: float) -> tuple[Status, str]:
+    until = hold_until(history)
+    if now >= until:
+        return "EXPIRED", "its result was held as long as was asked for"
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
+    hold = human_seconds(float(history.intent.get("spec", {}).get("hold", 0.0)))
+    where = "; its result is on this computer" if history.last("result_fetched") else ""
+    return (
+        "HELD",
+        f"its client is gone{where}; `dayfly attach {history.id[:12]}` for {hold} after its end, {clock} at the latest",
+    )
+
+
+def hold_until(history: History) -> float:
+    """Unix time until which the result of a run waits on its machine: never past the deadline."""
+    ended = history.last("job_ended")
+    if ended is None:
+        return history.deadline
+    hold_s = float(history.intent.get("spec", {}).get("hold", 0.0))
+    return min(history.deadline, float(ended.fields.get("ended", ended.time)) + hold_s)
+
+
+def is_elsewhere(history: History) -> bool:
+    """Whether the client that last had the run in hand works on another computer that shares this folder: whether it
+    lives cannot be told here, so nothing is done about the run by itself."""
+    last = history.last("intent", "attached", "detached")
+    if last is None:
+        return False
+    client = last.fields.get("by" if last.name == "detached" else "client")
+    return client is not None and bool(client) and not journal.is_here(client)

@@ -1,0 +1,95 @@
+"""Whatever shows anywhere is found, with whose it is; a listing that fails concludes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from dayfly.errors import DayflyError
+from dayfly.infra import providers
+from dayfly.infra.found import Found
+from dayfly.infra.providers.base import Provider
+from dayfly.infra.providers.local import Local
+from dayfly.stacks import gc
+from dayfly.stacks.census import census, owned_by, survey
+from dayfly.stacks.workspace import Workspace
+from tests import runs
+from tests.test_gc import tagged
+
+_RUN = "b" * 32
+
+
+def test_a_census_knows_what_is_another_owner_s_and_leaves_it(workspace: Workspace) -> None:
+    """It is listed, with its owner; only a request in so many words dooms it."""
+    with tagged("someone-else", _RUN) as theirs:
+        assert theirs.stdout is not None
+        theirs.stdout.readline()
+        try:
+            found = census(workspace, None)
+            (finding,) = [f for f in found.findings if f.run == _RUN]
+            assert (finding.status, finding.owner) == ("FOREIGN", "someone-else")
+            assert finding not in gc.doomed(found.findings, held=True)
+            assert finding in gc.doomed(found.findings, foreign=True)
+            assert owned_by(found, "someone-else").findings == (finding,)
+            assert theirs.poll() is None
+            lost = dataclasses.replace(workspace, owner="someone-else")
+            (as_theirs,) = owned_by(census(lost, None), "someone-else").findings
+            assert as_theirs.status == "ORPHAN"
+            gc.destroy(lost, None, as_theirs, lambda _: None)
+            assert theirs.wait(10) != 0
+        finally:
+            theirs.kill()
+
+
+class _Broken(Local):
+    """The API is down."""
+
+    def inventory(self, owner: str | None) -> Sequence[Found]:
+        raise ConnectionError("the API is down")
+
+
+class _Crowded(Local):
+    """An account with machines that are not ours."""
+
+    def inventory(self, owner: str | None) -> Sequence[Found]:
+        return [Found("instance", "i-1"), Found("instance", "i-2")]
+
+
+@pytest.fixture
+def local_replaced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Provider], None]]:
+    """Another provider under the name of the local one; the real one is back afterwards."""
+
+    def replace(provider: Provider) -> None:
+        module = sys.modules["dayfly.infra.providers.local"]
+        monkeypatch.setattr(module, "PROVIDER", provider)
+        providers.load.cache_clear()
+
+    yield replace
+    monkeypatch.undo()
+    providers.load.cache_clear()
+
+
+def test_a_listing_that_fails_is_told_and_concludes_nothing(
+    workspace: Workspace, local_replaced: Callable[[Provider], None]
+) -> None:
+    """A held run whose machine is not listed, because nothing is, is held."""
+    run_id = runs.opened(workspace, alive=False)
+    runs.launched(workspace, run_id)
+    local_replaced(_Broken())
+    found = census(workspace, None)
+    assert "API is down" in found.failed["local"]
+    assert [(f.run, f.status) for f in found.findings] == [(run_id, "HELD")]
+    with pytest.raises(DayflyError, match="API is down"):
+        survey(workspace)
+
+
+def test_what_carries_no_tag_is_counted_and_nothing_more(
+    workspace: Workspace, local_replaced: Callable[[Provider], None]
+) -> None:
+    """I8: nothing that is not tagged ours is ever touched."""
+    local_replaced(_Crowded())
+    found = census(workspace, None)
+    assert (found.findings, dict(found.untagged)) == ((), {"local": 2})

@@ -1,0 +1,145 @@
+"""What a run is, is told from its journal: who has it in hand, what it is owed, and when its time is over."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly.stacks import journal
+from dayfly.stacks.journal import Event, History
+from dayfly.stacks.standing import Status, hold_until, is_elsewhere, standing
+
+_NOW = 1_000_000.0
+_RUN = "b" * 32
+_DEAD: dict[str, Any] = {"pid": 2**22 + 1, "started": 1.0, "host": os.uname().nodename}
+
+
+def _history(directory: Path, *events: tuple[str, dict[str, Any]]) -> History:
+    return History(_RUN, directory, tuple(Event(name, _NOW - 100, said) for name, said in events))
+
+
+def _intent(**said: Any) -> tuple[str, dict[str, Any]]:
+    values = {"provider": "local", "deadline": _NOW + 1000, "client": _DEAD, "spec": {"hold": 300}}
+    return "intent", values | said
+
+
+def _cases() -> list[Any]:
+    me, ended = journal.myself(), {"ended": _NOW - 50}
+    alive = _intent(client=me)
+    return [
+        ("RUNNING", "client is alive", [alive]),
+        ("RUNNING", "client is alive", [alive, ("job_started", {})]),
+        ("RUNNING", "client is alive", [_intent(client=me, deadline=_NOW - 299)]),
+        ("EXPIRED", "deadline", [_intent(client=me, deadline=_NOW - 301)]),
+        ("ORPHAN", "before the function", [_intent()]),
+        ("ORPHAN", "before the function", [_intent(), ("machine", {}), ("connected", {})]),
+        ("EXPIRED", "deadline", [_intent(deadline=_NOW)]),
+        ("HELD", "dayfly attach", [_intent(), ("job_started", {})]),
+        ("HELD", "dayfly attach", [_intent(), ("job_started", {}), ("job_ended", ended)]),
+        (
+            "EXPIRED",
+            "held as long",
+            [_intent(spec={"hold": 49}), ("job_started", {}), ("job_ended", ended)],
+        ),
+        ("EXPIRED", "held as long", [_intent(spec={}), ("job_started", {}), ("job_ended", ended)]),
+        ("ORPHAN", "had come back", [_intent(), ("job_started", {}), ("acknowledged", {})]),
+        (
+            "RUNNING",
+            "client is alive",
+            [_intent(), ("job_started", {}), ("attached", {"client": me})],
+        ),
+        ("HELD", "dayfly attach", [alive, ("job_started", {}), ("attached", {"client": _DEAD})]),
+        ("ORPHAN", "before the function", [alive, ("detached", {"by": me})]),
+        ("HELD", "dayfly attach", [alive, ("job_started", {}), ("detached", {"by": me})]),
+        (
+            "ORPHAN",
+            "was asked for",
+            [alive, ("job_started", {}), ("cancelled", {}), ("detached", {"by": me})],
+        ),
+        (
+            "HELD",
+            "dayfly attach",
+            [_intent(), ("job_started", {}), ("cancelled", {}), ("attached", {"client": _DEAD})],
+        ),
+        (
+            "HELD",
+            "is on this computer",
+            [_intent(), ("job_started", {}), ("result_fetched", {}), ("held", {})],
+        ),
+        ("ORPHAN", "before the function", [_intent(), ("job_started", {}), ("never_started", {})]),
+        (
+            "EXPIRED",
+            "preempted",
+            [_intent(), ("job_started", {}), ("instance_lost", {"state": "preempted"})],
+        ),
+        ("EXPIRED", "API is down", [alive, ("leak_risk", {"reason": "the API is down"})]),
+        ("CLOSING", "is destroying it", [_intent(), ("closing", {"by": me})]),
+        ("ORPHAN", "before the function", [_intent(), ("closing", {"by": _DEAD})]),
+        ("RUNNING", "pulumi CLI as stack dev", [_intent(plain=True, stack="dev", client={})]),
+        ("EXPIRED", "deadline", [_intent(plain=True, stack="dev", deadline=_NOW - 1)]),
+        ("ORPHAN", "no readable intent", []),
+        ("ORPHAN", "no readable intent", [("launched", {})]),
+    ]
+
+
+@pytest.mark.parametrize(("status", "why", "events"), _cases())
+def test_a_journal_tells_what_a_run_is(
+    tmp_path: Path, status: Status, why: str, events: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """Every standing that a run can have while it is open."""
+    found, reason = standing(_history(tmp_path, *events), _NOW)
+    assert (found, why in reason) == (status, True), reason
+
+
+def test_a_receipt_closes_whatever_the_journal_says(tmp_path: Path) -> None:
+    """Absence was proved; nothing else counts."""
+    (tmp_path / journal.RECEIPT).write_text("{}")
+    assert standing(_history(tmp_path, _intent()), _NOW)[0] == "CLOSED"
+
+
+def test_a_client_on_another_computer_is_not_taken_for_alive(tmp_path: Path) -> None:
+    """A home on a shared disk: its pid says nothing here."""
+    elsewhere = journal.myself() | {"host": "elsewhere", "place": "another boot"}
+    history = _history(tmp_path, _intent(client=elsewhere))
+    assert standing(history, _NOW)[0] == "ORPHAN"
+    assert is_elsewhere(history)
+
+
+def test_a_computer_that_was_renamed_keeps_its_clients_and_its_keeper(tmp_path: Path) -> None:
+    """Laptops are renamed by each network that they come to; the boot is the same."""
+    history = _history(tmp_path, _intent(client=journal.myself() | {"host": "old-name"}))
+    assert standing(history, _NOW)[0] == "RUNNING"
+    assert not is_elsewhere(history)
+
+
+@pytest.mark.parametrize(
+    ("lasts", "late", "status"),
+    [(600, 59, "RUNNING"), (600, 61, "EXPIRED"), (60, 29, "RUNNING"), (60, 31, "EXPIRED")],
+)
+def test_a_living_client_s_grace_is_a_share_of_the_run_s_time(
+    tmp_path: Path, lasts: float, late: float, status: Status
+) -> None:
+    """Five minutes more are nothing after a day, and half of the bill after ten minutes."""
+    deadline = _NOW - late
+    intent = _intent(client=journal.myself(), created=deadline - lasts, deadline=deadline)
+    assert standing(_history(tmp_path, intent), _NOW)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("hold", "deadline", "until"),
+    [(300, _NOW + 1000, _NOW + 250), (9999, _NOW + 1000, _NOW + 1000), (0, _NOW + 1000, _NOW - 50)],
+)
+def test_a_result_is_held_from_the_end_of_the_job_and_never_past_the_deadline(
+    tmp_path: Path, hold: float, deadline: float, until: float
+) -> None:
+    """The end is the machine's, not the moment at which it was journaled."""
+    events = (_intent(spec={"hold": hold}, deadline=deadline), ("job_ended", {"ended": _NOW - 50}))
+    assert hold_until(_history(tmp_path, *events)) == until
+
+
+def test_a_job_that_still_runs_is_held_until_the_deadline(tmp_path: Path) -> None:
+    """Its result may come at any time until then."""
+    assert hold_until(_history(tmp_path, _intent())) == _NOW + 1000
