@@ -70,7 +70,7 @@ class LambdaRun:
         run = self.run
         journal.append(run.directory, "up_started", program=journal.myself())
         name, region = account_name(run), self.offer.region
-        self._make(KeyProvider(), {"name": name, "public_key": run.public_key})
+        self._make(KeyProvider(), {"name": name, "public_key": f"{run.public_key} {run.owner}"})
         given = {"name": name, "region": region, "allow_cidr": None, "ruleset": None}
         ruleset = self._make(RulesetProvider(), given)
         instance = self._make(InstanceProvider(), self._instance(name, ruleset["ruleset"]))
@@ -94,6 +94,7 @@ class LambdaRun:
     def _make(self, provider: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         identity = {
             "run": self.id,
+            "owner": self.run.owner,
             "deadline": int(self.run.deadline),
             "directory": str(self.run.directory),
         }

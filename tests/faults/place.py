@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from tests import keepers
 from tests.faults import left
 
 COMMAND_S = 120.0
@@ -112,7 +113,7 @@ def strangers() -> Iterator[tuple[subprocess.Popen[bytes], ...]]:
 
 @contextlib.contextmanager
 def place() -> Iterator[Place]:
-    """A new one for this process; afterwards whatever is alive of it is ended."""
+    """A new one for this process; afterwards its keeper ends as at shutdown, and whatever else is alive of it is ended."""
     for name in list(os.environ):
         if name.startswith(("DAYFLY_", "PULUMI_", "LAMBDA_")) and name != "DAYFLY_ENGINE_HOME":
             del os.environ[name]
@@ -122,12 +123,18 @@ def place() -> Iterator[Place]:
         with strangers() as beside:
             yield Place(home, beside)
     finally:
-        end_all(home)
+        try:
+            keepers.end(home)
+        finally:
+            end_all(home)
         shutil.rmtree(home, ignore_errors=True)
 
 
 def end_all(home: Path) -> None:
-    """Ends what is left of a state folder's runs, and nothing else."""
+    """Ends what is left of a state folder's runs, with a keeper that has not ended, and nothing else."""
+    keeper = keepers.process(home)
+    if keeper is not None:
+        keeper.kill()
     marks = (str(home), *left.runs(home))
     for process, _ in left.processes(*marks):
         if process.pid != os.getpid():

@@ -1,4 +1,4 @@
-"""SIGKILL for client, engine, provider process, program or all of them, at any moment: nothing leaks, no result is lost."""
+"""SIGKILL for client, keeper, engine, provider process, program or all of them, at any moment: nothing leaks, no result is lost."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from tests import keepers
 from tests.faults import left, moments
 from tests.faults.family import Family
 from tests.faults.place import COMMAND_S, Place
@@ -48,6 +49,10 @@ class _Call:
     def targets(self) -> dict[str, list[psutil.Process]]:
         """Everything of ours that works for the run and is not its machine, by what it is."""
         found: dict[str, list[psutil.Process]] = {"client": [psutil.Process(self.process.pid)]}
+        # It names no run: it is there for all of its home.
+        keeper = keepers.process(self.home)
+        if keeper is not None:
+            found["keeper"] = [keeper]
         for process, command in left.processes(self.run):
             kind = _kind(command)
             if kind:
@@ -63,7 +68,7 @@ def _kind(command: list[str]) -> str:
         return "provider process"
     if command and Path(command[0]).name == "pulumi":
         return "CLI"
-    return "keeper" if "keeper" in line else ""
+    return "act of the keeper" if "dayfly.runtime.tend" in line else ""
 
 
 def run(place: Place, seeds: Iterator[int]) -> Iterator[Trial]:
