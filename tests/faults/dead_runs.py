@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tests.faults import left
 from tests.faults.place import COMMAND_S, Place
 
-_AT_ONCE = 3
+_AT_ONCE = 2
 _CLIENT = """
 import sys
 from dayfly import cluster

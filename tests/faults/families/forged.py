@@ -329,4 +329,4 @@ _WAYS: tuple[_Way, ...] = (
     _blob,
 )
 
-FAMILY = Family(_NAME, trials=150, sample=10, run=run)
+FAMILY = Family(_NAME, trials=150, sample=9, run=run)
