@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from dayfly.runtime import entrust
+from dayfly.runtime.context import Context
 from dayfly.stacks.engine import Engine
+from tests import keepers
 from tests.faults import __main__ as command
-from tests.faults import campaign, family, left, self_check
+from tests.faults import campaign, family, left, place, self_check
 from tests.faults.campaign import Records, Summary
+from tests.faults.families import kills
 from tests.faults.family import Family
 from tests.faults.place import Place
 from tests.faults.shard import WHOLE, Shard
@@ -63,7 +67,7 @@ def test_a_safety_rule_that_is_switched_off_is_noticed(rule: str, seed: int) -> 
 def _family(*wrong: int, uncounted: int = 0) -> Family:
     """Trials in which nothing happens but what is said here."""
 
-    def run(place: Place, seeds: Iterator[int]) -> Iterator[Trial]:
+    def run(_: Place, seeds: Iterator[int]) -> Iterator[Trial]:
         for seed in seeds:
             yield Trial(
                 "quiet",
@@ -172,13 +176,32 @@ def test_what_is_left_is_seen_without_the_product(tmp_path: Path) -> None:
     lock.touch()
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     with subprocess.Popen(sleep, env={"DAYFLY_RUN": run}) as process:
-        place = Place(tmp_path, (process,))
-        assert len(place.settled(run, wait_s=0.1)) == 1
-        alive, problems = place.broken_promises(run, wait_s=0.1)
+        where = Place(tmp_path, (process,))
+        assert len(where.settled(run, wait_s=0.1)) == 1
+        alive, problems = where.broken_promises(run, wait_s=0.1)
         process.kill()
     assert len(alive) == 1
     assert [text.split()[0] for text in problems] == ["run", "lock", "pending", "stack"] + [
         f"{tmp_path}"
     ] * (tmp_path.stat().st_mode & 0o077 != 0)
     assert left.locks(tmp_path) == [lock]
-    assert place.touched_strangers() == [f"process {process.args!r} was ended, and it is not ours"]
+    assert where.touched_strangers() == [f"process {process.args!r} was ended, and it is not ours"]
+
+
+@pytest.mark.process
+def test_a_kill_can_hit_the_keeper_and_no_place_leaves_one() -> None:
+    """It names no run, so it is found by its home; what it does about a run names that."""
+    with place.place() as where:
+        started = entrust.call(Context.open().workspace)
+        keeper = keepers.started(where.home)
+        assert started is not None and keeper.pid == started.pid
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as client:
+            call = kills._Call(where.home, 0, client, "a" * 32)
+            assert {kind: each[0].pid for kind, each in call.targets().items()} == {
+                "client": client.pid,
+                "keeper": keeper.pid,
+            }
+            client.kill()
+    assert started.wait(10) == 0
+    act = [sys.executable, "-P", "-m", "dayfly.runtime.tend", "a" * 32]
+    assert kills._kind(act) == "act of the keeper"
