@@ -4,7 +4,7 @@ PY := .venv/bin/python
 CODE := $(wildcard benchmarks/*.py examples/*.py)
 
 .NOTPARALLEL:
-.PHONY: demo test unit lint format types bench test-kills test-faults tried venv venv-dev engine clean
+.PHONY: demo test unit lint format types bench test-kills test-faults real-world tried venv venv-dev engine clean
 
 demo: venv engine
 	@$(PY) examples/quickstart.py
@@ -39,6 +39,10 @@ test-kills: venv-dev engine
 # CHECK=1 switches off each safety rule of the product instead, and sees it noticed.
 test-faults: venv-dev engine
 	@$(PY) -m tests.faults $(if $(CHECK),--self-check,--resume) $(if $(ONLY),--family $(ONLY)) $(if $(SHARD),--shard $(SHARD)) $(if $(SEED),--seed $(SEED))
+
+# Runs on real clouds; each test says which credentials it needs, and prints what it can cost before it spends it.
+real-world: venv-dev engine
+	@$(PY) -m pytest -v -rs tests/real_world
 
 # Takes what the last test runs have shown into the README's table of what was tried how.
 tried: venv-dev

@@ -245,6 +245,10 @@ def _network(value: object) -> str | None:
 
 
 def _environment(value: object) -> str | tuple[str, ...] | None:
+    if isinstance(value, str) and not value.strip():
+        raise SpecError(
+            f"environment={value!r} is empty: leave it out for the project's own, or write [] for the standard library alone"
+        )
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):

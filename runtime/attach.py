@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed
+from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed, SpecError
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
 from dayfly.runtime import ending, payload, redact, stored
@@ -29,15 +29,18 @@ if TYPE_CHECKING:
     from dayfly.runtime.session import Session
 
 
-def attach(run_id: str, display: Display | None = None) -> Job[Any]:
+def attach(run_id: str, display: Display | None = None, *, log: bool = True) -> Job[Any]:
     """The job of a run that was started by any process of this user on this computer.
 
     Args:
         run_id: the id, or the beginning of it.
         display: where to show log and steps.
+        log: False leaves what has not come of the log on the machine, where it is lost: for a run whose secrets cannot be
+            masked here.
 
     Raises:
         UnknownRun: no such run.
+        SpecError: the values of its secrets are not set here, so that its log cannot be masked.
         RunBusy: its own client is alive.
         RunFailed: there is nothing to come back: the function was never started, or the run was destroyed before.
     """
@@ -56,11 +59,28 @@ def attach(run_id: str, display: Display | None = None) -> Job[Any]:
         if _is_settled(history):
             return _settled(context, history, shown)
         _check(history)
+        if log:
+            _remember_secrets(history)
         journal.append(history.directory, "attached", client=journal.myself())
-    spec = history.intent.get("spec", {})
-    redact.remember(os.environ[name] for name in spec.get("secrets", ()) if name in os.environ)
     stack = RunStack.resume(history, context.workspace, context.engine_or_none())
-    return Job.resume(context.workspace, shown, lambda attendance: _finish(stack, attendance))
+    return Job.resume(context.workspace, shown, lambda attendance: _finish(stack, attendance, log))
+
+
+def _remember_secrets(history: History) -> None:
+    """Has the run's secrets masked in its log, as its own client did.
+
+    Raises:
+        SpecError: some are not known here.
+    """
+    declared = history.intent.get("spec", {}).get("secrets", ())
+    missing = [name for name in declared if name not in os.environ]
+    if missing:
+        run = history.id[:12]
+        raise SpecError(
+            f"run {run} was given {', '.join(missing)}, not set here, so that it could stand in the log in clear: export the"
+            f" same, then `dayfly attach {run}`; or take the result alone: `dayfly attach {run} --no-log`"
+        )
+    redact.remember(os.environ[name] for name in declared)
 
 
 def _settled(context: Context, history: History, display: Display) -> Job[Any]:
@@ -70,17 +90,17 @@ def _settled(context: Context, history: History, display: Display) -> Job[Any]:
     return Job.settled(context.workspace, display, history.id, lambda: stored_result(history))
 
 
-def _finish(stack: RunStack, attendance: Attendance) -> Any:
+def _finish(stack: RunStack, attendance: Attendance, log: bool) -> Any:
     with attendance.stack(stack) as machine:
         # A log whose secrets the keeper could not mask is still on the machine only.
         with_log = attendance.history.field("held", "with_log", True)
-        if with_log and (stack.directory / stored.RESULT).exists():
+        if (with_log or not log) and (stack.directory / stored.RESULT).exists():
             _replay(stack.directory, attendance.display)
             return stored.value(stack.directory)
         with _session(machine, attendance) as session:
             attendance.connected(session)
             _replay(stack.directory, attendance.display)
-            return attendance.finish(session)
+            return attendance.finish(session, with_log=log)
 
 
 @contextlib.contextmanager

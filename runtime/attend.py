@@ -47,6 +47,10 @@ _CONNECT_S, _USER_DATA_S = 60.0, 300.0
 _STOP_S = 20.0
 
 
+def _leave_there(_stream: str, _offset: int, _data: bytes) -> None:
+    """A log that cannot be masked here is neither shown nor kept."""
+
+
 class _NeverStarted(Exception):
     """The machine knows of no job."""
 
@@ -260,8 +264,12 @@ class Attendance:
         elif event.name == "progress":
             self.display.note(event.fields["text"])
 
-    def finish(self, session: Session) -> Any:
+    def finish(self, session: Session, *, with_log: bool = True) -> Any:
         """Steps 6 and 7: follows the log to the end, brings the result home, checks it, and lets the machine forget it.
+
+        Args:
+            session: with the machine.
+            with_log: False has the end waited for, and the log stay there.
 
         Returns:
             The function's value.
@@ -270,7 +278,7 @@ class Attendance:
             Exception: the function's own, or a RunFailed or ResultFailed of ours.
         """
         with self._left_there_in_trouble():
-            end = self._follow(session)
+            end = self._follow(session, with_log=with_log)
             if end is None:
                 raise _NeverStarted
             self._lengthen_hold(session)
@@ -396,7 +404,7 @@ class Attendance:
         self.early(once)
         return once()
 
-    def _follow(self, session: Session) -> JobEnd | None:
+    def _follow(self, session: Session, *, with_log: bool = True) -> JobEnd | None:
         """Brings the log home until the job has ended; None where the machine knows of no job."""
         with RunLog(self.directory, self.display) as log:
             self.step("run")
@@ -406,7 +414,8 @@ class Attendance:
                 self._following = True
             if self._stopping.is_set():
                 session.stop()
-            return session.follow(log.take, log.size("stdout"), log.size("stderr"))
+            take = log.take if with_log else _leave_there
+            return session.follow(take, log.size("stdout"), log.size("stderr"))
 
     def stop(self) -> None:
         """Stops the job wherever it is; what has been created is destroyed on the way out."""

@@ -12,7 +12,7 @@ from dayfly.runtime import entrust
 from dayfly.runtime.context import Context
 from dayfly.stacks import isolated, journal
 from dayfly.stacks.journal import History
-from dayfly.stacks.standing import is_elsewhere, standing
+from dayfly.stacks.standing import standing
 
 
 def heal(context: Context, report: Callable[[str], None] = lambda _: None) -> None:
@@ -29,7 +29,7 @@ def heal(context: Context, report: Callable[[str], None] = lambda _: None) -> No
 
 def _is_left(history: History) -> bool:
     status, _ = standing(history, time.time())
-    return status in ("EXPIRED", "ORPHAN", "HELD") and not is_elsewhere(history)
+    return status in ("EXPIRED", "ORPHAN", "HELD")
 
 
 def _tell(history: History, report: Callable[[str], None]) -> None:

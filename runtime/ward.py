@@ -139,11 +139,11 @@ class Ward:
             if not self.failures:
                 self.next = 0.0
         wanted = status in ("HELD", "EXPIRED", "ORPHAN") and not self.given_up
-        return wanted and now >= self.next and not self._is_anothers(now)
+        return wanted and now >= self.next
 
     def _is_anothers(self, now: float) -> bool:
         try:
-            return is_elsewhere(self.history) and now < self.history.deadline
+            return is_elsewhere(self.history) and self.standing(now)[0] == "RUNNING"
         except Exception:  # noqa: BLE001  # as above
             return False
 

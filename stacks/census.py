@@ -18,6 +18,8 @@ from dayfly.stacks.standing import Status, standing
 from dayfly.stacks.workspace import Workspace
 
 _STACK = "stack"
+# Between the intent of a plain `pulumi up` and its first creating request.
+_PLAIN_UP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,11 @@ def survey(workspace: Workspace, now: float | None = None) -> list[Finding]:
     """
     open_runs = journal.histories(workspace.runs)
     names = {history.provider for history in open_runs} | {"local"}
-    found = _census(workspace, open_runs, names, now, owner=workspace.owner)
+    # Not by this owner alone: a run belongs to the one that it was launched as, and the setting may have changed.
+    found = _census(workspace, open_runs, names, now)
     if found.failed:
         raise DayflyError("; ".join(found.failed.values()))
-    return list(found.findings)
+    return [finding for finding in found.findings if finding.status != "FOREIGN"]
 
 
 def census(
@@ -135,10 +138,9 @@ def _census(
     open_runs: Sequence[History],
     names: Iterable[str],
     now: float | None,
-    owner: str | None = None,
 ) -> Census:
     moment = time.time() if now is None else now
-    listed, untagged, failed = _listed(owner, names)
+    listed, untagged, failed = _listed(names)
     findings = [
         _finding(history, listed.get(history.id), moment, sure=history.provider not in failed)
         for history in open_runs
@@ -153,7 +155,7 @@ def _census(
 
 
 def _listed(
-    owner: str | None, names: Iterable[str]
+    names: Iterable[str],
 ) -> tuple[dict[str, _Listing], dict[str, int], dict[str, str]]:
     """Every provider's listing by run, what carries no tag of ours by provider, and the listings that failed."""
     table: dict[str, _Listing] = {}
@@ -161,7 +163,7 @@ def _listed(
     failed = {}
     for name in sorted(set(names) & set(providers.names())):
         try:
-            everything = providers.load(name).inventory(owner)
+            everything = providers.load(name).inventory(None)
         except Exception as error:  # noqa: BLE001  # a provider's SDK raises what it likes
             failed[name] = f"{name}: its listing is not complete: {error}"
             continue
@@ -177,14 +179,24 @@ def _listed(
 def _finding(history: History, listing: _Listing | None, now: float, *, sure: bool) -> Finding:
     status, why = standing(history, now)
     found = listing.found if listing else ()
-    if sure and history.plain and status == "RUNNING" and history.last("launched") and not found:
-        status, why = "EXPIRED", "the pulumi CLI has destroyed it"
+    if sure and history.plain and status == "RUNNING" and not found:
+        status, why = _plain_unlisted(history, now) or (status, why)
     if sure and status == "HELD" and not found:
         status, why = "EXPIRED", "its machine has ended itself"
     rate = float(history.field("launched", "usd_per_hour", 0.0))
     intent = history.intent
     owner, created = str(intent.get("owner", "")), intent.get("created")
     return Finding(history.id, status, why, history.provider, rate, history, found, owner, created)
+
+
+def _plain_unlisted(history: History, now: float) -> tuple[Status, str] | None:
+    """What a run of the plain CLI is that its provider does not list; None while it may still be on its way."""
+    if history.last("launched"):
+        return "EXPIRED", "the pulumi CLI has destroyed it"
+    since_s = now - float(history.intent.get("created", now))
+    if since_s > providers.load(history.provider).limits.late_create_s + _PLAIN_UP_S:
+        return "EXPIRED", "the pulumi CLI has not brought it up"
+    return None
 
 
 def _stranger(workspace: Workspace, run: str, listing: _Listing, now: float) -> Finding:

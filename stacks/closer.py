@@ -19,6 +19,7 @@ from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
+from dayfly.stacks.standing import is_elsewhere
 from dayfly.stacks.traces import Traces, is_refused
 from dayfly.stacks.workspace import Workspace
 
@@ -38,6 +39,10 @@ _SPENT = (
 _REQUEST_S = 75.0
 
 Report = Callable[[str], None]
+
+
+class LeftAlone(Exception):
+    """Somebody has taken the run in hand."""
 
 
 class Closer:
@@ -71,10 +76,15 @@ class Closer:
             workspace, engine, self._report, self._notes, now=now, sleep=sleep
         )
 
-    def close(self, run_id: str) -> Receipt:
+    def close(self, run_id: str, *, unless: Callable[[History], bool] = lambda _: False) -> Receipt:
         """Destroys what is left of a run, waits for the proof, and writes the receipt. Closed already is success.
 
+        Args:
+            run_id: the run.
+            unless: asked when nobody else can take the run in hand any more, or close it.
+
         Raises:
+            LeftAlone: `unless` said so; nothing was touched.
             LeakRisk: absence could not be proved; the run stays open.
             RunBusy: another process is closing it.
         """
@@ -88,6 +98,8 @@ class Closer:
             if receipt is not None:
                 return receipt
             history = journal.read(directory)
+            if unless(history):
+                raise LeftAlone
             try:
                 return self._close(history)
             except (LeakRisk, RunBusy):
@@ -96,6 +108,10 @@ class Closer:
                 raise self._leak(history, "", f"{type(error).__name__}: {error}") from error
 
     def _close(self, history: History) -> Receipt:
+        if history.intent.get("same_computer") and is_elsewhere(history):
+            client = history.intent["client"]
+            reason = f"it is a part of the computer {client['host']}, which alone can tell"
+            raise self._leak(history, f"the computer {client['host']}", reason)
         self._note_down(history, "closing", by=journal.myself())
         self._shut_fence(history)
         self._engine_part.end_processes(history)

@@ -6,11 +6,9 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from dayfly.errors import DayflyError
-from dayfly.infra import providers
 from dayfly.stacks import journal
 from dayfly.stacks.census import Finding
-from dayfly.stacks.closer import Closer
+from dayfly.stacks.closer import Closer, LeftAlone
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
@@ -19,11 +17,16 @@ from dayfly.stacks.workspace import Workspace
 
 
 def doomed(
-    findings: Sequence[Finding], *, held: bool = False, foreign: bool = False
+    findings: Sequence[Finding],
+    *,
+    held: bool = False,
+    foreign: bool = False,
+    closing: bool = False,
 ) -> list[Finding]:
     """Those that may be destroyed without asking their client: expired and orphaned ones; held ones, and those of other
-    owners, only if asked."""
-    statuses = {"EXPIRED", "ORPHAN", *["HELD"] * held, *["FOREIGN"] * foreign}
+    owners, only if asked; with `closing` also those that somebody is destroying now, who is then waited for."""
+    extra = {"HELD": held, "FOREIGN": foreign, "CLOSING": closing}
+    statuses = {"EXPIRED", "ORPHAN", *(status for status, wanted in extra.items() if wanted)}
     return [finding for finding in findings if finding.status in statuses]
 
 
@@ -45,39 +48,36 @@ def destroy(
         linger: told how long a late launch has to be waited for; what it raises leaves it to others.
 
     Returns:
-        The receipt; None for what no journal knows, which leaves no record, and for what is somebody's now.
+        The receipt; None for what is somebody's now.
 
     Raises:
         LeakRisk: absence could not be proved.
     """
     if finding.history is not None:
-        fresh = journal.read(finding.history.directory)
-        if not fresh.closed and in_hand(fresh, time.time()) == ("RUNNING", CLIENT_LIVES):
+        launched_with = as_launched(workspace, journal.read(finding.history.directory))
+        closer = Closer(launched_with, engine, report, linger=linger)
+        try:
+            return closer.close(finding.run, unless=_taken_in_hand)
+        except LeftAlone:
             report(f"run {finding.run[:12]} has been taken in hand meanwhile; it is left alone")
             return None
-        launched_with = as_launched(workspace, fresh)
-        return Closer(launched_with, engine, report, linger=linger).close(finding.run)
-    if not finding.provider:
-        return _destroy_stack(workspace, engine, finding, report)
-    provider = providers.load(finding.provider)
-    for found in finding.found:
-        provider.terminate(found)
-    left = [found for found in provider.inventory(finding.owner) if found.run == finding.run]
-    if left:
-        raise DayflyError(
-            f"{len(left)} things of run {finding.run} are still listed; run `dayfly gc --yes` again"
-        )
-    return None
+    return _destroy_lost(workspace, engine, finding, report)
 
 
-def _destroy_stack(
+def _taken_in_hand(history: History) -> bool:
+    return in_hand(history, time.time()) == ("RUNNING", CLIENT_LIVES)
+
+
+def _destroy_lost(
     workspace: Workspace, engine: Engine | None, finding: Finding, report: Callable[[str], None]
 ) -> Receipt:
     """A directory of its own makes it a run whose journal is lost: closed by its tag, at every provider."""
     directory = workspace.directory(finding.run)
     directory.mkdir(mode=0o700, exist_ok=True)
-    journal.append(directory, "found", where="state backend", by=journal.myself())
-    return Closer(workspace, engine, report).close(finding.run)
+    where = finding.provider or "state backend"
+    journal.append(directory, "found", where=where, owner=finding.owner, by=journal.myself())
+    whose = dataclasses.replace(workspace, owner=finding.owner or workspace.owner)
+    return Closer(whose, engine, report).close(finding.run)
 
 
 def as_launched(workspace: Workspace, history: History) -> Workspace:

@@ -85,6 +85,7 @@ def _written(
         host_key=host_key,
         spec=spec.as_dict(),
         offer=offer.as_dict(),
+        same_computer=providers.load(offer.provider).same_computer,
         worst_case_usd=cost.worst_case_usd(spec, offer),
         backend=workspace.backend,
         secrets_provider=workspace.secrets_provider,

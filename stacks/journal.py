@@ -22,7 +22,7 @@ FILE = "journal.jsonl"
 RECEIPT = "receipt.json"
 
 myself, described = vitals.myself, vitals.described
-is_alive, is_here = vitals.is_alive, vitals.is_here
+is_alive, is_same_computer = vitals.is_alive, vitals.is_same_computer
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class Event:
 
 @dataclass(frozen=True)
 class History:
-    """Everything that the journal knows of one run."""
+    """Everything that the journal knows of one run; `trouble` says why it cannot be read now, "" where it can."""
 
     id: str
     directory: Path
     events: tuple[Event, ...]
+    trouble: str = ""
 
     def last(self, *names: str) -> Event | None:
         """The latest event of one of these names."""
@@ -60,7 +61,7 @@ class History:
     @property
     def closed(self) -> bool:
         """True when it was proved that nothing is left."""
-        return (self.directory / RECEIPT).exists()
+        return is_closed(self.directory)
 
     @property
     def provider(self) -> str:
@@ -200,14 +201,45 @@ def read(directory: Path) -> History:
     return History(directory.name, directory, tuple(events(lines)))
 
 
+def is_closed(directory: Path) -> bool:
+    """Whether a run has a receipt; one that cannot be read, or is none, proves nothing.
+
+    It goes by the journal then, which has the same words.
+    """
+    try:
+        return bool(json.loads((directory / RECEIPT).read_bytes())["run"])
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return recorded_receipt(directory) is not None
+
+
+def recorded_receipt(directory: Path) -> dict[str, Any] | None:
+    """The receipt's values as the journal has them, None where it has none or cannot be read."""
+    with contextlib.suppress(OSError):
+        found = read(directory).last("closed")
+        return None if found is None else found.fields
+    return None
+
+
 def histories(runs: Path, *, closed: bool = False) -> list[History]:
-    """All open runs, the oldest first; with `closed` the closed ones too."""
+    """All open runs, the oldest first; with `closed` the closed ones too.
+
+    One that this computer cannot read now is among them, with its trouble: it must not hide the others.
+    """
     found = [
-        read(entry)
+        _read_or_trouble(entry)
         for entry in runs.iterdir()
-        if entry.is_dir() and (closed or not (entry / RECEIPT).exists())
+        if entry.is_dir() and (closed or not is_closed(entry))
     ]
     return sorted(found, key=lambda history: history.events[0].time if history.events else 0.0)
+
+
+def _read_or_trouble(directory: Path) -> History:
+    try:
+        return read(directory)
+    except OSError as error:
+        return History(directory.name, directory, (), f"{error.strerror}: {error.filename}")
 
 
 def find(runs: Path, prefix: str) -> History:

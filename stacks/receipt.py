@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dayfly.stacks.journal import RECEIPT
+from dayfly.stacks.journal import RECEIPT, recorded_receipt
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,7 @@ class Receipt:
             return cls.from_dict(json.loads((directory / RECEIPT).read_text()))
         except FileNotFoundError:
             return None
+        except (OSError, ValueError, KeyError, TypeError):
+            # Damaged since it was written: the journal has the same words.
+            kept = recorded_receipt(directory)
+            return None if kept is None else cls.from_dict(kept)

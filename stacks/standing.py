@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
+from typing import Any, Literal
 
 from dayfly.infra.units import human_seconds
 from dayfly.stacks import journal
 from dayfly.stacks.journal import History
 
-Status = Literal["RUNNING", "CLOSING", "HELD", "EXPIRED", "ORPHAN", "FOREIGN", "CLOSED"]
+Status = Literal[
+    "RUNNING", "CLOSING", "HELD", "EXPIRED", "ORPHAN", "FOREIGN", "CLOSED", "UNREADABLE"
+]
 # A living client enforces its own deadline and needs a moment for it.
 _CLIENT_GRACE_S, _LEAST_GRACE_S, _GRACE_SHARE = 300.0, 30.0, 0.1
 CLIENT_LIVES = "its client is alive"
@@ -19,9 +21,11 @@ def standing(history: History, now: float) -> tuple[Status, str]:
     """What a run is, and why."""
     if history.closed:
         return "CLOSED", "proved gone"
+    if history.trouble:
+        return "UNREADABLE", f"its journal cannot be read ({history.trouble}); make it readable"
     if not history.intent:
         return "ORPHAN", "its journal has no readable intent"
-    return in_hand(history, now) or _without_client(history, now)
+    return in_hand(history, now) or _elsewhere(history, now) or _without_client(history, now)
 
 
 def in_hand(history: History, now: float) -> tuple[Status, str] | None:
@@ -40,6 +44,15 @@ def in_hand(history: History, now: float) -> tuple[Status, str] | None:
     if history.client_alive() and not overdue:
         return "RUNNING", CLIENT_LIVES
     return None
+
+
+def _elsewhere(history: History, now: float) -> tuple[Status, str] | None:
+    """What a run is whose client works on another computer: only there can be told whether that lives."""
+    bound_to_it = bool(history.intent.get("same_computer"))
+    if not is_elsewhere(history) or (now >= history.deadline and not bound_to_it):
+        return None
+    why = f"its client is on another computer, {_client(history).get('host')}: see to it there"
+    return "RUNNING", why
 
 
 def _grace_s(history: History) -> float:
@@ -98,8 +111,12 @@ def hold_until(history: History) -> float:
 def is_elsewhere(history: History) -> bool:
     """Whether the client that last had the run in hand works on another computer that shares this folder: whether it
     lives cannot be told here, so nothing is done about the run by itself."""
+    client = _client(history)
+    return bool(client) and not journal.is_same_computer(client)
+
+
+def _client(history: History) -> dict[str, Any]:
     last = history.last("intent", "attached", "detached")
     if last is None:
-        return False
-    client = last.fields.get("by" if last.name == "detached" else "client")
-    return client is not None and bool(client) and not journal.is_here(client)
+        return {}
+    return last.fields.get("by" if last.name == "detached" else "client") or {}

@@ -32,6 +32,7 @@ def described(pid: int) -> dict[str, Any]:
         "started": started,
         "host": socket.gethostname(),
         "place": place(),
+        "computer": computer(),
         "ticks": ticks,
     }
 
@@ -60,6 +61,48 @@ def is_here(client: Mapping[str, Any]) -> bool:
     if client.get("place") and place():
         return bool(client["place"] == place())
     return bool(client.get("host") == socket.gethostname())
+
+
+def is_same_computer(client: Mapping[str, Any]) -> bool:
+    """Whether a process was described on this computer, in this boot or an earlier one: then it can be judged here.
+
+    Neither a name is enough, which changes with the network, nor a machine id, which the nodes of a cluster may have
+    in common.
+    """
+    if is_here(client):
+        return True
+    then, here = client.get("computer") or {}, computer()
+    same_name = client.get("host") == socket.gethostname()
+    if not then.get("id") or not here["id"]:
+        return bool(same_name)
+    return then["id"] == here["id"] and (same_name or bool(set(then["macs"]) & set(here["macs"])))
+
+
+@functools.cache
+def computer() -> dict[str, Any]:
+    """What outlasts a boot: the system's id of itself, and the addresses of its real network cards."""
+    return {"id": _machine_id(), "macs": _hardware_addresses()}
+
+
+def _machine_id() -> str:
+    for file in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        with contextlib.suppress(OSError):
+            if text := file.read_text().strip():
+                return text
+    with contextlib.suppress(OSError):
+        command = ["/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        found = [line.split('"')[-2] for line in said.splitlines() if "IOPlatformUUID" in line]
+        return found[0] if found else ""
+    return ""
+
+
+def _hardware_addresses() -> list[str]:
+    found = []
+    for card in Path("/sys/class/net").glob("*/device"):
+        with contextlib.suppress(OSError):
+            found.append((card.parent / "address").read_text().strip())
+    return sorted(found)
 
 
 @functools.cache

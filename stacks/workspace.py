@@ -97,7 +97,9 @@ class Workspace:
                 _check_private(folder)
         backend = settings.get("backend") or folder_url(home / "state")
         provider = settings.get("secrets_provider") or "passphrase"
-        return cls(home, backend, provider, _owner(settings.get("owner"), home))
+        with explained(home):
+            owner = _owner(settings.get("owner"), home)
+        return cls(home, backend, provider, owner)
 
     @property
     def runs(self) -> Path:
@@ -118,7 +120,7 @@ class Workspace:
         file = self.home / "passphrase"
         with explained(file):
             if not file.exists():
-                _make_passphrase(file)
+                _publish(file, secrets.token_hex(32))
             text = file.read_text()
         if not text.strip():
             raise ConfigurationError(
@@ -228,8 +230,16 @@ def _account() -> str:
 
 
 def _owner(setting: str | None, home: Path) -> str:
+    """The setting, else a name that was made once: the computer's own changes with the network that it comes to."""
     if setting:
         return slug(setting)
+    file = home / "owner"
+    if not file.exists():
+        _publish(file, _new_owner(home))
+    return slug(file.read_text())
+
+
+def _new_owner(home: Path) -> str:
     base = slug(f"{_account()}-{socket.gethostname()}", 31)
     # Two homes on one computer must not clean up after each other.
     return f"{base}-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
@@ -253,12 +263,12 @@ def _check_private(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-def _make_passphrase(file: Path) -> None:
-    """Makes it aside and links it into place: of several processes one wins, and none sees half of it."""
+def _publish(file: Path, text: str) -> None:
+    """Writes it aside and links it into place: of several processes one wins, and none sees half of it."""
     descriptor, aside = tempfile.mkstemp(dir=file.parent)
     try:
         with os.fdopen(descriptor, "w") as output:
-            output.write(secrets.token_hex(32) + "\n")
+            output.write(text + "\n")
             output.flush()
             os.fsync(output.fileno())
         with contextlib.suppress(FileExistsError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import sys
 from collections.abc import Generator, Iterator
@@ -18,6 +19,12 @@ from dayfly.stacks import journal
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.workspace import Workspace
 from tests import namespaces, tried
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores Ctrl-C, and so would every client that a test starts and interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,7 +15,8 @@ from dayfly.stacks.workspace import Workspace
 OFFER = Offer(
     "local", "loopback", "this-computer", 2, 8 * 10**9, 3.6, as_of="2026-01-01", source="a test"
 )
-GONE = {"pid": 1, "started": 0.0, "host": "elsewhere"}
+# A process of this computer that is no more: pid 1 lives, and has started at another time.
+GONE = {**journal.myself(), "pid": 1, "started": 0.0, "ticks": -1}
 
 
 def opened(workspace: Workspace, *, alive: bool = True, **details: Any) -> str:

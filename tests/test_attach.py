@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from dayfly.errors import LeakRisk, RunBusy, RunFailed, UnknownRun
+from dayfly.errors import LeakRisk, RunBusy, RunFailed, SpecError, UnknownRun
 from dayfly.infra.run import new_id
 from dayfly.runtime.attach import attach, stored_result
 from dayfly.runtime.display import Display
 from dayfly.stacks import journal
 from dayfly.stacks.workspace import Workspace
+from tests.runs import GONE, launched
 
 
 def a_run(workspace: Workspace, **intent: Any) -> journal.History:
@@ -51,6 +52,19 @@ def test_a_standing_leak_risk_is_raised_again(workspace: Workspace) -> None:
     journal.append(run.directory, "leak_risk", reason="the API is down", id="x")
     with pytest.raises(LeakRisk, match="the API is down"):
         attach(run.id, Display.silent())
+
+
+def test_a_run_whose_secrets_are_not_known_here_is_not_attached_to(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log could not be masked; the message has both ways on, and the run is left as it is."""
+    run = a_run(workspace, client=GONE)
+    spec = {"hold": 60, "secrets": ["DAYFLY_TEST_TOKEN"]}
+    journal.append(run.directory, "intent", **run.intent | {"spec": spec})
+    launched(workspace, run.id)
+    with pytest.raises(SpecError, match=r"DAYFLY_TEST_TOKEN, not set here.*--no-log"):
+        attach(run.id, Display.silent())
+    assert journal.read(run.directory).last("attached") is None
 
 
 def test_an_unknown_run_is_unknown() -> None:

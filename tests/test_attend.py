@@ -46,7 +46,8 @@ class Far:
     def status(self) -> Any:
         return self._act("status", SimpleNamespace(state="running"))
 
-    def follow(self, *_: object) -> JobEnd:
+    def follow(self, sink: Any, *_: object) -> JobEnd:
+        sink("stdout", 0, b"token")
         return self._act("follow", END)  # type: ignore[no-any-return]
 
     def arm_deadline(self, *_: object, **__: object) -> str:
@@ -137,6 +138,19 @@ def test_a_machine_too_full_for_small_things_does_not_cost_the_result(
     assert attendance.finish(far) == b"value"  # type: ignore[arg-type]
     assert far.asked[-1] == "acknowledge"
     assert attendance.history.last("acknowledged") is not None
+
+
+def test_a_log_that_cannot_be_masked_stays_there(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the result comes."""
+    monkeypatch.setattr("dayfly.runtime.stored.unsealed", lambda _: b"value")
+    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
+    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, run_id: result)
+    far = Far()
+    for with_log, kept in ((False, b""), (True, b"token")):
+        assert attendance.finish(far, with_log=with_log) == b"value"  # type: ignore[arg-type]
+        assert (attendance.directory / "stdout.log").read_bytes() == kept
 
 
 def test_a_stop_that_the_machine_refuses_closes_the_session(attendance: Attendance) -> None:

@@ -340,9 +340,59 @@ def test_gc_ends_what_only_a_tag_still_tells_of(workspace: Workspace) -> None:
         assert "leave" not in dayfly("gc", "--run", run_id).stdout
         done = dayfly("gc", "--run", run_id, "--yes")
         assert done.returncode == 0, done.stderr
-        assert f"{run_id[:12]}  1 ended, none is left" in done.stdout
+        assert f"{run_id[:12]}  destroyed " in done.stdout
         assert left.wait(30) != 0
-    assert dayfly("gc", "--run", run_id).returncode == 2
+    assert "is closed: nothing of it is left" in dayfly("gc", "--run", run_id).stderr
+
+
+@pytest.mark.parametrize("run", ["", "../x", " "])
+def test_gc_takes_no_empty_or_strange_run_for_all_of_them(workspace: Workspace, run: str) -> None:
+    """`dayfly gc --run "$RUN" --yes --held` with RUN unset must not destroy everything."""
+    run_id = runs.opened(workspace, alive=False)
+    runs.launched(workspace, run_id)
+    done = dayfly("gc", "--run", run, "--yes", "--held")
+    assert done.returncode == 2
+    assert "is not a run id" in done.stderr
+    assert not journal.read(workspace.directory(run_id)).closed
+
+
+def test_gc_refuses_a_beginning_that_several_runs_have(workspace: Workspace) -> None:
+    """They are named by more of their ids."""
+    for run_id in (f"a1{'0' * 30}", f"a2{'0' * 30}"):
+        made = runs.opened(workspace, alive=False)
+        workspace.directory(made).rename(workspace.directory(run_id))
+    done = dayfly("gc", "--run", "a", "--yes")
+    assert done.returncode == 2
+    assert "2 runs begin with 'a'" in done.stderr
+
+
+def test_gc_says_so_where_it_leaves_the_one_run_up(workspace: Workspace) -> None:
+    """Exit code 0 would mean that nothing of it is left."""
+    run_id = runs.opened(workspace)
+    done = dayfly("gc", "--run", run_id, "--yes")
+    assert done.returncode == 73
+    assert f"run {run_id[:12]} is RUNNING and was left up: its client is alive" in done.stderr
+
+
+def test_one_damaged_run_does_not_hide_the_others(workspace: Workspace) -> None:
+    """A journal that cannot be read, a receipt that is cut, an event that lacks its fields."""
+    good, unreadable, cut, odd = (runs.opened(workspace, alive=False) for _ in range(4))
+    journal_file = workspace.directory(unreadable) / journal.FILE
+    journal_file.unlink()
+    journal_file.mkdir()
+    runs.closed(workspace, cut)
+    (workspace.directory(cut) / journal.RECEIPT).write_text('{"run": "')
+    journal.append(workspace.directory(odd), "closing")
+    listed = {
+        run["id"]: run["status"] for run in json.loads(dayfly("ps", "--all", "--json").stdout)
+    }
+    assert listed == {good: "ORPHAN", unreadable: "UNREADABLE", cut: "CLOSED", odd: "ORPHAN"}
+    assert "destroyed 2 of 2" in dayfly("show", cut).stdout
+    done = dayfly("gc", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert journal.read(workspace.directory(good)).closed
+    assert journal.read(workspace.directory(odd)).closed
+    assert dayfly("show", unreadable).returncode == 74
 
 
 def test_a_result_that_is_not_here_says_what_to_do(workspace: Workspace) -> None:

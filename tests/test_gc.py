@@ -10,8 +10,10 @@ import sys
 
 import pytest
 
+from dayfly.errors import LeakRisk
 from dayfly.stacks import gc, journal
 from dayfly.stacks.census import Finding, census, survey
+from dayfly.stacks.closer import Closer
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.standing import Status
 from dayfly.stacks.workspace import Workspace
@@ -26,6 +28,44 @@ def test_only_expired_and_orphaned_runs_are_doomed_and_held_ones_when_asked() ->
     findings = [Finding(_RUN, status, "", "local") for status in every]
     assert [f.status for f in gc.doomed(findings)] == ["EXPIRED", "ORPHAN"]
     assert [f.status for f in gc.doomed(findings, held=True)] == ["HELD", "EXPIRED", "ORPHAN"]
+
+
+def test_one_that_is_taken_in_hand_before_the_lock_is_had_is_left_alone(
+    workspace: Workspace,
+) -> None:
+    """Whoever attached between the look and the lock has it."""
+    run_id = runs.opened(workspace, alive=False)
+    (finding,) = survey(workspace)
+    assert finding.status == "ORPHAN"
+    journal.append(workspace.directory(run_id), "attached", client=journal.myself())
+    said: list[str] = []
+    assert gc.destroy(workspace, None, finding, said.append) is None
+    assert "taken in hand" in said[0]
+    assert not journal.read(workspace.directory(run_id)).closed
+
+
+def test_a_part_of_another_computer_is_never_signed_for_here(workspace: Workspace) -> None:
+    """Its processes cannot be listed from here: an empty listing proves nothing."""
+    run_id = runs.opened(workspace)
+    elsewhere = journal.myself() | {
+        "host": "node7",
+        "place": "x",
+        "computer": {"id": "y", "macs": []},
+    }
+    directory = workspace.directory(run_id)
+    journal.append(directory, "intent", **journal.read(directory).intent | {"client": elsewhere})
+    with pytest.raises(LeakRisk, match="the computer node7"):
+        Closer(workspace, None).close(run_id)
+
+
+def test_a_plain_run_that_never_came_up_expires(workspace: Workspace) -> None:
+    """`pulumi up` was killed, or failed, between the intent and the first request."""
+    run_id = runs.opened(workspace, alive=False, plain=True, stack="dev")
+    created = float(journal.read(workspace.directory(run_id)).intent["created"])
+    (early,) = survey(workspace, created + 30)
+    assert early.status == "RUNNING"
+    (late,) = survey(workspace, created + 61)
+    assert (late.status, late.why) == ("EXPIRED", "the pulumi CLI has not brought it up")
 
 
 def tagged(owner: str, run: str) -> subprocess.Popen[bytes]:
@@ -46,7 +86,9 @@ def test_what_no_journal_knows_is_found_by_tag_and_ended(workspace: Workspace) -
             (finding,) = survey(workspace)
             assert (finding.run, finding.status, finding.history) == (_RUN, "ORPHAN", None)
             assert [found.id for found in finding.found] == [str(ours.pid)]
-            assert gc.destroy(workspace, None, finding, lambda _: None) is None
+            receipt = gc.destroy(workspace, None, finding, lambda _: None)
+            assert receipt is not None
+            assert (receipt.run, receipt.left) == (_RUN, 0)
             assert ours.wait(10) != 0
             assert theirs.poll() is None
             assert survey(workspace) == []

@@ -83,7 +83,13 @@ def test_a_run_of_another_computer_s_client_is_left_to_its_keeper(
     workspace: Workspace, entrusted: list[str]
 ) -> None:
     """Whether that client lives cannot be seen from here."""
-    runs.opened(workspace, alive=False)
+    run_id = runs.opened(workspace)
+    elsewhere = journal.myself() | {
+        "host": "node7",
+        "place": "x",
+        "computer": {"id": "y", "macs": []},
+    }
+    journal.append(workspace.directory(run_id), "attached", client=elsewhere)
     assert _told() == []
 
 

@@ -65,6 +65,7 @@ def test_durations_and_sizes_are_read_as_people_write_them() -> None:
         ({"time": "1h", "max_runtime": "1h"}, ["time=", "max_runtime=", "one of them"]),
         ({"secrets": "WANDB_API_KEY"}, ["secrets='WANDB_API_KEY'", "list"]),
         ({"environment": 3}, ["environment=3"]),
+        ({"environment": " "}, ["environment=' '", "[]"]),
         ({"gpu": "8xA100!"}, ["gpu='8xA100!'", "A100-80GB:8"]),
         ({"file_systems": "data"}, ["file_systems='data'", '["datasets"]']),
         ({"file_systems": ["data", 3]}, ["3 is not a name"]),

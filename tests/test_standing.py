@@ -14,6 +14,11 @@ from dayfly.stacks.standing import Status, hold_until, is_elsewhere, standing
 
 _NOW = 1_000_000.0
 _RUN = "b" * 32
+_ELSEWHERE: dict[str, Any] = journal.myself() | {
+    "host": "node7",
+    "place": "another boot",
+    "computer": {"id": "another id", "macs": []},
+}
 _DEAD: dict[str, Any] = {"pid": 2**22 + 1, "started": 1.0, "host": os.uname().nodename}
 
 
@@ -96,16 +101,40 @@ def test_a_journal_tells_what_a_run_is(
 
 def test_a_receipt_closes_whatever_the_journal_says(tmp_path: Path) -> None:
     """Absence was proved; nothing else counts."""
-    (tmp_path / journal.RECEIPT).write_text("{}")
+    (tmp_path / journal.RECEIPT).write_text('{"run": "b"}')
     assert standing(_history(tmp_path, _intent()), _NOW)[0] == "CLOSED"
 
 
 def test_a_client_on_another_computer_is_not_taken_for_alive(tmp_path: Path) -> None:
     """A home on a shared disk: its pid says nothing here."""
-    elsewhere = journal.myself() | {"host": "elsewhere", "place": "another boot"}
-    history = _history(tmp_path, _intent(client=elsewhere))
-    assert standing(history, _NOW)[0] == "ORPHAN"
+    history = _history(tmp_path, _intent(client=_ELSEWHERE), ("job_started", {}))
+    status, why = standing(history, _NOW)
+    assert status == "RUNNING"
+    assert "on another computer, node7" in why
     assert is_elsewhere(history)
+
+
+def test_a_run_of_another_computer_that_is_overdue_is_anybody_s(tmp_path: Path) -> None:
+    """Its machine is in a cloud; one that is a part of that computer can be judged there alone."""
+    late = _intent(client=_ELSEWHERE, deadline=_NOW - 1)
+    assert standing(_history(tmp_path, late), _NOW)[0] == "EXPIRED"
+    late[1]["same_computer"] = True
+    assert standing(_history(tmp_path, late), _NOW)[0] == "RUNNING"
+
+
+def test_a_client_of_an_earlier_boot_is_dead(tmp_path: Path) -> None:
+    """The computer is the same, by its id and its name or its network cards: nobody there can be waited for."""
+    before = journal.myself() | {"place": "an earlier boot"}
+    history = _history(tmp_path, _intent(client=before))
+    assert not is_elsewhere(history)
+    assert standing(history, _NOW)[0] == "ORPHAN"
+
+
+def test_a_run_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+    """And says what is in the way."""
+    history = History(_RUN, tmp_path, (), "Permission denied: journal.jsonl")
+    status, why = standing(history, _NOW)
+    assert (status, "Permission denied" in why) == ("UNREADABLE", True)
 
 
 def test_a_computer_that_was_renamed_keeps_its_clients_and_its_keeper(tmp_path: Path) -> None:

@@ -169,8 +169,14 @@ def test_a_keeper_that_can_start_nothing_says_so_in_the_journal(
 
 
 def test_a_client_of_another_computer_is_not_judged_here(workspace: Workspace, acts: Acts) -> None:
-    """The folder is shared, its process cannot be seen: only the deadline counts."""
+    """The folder is shared, its process cannot be seen: only the deadline counts, and that for a cloud's machine alone."""
     ward, now = a_ward(workspace, acts, pid=1, started=0.0, host="elsewhere")
+    ward.look(now)
+    ward.look(ward.history.deadline + 1)
+    assert acts.started == []
+    assert not ward.needs_keeper(now)
+    cloud = {"same_computer": False, "client": {"pid": 1, "started": 0.0, "host": "elsewhere"}}
+    journal.append(ward.directory, "intent", **ward.history.intent | cloud)
     ward.look(now)
     assert acts.started == []
     assert not ward.needs_keeper(now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,12 +114,24 @@ def test_the_passphrase_is_made_once_and_is_private(workspace: Workspace) -> Non
     assert workspace.passphrase_file.read_text() == first
 
 
+def test_a_computer_that_is_renamed_keeps_its_owner(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machines carry the name that it had, and would be another's otherwise."""
+    before = _open().owner
+    monkeypatch.setattr(socket, "gethostname", lambda: "dhcp-10-1-2-3")
+    assert _open().owner == before
+
+
 def test_many_processes_at_once_agree_on_the_passphrase(workspace: Workspace) -> None:
     """None of them meets a file that is there and empty."""
     with ThreadPoolExecutor(16) as pool:
         texts = list(pool.map(lambda _: workspace.passphrase_file.read_text(), range(64)))
     assert len(set(texts)) == 1
-    assert {entry.name for entry in workspace.home.iterdir() if entry.is_file()} == {"passphrase"}
+    assert {entry.name for entry in workspace.home.iterdir() if entry.is_file()} == {
+        "owner",
+        "passphrase",
+    }
 
 
 @pytest.mark.parametrize("content", ["", "\n", "  \n"])
@@ -166,7 +179,7 @@ def test_the_owner_is_whoever_runs_not_who_the_environment_names(
     assert _open().owner == before
     with monkeypatch.context() as inside:
         inside.setattr(os, "getuid", lambda: 3_999_999_999)
-        assert places._owner(None, home).startswith("uid-3999999999-")
+        assert places._new_owner(home).startswith("uid-3999999999-")
 
 
 def test_no_stray_secret_reaches_the_engine(

@@ -16,7 +16,8 @@ Exit codes:
    2  what was asked for cannot be: options, settings, unknown runs
   69  no Pulumi CLI could be found, installed or built
   70  the machine, the connection or the environment failed
-  73  another process is using the run
+  73  another process is using the run, or it was left up: the message says why
+  74  a file or folder of this computer cannot be read or written
   75  it is NOT proved that nothing is left; the message has the command
  130  interrupted by Ctrl-C, and cleaned up
  128+N  signal N ended the function's process
@@ -41,6 +42,9 @@ class _Group(TyperGroup):
         except Exception as error:
             from dayfly.errors import DayflyError
 
+            if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+                typer.echo(f"dayfly: {error}", err=True)
+                raise typer.Exit(74) from None
             if not isinstance(error, DayflyError):
                 raise
             from dayfly.runtime.cli.output import complain, exit_code

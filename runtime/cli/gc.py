@@ -70,7 +70,9 @@ def gc(
     if owner is not None:
         found = owned_by(found, owner)
     _check_known(context, found, run)
-    doomed = collector.doomed(found.findings, held=held, foreign=all_owners)
+    doomed = collector.doomed(
+        found.findings, held=held, foreign=all_owners, closing=run is not None
+    )
     _tell_limits(found)
     if not yes:
         _show(found, doomed, json, held)
@@ -78,7 +80,10 @@ def gc(
     if not force:
         _freeze(found, doomed)
     _confirm_foreign(doomed)
-    raise typer.Exit(_destroy(context, doomed, json))
+    code = _destroy(context, doomed, json)
+    if run is not None:
+        _refuse_left(found, doomed)
+    raise typer.Exit(code)
 
 
 def register(app: typer.Typer) -> None:
@@ -115,15 +120,36 @@ def _check_options(run: str | None, owner: str | None, all_owners: bool, idle_fo
 def _check_known(context: Context, found: Census, run: str | None) -> None:
     """
     Raises:
-        UnknownRun: neither journal nor provider knows the one run that was asked for.
+        UnknownRun: neither journal nor provider knows the one run that was asked for, or there are several such.
     """
+    from dayfly.errors import UnknownRun
     from dayfly.runtime.cli.output import tell
     from dayfly.stacks import journal
 
-    if run is not None and not found.findings:
-        history = journal.find(context.workspace.runs, run)
-        if history.closed:
-            tell(f"run {run} is closed: nothing of it is left")
+    if run is None:
+        return
+    if not run.isalnum():
+        raise UnknownRun(f"--run {run!r} is not a run id; `dayfly ps --all` lists them")
+    fitting = {finding.run for finding in found.findings}
+    if len(fitting) > 1:
+        raise UnknownRun(f"{len(fitting)} runs begin with {run!r}; write more of the one")
+    if not fitting and journal.find(context.workspace.runs, run).closed:
+        tell(f"run {run} is closed: nothing of it is left")
+
+
+def _refuse_left(found: Census, doomed: Sequence[Finding]) -> None:
+    """
+    Raises:
+        RunBusy: the one run that was asked for is still up, and why.
+    """
+    from dayfly.errors import RunBusy
+
+    for finding in found.findings:
+        if finding not in doomed:
+            held = "; --held destroys it, and its result" if finding.status == "HELD" else ""
+            raise RunBusy(
+                f"run {finding.run[:12]} is {finding.status} and was left up: {finding.why}{held}"
+            )
 
 
 def _tell_limits(found: Census) -> None:
@@ -247,7 +273,7 @@ def _destroy(context: Context, doomed: Sequence[Finding], json: bool) -> int:
     Returns:
         The exit code: the gravest of them.
     """
-    from dayfly.errors import DayflyError
+    from dayfly.errors import DayflyError, LeakRisk
     from dayfly.runtime.cli.output import complain, emit_json, tell
 
     code, receipts = 0, []
@@ -257,6 +283,9 @@ def _destroy(context: Context, doomed: Sequence[Finding], json: bool) -> int:
         except DayflyError as error:
             complain(error)
             code = max(code, error.exit_code)
+        except Exception as error:  # noqa: BLE001  # one that is damaged must not keep the others up
+            tell(f"dayfly: run {finding.run[:12]}: {type(error).__name__}: {error}")
+            code = max(code, LeakRisk.exit_code)
     if json:
         emit_json([receipt for receipt in receipts if receipt is not None])
     elif not doomed:

@@ -12,10 +12,17 @@ _Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginni
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def attach(run: _Run, json: _Json = False) -> None:
+def attach(
+    run: _Run,
+    json: _Json = False,
+    no_log: Annotated[
+        bool, typer.Option("--no-log", help="Only the result: its secrets cannot be masked here.")
+    ] = False,
+) -> None:
     """Take a run in hand whose client is gone.
 
-    Shows its log as it grows, then its value, and destroys its machine.
+    Shows its log as it grows, then its value, and destroys its machine. The variables that it was given as secrets
+    must be set here too, so that they can be masked in the log.
 
     Ctrl-C does what it does in `dayfly run`: it stops the function and destroys the machine.
     """
@@ -24,7 +31,7 @@ def attach(run: _Run, json: _Json = False) -> None:
     from dayfly.runtime.display import Display
 
     display = Display.standard(output_to="stderr" if json else None)
-    raise typer.Exit(see(attach_to(run, display), json))
+    raise typer.Exit(see(attach_to(run, display, log=not no_log), json))
 
 
 def result(run: _Run, json: _Json = False) -> None:
