@@ -4,12 +4,12 @@ PY := .venv/bin/python
 CODE := $(wildcard benchmarks/*.py examples/*.py)
 
 .NOTPARALLEL:
-.PHONY: demo test unit lint format types bench test-kills real-world tried venv venv-dev engine clean
+.PHONY: demo test unit lint format types bench test-kills test-faults real-world tried venv venv-dev engine clean
 
 demo: venv engine
 	@$(PY) examples/quickstart.py
 
-# The kill matrix has a target of its own: it takes minutes.
+# The kill matrix and the whole crash matrix have targets of their own: they take minutes, and more than an hour.
 test: lint types engine
 	@$(PY) -m pytest -m "not kills"
 
@@ -34,6 +34,11 @@ bench: venv-dev engine
 
 test-kills: venv-dev engine
 	@$(PY) -m pytest -m kills tests/faults -s -q
+
+# Goes on where it was broken off, as long as the code is the same. One family: ONLY=kills; a part: SHARD=1/2; again: SEED=7.
+# CHECK=1 switches off each safety rule of the product instead, and sees it noticed.
+test-faults: venv-dev engine
+	@$(PY) -m tests.faults $(if $(CHECK),--self-check,--resume) $(if $(ONLY),--family $(ONLY)) $(if $(SHARD),--shard $(SHARD)) $(if $(SEED),--seed $(SEED))
 
 # Runs on real clouds; each test says which credentials it needs, and prints what it can cost before it spends it.
 real-world: venv-dev engine

@@ -1450,19 +1450,26 @@ class Environment:
         os.mkdir(self._folder, 0o700)
         uv, minor = self._uv(), self._request["python"]
         # A relative path in a requirements file counts from that file or from the working directory: they are one here.
-        names = self._place_files()
+        self._place_files()
+        try:
+            self._install(uv, minor, emit)
+        finally:
+            # It may hold the passwords of indexes, and the folder outlives the run in the machine's cache.
+            os.unlink(os.path.join(self._folder, "requirements.txt"))
+        _write_file(os.path.join(self._folder, ".ready"), b"")
+        return self._python
+
+    def _install(self, uv: str, minor: str, emit: Callable[[str], None]) -> None:
         base = interpreters(self._server.cache).get(minor)
         if self._run([uv, "venv", "--python", base or minor, "venv"], emit):
             words = "\n".join(self._tail)
             raise Refusal(
                 "environment", f"uv could not make an environment of Python {minor}:\n{words}"
             )
-        if names or self._request["requirements"].strip():
+        if self._request["wheels"] or self._request["requirements"].strip():
             install = [uv, "pip", "install", "--python", self._python, "-r", "requirements.txt"]
             if self._run(install, emit):
                 raise Refusal("environment", "\n".join(self._tail))
-        _write_file(os.path.join(self._folder, ".ready"), b"")
-        return self._python
 
     def _uv(self) -> str:
         """Give the path of uv, an executable under its own digest."""
@@ -1475,7 +1482,7 @@ class Environment:
             os.rename(blob, path)
         return path
 
-    def _place_files(self) -> list[str]:
+    def _place_files(self) -> None:
         """Write the requirements and put the wheels beside them; wheels that no line names are added."""
         wheels = {name: digest for name, digest in self._request["wheels"]}
         for name, digest in wheels.items():
@@ -1490,7 +1497,6 @@ class Environment:
         lines += ["./" + name for name in wheels]
         text = "\n".join([*lines, ""]).encode()
         _write_file(os.path.join(self._folder, "requirements.txt"), text)
-        return list(wheels)
 
     def _run(self, command: list[str], emit: Callable[[str], None]) -> int:
         """Run uv, hand its lines over as they come, and give its exit code."""

@@ -39,12 +39,18 @@ def remember(values: Iterable[str]) -> None:
         _known.update(value for value in values if len(value) >= LEAST_LENGTH)
 
 
-def redact(text: str) -> str:
-    """The text with every known secret, and everything that looks like one, masked."""
+def redact_known(text: str) -> str:
+    """The text with every known secret masked, and nothing else: for words of the user's own program."""
     with _lock:
         known = sorted(_known, key=len, reverse=True)
     for value in known:
         text = text.replace(value, MASK)
+    return text
+
+
+def redact(text: str) -> str:
+    """The text with every known secret, and everything that looks like one, masked."""
+    text = redact_known(text)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text

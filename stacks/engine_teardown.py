@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import socket
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 import psutil
 
@@ -23,7 +25,11 @@ _ENGINE_WAIT_S = 90.0
 _KILL_ROUNDS = 40
 # A teardown does not queue behind creations for longer than this.
 _SLOT_WAIT_S = 30.0
-_LOCKED_BY = re.compile(r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\)")
+_LOCKED_BY = re.compile(
+    r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\)(?: at (?P<at>\S+))?"
+)
+# A lock's time has whole seconds.
+_LOCK_TIME_S = 2.0
 
 
 class EngineFailed(Exception):
@@ -135,15 +141,15 @@ class EngineTeardown:
         while done.code and (holder := _LOCKED_BY.search(done.stderr + done.stdout)):
             if self._now() > until:
                 break
-            self._unlock(history, holder["host"], int(holder["pid"]))
+            self._unlock(history, holder["host"], int(holder["pid"]), holder["at"])
             done = self._cli(history, *arguments)
         if done.code:
             raise EngineFailed(
                 f"pulumi {' '.join(arguments[:2])} failed: {(done.stderr or done.stdout).strip()[-1500:]}"
             )
 
-    def _unlock(self, history: History, host: str, pid: int) -> None:
-        if not _is_dead(host, pid):
+    def _unlock(self, history: History, host: str, pid: int, at: str | None) -> None:
+        if not _is_dead(host, pid, at):
             self._report(f"waiting for process {pid} on {host}, which has the stack locked")
             self._sleep(1.0)
             return
@@ -197,5 +203,16 @@ def _is_cli(process: psutil.Process) -> bool:
         return False
 
 
-def _is_dead(host: str, pid: int) -> bool:
-    return host == socket.gethostname() and not psutil.pid_exists(pid)
+def _is_dead(host: str, pid: int, at: str | None) -> bool:
+    """Whether the process that made a lock has ended, also where another has its number by now."""
+    if host != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(pid)
+        made = datetime.fromisoformat(at).timestamp() if at else math.inf
+        # The name too, since a clock that was set moves what is told of a process's start.
+        return process.create_time() > made + _LOCK_TIME_S and process.name() != "pulumi"
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.Error, ValueError):
+        return False

@@ -921,6 +921,8 @@ def test_an_environment_is_made_by_uv_once_and_then_found(python_on_path: Runs) 
         outcome = runs.outcome(session)
     assert any("first==1.0" in line for line in lines)
     assert outcome.value == ["first", "second"]
+    # It may hold the passwords of indexes, and the environment stays.
+    assert not list(runs.server.home.parent.rglob("requirements.txt"))
 
 
 def test_a_half_made_environment_is_made_anew(python_on_path: Runs) -> None:

@@ -40,11 +40,14 @@ def result(run: _Run, json: _Json = False) -> None:
     Or the exception that its function raised; exit code 1 then.
     """
     from dayfly.errors import DayflyError
+    from dayfly.runtime import redact
     from dayfly.runtime.attach import stored_result
     from dayfly.runtime.cli.listing import find_run
     from dayfly.runtime.cli.output import complain_of_function, emit_value
 
     _, history = find_run(run)
+    names = history.intent.get("spec", {}).get("secrets", ())
+    redact.remember(os.environ[name] for name in names if name in os.environ)
     try:
         value = stored_result(history)
     except DayflyError:

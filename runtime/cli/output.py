@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dayfly.errors import DayflyError, JobExited, JobKilled
-from dayfly.runtime.redact import redact
+from dayfly.runtime.redact import redact, redact_known
 
 
 def emit_json(value: Any) -> None:
@@ -65,7 +65,7 @@ def complain_of_function(error: BaseException) -> None:
     """The function's own exception; where the machine's traceback is attached, the frames on this side say nothing."""
     told = getattr(error, "__notes__", ())
     lines = traceback.format_exception_only(error) if told else traceback.format_exception(error)
-    print("".join(lines).rstrip(), file=sys.stderr, flush=True)
+    print(redact_known("".join(lines).rstrip()), file=sys.stderr, flush=True)
 
 
 def exit_code(error: BaseException) -> int:

@@ -140,8 +140,8 @@ def test_a_wrong_passphrase_does_not_stop_the_teardown_and_is_told(standing: Run
     assert any("passphrase" in note for note in receipt.notes)
 
 
-def _lock(stack: RunStack, pid: int) -> Path:
-    """A lock as the engine writes it."""
+def _lock(stack: RunStack, pid: int, made: float | None = None) -> Path:
+    """A lock as the engine writes it, now or at another time."""
     folder = stack.workspace.home / "state/.pulumi/locks/organization/dayfly" / stack.id
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "11111111-2222-3333-4444-555555555555.json"
@@ -149,7 +149,7 @@ def _lock(stack: RunStack, pid: int) -> Path:
         "pid": pid,
         "username": "root",
         "hostname": os.uname().nodename,
-        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made)),
     }
     file.write_text(json.dumps(content))
     return file
@@ -163,6 +163,14 @@ def test_a_stale_lock_is_broken_and_noted(standing: RunStack) -> None:
     receipt = _close(standing)
     assert receipt.how == "pulumi"
     assert receipt.notes == (f"a stale lock of pid {ended.pid} was broken",)
+
+
+def test_a_lock_whose_number_is_another_process_now_is_broken(standing: RunStack) -> None:
+    """After a reboot the number of a dead holder is soon used again: nobody waits for that process."""
+    _lock(standing, os.getpid(), made=time.time() - 86400)
+    receipt = _close(standing)
+    assert receipt.how == "pulumi"
+    assert receipt.notes == (f"a stale lock of pid {os.getpid()} was broken",)
 
 
 def test_a_lock_whose_holder_lives_is_waited_for(standing: RunStack) -> None:

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -18,44 +16,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tests import keepers
+from tests.faults import left
+from tests.faults.victim import Victim, started
 
 _RUN_S = 120.0
 _LAST_S = 15.0
 _POLL_S = 0.0005
 _TRIES = 12
 
-# What the client runs: it counts its own starts, prints, and returns bytes that show their digest.
-CLIENT = """
-import sys
-from dayfly import cluster
-
-
-class Weights(bytes):
-    def __repr__(self):
-        import hashlib
-
-        return "sha256:" + hashlib.sha256(self).hexdigest()
-
-
-@cluster(provider="local", environment=[])
-def train(seed, starts):
-    import random, sys, time
-
-    with open(starts, "a") as file:
-        file.write("started\\n")
-    for number in range(100):
-        print("step", number, "of seed", seed, flush=True)
-        if number % 10 == 0:
-            print("warning", number, file=sys.stderr, flush=True)
-        time.sleep(0.02)
-    return Weights(random.Random(seed).randbytes(1 << 23))
-
-
-print(repr(train(int(sys.argv[1]), sys.argv[2])), flush=True)
-"""
+VICTIM = Victim(lines=100, pause_s=0.02, size=1 << 23)
 
 
 @dataclass(frozen=True)
@@ -185,7 +155,7 @@ def campaign(home: Path, windows: Sequence[Window], seed: int, say: Callable[[st
         say: told of each trial.
     """
     script = home / "client.py"
-    script.write_text(CLIENT)
+    script.write_text(VICTIM.code)
     tally = Tally()
     for number, window in enumerate(windows):
         trial = _trial(home, script, window, seed + number * _TRIES)
@@ -194,7 +164,7 @@ def campaign(home: Path, windows: Sequence[Window], seed: int, say: Callable[[st
         told = "; ".join(wrong) or "nothing left or lost"
         asked = f", attach: {trial.attached}" if trial.attached else ""
         say(f"seed {trial.seed}: killed in step {trial.step} after {window.after}{asked}; {told}")
-    tally.locks, tally.pending = _locks(home), _pending(home)
+    tally.locks, tally.pending = len(left.locks(home)), len(left.pending(home))
     tally.open_runs = len(json.loads(_cli("ps", "--json").stdout))
     if not tally.open_runs:
         tally.keepers = _lasting_keepers(home)
@@ -220,7 +190,7 @@ def _kill(home: Path, script: Path, window: Window, seed: int, starts: Path) -> 
     Returns:
         The run's id; None where the moment had passed.
     """
-    before = _runs(home)
+    before = left.runs(home)
     with (home / f"client.{seed}.log").open("wb") as log:
         client = subprocess.Popen(
             [sys.executable, str(script), str(seed), str(starts)],
@@ -251,8 +221,8 @@ def _wait_for(
     """The new run, once its journal has the event; None where the client ended before."""
     until = time.monotonic() + _RUN_S
     while client.poll() is None and time.monotonic() < until:
-        for run in _runs(home) - before:
-            if event in _events(home, run):
+        for run in left.runs(home) - before:
+            if event in left.events(home, run):
                 return run
         time.sleep(_POLL_S)
     return None
@@ -263,7 +233,7 @@ def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
     must find no more to do; and what is left after that."""
     attached, lost, problems, unaided = "", "", [], False
     if step >= 6:
-        attached, lost = _attach(home, run, seed, starts)
+        attached, lost = VICTIM.attached(_cli, home, run, seed, starts)
     else:
         unaided = _closed_by_itself(home, run)
         problems += ["the keeper has not closed it"] * (not unaided)
@@ -271,18 +241,14 @@ def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
     if collected.returncode:
         problems.append(f"gc ended with {collected.returncode}: {collected.stderr.strip()[-400:]}")
     if attached == "value":
-        kept = _cli("result", run)
-        if kept.stdout.strip() != _digest(seed):
-            lost = (
-                f"`dayfly result` after gc: {kept.stdout.strip()[:200]} {kept.stderr.strip()[:200]}"
-            )
+        lost = VICTIM.kept(_cli, run, seed) or lost
     if run in {listed["id"] for listed in json.loads(_cli("ps", "--json").stdout)}:
         problems.append("the run is still open")
-    started = _count(starts)
-    if started > 1:
-        problems.append(f"the function started {started} times")
+    count = started(starts)
+    if count > 1:
+        problems.append(f"the function started {count} times")
     alive = tuple(_lasting(run))
-    return Trial(seed, run, step, started, attached, lost, unaided, alive, tuple(problems))
+    return Trial(seed, run, step, count, attached, lost, unaided, alive, tuple(problems))
 
 
 def _closed_by_itself(home: Path, run: str) -> bool:
@@ -293,29 +259,6 @@ def _closed_by_itself(home: Path, run: str) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-def _attach(home: Path, run: str, seed: int, starts: Path) -> tuple[str, str]:
-    """What `dayfly attach` gives.
-
-    Returns:
-        "value" or "never started", and why the result counts as lost.
-    """
-    done = _cli("attach", run)
-    if done.returncode and "never started" in done.stderr and not _count(starts):
-        return "never started", ""
-    if done.returncode:
-        return "failed", f"attach ended with {done.returncode}: {done.stderr.strip()[-400:]}"
-    log = "".join(f"step {number} of seed {seed}\n" for number in range(100))
-    brought = (home / "runs" / run / "stdout.log").read_text()
-    if brought != log:
-        return "value", f"the log has {brought.count(chr(10))} lines of 100, or in another order"
-    shown, _, value = done.stdout.strip().rpartition("\n")
-    if value.strip() != _digest(seed):
-        return "value", f"attach gave {value[:200]!r}, not {_digest(seed)}"
-    if shown and f"{shown}\n" != log:
-        return "value", "the log that attach showed has a gap or a repeat"
-    return "value", ""
 
 
 def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -330,50 +273,14 @@ def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _digest(seed: int) -> str:
-    return "sha256:" + hashlib.sha256(random.Random(seed).randbytes(1 << 23)).hexdigest()
-
-
-def _count(starts: Path) -> int:
-    return len(starts.read_text().splitlines()) if starts.exists() else 0
-
-
-def _runs(home: Path) -> set[str]:
-    folder = home / "runs"
-    return {entry.name for entry in os.scandir(folder)} if folder.exists() else set()
-
-
-def _events(home: Path, run: str) -> list[str]:
-    try:
-        lines = (home / "runs" / run / "journal.jsonl").read_text().splitlines()
-        return [str(json.loads(line)["event"]) for line in lines]
-    except (FileNotFoundError, ValueError):
-        return []
-
-
 def _step(home: Path, run: str) -> int:
-    return max((_STEP_OF.get(event, 0) for event in _events(home, run)), default=0)
-
-
-def _alive(run: str) -> list[str]:
-    """Command lines of all processes that belong to the run, read without any code of ours."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            command, variables = process.cmdline(), process.environ()
-            tagged = run in (variables.get("DAYFLY_RUN"), variables.get("DAYFLY_STACK"))
-            named = any(run in part for part in command)
-            if (tagged or named) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(command))
-        except psutil.Error:
-            continue
-    return found
+    return max((_STEP_OF.get(event, 0) for event in left.events(home, run)), default=0)
 
 
 def _lasting(run: str) -> list[str]:
     """Those that are still there a moment later: an act of the keeper ends a moment after its receipt."""
     until = time.monotonic() + _LAST_S
-    while (found := _alive(run)) and time.monotonic() < until:
+    while (found := left.alive(run)) and time.monotonic() < until:
         time.sleep(0.1)
     return found
 
@@ -383,15 +290,3 @@ def _lasting_keepers(home: Path) -> int:
     while (keeper := keepers.process(home)) is not None and time.monotonic() < until:
         time.sleep(0.1)
     return int(keeper is not None)
-
-
-def _locks(home: Path) -> int:
-    return sum(path.is_file() for path in (home / "state/.pulumi/locks").rglob("*"))
-
-
-def _pending(home: Path) -> int:
-    count = 0
-    for file in (home / "state/.pulumi/stacks").rglob("*.json"):
-        latest = json.loads(file.read_text())["checkpoint"].get("latest") or {}
-        count += len(latest.get("pending_operations") or [])
-    return count

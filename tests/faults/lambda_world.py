@@ -1,0 +1,158 @@
+"""The emulated Lambda Cloud of one process's trials: its own ground truth, strangers in the account, a door for every machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.emulators.lambda_cloud import Emulator, Options
+
+# The longest that a second machine of a run may live, in the cloud's seconds, and what a busy computer may add in ours.
+_TWIN_S, _SLACK_S = 60.0, 2.0
+_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJmN1qfmSaKVMxLQ1pVHJ8cK8lKNpsm9eZqYcOqsBb5p"
+
+
+@dataclass(frozen=True)
+class World:
+    """One emulator and what is in it that is not ours.
+
+    Attributes:
+        cloud: the emulator.
+        door: port of something that speaks first as an SSH server does.
+        doors: the file that says so of each machine; None where the machines are real ones.
+    """
+
+    cloud: Emulator
+    door: int
+    doors: Path | None
+
+    def renew(self, options: Options | None = None) -> None:
+        """An empty account with a machine, a key and a ruleset of somebody else."""
+        self.cloud.renew(options)
+        if self.doors is not None:
+            self.doors.write_text("{}")
+        self._post("ssh-keys", {"name": "somebody-else", "public_key": _KEY})
+        machine = {
+            "region_name": "us-east-1",
+            "instance_type_name": "gpu_1x_a100",
+            "ssh_key_names": ["somebody-else"],
+            "name": "not-ours",
+        }
+        self._post("instance-operations/launch", machine)
+        ruleset = {"name": "somebody-else", "region": "us-east-1", "rules": []}
+        self._post("firewall-rulesets", ruleset)
+
+    def _post(self, path: str, body: dict[str, Any]) -> None:
+        url = f"{self.cloud.url.rstrip('/').removesuffix('/api/v1')}/api/v1/{path}"
+        headers = {"Authorization": f"Bearer {self.cloud.api_key}"}
+        for _ in range(100):
+            answer = requests.post(url, json=body, headers=headers, timeout=10)
+            if answer.status_code != 429:
+                break
+            time.sleep(0.02)
+        assert answer.status_code == 200, answer.text
+
+    def open_door(self, instance: str) -> None:
+        """Lets the machine be reached."""
+        if self.doors is not None:
+            known = json.loads(self.doors.read_text())
+            known[instance] = {"host": "127.0.0.1", "port": self.door}
+            self.doors.write_text(json.dumps(known))
+
+    def fired(self) -> list[str]:
+        """Faults of the script that have struck."""
+        return [f"{event['kind']} of {event['op']}" for event in self.cloud.events("fault")]
+
+    # -- what the ground truth says
+
+    def leaked(self) -> list[str]:
+        """Machines, keys and rulesets that are there and are not the stranger's."""
+        found = [f"instance {row['id']}" for row in self.cloud.live() if row["name"] != "not-ours"]
+        for thing in ("ssh_key", "ruleset"):
+            held = {event["id"]: event["name"] for event in self.cloud.events(f"{thing}_added")}
+            for event in self.cloud.events(f"{thing}_deleted"):
+                held.pop(event["id"], None)
+            found += [f"{thing} {name}" for name in held.values() if name != "somebody-else"]
+        return found
+
+    def broken(self) -> list[str]:
+        """The stranger's things that are gone (I8), and machines that a run had too many of for too long (I3)."""
+        there = [row["name"] for row in self.cloud.live()]
+        problems = ["somebody else's machine was ended"] * ("not-ours" not in there)
+        for thing in ("ssh_key", "ruleset"):
+            gone = [
+                e for e in self.cloud.events(f"{thing}_deleted") if e["name"] == "somebody-else"
+            ]
+            problems += [f"somebody else's {thing} was deleted"] * len(gone)
+        scale = self.cloud.options.time_scale
+        for run, seconds in _twins(self.cloud.events()).items():
+            if seconds > _TWIN_S / scale + _SLACK_S:
+                problems.append(
+                    f"run {run} had two machines for {seconds * scale:.0f} s of the cloud"
+                )
+        return problems
+
+
+def _twins(events: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """For how long each run had more than one machine that nobody had asked to end."""
+    run_of: dict[str, str] = {}
+    alive: dict[str, set[str]] = defaultdict(set)
+    since: dict[str, float] = {}
+    found: dict[str, float] = defaultdict(float)
+    for event in events:
+        id = str(event.get("instance", ""))
+        if event["event"] == "launch_accepted":
+            run = run_of[id] = event["tags"].get("dayfly-run", "")
+            alive[run].add(id)
+            if run and len(alive[run]) == 2:
+                since[run] = event["at"]
+        elif event["event"] == "terminate_accepted" and id in run_of:
+            run = run_of[id]
+            alive[run].discard(id)
+            if len(alive[run]) == 1 and run in since:
+                found[run] += event["at"] - since.pop(run)
+    for run, begun in since.items():
+        found[run] += events[-1]["at"] - begun
+    return found
+
+
+@contextlib.contextmanager
+def world(folder: Path, options: Options) -> Iterator[World]:
+    """One for as long as the block lasts; this process's environment names it."""
+    with Emulator(options) as cloud, _door() as port:
+        doors = None if options.machines else folder / "doors.json"
+        os.environ |= cloud.environment()
+        if doors is not None:
+            doors.write_text("{}")
+            os.environ["DAYFLY_SSH_PORT_MAP"] = str(doors)
+        yield World(cloud, port, doors)
+
+
+@contextlib.contextmanager
+def _door() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+
+        def speak() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.sendall(b"SSH-2.0-door\r\n")
+
+        threading.Thread(target=speak, daemon=True).start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,105 @@
+"""The client that faults are tried on: a function that counts its starts, prints, and returns bytes that show their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+_CODE = """
+import sys
+from dayfly import cluster
+
+
+class Weights(bytes):
+    def __repr__(self):
+        import hashlib
+
+        return "sha256:" + hashlib.sha256(self).hexdigest()
+
+
+@cluster(provider="local", environment=[])
+def train(seed: int, starts: str):
+    import random, sys, time
+
+    with open(starts, "a") as file:
+        file.write("started\\n")
+    for number in range({lines}):
+        print("step", number, "of seed", seed, flush=True)
+        if number % 10 == 0:
+            print("warning", number, file=sys.stderr, flush=True)
+        time.sleep({pause_s})
+    return Weights(random.Random(seed).randbytes({size}))
+
+
+if __name__ == "__main__":
+    print(repr(train(int(sys.argv[1]), sys.argv[2])), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Victim:
+    """How much the function does.
+
+    Attributes:
+        lines: that it prints.
+        pause_s: after each.
+        size: of the value.
+    """
+
+    lines: int
+    pause_s: float
+    size: int
+
+    @property
+    def code(self) -> str:
+        """The client's program: seed and a file for the starts are its arguments."""
+        return _CODE.format(lines=self.lines, pause_s=self.pause_s, size=self.size)
+
+    def digest(self, seed: int) -> str:
+        """What the value shows."""
+        value = random.Random(seed).randbytes(self.size)
+        return "sha256:" + hashlib.sha256(value).hexdigest()
+
+    def log(self, seed: int) -> str:
+        """All that it prints to standard output."""
+        return "".join(f"step {number} of seed {seed}\n" for number in range(self.lines))
+
+    def attached(self, cli: Cli, home: Path, run: str, seed: int, starts: Path) -> tuple[str, str]:
+        """What `dayfly attach` gives.
+
+        Returns:
+            "value" or "never started", and why the result counts as lost.
+        """
+        done = cli("attach", run)
+        if done.returncode and "never started" in done.stderr and not started(starts):
+            return "never started", ""
+        if done.returncode:
+            return "failed", f"attach ended with {done.returncode}: {done.stderr.strip()[-400:]}"
+        brought = (home / "runs" / run / "stdout.log").read_text()
+        if brought != self.log(seed):
+            lines = brought.count("\n")
+            return "value", f"the log has {lines} lines of {self.lines}, or in another order"
+        shown, _, value = done.stdout.strip().rpartition("\n")
+        if value.strip() != self.digest(seed):
+            return "value", f"attach gave {value[:200]!r}, not {self.digest(seed)}"
+        if shown and f"{shown}\n" != self.log(seed):
+            return "value", "the log that attach showed has a gap or a repeat"
+        return "value", ""
+
+    def kept(self, cli: Cli, run: str, seed: int) -> str:
+        """Why the result counts as lost after all is over; "" where `dayfly result` gives it."""
+        kept = cli("result", run)
+        if kept.stdout.strip() == self.digest(seed):
+            return ""
+        return f"`dayfly result` after gc: {kept.stdout.strip()[:200]} {kept.stderr.strip()[:200]}"
+
+
+def started(starts: Path) -> int:
+    """How often the function was started."""
+    return len(starts.read_text().splitlines()) if starts.exists() else 0
