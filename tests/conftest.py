@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -25,6 +27,13 @@ def pytest_configure() -> None:
     """A shell's background job ignores Ctrl-C, and so would every client that a test starts and interrupts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    """Keepers end after the client that started them; who ended is collected, so that pytest's words are the last."""
+    for held in gc.get_objects():
+        if isinstance(held, subprocess.Popen):
+            held.poll()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -78,6 +87,8 @@ def see_out_keeper(home: Path) -> None:
     """It outlives its clients, and no test may leave one; nor an act of its, which may still be destroying something."""
     from tests import keepers
 
+    if not (home / "keeper").exists() and not (home / "runs").exists():
+        return  # looking through all processes for each of a thousand tests would take a minute
     keepers.end(home)
     left = keepers.acts(home)
     for process in left:

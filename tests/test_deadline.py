@@ -17,6 +17,8 @@ from dayfly.runtime.session import Session
 from tests.emulators import systemd
 from tests.sshd import Server, carriers, end_carriers, sshd
 
+pytestmark = pytest.mark.process
+
 RUN = "ab" * 16
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.emulators.gpu import LIES, Gpu, furnish
 
+pytestmark = pytest.mark.process
 A100 = Gpu("NVIDIA A100-SXM4-40GB", 2, 40960)
 # What a child prints that asks the driver: the code of cuInit, the number of GPUs, name and memory of the first.
 ASK = """

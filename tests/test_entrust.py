@@ -17,6 +17,8 @@ from dayfly.stacks.journal import History
 from dayfly.stacks.workspace import Workspace
 from tests import runs
 
+pytestmark = pytest.mark.process
+
 
 def _run(workspace: Workspace, *, secrets: list[str]) -> History:
     run_id = new_id()

@@ -20,6 +20,8 @@ from dayfly.infra.pace import Pace
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 
+pytestmark = pytest.mark.process
+
 _SPOILT = [
     {"kind": "drop_before"},
     {"kind": "drop_after"},

@@ -32,6 +32,8 @@ from dayfly.stacks.intent import make_key
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 
+pytestmark = pytest.mark.process
+
 PROVIDER = providers.load("lambda")
 _SCALE = 50.0
 

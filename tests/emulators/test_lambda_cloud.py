@@ -14,6 +14,8 @@ from tests.emulators.lambda_cloud import Emulator, Options
 from tests.emulators.plain_client import Client, basic, public_key
 from tests.emulators.until import until
 
+pytestmark = pytest.mark.process
+
 FAST = Options(
     time_scale=100, request_interval_s=0, launch_interval_s=0, machines=False, listing_lag_s=0
 )

@@ -13,6 +13,8 @@ import pytest
 from tests.emulators.lambda_cloud import Emulator, Fault, Options
 from tests.emulators.plain_client import Answer, Client
 
+pytestmark = pytest.mark.process
+
 PLAIN = Options(request_interval_s=0, launch_interval_s=0, machines=False, listing_lag_s=0)
 
 

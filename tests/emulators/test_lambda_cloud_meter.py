@@ -11,6 +11,8 @@ from tests.emulators.lambda_cloud import Emulator, Fault, Options, meter, truth
 from tests.emulators.plain_client import Client
 from tests.emulators.until import until
 
+pytestmark = pytest.mark.process
+
 FAST = Options(
     time_scale=50, request_interval_s=0, launch_interval_s=0, machines=False, listing_lag_s=0
 )

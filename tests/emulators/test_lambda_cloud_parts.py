@@ -20,6 +20,8 @@ from tests.emulators.lambda_cloud.limiter import Limiter
 from tests.emulators.lambda_cloud.port_map import PortMap
 from tests.emulators.lambda_cloud.schedule import Schedule
 
+pytestmark = pytest.mark.process
+
 CHECKOUT = Path(__file__).parents[2]
 
 
