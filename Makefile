@@ -13,9 +13,10 @@ demo: venv engine
 test: lint types engine
 	@$(PY) -m pytest -m "not kills"
 
-# The unit tests alone, in some ten seconds.
+# The unit tests alone, on all cores: what starts a server or a process at length is left to `make test`.
 unit: venv-dev
-	@$(PY) -m pytest -m "not kills and not engine and not sshd and not network and not process"
+	@$(PY) -m pytest -q -n auto --dist loadfile -m "not kills and not engine and not sshd and not network and not process" \
+		$(foreach folder,engine faults emulators real_world,--ignore=tests/$(folder))
 
 lint: venv-dev
 	@$(PY) -m ruff format --check .

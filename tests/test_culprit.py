@@ -98,6 +98,8 @@ def defaulted(lock: Any = LOCK) -> None:
         (Raising().method, "it, .__self__"),
         ({Raising(): 1}, None),
     ],
+    # A path may hold the address of an object, and a test has one name in all processes that share the suite.
+    ids=lambda value: "path" if isinstance(value, str) else None,
 )
 def test_the_way_to_the_part(obj: Any, path: str | None) -> None:
     """Through containers, attributes, slots, states, partials and methods."""

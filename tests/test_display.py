@@ -248,6 +248,7 @@ def in_terminal(script: str) -> str:
     return received.decode()
 
 
+@pytest.mark.process
 def test_a_terminal_shows_a_live_line_and_never_over_a_progress_bar() -> None:
     """The live line is erased before anything else is printed, and waits while a line is unfinished."""
     seen = in_terminal(SCRIPT)
@@ -317,6 +318,7 @@ def goes_on(tmp_path: Path, stdout: int, stderr: int) -> subprocess.Popen[bytes]
     )
 
 
+@pytest.mark.process
 def test_a_terminal_that_goes_away_costs_no_result(tmp_path: Path) -> None:
     """Its window is closed: every write fails from then on, and the program ends as it would have ended."""
     master, slave = pty.openpty()
@@ -331,6 +333,7 @@ def test_a_terminal_that_goes_away_costs_no_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.process
 def test_a_full_disk_under_the_output_costs_no_result(tmp_path: Path) -> None:
     """`dayfly run ... > log 2>&1` on a disk that is full."""
     full = os.open("/dev/full", os.O_WRONLY)

@@ -397,6 +397,7 @@ def test_uv_for_another_platform_is_fetched(tmp_path: Path) -> None:
         environment.uv_binary("plan9-mips", cache=tmp_path)
 
 
+@pytest.mark.process
 def test_a_build_that_does_not_end_is_ended_with_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
