@@ -331,9 +331,8 @@ class Attendance:
             self.arm_deadline(session)
         except (InstanceLost, ConnectFailed):
             raise
-        except (
-            DayflyError
-        ) as refused:  # a full disk there, or the deadline itself: the hold that is armed must do
+        except DayflyError as refused:
+            # A full disk there, or the deadline itself: the hold that is armed must do.
             self.record("hold_not_lengthened", reason=str(refused))
 
     def _acknowledge(self, session: Session) -> None:
