@@ -3,6 +3,9 @@
 PY := .venv/bin/python
 CODE := $(wildcard benchmarks/*.py examples/*.py)
 
+# Tests start hundreds of Python processes: without bytecode each of them would compile all of Dayfly first.
+unexport PYTHONDONTWRITEBYTECODE
+
 .NOTPARALLEL:
 .PHONY: demo test unit lint format types bench test-kills test-faults real-world tried venv venv-dev engine clean
 
@@ -13,9 +16,9 @@ demo: venv engine
 test: lint types engine
 	@$(PY) -m pytest -m "not kills"
 
-# The unit tests alone, on all cores: what starts a server or a process at length is left to `make test`.
+# The unit tests alone, on all cores and off the disk: what starts a server or a process at length is left to `make test`.
 unit: venv-dev
-	@$(PY) -m pytest -q -n auto --dist loadfile -m "not kills and not engine and not sshd and not network and not process" \
+	@if [ -w /dev/shm ]; then export TMPDIR=/dev/shm; fi; $(PY) -m pytest -q -n auto --dist worksteal -m "not kills and not engine and not sshd and not network and not process" \
 		$(foreach folder,engine faults emulators real_world,--ignore=tests/$(folder))
 
 lint: venv-dev

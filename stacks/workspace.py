@@ -201,7 +201,7 @@ class Workspace:
         with explained(self.home):
             if not file.exists() or file.stat().st_size < _RESERVE_BYTES:
                 file.touch(mode=0o600)
-                file.write_bytes(bytes(_RESERVE_BYTES))
+                _allocate(file, _RESERVE_BYTES)
             if shutil.disk_usage(self.home).free < _LEAST_FREE_BYTES:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -209,6 +209,15 @@ class Workspace:
         """Gives the reserved space back when the disk is full, so that a teardown can write its records."""
         if shutil.disk_usage(self.home).free < 2 * _RESERVE_BYTES:
             (self.home / "reserve").unlink(missing_ok=True)
+
+
+def _allocate(file: Path, size: int) -> None:
+    """Takes the space without writing all of it, where the system can."""
+    with file.open("wb") as opened:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(opened.fileno(), 0, size)
+        else:
+            opened.write(bytes(size))
 
 
 def folder_url(folder: Path) -> str:

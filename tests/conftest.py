@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def clean_environment(
     for name in list(os.environ):
         if name.startswith(("DAYFLY_", "PULUMI_", "LAMBDA_")) and name != "DAYFLY_ENGINE_HOME":
             monkeypatch.delenv(name)
-    home = tmp_path_factory.mktemp("home")
+    # By a number pytest would look through all homes before it.
+    home = tmp_path_factory.mktemp(f"home-{uuid.uuid4().hex[:12]}", numbered=False)
     home.chmod(0o700)
     monkeypatch.setenv("DAYFLY_HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))

@@ -147,6 +147,7 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_exists() -> None:
     assert nothing_exists()
 
 
+@pytest.mark.process
 def test_the_hooks_of_the_end_are_there_before_a_first_call() -> None:
     """A first call may come from a thread when the main thread has ended: it is too late to set them then."""
     script = (

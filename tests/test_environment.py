@@ -108,6 +108,7 @@ def test_a_repository_is_taken_as_given_and_dayfly_is_left_out(project: Path) ->
     assert lines(recipe([*urls, "dayfly>=0.1"], project)) == urls
 
 
+@pytest.mark.process
 def test_a_local_project_is_shipped_as_a_wheel(project: Path, tmp_path: Path) -> None:
     """Given as a path, an editable path or a named one; built once for each state of its sources."""
     library = local_project(tmp_path / "library")
@@ -133,6 +134,7 @@ def test_a_path_without_a_project_is_refused(project: Path, tmp_path: Path) -> N
         recipe([str(broken)], project)
 
 
+@pytest.mark.process
 def test_a_requirements_file_is_read_with_its_includes(project: Path, tmp_path: Path) -> None:
     """Hashes, options and markers are kept; comments, Dayfly and local projects are not lines."""
     local_project(project / "library")
@@ -194,6 +196,7 @@ def test_a_missing_include_is_named(project: Path) -> None:
         recipe(None, project)
 
 
+@pytest.mark.process
 def test_dependencies_of_a_pyproject_are_read(project: Path) -> None:
     """With the sources that uv's table gives for them."""
     local_project(project / "library")
@@ -227,6 +230,7 @@ def test_a_project_for_another_python_is_refused(project: Path) -> None:
             recipe(given, project)
 
 
+@pytest.mark.process
 def test_a_standard_lock_file_is_read(project: Path) -> None:
     """Versions, markers, repositories and folders."""
     local_project(project / "library")
@@ -247,6 +251,7 @@ def test_a_standard_lock_file_is_read(project: Path) -> None:
     assert made.source == "pylock.toml (4 packages)"
 
 
+@pytest.mark.process
 def test_a_uv_lock_comes_first_and_is_exact(project: Path) -> None:
     """Without development groups and the project itself; a local project that it locks becomes a wheel."""
     local_project(project / "library")
@@ -304,6 +309,7 @@ def test_live_includes_what_the_function_imports(project: Path, site: Path) -> N
     ]
 
 
+@pytest.mark.process
 def test_live_ships_local_projects_but_not_the_users_own(project: Path, site: Path) -> None:
     """The project's code travels with the function; a wheel of it would be new at every edit."""
     distribution(site, "locallib")

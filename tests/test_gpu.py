@@ -184,6 +184,7 @@ def test_more_gpus_than_were_paid_for_are_no_failure(card: Path, session: Sessio
     assert len(verify(session).usable) == 8
 
 
+@pytest.mark.process
 def test_gpus_that_are_hidden_from_programs_are_seen_by_the_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.process
 def test_of_many_clients_with_one_id_exactly_one_wins(workspace: Workspace) -> None:
     """The others hear what to do; the winner's keys and journal are whole, and nothing lies about."""
     run_id = new_id()

@@ -48,6 +48,7 @@ def _append_many(directory: Path, name: str) -> None:
         journal.append(directory, name, number=number)
 
 
+@pytest.mark.process
 def test_two_processes_write_whole_lines(tmp_path: Path) -> None:
     """A client and its program journal at the same time."""
     context = multiprocessing.get_context("spawn")

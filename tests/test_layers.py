@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,8 +19,13 @@ BELOW = {
 }
 
 
-def imported(file: Path) -> Iterator[str]:
+@functools.cache
+def imported(file: Path) -> frozenset[str]:
     """Every module that a file imports, wherever in it."""
+    return frozenset(_imported(file))
+
+
+def _imported(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -64,6 +70,7 @@ def test_the_agent_and_the_guardian_need_the_standard_library_only() -> None:
         assert not foreign, f"{file.name} imports {foreign}"
 
 
+@pytest.mark.process
 def test_import_dayfly_loads_nothing_heavy() -> None:
     """Neither pulumi nor paramiko, nor what the decorator alone does not need."""
     code = (

@@ -61,6 +61,7 @@ def test_an_exception_is_raised_as_itself_with_the_remote_traceback() -> None:
     assert caught.value.__notes__ == ["\nOn box, run abc:\nTraceback: line 7"]
 
 
+@pytest.mark.process
 def test_a_class_that_is_known_here_is_not_made_again() -> None:
     """By its module and name also in a process that never sent it, as after `dayfly attach`."""
     module = sys.modules[__name__]
@@ -79,6 +80,7 @@ def test_a_class_that_is_known_here_is_not_made_again() -> None:
     assert not hasattr(Wide, "other")
 
 
+@pytest.mark.process
 def test_a_class_that_is_not_known_here_is_made() -> None:
     """With its methods."""
     program = (

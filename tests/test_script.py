@@ -46,6 +46,7 @@ def run_elsewhere(task: bytes, folder: Path) -> subprocess.CompletedProcess[byte
     )
 
 
+@pytest.mark.process
 def test_a_script_runs_elsewhere_as_main_with_its_arguments_and_modules(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
