@@ -12,9 +12,12 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: venv engine
 	@$(PY) examples/quickstart.py
 
+# Most tests wait for engines and servers, so that one more than there are cores goes well. JOBS=1: one after the other.
+JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
+
 # The kill matrix and the whole crash matrix have targets of their own: they take minutes, and more than an hour.
 test: lint types engine
-	@$(PY) -m pytest -m "not kills"
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal -m "not kills"
 
 # The unit tests alone, on all cores and off the disk: what starts a server or a process at length is left to `make test`.
 unit: venv-dev

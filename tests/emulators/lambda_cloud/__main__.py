@@ -71,11 +71,12 @@ def main() -> None:
     folder = asked.folder or Path(made.name if made else "")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tempfile.tempdir = str(folder)
-    ended = threading.Event()
+    # A pipe, and not an Event: its lock may be held by what the signal interrupts.
+    ended, end = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: os.write(end, b"."))
     if asked.until_stdin_closes:
-        threading.Thread(target=_until_closed, args=(ended,), daemon=True).start()
+        threading.Thread(target=_until_closed, args=(end,), daemon=True).start()
     try:
         _serve(options, folder.resolve(), asked.port, ended)
     except (NoNamespaces, OSError) as error:
@@ -85,13 +86,13 @@ def main() -> None:
             made.cleanup()
 
 
-def _until_closed(ended: threading.Event) -> None:
+def _until_closed(end: int) -> None:
     while os.read(0, 4096):
         pass
-    ended.set()
+    os.write(end, b".")
 
 
-def _serve(options: Options, folder: Path, port: int, ended: threading.Event) -> None:
+def _serve(options: Options, folder: Path, port: int, ended: int) -> None:
     log, ports = Truth(folder / "truth.jsonl"), PortMap(folder / "ports.json")
     cloud = Cloud(options, folder, log, ports)
     with Server(cloud, port) as server:
@@ -99,7 +100,7 @@ def _serve(options: Options, folder: Path, port: int, ended: threading.Event) ->
         serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         serving.start()
         _announce(cloud, server)
-        ended.wait()
+        os.read(ended, 1)
         server.shutdown()
         serving.join()
         server.cloud.close()
