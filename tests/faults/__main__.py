@@ -60,13 +60,13 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
 def main(given: Sequence[str]) -> int:
     """The command."""
     options = _arguments(given)
+    # So that whoever is ended ends its workers, and they leave nothing of their places.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     seed = random.SystemRandom().randrange(1 << 30) if options.seed is None else options.seed
     chosen = [load(name) for name in options.family or names()]
     if options.self_check:
         return self_check.run(options.without, seed, _say)
     if options.work is not None:
-        # So that a worker that is ended leaves nothing of its place.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         if options.without:
             switches.apply(options.without)
             os.environ |= switches.environment(options.without)
