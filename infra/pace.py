@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _POLL_S = 0.02
+# Beyond an interval, so long a turn may take before whoever has it counts as frozen.
+_FROZEN_S = 10.0
 
 
 class Pace:
@@ -54,19 +56,26 @@ class Pace:
         file = self._folder / f"{self._name}.{kind}"
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._lock(descriptor, check)
+            self._lock(descriptor, interval_s, check)
             self._sleep_until(descriptor, interval_s, check)
             os.pwrite(descriptor, f"{self._now():<24.6f}".encode(), 0)
         finally:
             os.close(descriptor)
 
-    def _lock(self, descriptor: int, check: Callable[[], None]) -> None:
+    def _lock(self, descriptor: int, interval_s: float, check: Callable[[], None]) -> None:
+        """Waits for the turn; a process that was stopped in the midst of its own must not hold up all others."""
+        latest, until = None, 0.0
         while True:
             try:
                 return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 check()
-                self._sleep(_POLL_S)
+            if latest != _latest(descriptor):
+                latest = _latest(descriptor)
+                until = self._now() + interval_s + _FROZEN_S
+            elif self._now() >= until:
+                return None
+            self._sleep(_POLL_S)
 
     def _sleep_until(self, descriptor: int, interval_s: float, check: Callable[[], None]) -> None:
         began = self._now()

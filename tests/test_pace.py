@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import subprocess
 import sys
@@ -120,3 +121,14 @@ def test_an_interval_of_nothing_is_no_pace(tmp_path: Path) -> None:
     check: Callable[[], None] = _interrupt
     Pace(tmp_path / "pace", "k", {"request": 0.0}).wait("request", check)
     assert not (tmp_path / "pace").exists()
+
+
+def test_a_process_frozen_in_its_turn_holds_nobody_up_for_ever(tmp_path: Path) -> None:
+    """Who waits goes on an interval and ten seconds after the last turn that was taken."""
+    clock = Clock()
+    _pace(tmp_path, clock).wait("launch")
+    (file,) = tmp_path.iterdir()
+    with file.open("rb") as frozen:
+        fcntl.flock(frozen, fcntl.LOCK_EX)
+        _pace(tmp_path, clock).wait("launch")
+    assert clock.time - 1e9 == pytest.approx(22.0, abs=0.1)
