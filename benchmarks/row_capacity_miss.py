@@ -47,5 +47,5 @@ def _beyond(each: Client, answered_s: float) -> float:
     if len(asked) != 1 or launches != 2:
         raise place.TrialFailed(f"{launches} launches, and not one that was refused before another")
     first, refused = asked[0]["at"], asked[0]["at"] + answered_s
-    allowed = max(refused, first + _INTERVAL_S)
+    allowed: float = max(refused, first + _INTERVAL_S)
     return float(cloud.events("launch_accepted")[0]["at"]) - allowed

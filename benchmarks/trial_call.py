@@ -33,7 +33,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     call = (_LAMBDA if sys.argv[1] == "lambda" else _LOCAL)(until)
     try:
-        said = {"lines": call(sys.argv[2])}
+        said: dict[str, object] = {"lines": call(sys.argv[2])}
     except InstanceLost as lost:
         said = {"lost": lost.state}
     print(json.dumps(said | {"at": time.time()}))

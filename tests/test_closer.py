@@ -345,7 +345,7 @@ class TestRecorded:
         run = opened("up_started", "launched")
         creations.answered(run.directory, creations.begin(run.directory, "instance"), "i-1")
 
-        def refuse(_found: Found) -> None:
+        def refuse(found: Found) -> None:
             raise ProvisionFailed("out of order", "transient")
 
         def destroy(_part: EngineTeardown, _history: History) -> tuple[str, int, int]:
