@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +50,22 @@ def environment(home: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("DAYFLY_", "PULUMI_")) or name == "DAYFLY_ENGINE_HOME"
+        if not name.startswith(("DAYFLY_", "PULUMI_", "LAMBDA_")) or name == "DAYFLY_ENGINE_HOME"
     }
     path = os.pathsep.join([str(engine.ensure(print).bin_dir), os.environ.get("PATH", os.defpath)])
     config = str(home / "config")
     return kept | {"DAYFLY_HOME": str(home), "XDG_CONFIG_HOME": config, "PATH": path}
 
 
-def start(module: str, home: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """Starts a trial in a fresh interpreter; its output goes to files in `home`."""
+def start(
+    module: str, home: Path, *arguments: str, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts a trial in a fresh interpreter, with `variables` beside its environment; its output goes to files in `home`."""
     with (home / "trial.out").open("wb") as output, (home / "trial.err").open("wb") as errors:
         return subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.{module}", *arguments],
             cwd=ROOT,
-            env=environment(home),
+            env=environment(home) | dict(variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
@@ -86,6 +88,30 @@ def answer(process: subprocess.Popen[bytes], home: Path) -> Any:
         said = (home / "trial.err").read_text(errors="replace")[-2000:]
         raise TrialFailed(f"{process.args!r} ended with {code}: {said}")
     return json.loads(printed[-1])
+
+
+def wait(
+    what: str,
+    condition: Callable[[], object],
+    limit_s: float,
+    said: Callable[[], str] = str,
+    every_s: float = 0.005,
+) -> float:
+    """Waits until a condition holds, which is looked at every `every_s`.
+
+    Returns:
+        The unix time at which it was seen to hold.
+
+    Raises:
+        TrialFailed: it did not within `limit_s`; has what `said` gives then, which may raise earlier.
+    """
+    until = time.monotonic() + limit_s
+    while not condition():
+        words = said()
+        if time.monotonic() > until:
+            raise TrialFailed(f"{what} did not come in {limit_s:g} s: {words}")
+        time.sleep(every_s)
+    return time.time()
 
 
 def trial(module: str, home: Path, *arguments: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,28 @@ class Row:
 
 
 Measure = Callable[[Say], Row]
+
+
+def bound(name: str, seconds: Sequence[float], most_s: float, problems: Sequence[str] = ()) -> Row:
+    """The row of a promise that every single trial has to keep: its value is the worst one.
+
+    Args:
+        name: of the row.
+        seconds: what each trial took.
+        most_s: what it may take.
+        problems: what else went wrong in a trial; with any of them the promise is not kept.
+    """
+    worst = max(seconds)
+    return Row(
+        name,
+        round(worst, 3),
+        "limit",
+        most_s,
+        "s",
+        f"each of {len(seconds)} <= {most_s:g} s",
+        worst <= most_s and not problems,
+        (f"median {statistics.median(seconds):.2f} s", *problems),
+    )
 
 
 def table(rows: Sequence[Row]) -> Table:

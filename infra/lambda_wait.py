@@ -75,27 +75,34 @@ class Waiting:
             ApiError: it has not ended in time.
         """
         doing, step_s = f"ending instance {id}", _FIRST_STEP_S / self.scale
-        until, asked, last = self.now() + timeout_s / self.scale, False, "not listed yet"
+        until, last = self.now() + timeout_s / self.scale, "not listed yet"
         while True:
             try:
-                if not asked:
-                    self.api.terminate(id)
-                    asked = True
+                # Looked at first: whoever closes the run has asked for its end before, as a rule.
                 last = self.api.instance(id).state
                 if last in ("terminated", "preempted"):
                     return
-                asked = last == "stopping"
             except ApiError as error:
                 if not error.gone:
                     raise
                 if last != "not listed yet" or time.time() >= unseen_until:
                     return
+            if last != "stopping":
+                self._ask_for_the_end(id)
             if self.now() >= until:
                 raise ApiError(
                     doing, "dayfly/not-ready", f"still {last} after {timeout_s / 60:.0f} min"
                 )
             self.sleep(step_s)
             step_s = min(step_s * 1.3, _LONGEST_STEP_S / self.scale)
+
+    def _ask_for_the_end(self, id: str) -> None:
+        try:
+            self.api.terminate(id)
+        except ApiError as error:
+            # Not listed yet, or gone since it was looked at: the next look tells.
+            if not error.gone:
+                raise
 
     def until_free(self, delete: Callable[[], None], timeout_s: float = GONE_S) -> None:
         """Deletes a ruleset as soon as its machine, which is ending, lets go of it.

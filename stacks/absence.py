@@ -39,6 +39,7 @@ class Absence:
         report: told each step in a sentence.
         now, sleep: time, so that tests need not wait for it.
         linger: told how long a late launch has to be waited for, before that begins; what it raises leaves it to others.
+        asked: ids of machines whose end was asked for before; those that nobody has seen gone count as ended here.
     """
 
     provider: Provider
@@ -49,6 +50,7 @@ class Absence:
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     linger: Callable[[float], None] = lambda _: None
+    asked: frozenset[str] = frozenset()
     _ended: set[str] = field(default_factory=set, init=False)
 
     def prove(self, traces: Traces) -> int:
@@ -78,6 +80,7 @@ class Absence:
         for trace in traces.known:
             if trace.found.kind == "instance":
                 self._end_instance(trace.found, trace.since)
+                self._ended |= self.asked & {trace.found.id}
                 self._forget(trace.found)
         for trace in traces.known:
             if trace.found.kind != "instance":

@@ -121,9 +121,10 @@ class Closer:
         if history.provider not in providers.names():
             reason = f"this version of dayfly has no provider {history.provider!r}"
             raise self._leak(history, "the provider's own page", reason)
-        how, declared, destroyed = self._engine_part.destroy(history)
         provider = providers.load(history.provider)
-        terminated = self._prove(history, provider)
+        asked = self._ask_for_the_end(history, provider)
+        how, declared, destroyed = self._engine_part.destroy(history)
+        terminated = self._prove(history, provider, asked)
         if terminated and how == "pulumi":
             self._notes.append(f"{terminated} more found by tag and ended through the provider")
         self._engine_part.remove(history, forced=how != "pulumi" or bool(terminated))
@@ -139,6 +140,23 @@ class Closer:
             self._notes.append(f"the fence could not be shut: {error}")
             return
         fence.is_passed(history.directory, _REQUEST_S, now=self._now, sleep=self._sleep)
+
+    def _ask_for_the_end(self, history: History, provider: Provider) -> frozenset[str]:
+        """Has the machines whose ids are known end while the engine starts, which takes seconds that would be billed.
+
+        What does not work here is done, and all of it proved, afterwards.
+
+        Returns:
+            The ids of those whose end was asked for.
+        """
+        asked = set()
+        with contextlib.suppress(DayflyError, OSError):
+            for trace in Traces.of(history, provider).known:
+                if trace.found.kind == "instance":
+                    self._note_down(history, "terminating", kind="instance", id=trace.found.id)
+                    provider.terminate(trace.found)
+                    asked.add(trace.found.id)
+        return frozenset(asked)
 
     def _close_unknown(self, history: History) -> Receipt:
         """A directory without a readable intent: whatever carries its tag, at any provider that can be asked."""
@@ -162,7 +180,9 @@ class Closer:
         )
         return self._store(history, receipt)
 
-    def _prove(self, history: History, provider: Provider) -> int:
+    def _prove(
+        self, history: History, provider: Provider, asked: frozenset[str] = frozenset()
+    ) -> int:
         """Ends whatever is left and proves that nothing is.
 
         Returns:
@@ -178,6 +198,7 @@ class Closer:
             self._now,
             self._sleep,
             self._linger,
+            asked,
         )
         try:
             ended = absence.prove(Traces.of(history, provider))

@@ -68,11 +68,13 @@ class Proxy:
                     self.cuts += 1
                     break
                 sink.sendall(data)
+        if counted and source in self._deaf:
+            return  # its client does not hear of its end either
         reset(source)
         reset(sink)
 
     def deafen(self) -> None:
-        """Keep every connection that is open now, and hand on nothing more of what it carries."""
+        """Keep every connection that is open now, and hand on nothing more of what it carries, nor that the target ends it."""
         self._deaf |= set(self._open)
 
     def cut(self) -> None:

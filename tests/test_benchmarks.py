@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import report
+from benchmarks import place, report
 from benchmarks.place import TrialFailed
 from benchmarks.report import Row, Say
 
@@ -31,7 +32,7 @@ def missed(say: Say) -> Row:
 
 def test_rows_are_found_by_listing_the_folder() -> None:
     """Each has a file of its own with the way to measure it."""
-    assert {"cold", "import", "log_latency", "twenty_runs"} <= set(command.names())
+    assert {"cold", "ctrl_c", "import", "log_latency", "twenty_runs"} <= set(command.names())
     assert all(callable(command.load(name)) for name in command.names())
 
 
@@ -89,7 +90,7 @@ def test_a_command_whose_rows_all_hold_ends_with_zero(tmp_path: Path) -> None:
 def test_an_unknown_row_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is measured."""
     assert command.main(["warm"]) == 2
-    assert "no row warm; known: cold, import, log_latency, twenty_runs" in capsys.readouterr().err
+    assert f"no row warm; known: {', '.join(command.names())}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -99,3 +100,26 @@ def test_an_unknown_row_is_refused_with_the_known_ones(capsys: pytest.CaptureFix
 def test_values_are_written_for_people(value: float, unit: str, text: str) -> None:
     """With as many digits as are worth reading."""
     assert report.with_unit(value, unit) == text
+
+
+def test_a_bound_is_kept_by_the_worst_trial() -> None:
+    """Its value is that one's, beside the limit; the median is for the reader."""
+    row = report.bound("ctrl_c", [8.0, 9.5, 8.5], 10.0)
+    assert (row.ours, row.peer, row.ratio, row.holds) == (9.5, 10.0, 0.95, True)
+    assert row.notes == ("median 8.50 s",)
+    assert not report.bound("ctrl_c", [8.0, 10.1, 8.5], 10.0).holds
+
+
+def test_a_bound_that_is_kept_in_time_alone_is_not_kept() -> None:
+    """What a trial has left counts, whatever it took."""
+    row = report.bound("ctrl_c", [8.0], 10.0, ["left: process 7"])
+    assert not row.holds
+    assert "left: process 7" in row.notes
+
+
+def test_what_does_not_come_is_no_number() -> None:
+    """And says what the trial had said by then; what comes has its time."""
+    with pytest.raises(TrialFailed, match="the receipt did not come in 0 s: no capacity"):
+        place.wait("the receipt", lambda: False, 0.0, lambda: "no capacity")
+    before = time.time()
+    assert place.wait("the receipt", lambda: True, 0.0) >= before

@@ -21,6 +21,8 @@ from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks import intent, journal, run_lock
 from dayfly.stacks.closer import Closer
+from dayfly.stacks.engine_teardown import EngineTeardown
+from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.workspace import Workspace
 
@@ -309,6 +311,51 @@ class TestRecorded:
         assert cloud.terminated == ["i-1", "k-1"]
         assert (receipt.destroyed, receipt.left) == (1, 0)
         assert receipt.usd == pytest.approx(12.0 / 60)
+
+    def test_a_machine_whose_id_is_known_ends_while_the_engine_starts(
+        self,
+        workspace: Workspace,
+        cloud: Cloud,
+        opened: Open,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Nobody pays for the seconds that the engine takes; what the engine has destroyed is counted once."""
+        run = opened("up_started", "launched")
+        creations.answered(run.directory, creations.begin(run.directory, "instance"), "i-1")
+        seen: list[str] = []
+
+        def destroy(_part: EngineTeardown, _history: History) -> tuple[str, int, int]:
+            seen.extend(cloud.terminated)
+            creations.deleted(run.directory, "i-1")
+            return "pulumi", 4, 4
+
+        monkeypatch.setattr(EngineTeardown, "destroy", destroy)
+        receipt = _closer(workspace, cloud).close(run.id)
+        assert seen == cloud.terminated == ["i-1"]
+        assert (receipt.destroyed, receipt.declared, receipt.notes) == (4, 4, ())
+
+    def test_a_provider_that_cannot_be_asked_at_first_does_not_keep_the_engine_from_its_work(
+        self,
+        workspace: Workspace,
+        cloud: Cloud,
+        opened: Open,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The engine ends the machine then, and its end is proved as ever."""
+        run = opened("up_started", "launched")
+        creations.answered(run.directory, creations.begin(run.directory, "instance"), "i-1")
+
+        def refuse(found: Found) -> None:
+            raise ProvisionFailed("out of order", "transient")
+
+        def destroy(_part: EngineTeardown, _history: History) -> tuple[str, int, int]:
+            creations.deleted(run.directory, "i-1")
+            return "pulumi", 4, 4
+
+        cloud.terminate = refuse  # type: ignore[method-assign]
+        monkeypatch.setattr(EngineTeardown, "destroy", destroy)
+        receipt = _closer(workspace, cloud).close(run.id)
+        assert (receipt.destroyed, receipt.left) == (4, 0)
 
     def test_an_id_that_is_not_known_yet_is_no_proof(
         self, workspace: Workspace, cloud: Cloud, opened: Open

@@ -137,6 +137,16 @@ def test_the_whole_life_of_a_run_s_resources(run: Run, cloud: Emulator) -> None:
     assert {c.outcome for c in creations.read(run.directory)} == {"deleted"}
 
 
+def test_a_machine_whose_end_was_asked_for_is_only_looked_at(run: Run, cloud: Emulator) -> None:
+    """Each request takes its turn of a second, and whoever closes the run has asked already."""
+    made = InstanceProvider().create(instance_props(run))
+    PROVIDER.terminate(Found("instance", made.id))
+    asked = cloud.health()["calls"]["terminate"]
+    InstanceProvider().delete(made.id, made.outs)
+    assert cloud.health()["calls"]["terminate"] == asked
+    assert PROVIDER.instance_state(made.id) == "terminated"
+
+
 def test_the_same_inputs_change_nothing(run: Run) -> None:
     """A second `up` leaves the machine alone, although the user data is no output."""
     given = instance_props(run)
