@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import psutil
 
@@ -18,7 +19,7 @@ from dayfly.infra import providers
 from dayfly.stacks import isolated, journal, state
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
-from dayfly.stacks.workspace import Workspace
+from dayfly.stacks.workspace import PROJECT, Workspace
 
 _DESTROY_TIMEOUT_S = 1800.0
 _ENGINE_WAIT_S = 90.0
@@ -97,12 +98,24 @@ class EngineTeardown:
             if count == 0 and not found.pending:
                 return "pulumi", declared, 0
             self._report(f"destroying {count} resources")
-            self._pulumi(history, "destroy", "--yes", "--skip-preview", "--stack", history.stack)
+            self._destroy(history)
         except (state.StateUnusable, EngineFailed) as reason:
             self._notes.append(str(reason))
             journal.append(history.directory, "engine_teardown_failed", message=str(reason))
             return "provider", declared, 0
         return "pulumi", declared or count, count
+
+    def _destroy(self, history: History) -> None:
+        """Outside of any project where that can be.
+
+        In one the engine first has the language host list the packages of this interpreter, which takes half of all the
+        time of a teardown and serves for nothing here: the state says which providers are needed.
+        """
+        where, stack = self._workspace.project_directory(history.id), history.stack
+        outside = history.directory.resolve()
+        if state.file_of(self._workspace, stack) and not _in_a_project(outside):
+            where, stack = outside, f"organization/{PROJECT}/{stack}"
+        self._pulumi(history, "destroy", "--yes", "--skip-preview", "--stack", stack, where=where)
 
     def remove(self, history: History, *, forced: bool) -> None:
         """Forgets the stack. Only ever called after the proof, so that a pending operation has been resolved by it."""
@@ -130,19 +143,19 @@ class EngineTeardown:
                 else str(reason)
             )
 
-    def _pulumi(self, history: History, *arguments: str) -> None:
-        """One CLI operation; a lock whose holder is dead is broken, a living one is waited for.
+    def _pulumi(self, history: History, *arguments: str, where: Path | None = None) -> None:
+        """One CLI operation, in the run's own project if nothing else is said; a lock whose holder is dead is broken, a living one is waited for.
 
         Raises:
             EngineFailed: with the engine's own words.
         """
         until = self._now() + _ENGINE_WAIT_S
-        done = self._cli(history, *arguments)
+        done = self._cli(history, *arguments, where=where)
         while done.code and (holder := _LOCKED_BY.search(done.stderr + done.stdout)):
             if self._now() > until:
                 break
             self._unlock(history, holder["host"], int(holder["pid"]), holder["at"])
-            done = self._cli(history, *arguments)
+            done = self._cli(history, *arguments, where=where)
         if done.code:
             raise EngineFailed(
                 f"pulumi {' '.join(arguments[:2])} failed: {(done.stderr or done.stdout).strip()[-1500:]}"
@@ -156,21 +169,23 @@ class EngineTeardown:
         self._notes.append(f"a stale lock of pid {pid} was broken")
         self._cli(history, "cancel", "--yes", "--stack", history.stack)
 
-    def _cli(self, history: History, *arguments: str) -> isolated.Completed:
+    def _cli(
+        self, history: History, *arguments: str, where: Path | None = None
+    ) -> isolated.Completed:
         """Whatever stands in the engine's way on this computer must not stand in the teardown's."""
         try:
-            return self._run(history, *arguments)
+            return self._run(history, *arguments, where=where)
         except (ConfigurationError, OSError) as reason:
             raise EngineFailed(str(reason)) from reason
 
-    def _run(self, history: History, *arguments: str) -> isolated.Completed:
+    def _run(self, history: History, *arguments: str, where: Path | None) -> isolated.Completed:
         if self._engine is None:
             raise EngineFailed("there is no Pulumi CLI on this computer")
         provider = providers.load(history.provider) if history.provider else None
         with self._workspace.operation_slot(wait_s=_SLOT_WAIT_S) as slot:
             return isolated.run(
                 [str(self._engine.path), *arguments, "--non-interactive"],
-                cwd=self._workspace.project_directory(history.id),
+                cwd=where or self._workspace.project_directory(history.id),
                 log=history.directory / "engine.log",
                 environment=self._workspace.environment(self._engine, history.id, provider),
                 timeout_s=_DESTROY_TIMEOUT_S,
@@ -193,6 +208,15 @@ def engine_processes(run_id: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def _in_a_project(folder: Path) -> bool:
+    """Whether the engine would find a project from here: it looks upwards, as far as the root."""
+    return any(
+        (above / f"Pulumi{suffix}").exists()
+        for above in (folder, *folder.parents)
+        for suffix in (".yaml", ".yml", ".json")
+    )
 
 
 def _is_cli(process: psutil.Process) -> bool:

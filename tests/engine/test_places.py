@@ -77,3 +77,13 @@ def test_a_folder_s_url_with_a_query_is_torn_down_like_any_other(folder: Path) -
     told = _call(folder, folder / "home", DAYFLY_BACKEND=f"file://{state}?no_tmp_dir=true")
     assert told == "42 0 pulumi\n"
     assert _left(folder / "home", state) == []
+
+
+def test_a_home_inside_somebody_s_pulumi_project_is_not_taken_for_its_stack(folder: Path) -> None:
+    """The engine looks for a project upwards: that one is not asked for anything, and nothing is written into it."""
+    project = folder / "Pulumi.yaml"
+    project.write_text("name: theirs\nruntime: nodejs\n")
+    home = folder / "home"
+    assert _call(folder, home) == "42 0 pulumi\n"
+    assert _left(home, home / "state") == []
+    assert project.read_text() == "name: theirs\nruntime: nodejs\n"
