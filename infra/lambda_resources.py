@@ -86,7 +86,7 @@ class RulesetProvider(DynamicProvider):
         if props.get("ruleset"):
             api = LambdaApi.from_environment()
             waiting = Waiting(api, scale=lambda_endpoint.time_scale())
-            waiting.until_free(partial(api.delete_ruleset, id))
+            waiting.until_free(partial(api.delete_ruleset, id), props["run"])
             _record_deleted(props, id)
 
 
@@ -126,7 +126,8 @@ class InstanceProvider(DynamicProvider):
     def delete(self, id: str, props: dict[str, Any]) -> None:
         scale = lambda_endpoint.time_scale()
         unseen_until = float(props.get("launched_at") or 0.0) + LISTING_LAG_S / scale
-        Waiting(LambdaApi.from_environment(), scale=scale).until_gone(id, unseen_until)
+        waiting = Waiting(LambdaApi.from_environment(), scale=scale)
+        waiting.until_gone(id, props["run"], unseen_until)
         _record_deleted(props, id)
 
 

@@ -253,6 +253,38 @@ def test_a_machine_that_is_not_seen_yet_is_ended_all_the_same(tmp_path: Path, ru
         assert [row["ended"] for row in slow.meter()["bills"]] != [None]
 
 
+def test_a_twin_that_is_listed_late_does_not_hold_the_teardown_up(tmp_path: Path, run: Run) -> None:
+    """It holds the ruleset: it is ended as soon as a listing shows it, by whoever waits for that."""
+    options = Options(
+        machines=False,
+        time_scale=20,
+        request_interval_s=0,
+        launch_interval_s=0,
+        listing_lag_s=55,
+    )
+    with Emulator(options) as slow, pytest.MonkeyPatch.context() as patch:
+        for name, value in slow.environment().items():
+            patch.setenv(name, value)
+        rules = RulesetProvider().create(props(run, allow_cidr="203.0.113.7/32"))
+        given = instance_props(run, rulesets=[rules.id])
+        slow.add_faults([{"op": "launch", "at": 1, "kind": "duplicate"}])
+        made = InstanceProvider().create(given)
+        InstanceProvider().delete(made.id, made.outs)
+        assert len(slow.live()) == 1
+        RulesetProvider().delete(rules.id, rules.outs)
+        assert slow.live() == []
+
+
+def test_a_twin_is_ended_while_its_machine_ends(run: Run, cloud: Emulator) -> None:
+    """Where no ruleset would hold anybody up."""
+    given = instance_props(run)
+    cloud.add_faults([{"op": "launch", "at": 1, "kind": "duplicate"}])
+    made = InstanceProvider().create(given)
+    assert len(cloud.live()) == 2
+    InstanceProvider().delete(made.id, made.outs)
+    assert [row for row in cloud.live() if row["status"] != "terminating"] == []
+
+
 def test_what_is_not_ours_is_listed_without_tags_or_not_at_all(run: Run, cloud: Emulator) -> None:
     """A machine of somebody's counts as untagged; a key that names another owner than its digest does is nobody's."""
     api = LambdaApi.from_environment()
