@@ -14,7 +14,7 @@ from typing import Any
 
 from dayfly.infra import caller, creations, fence, lambda_endpoint
 from dayfly.infra.lambda_api import LambdaApi
-from dayfly.infra.lambda_errors import ApiError
+from dayfly.infra.lambda_errors import ApiError, is_without_firewall
 from dayfly.infra.lambda_once import Once
 from dayfly.infra.lambda_records import Launch
 from dayfly.infra.lambda_wait import Waiting
@@ -69,10 +69,9 @@ class RulesetProvider(DynamicProvider):
         try:
             id = _once(props, "network", partial(api.await_turn), post, named).make()
         except ApiError as refusal:
-            if refusal.code != "global/invalid-parameters":
+            if not is_without_firewall(refusal, region):
                 raise
-            # Everything else in the request is right, so it is the region that has none.
-            said = f"none: {region} has no firewall rulesets, so the account's own rules apply"
+            said = f"none: {region} has no firewall rulesets, so that port 22 may be open to all"
             return CreateResult(
                 f"none-{props['run']}",
                 _outs(props, "name", "region", "allow_cidr") | {"ruleset": "", "allowed": said},

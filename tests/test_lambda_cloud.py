@@ -17,7 +17,7 @@ from dayfly.infra import creations, fence, providers
 from dayfly.infra.fence import FenceShut
 from dayfly.infra.found import Found
 from dayfly.infra.lambda_api import LambdaApi
-from dayfly.infra.lambda_errors import ApiError, MaybeCreated
+from dayfly.infra.lambda_errors import ApiError, MaybeCreated, is_without_firewall
 from dayfly.infra.lambda_resources import (
     InstanceProvider,
     KeyProvider,
@@ -153,6 +153,27 @@ def test_a_region_without_rulesets_goes_without_and_says_so(run: Run) -> None:
     assert "us-south-1 has no firewall rulesets" in made.outs["allowed"]
     RulesetProvider().delete(made.id, made.outs)
     assert kinds() == []
+
+
+def test_a_ruleset_that_is_refused_for_itself_is_no_region_without(run: Run) -> None:
+    """The run would go on with port 22 open to all: it fails, in the API's words."""
+    for wrong, words in (({"name": "n" * 65}, "name"), ({"region": "us-nowhere-1"}, "Unknown")):
+        with pytest.raises(ApiError, match=words) as refused:
+            RulesetProvider().create(props(replace(run, id=new_id()), **wrong))
+        assert refused.value.code == "global/invalid-parameters"
+    assert kinds() == []
+
+
+def test_another_region_may_say_that_it_has_no_rulesets() -> None:
+    """Nobody has listed them all; other words under the same code say nothing of that."""
+
+    def refused(message: str) -> ApiError:
+        return ApiError("adding", "global/invalid-parameters", message)
+
+    assert is_without_firewall(refused("Rulesets are not supported in me-west-1"), "me-west-1")
+    assert not is_without_firewall(refused("protocol: not supported"), "me-west-1")
+    assert not is_without_firewall(refused("Invalid request data."), "me-west-1")
+    assert is_without_firewall(refused("Invalid request data."), "us-south-1")
 
 
 def test_a_key_that_was_stored_twice_is_one_again(run: Run, cloud: Emulator) -> None:
