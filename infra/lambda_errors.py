@@ -43,6 +43,11 @@ _FIXES = {
     " support for a larger quota",
 }
 IN_USE = "firewall-rulesets/firewall-ruleset-in-use"
+# Lambda's description of its API says so of this one: firewall rules do not apply there.
+_WITHOUT_FIREWALL = ("us-south-1",)
+_UNSUPPORTED = re.compile(
+    r"\b(not (supported|available)|unsupported|unavailable|do(es)? not apply)\b", re.IGNORECASE
+)
 _GONE = ("global/object-does-not-exist", "global/not-found")
 
 
@@ -51,6 +56,7 @@ class ApiError(ProvisionFailed):
 
     Attributes:
         code: the API's own code, or one of ours.
+        message: the API's own words.
         retry_after_s: how long the API asks to wait, None where it does not say.
     """
 
@@ -62,6 +68,7 @@ class ApiError(ProvisionFailed):
         text = " ".join(f"Lambda Cloud, {doing}: {message}{f' Fix: {fix}.' if fix else ''}".split())
         super().__init__(f"{text} [code {code}]", kind_of(code))
         self.code = code
+        self.message = message
         self.retry_after_s = retry_after_s
 
     @property
@@ -76,6 +83,14 @@ class Unanswered(ApiError):
 
 class MaybeCreated(ApiError):
     """Whether a creating request was carried out is not known, and no listing has shown it: maybe it comes late."""
+
+
+def is_without_firewall(error: ApiError, region: str) -> bool:
+    """True where a ruleset was refused because its region has none; a wrong rule, say, has the same code."""
+    if error.code != "global/invalid-parameters":
+        return False
+    named = re.search(rf"\b{re.escape(region)}\b", error.message) is not None
+    return region in _WITHOUT_FIREWALL or (named and bool(_UNSUPPORTED.search(error.message)))
 
 
 def kind_of(code: str) -> FailureKind:

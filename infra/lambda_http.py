@@ -16,17 +16,11 @@ import urllib3.exceptions
 
 from dayfly.infra.lambda_errors import ApiError, Unanswered
 from dayfly.infra.lambda_key import LambdaKey
+from dayfly.infra.lambda_line import Line
 
+# Whoever closes a run waits for 75 s for a request that is under way: all of it has to be shorter.
 _CONNECT_S, _READ_S, _TOTAL_S = 10.0, 40.0, 60.0
 _MOST_BYTES = 16 << 20
-_NEVER_SENT = (
-    requests.exceptions.ConnectTimeout,
-    requests.exceptions.ProxyError,
-    requests.exceptions.SSLError,
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidHeader,
-    requests.exceptions.MissingSchema,
-)
 
 
 @dataclass(frozen=True)
@@ -55,18 +49,20 @@ def send(
         Unanswered: it may have arrived, and no usable answer came back.
         ApiError: it was refused, or never sent.
     """
-    try:
-        answer = _exchange(key, method, url, json_body)
-    except requests.RequestException as error:
-        raise _lost(doing, error) from None
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Unanswered(doing, "dayfly/unanswered", f"the answer broke off: {error}") from None
+    with Line(_TOTAL_S) as line:
+        try:
+            answer = _exchange(line, key, method, url, json_body)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise _lost(line, doing, error) from None
     return _envelope(key, doing, answer)
 
 
-def _exchange(key: LambdaKey, method: str, url: str, json_body: dict[str, Any] | None) -> _Answer:
-    until = time.monotonic() + _TOTAL_S
+def _exchange(
+    line: Line, key: LambdaKey, method: str, url: str, json_body: dict[str, Any] | None
+) -> _Answer:
     with requests.Session() as session:
+        session.mount("https://", line)
+        session.mount("http://", line)
         # A connection that is used again may be dead by then, and a launch that is sent into it has no answer.
         session.headers.update({"Connection": "close", "User-Agent": "dayfly"})
         response = session.request(
@@ -79,17 +75,16 @@ def _exchange(key: LambdaKey, method: str, url: str, json_body: dict[str, Any] |
             stream=True,
         )
         with response:
-            body = _read(response, until)
+            body = _read(response)
+            # A body without a length ends where the line is cut, and looks whole.
+            line.check()
             return _Answer(response.status_code, body, response.headers.get("Retry-After"))
 
 
-def _read(response: requests.Response, until: float) -> bytes:
-    """The body; however slowly it drips, not for longer than the total bound."""
+def _read(response: requests.Response) -> bytes:
     body = bytearray()
     while data := response.raw.read1(65536, decode_content=True):
         body += data
-        if time.monotonic() > until:
-            raise TimeoutError(f"it took longer than {_TOTAL_S:g} s")
         if len(body) > _MOST_BYTES:
             raise OSError(f"it is longer than {_MOST_BYTES} bytes")
     expected = response.headers.get("Content-Length", "0")
@@ -98,12 +93,16 @@ def _read(response: requests.Response, until: float) -> bytes:
     return bytes(body)
 
 
-def _lost(doing: str, error: requests.RequestException) -> ApiError:
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    new = urllib3.exceptions.NewConnectionError
-    if isinstance(error, _NEVER_SENT) or isinstance(reason, new):
-        return ApiError(doing, "dayfly/unreachable", f"not reachable: {error}")
-    return Unanswered(doing, "dayfly/unanswered", f"no answer: {error}")
+def _lost(line: Line, doing: str, error: Exception) -> ApiError:
+    """Whether the request can have arrived, told by how far its connection came."""
+    reason = str(error)
+    try:
+        line.check()
+    except TimeoutError as late:
+        reason = str(late)
+    if not line.is_open:
+        return ApiError(doing, "dayfly/unreachable", f"not reachable: {reason}")
+    return Unanswered(doing, "dayfly/unanswered", f"no answer: {reason}")
 
 
 def _envelope(key: LambdaKey, doing: str, answer: _Answer) -> dict[str, Any]:

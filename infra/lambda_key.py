@@ -45,7 +45,7 @@ def load() -> LambdaKey:
     """The key of this user.
 
     Raises:
-        ConfigurationError: there is none, or its file may be read by others; with the fix.
+        ConfigurationError: there is none, or its file cannot be read, or may be by others; with the fix.
     """
     value = os.environ.get(VARIABLE, "").strip()
     if value:
@@ -58,6 +58,11 @@ def load() -> LambdaKey:
             f'provider="lambda" needs an API key and finds none: make one at https://cloud.lambda.ai/api-keys and export'
             f" {VARIABLE}, or write it into {file} (chmod 600)"
         ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"the API key cannot be read from {file} ({error.strerror or error}): make it a file of one line that you may"
+            f" read (chmod 600), or export {VARIABLE}"
+        ) from None
 
 
 def is_there() -> bool:
@@ -67,7 +72,7 @@ def is_there() -> bool:
 
 def _read(file: Path) -> str:
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    with os.fdopen(descriptor) as source:
+    with os.fdopen(descriptor, errors="replace") as source:
         status = os.fstat(descriptor)
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or status.st_uid != os.getuid():
             raise ConfigurationError(

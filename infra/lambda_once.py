@@ -13,6 +13,8 @@ from dayfly.infra.lambda_errors import ApiError, MaybeCreated, Unanswered
 
 _MOST_REFUSALS = 6
 _REFUSED_WAIT_S = 5.0
+# Nobody waits for longer than this before anything exists.
+_LONGEST_WAIT_S = 120.0
 _STEP_S = 1.0
 
 
@@ -67,6 +69,7 @@ class Once:
                 # Turned away at the door: nothing was made, and the same request may be sent again.
                 if refusal.kind != "rate_limit" or not left:
                     raise
+                self._refuse_long(refusal)
                 self._wait(refusal.retry_after_s or _REFUSED_WAIT_S / self.scale)
         raise AssertionError("unreachable")
 
@@ -107,6 +110,16 @@ class Once:
                     f"maybe it was made, and no listing shows it ({reason})",
                 )
             self.sleep(_STEP_S / self.scale)
+
+    def _refuse_long(self, refusal: ApiError) -> None:
+        asked_s, most_s = refusal.retry_after_s or 0.0, _LONGEST_WAIT_S / self.scale
+        if asked_s > most_s:
+            raise ApiError(
+                f"making the {self.kind} of run {self.directory.name}",
+                refusal.code,
+                f"it asks to wait {asked_s:.0f} s, and {most_s:.0f} s is the longest that is waited: try again later",
+                asked_s,
+            ) from refusal
 
     def _wait(self, span_s: float) -> None:
         until = self.now() + span_s

@@ -14,7 +14,7 @@ from typing import Any
 
 from dayfly.infra import caller, creations, fence, lambda_endpoint
 from dayfly.infra.lambda_api import LambdaApi
-from dayfly.infra.lambda_errors import ApiError
+from dayfly.infra.lambda_errors import ApiError, is_without_firewall
 from dayfly.infra.lambda_once import Once
 from dayfly.infra.lambda_records import Launch
 from dayfly.infra.lambda_wait import Waiting
@@ -69,10 +69,9 @@ class RulesetProvider(DynamicProvider):
         try:
             id = _once(props, "network", partial(api.await_turn), post, named).make()
         except ApiError as refusal:
-            if refusal.code != "global/invalid-parameters":
+            if not is_without_firewall(refusal, region):
                 raise
-            # Everything else in the request is right, so it is the region that has none.
-            said = f"none: {region} has no firewall rulesets, so the account's own rules apply"
+            said = f"none: {region} has no firewall rulesets, so that port 22 may be open to all"
             return CreateResult(
                 f"none-{props['run']}",
                 _outs(props, "name", "region", "allow_cidr") | {"ruleset": "", "allowed": said},
@@ -86,7 +85,7 @@ class RulesetProvider(DynamicProvider):
         if props.get("ruleset"):
             api = LambdaApi.from_environment()
             waiting = Waiting(api, scale=lambda_endpoint.time_scale())
-            waiting.until_free(partial(api.delete_ruleset, id))
+            waiting.until_free(partial(api.delete_ruleset, id), props["run"])
             _record_deleted(props, id)
 
 
@@ -126,7 +125,8 @@ class InstanceProvider(DynamicProvider):
     def delete(self, id: str, props: dict[str, Any]) -> None:
         scale = lambda_endpoint.time_scale()
         unseen_until = float(props.get("launched_at") or 0.0) + LISTING_LAG_S / scale
-        Waiting(LambdaApi.from_environment(), scale=scale).until_gone(id, unseen_until)
+        waiting = Waiting(LambdaApi.from_environment(), scale=scale)
+        waiting.until_gone(id, props["run"], unseen_until)
         _record_deleted(props, id)
 
 

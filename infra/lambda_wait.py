@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dayfly.infra import port_map
@@ -63,11 +63,14 @@ class Waiting:
             self.sleep(step_s)
             step_s = min(step_s * 1.3, _LONGEST_STEP_S / self.scale)
 
-    def until_gone(self, id: str, unseen_until: float = 0.0, timeout_s: float = GONE_S) -> None:
-        """Ends a machine and waits until the API says that it has ended.
+    def until_gone(
+        self, id: str, run: str, unseen_until: float = 0.0, timeout_s: float = GONE_S
+    ) -> None:
+        """Ends a machine, and whatever else its run shows, and waits until the API says that it has ended.
 
         Args:
             id: of the machine; gone already is success.
+            run: whose it is.
             unseen_until: unix time until which "there is none" says nothing, since it was launched so lately.
             timeout_s: of the API's time.
 
@@ -77,16 +80,14 @@ class Waiting:
         doing, step_s = f"ending instance {id}", _FIRST_STEP_S / self.scale
         until, last = self.now() + timeout_s / self.scale, "not listed yet"
         while True:
-            try:
-                # Looked at first: whoever closes the run has asked for its end before, as a rule.
-                last = self.api.instance(id).state
+            # Looked at first: whoever closes the run has asked for its end before, as a rule.
+            found = self._look(id, run)
+            if found is not None:
+                last = found.state
                 if last in ("terminated", "preempted"):
                     return
-            except ApiError as error:
-                if not error.gone:
-                    raise
-                if last != "not listed yet" or time.time() >= unseen_until:
-                    return
+            elif last != "not listed yet" or time.time() >= unseen_until:
+                return
             if last != "stopping":
                 self._ask_for_the_end(id)
             if self.now() >= until:
@@ -104,8 +105,10 @@ class Waiting:
             if not error.gone:
                 raise
 
-    def until_free(self, delete: Callable[[], None], timeout_s: float = GONE_S) -> None:
-        """Deletes a ruleset as soon as its machine, which is ending, lets go of it.
+    def until_free(self, delete: Callable[[], None], run: str, timeout_s: float = GONE_S) -> None:
+        """Deletes a ruleset as soon as its machines, which are ending, let go of it.
+
+        A launch that was carried out twice holds it as well, unlisted at first: whatever the run shows is ended.
 
         Raises:
             ApiError: it is in use for longer than that.
@@ -117,16 +120,22 @@ class Waiting:
             except ApiError as error:
                 if error.code != IN_USE or self.now() >= until:
                     raise
+            # What a listing that fails does not tell is looked for again in a moment.
+            with contextlib.suppress(ApiError):
+                self._end_twins(self.api.instances(), run, id="")
             self.sleep(step_s)
 
-    def _look(self, id: str, run: str) -> Instance | None:
-        rows = self.api.instances()
+    def _end_twins(self, rows: Sequence[Instance], run: str, id: str) -> None:
         for row in rows:
             twin = row.id != id and row.tags.get("dayfly-run") == run
             if twin and row.state not in ("stopping", "terminated", "preempted"):
                 # It is looked for again in a moment, and by whoever closes the run.
                 with contextlib.suppress(ApiError):
                     self.api.terminate(row.id)
+
+    def _look(self, id: str, run: str) -> Instance | None:
+        rows = self.api.instances()
+        self._end_twins(rows, run, id)
         own = next((row for row in rows if row.id == id), None)
         if own is not None:
             return own

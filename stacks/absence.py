@@ -73,7 +73,20 @@ class Absence:
             self._await_late(traces, traces.unsettled_since)
         if not traces.recorded or traces.unsettled:
             self._until_silent(lag_s)
+        self._tell_of_twins(traces)
         return len(self._ended)
+
+    def _tell_of_twins(self, traces: Traces) -> None:
+        """A launch that was carried out twice holds its ruleset, so that a ruleset that is gone has no twin; without one
+        only a listing shows it, which may lag. That is told, not waited for: such an end would take a minute for nothing.
+        """
+        visible_at = (traces.launched_at or 0.0) + self.provider.limits.listing_lag_s
+        made = creations.read(self.history.directory) if traces.recorded else ()
+        if made and self.now() < visible_at and not any(c.kind == "network" and c.id for c in made):
+            at = time.strftime("%H:%M:%S", time.localtime(visible_at))
+            self.report(
+                f"had its launch been carried out twice, no listing showed it before {at}: see `dayfly gc` then"
+            )
 
     def _end_known(self, traces: Traces) -> None:
         """Follows each machine whose id is known to its end, then what it was using."""

@@ -357,6 +357,22 @@ class TestRecorded:
         receipt = _closer(workspace, cloud).close(run.id)
         assert (receipt.destroyed, receipt.left) == (4, 0)
 
+    @pytest.mark.parametrize("has_ruleset", [False, True])
+    def test_a_twin_that_no_listing_can_show_yet_is_told_of(
+        self, workspace: Workspace, cloud: Cloud, opened: Open, *, has_ruleset: bool
+    ) -> None:
+        """Where no ruleset, which it would hold, is gone; nobody waits for it."""
+        run, said = opened("up_started"), list[str]()
+        creations.answered(run.directory, creations.begin(run.directory, "instance"), "i-1")
+        if has_ruleset:
+            rules = creations.begin(run.directory, "network")
+            creations.answered(run.directory, rules, "r-1")
+        cloud.states["i-1"] = "terminated"
+        begun = cloud.time
+        _closer(workspace, cloud, said).close(run.id)
+        assert cloud.time - begun < _LAG_S / 2
+        assert any("carried out twice" in text for text in said) != has_ruleset
+
     def test_an_id_that_is_not_known_yet_is_no_proof(
         self, workspace: Workspace, cloud: Cloud, opened: Open
     ) -> None:

@@ -404,6 +404,23 @@ class TestKey:
         file.chmod(0o600)
         assert (lambda_key.load().secret, lambda_key.is_there()) == ("the-secret", True)
 
+    def test_what_cannot_be_read_is_named_with_the_next_step(self) -> None:
+        """A folder in its place, or a file in the place of its folder; bytes that are no text are no key."""
+        file = lambda_key.key_file()
+        file.mkdir(parents=True)
+        with pytest.raises(ConfigurationError, match=r"lambda_api_key.*directory.*chmod 600"):
+            lambda_key.load()
+        file.rmdir()
+        file.write_bytes(b"\xff\xfe")
+        file.chmod(0o600)
+        with pytest.raises(ConfigurationError, match="holds no API key"):
+            lambda_key.load()
+        file.unlink()
+        file.parent.rmdir()
+        file.parent.write_text("")
+        with pytest.raises(ConfigurationError, match=r"lambda_api_key.*chmod 600"):
+            lambda_key.load()
+
     def test_without_one_the_message_says_where_to_get_it(self) -> None:
         """Both ways."""
         with pytest.raises(ConfigurationError, match=r"api-keys.*LAMBDA_API_KEY.*chmod 600"):

@@ -17,7 +17,7 @@ from dayfly.infra import creations, fence, providers
 from dayfly.infra.fence import FenceShut
 from dayfly.infra.found import Found
 from dayfly.infra.lambda_api import LambdaApi
-from dayfly.infra.lambda_errors import ApiError, MaybeCreated
+from dayfly.infra.lambda_errors import ApiError, MaybeCreated, is_without_firewall
 from dayfly.infra.lambda_resources import (
     InstanceProvider,
     KeyProvider,
@@ -165,6 +165,27 @@ def test_a_region_without_rulesets_goes_without_and_says_so(run: Run) -> None:
     assert kinds() == []
 
 
+def test_a_ruleset_that_is_refused_for_itself_is_no_region_without(run: Run) -> None:
+    """The run would go on with port 22 open to all: it fails, in the API's words."""
+    for wrong, words in (({"name": "n" * 65}, "name"), ({"region": "us-nowhere-1"}, "Unknown")):
+        with pytest.raises(ApiError, match=words) as refused:
+            RulesetProvider().create(props(replace(run, id=new_id()), **wrong))
+        assert refused.value.code == "global/invalid-parameters"
+    assert kinds() == []
+
+
+def test_another_region_may_say_that_it_has_no_rulesets() -> None:
+    """Nobody has listed them all; other words under the same code say nothing of that."""
+
+    def refused(message: str) -> ApiError:
+        return ApiError("adding", "global/invalid-parameters", message)
+
+    assert is_without_firewall(refused("Rulesets are not supported in me-west-1"), "me-west-1")
+    assert not is_without_firewall(refused("protocol: not supported"), "me-west-1")
+    assert not is_without_firewall(refused("Invalid request data."), "me-west-1")
+    assert is_without_firewall(refused("Invalid request data."), "us-south-1")
+
+
 def test_a_key_that_was_stored_twice_is_one_again(run: Run, cloud: Emulator) -> None:
     """Two of one name make every launch fail without a reason."""
     cloud.add_faults([{"op": "add_ssh_key", "at": 1, "kind": "duplicate"}])
@@ -261,6 +282,38 @@ def test_a_machine_that_is_not_seen_yet_is_ended_all_the_same(tmp_path: Path, ru
         InstanceProvider().delete(made.id, made.outs)
         assert slow.live() == []
         assert [row["ended"] for row in slow.meter()["bills"]] != [None]
+
+
+def test_a_twin_that_is_listed_late_does_not_hold_the_teardown_up(tmp_path: Path, run: Run) -> None:
+    """It holds the ruleset: it is ended as soon as a listing shows it, by whoever waits for that."""
+    options = Options(
+        machines=False,
+        time_scale=20,
+        request_interval_s=0,
+        launch_interval_s=0,
+        listing_lag_s=55,
+    )
+    with Emulator(options) as slow, pytest.MonkeyPatch.context() as patch:
+        for name, value in slow.environment().items():
+            patch.setenv(name, value)
+        rules = RulesetProvider().create(props(run, allow_cidr="203.0.113.7/32"))
+        given = instance_props(run, rulesets=[rules.id])
+        slow.add_faults([{"op": "launch", "at": 1, "kind": "duplicate"}])
+        made = InstanceProvider().create(given)
+        InstanceProvider().delete(made.id, made.outs)
+        assert len(slow.live()) == 1
+        RulesetProvider().delete(rules.id, rules.outs)
+        assert slow.live() == []
+
+
+def test_a_twin_is_ended_while_its_machine_ends(run: Run, cloud: Emulator) -> None:
+    """Where no ruleset would hold anybody up."""
+    given = instance_props(run)
+    cloud.add_faults([{"op": "launch", "at": 1, "kind": "duplicate"}])
+    made = InstanceProvider().create(given)
+    assert len(cloud.live()) == 2
+    InstanceProvider().delete(made.id, made.outs)
+    assert [row for row in cloud.live() if row["status"] != "terminating"] == []
 
 
 def test_what_is_not_ours_is_listed_without_tags_or_not_at_all(run: Run, cloud: Emulator) -> None:

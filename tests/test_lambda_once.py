@@ -140,6 +140,18 @@ def test_a_request_that_came_too_early_may_be_sent_again(world: World) -> None:
     assert world.time == pytest.approx(1012.0)
 
 
+@pytest.mark.parametrize("asked_s", [121.0, 1e9, float("inf")])
+def test_an_api_that_asks_to_wait_for_long_is_an_error_that_says_so(
+    world: World, asked_s: float
+) -> None:
+    """Not a silent wait until the deadline."""
+    world.answers = [ApiError("launching", "http/429", "too many requests", asked_s), "i-1"]
+    with pytest.raises(ApiError, match=f"asks to wait {asked_s:.0f} s") as busy:
+        world.once().make()
+    assert (busy.value.kind, world.time) == ("rate_limit", 1000.0)
+    assert world.outcomes() == [("", "refused")]
+
+
 def test_an_api_that_is_never_free_is_an_error(world: World) -> None:
     """Not a wait for ever."""
     world.answers = [BUSY] * 20
