@@ -12,11 +12,11 @@ from typing import Any
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
 from dayfly.infra import cost, fence, providers
 from dayfly.infra.providers.base import Provider
-from dayfly.stacks import journal
+from dayfly.stacks import journal, latecomers
 from dayfly.stacks.absence import Absence, StillThere
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import EngineTeardown
-from dayfly.stacks.journal import History
+from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.standing import is_elsewhere
@@ -147,6 +147,10 @@ class Closer:
             if provider.same_computer or not provider.preflight():
                 ended += self._prove(history, provider)
         self._engine_part.remove(history, forced=True)
+        reopened = history.reopened
+        if reopened is not None:
+            provider = providers.load(str(reopened.fields["provider"]))
+            return self._store(history, self._amended(history, reopened, provider))
         receipt = Receipt(
             history.id,
             "",
@@ -180,7 +184,8 @@ class Closer:
             self._linger,
         )
         try:
-            ended = absence.prove(Traces.of(history, provider))
+            traces = latecomers.traced(history, Traces.of(history, provider), provider)
+            ended = absence.prove(traces)
         except (DayflyError, OSError, StillThere) as error:
             raise self._leak(history, console, str(error)) from error
         if not fence.is_passed(history.directory, 0.0):
@@ -212,6 +217,8 @@ class Closer:
     def _sign(
         self, history: History, provider: Provider, how: str, declared: int, destroyed: int
     ) -> Receipt:
+        if history.reopened is not None:
+            return self._store(history, self._amended(history, history.reopened, provider))
         now, traces = self._now(), Traces.of(history, provider)
         refused = not traces.recorded and not destroyed and is_refused(history)
         begun, ended = None if refused else traces.launched_at, traces.ended_at or now
@@ -234,6 +241,11 @@ class Closer:
             at_most=begun is not None and traces.is_guess,
         )
         return self._store(history, receipt)
+
+    def _amended(self, history: History, event: Event, provider: Provider) -> Receipt:
+        nodes = int(history.intent.get("spec", {}).get("nodes", 1))
+        now_known = journal.read(history.directory)
+        return latecomers.amended(now_known, event, _rate(history) / nodes, provider, self._now())
 
     def _store(self, history: History, receipt: Receipt) -> Receipt:
         for name in _SPENT:

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from dayfly.stacks import journal
+from dayfly.stacks import journal, latecomers
 from dayfly.stacks.census import Finding
 from dayfly.stacks.closer import Closer, LeftAlone
 from dayfly.stacks.engine import Engine
@@ -71,13 +71,18 @@ def _taken_in_hand(history: History) -> bool:
 def _destroy_lost(
     workspace: Workspace, engine: Engine | None, finding: Finding, report: Callable[[str], None]
 ) -> Receipt:
-    """A directory of its own makes it a run whose journal is lost: closed by its tag, at every provider."""
+    """A directory of its own makes it a run whose journal is lost: closed by its tag, at every provider.
+
+    One that is closed is opened again: its receipt tells nothing of what is there now.
+    """
     directory = workspace.directory(finding.run)
     directory.mkdir(mode=0o700, exist_ok=True)
-    where = finding.provider or "state backend"
-    journal.append(directory, "found", where=where, owner=finding.owner, by=journal.myself())
+    if not latecomers.reopen(directory, finding.provider, finding.found):
+        where = finding.provider or "state backend"
+        journal.append(directory, "found", where=where, owner=finding.owner, by=journal.myself())
     whose = dataclasses.replace(workspace, owner=finding.owner or workspace.owner)
-    return Closer(whose, engine, report).close(finding.run)
+    launched_with = as_launched(whose, journal.read(directory))
+    return Closer(launched_with, engine, report).close(finding.run)
 
 
 def as_launched(workspace: Workspace, history: History) -> Workspace:

@@ -64,6 +64,12 @@ class History:
         return is_closed(self.directory)
 
     @property
+    def reopened(self) -> Event | None:
+        """By which it was opened again after its receipt, None where it was not."""
+        found = self.last("reopened", "closed")
+        return found if found is not None and found.name == "reopened" else None
+
+    @property
     def provider(self) -> str:
         """Name of the provider in use."""
         return str(self.field("intent", "provider", ""))
