@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
-from dayfly.infra import cost, fence, providers
+from dayfly.infra import cost, creations, fence, providers
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks import journal, latecomers
 from dayfly.stacks.absence import Absence, StillThere
@@ -141,11 +141,17 @@ class Closer:
         fence.is_passed(history.directory, _REQUEST_S, now=self._now, sleep=self._sleep)
 
     def _close_unknown(self, history: History) -> Receipt:
-        """A directory without a readable intent: whatever carries its tag, at any provider that can be asked."""
-        ended = 0
+        """A directory without a readable intent: whatever carries its tag, at every provider that it can have been at."""
+        ended, mute, consoles = 0, list[str](), list[str]()
         for provider in map(providers.load, providers.names()):
-            if provider.same_computer or not provider.preflight():
+            missing = () if provider.same_computer else provider.preflight()
+            if not missing:
                 ended += self._prove(history, provider)
+            elif _may_have_been_at(history, provider):
+                mute.append(f"{provider.name} cannot be asked: {'; '.join(missing)}")
+                consoles.append(provider.limits.console)
+        if mute:
+            raise self._leak(history, ", ".join(consoles), "; ".join(mute))
         self._engine_part.remove(history, forced=True)
         reopened = history.reopened
         if reopened is not None:
@@ -253,6 +259,13 @@ class Closer:
         journal.append(history.directory, "closed", **receipt.as_dict())
         journal.write_receipt(history.directory, receipt.as_dict())
         return receipt
+
+
+def _may_have_been_at(history: History, provider: Provider) -> bool:
+    """Whether a run of unknown provider may have been there: it has a record of requests, or the provider is set up here."""
+    # The file alone: a record that was emptied with the journal tells of a request, too.
+    asked = provider.keeps_creations and (history.directory / creations.FILE).exists()
+    return asked or provider.is_configured()
 
 
 def _rate(history: History) -> float:
