@@ -15,7 +15,7 @@ from typing import Any
 
 from dayfly.errors import UnknownRun
 from dayfly.infra.machine import Machine
-from dayfly.infra.run import Run
+from dayfly.infra.run import Run, is_id
 from dayfly.stacks import vitals
 
 FILE = "journal.jsonl"
@@ -236,7 +236,7 @@ def histories(runs: Path, *, closed: bool = False) -> list[History]:
     found = [
         _read_or_trouble(entry)
         for entry in runs.iterdir()
-        if entry.is_dir() and (closed or not is_closed(entry))
+        if is_id(entry.name) and entry.is_dir() and (closed or not is_closed(entry))
     ]
     return sorted(found, key=lambda history: history.events[0].time if history.events else 0.0)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
-from dayfly.errors import DayflyError
+from dayfly.errors import DayflyError, UnknownRun
 from dayfly.infra import providers
 from dayfly.infra.found import Found
 from dayfly.infra.providers.base import Provider
@@ -17,6 +17,7 @@ from dayfly.stacks import gc
 from dayfly.stacks.census import census, owned_by, survey
 from dayfly.stacks.workspace import Workspace
 from tests import runs
+from tests.test_cli import dayfly
 from tests.test_gc import tagged
 
 _RUN = "b" * 32
@@ -93,3 +94,43 @@ def test_what_carries_no_tag_is_counted_and_nothing_more(
     local_replaced(_Crowded())
     found = census(workspace, None)
     assert (found.findings, dict(found.untagged)) == ((), {"local": 2})
+
+
+class _Odd(Local):
+    """An account in which anybody may write tags."""
+
+    tags: Mapping[str, str]
+    ended: list[str]
+
+    def __init__(self, tags: Mapping[str, str]) -> None:
+        self.tags, self.ended = tags, []
+
+    def inventory(self, owner: str | None) -> Sequence[Found]:
+        return [Found("instance", "i-1", self.tags)]
+
+    def terminate(self, found: Found) -> None:
+        self.ended.append(found.id)
+
+
+@pytest.mark.parametrize("tag", ["../../victim", "B" * 32, "b" * 31, "b" * 33, "b" * 32 + "\n"])
+def test_a_tag_that_is_no_run_id_is_nobody_s_and_never_a_path(
+    workspace: Workspace, local_replaced: Callable[[Provider], None], tag: str
+) -> None:
+    """Anybody who may tag an instance could have a folder of this user's emptied."""
+    victim = workspace.home.parent / "victim"
+    (victim / "project").mkdir(parents=True, exist_ok=True)
+    local = _Odd({"dayfly-run": tag, "dayfly-owner": workspace.owner})
+    local_replaced(local)
+    found = census(workspace, None)
+    assert (found.findings, dict(found.untagged)) == ((), {"local": 1})
+    assert dayfly("gc", "--yes", "--owner", workspace.owner).returncode == 0
+    assert (victim / "project").is_dir()
+    assert local.ended == []
+    with pytest.raises(UnknownRun, match="not a run id"):
+        workspace.directory(tag)
+
+
+def test_a_folder_among_the_runs_that_is_none_is_not_taken_for_one(workspace: Workspace) -> None:
+    """Somebody's copy of a run, say."""
+    (workspace.runs / f"{_RUN}.bak").mkdir()
+    assert survey(workspace) == []
