@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,6 +78,14 @@ class _Listing:
         """The first value of that tag."""
         return next((f.tags[name] for f in self.found if f.tags.get(name)), "")
 
+    def moment(self, name: str) -> float | None:
+        """The same as a unix time; None where it is none, for anybody may have written it."""
+        try:
+            moment = float(self.tag(name))
+        except ValueError:
+            return None
+        return moment if math.isfinite(moment) else None
+
 
 def survey(workspace: Workspace, now: float | None = None) -> list[Finding]:
     """Every open run of the journal, and everything with this owner's tag that the journal does not know, at the
@@ -147,7 +156,7 @@ def _census(
     ]
     known = {history.id for history in open_runs}
     findings += [
-        _stranger(workspace, run, listing, moment)
+        _stranger_or_trouble(workspace, run, listing, moment)
         for run, listing in listed.items()
         if run not in known
     ]
@@ -199,13 +208,21 @@ def _plain_unlisted(history: History, now: float) -> tuple[Status, str] | None:
     return None
 
 
+def _stranger_or_trouble(workspace: Workspace, run: str, listing: _Listing, now: float) -> Finding:
+    """One that cannot be judged must not hide the others."""
+    try:
+        return _stranger(workspace, run, listing, now)
+    except Exception as error:  # noqa: BLE001  # whatever can stand in a tag or a folder
+        why = f"what is known of it cannot be read ({type(error).__name__}: {error})"
+        return Finding(run, "UNREADABLE", why, listing.provider, found=listing.found)
+
+
 def _stranger(workspace: Workspace, run: str, listing: _Listing, now: float) -> Finding:
     """Something with our tags that was in no open journal a moment ago."""
     history = journal.read(workspace.directory(run))
     if history.intent and not history.closed:
         return _finding(history, listing, now, sure=True)
     status, why = _of_nobody(workspace, history, listing, now)
-    created = listing.tag("dayfly-created")
     return Finding(
         run,
         status,
@@ -213,17 +230,17 @@ def _stranger(workspace: Workspace, run: str, listing: _Listing, now: float) -> 
         listing.provider,
         found=listing.found,
         owner=listing.tag("dayfly-owner"),
-        created=float(created) if created else None,
+        created=listing.moment("dayfly-created"),
     )
 
 
 def _of_nobody(
     workspace: Workspace, history: History, listing: _Listing, now: float
 ) -> tuple[Status, str]:
-    owner, deadline = listing.tag("dayfly-owner"), listing.tag("dayfly-deadline")
+    owner, deadline = listing.tag("dayfly-owner"), listing.moment("dayfly-deadline")
     if owner != workspace.owner:
         return "FOREIGN", f"it is {owner or 'nobody'}'s"
-    if history.closed or not deadline or float(deadline) <= now:
+    if history.closed or deadline is None or deadline <= now:
         return "ORPHAN", "no journal of this computer has it open; it carries this owner's tag"
     return (
         "HELD",

@@ -130,6 +130,34 @@ def test_a_tag_that_is_no_run_id_is_nobody_s_and_never_a_path(
         workspace.directory(tag)
 
 
+@pytest.mark.parametrize("odd", ["yesterday", "nan", "inf", "1e999"])
+def test_an_odd_tag_disables_nothing(
+    workspace: Workspace, local_replaced: Callable[[Provider], None], odd: str
+) -> None:
+    """A time that is none is as good as none: it has no age, and no deadline that is to come."""
+    tags = {"dayfly-run": _RUN, "dayfly-owner": workspace.owner}
+    local_replaced(_Odd({**tags, "dayfly-created": odd, "dayfly-deadline": odd}))
+    (finding,) = census(workspace, None).findings
+    assert (finding.status, finding.created) == ("ORPHAN", None)
+    shown = dayfly("gc")
+    assert (shown.returncode, "ORPHAN" in shown.stdout) == (0, True)
+
+
+def test_one_that_cannot_be_judged_does_not_hide_the_others(
+    workspace: Workspace,
+    local_replaced: Callable[[Provider], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is shown with the reason, and not destroyed."""
+    run_id = runs.opened(workspace, alive=False)
+    local_replaced(_Odd({"dayfly-run": _RUN, "dayfly-owner": workspace.owner}))
+    monkeypatch.setattr("dayfly.stacks.census._of_nobody", lambda *_: 1 / 0)
+    found = {f.run: f for f in census(workspace, None).findings}
+    assert (found[_RUN].status, found[run_id].status) == ("UNREADABLE", "ORPHAN")
+    assert "ZeroDivisionError" in found[_RUN].why
+    assert [f.run for f in gc.doomed(list(found.values()))] == [run_id]
+
+
 def test_a_folder_among_the_runs_that_is_none_is_not_taken_for_one(workspace: Workspace) -> None:
     """Somebody's copy of a run, say."""
     (workspace.runs / f"{_RUN}.bak").mkdir()
