@@ -190,7 +190,7 @@ def _finding(history: History, listing: _Listing | None, now: float, *, sure: bo
     found = listing.found if listing else ()
     if sure and history.plain and status == "RUNNING" and not found:
         status, why = _plain_unlisted(history, now) or (status, why)
-    if sure and status == "HELD" and not found:
+    if sure and status == "HELD" and not found and has_ended(history, now):
         status, why = "EXPIRED", "its machine has ended itself"
     rate = float(history.field("launched", "usd_per_hour", 0.0))
     intent = history.intent
@@ -198,10 +198,27 @@ def _finding(history: History, listing: _Listing | None, now: float, *, sure: bo
     return Finding(history.id, status, why, history.provider, rate, history, found, owner, created)
 
 
+def has_ended(history: History, now: float) -> bool:
+    """Whether the provider itself says that the machine has ended; a listing that misses it may lag.
+
+    That it knows none of the id counts once that cannot be a lag either; that it cannot be asked counts for nothing.
+    """
+    launched, provider = history.last("launched"), providers.load(history.provider)
+    if launched is None or not launched.fields.get("id"):
+        return False
+    try:
+        state = provider.instance_state(str(launched.fields["id"]))
+    except Exception:  # noqa: BLE001  # a provider's SDK raises what it likes
+        return False
+    visible = now >= launched.time + provider.limits.listing_lag_s
+    return state in ("terminated", "preempted") or (state == "unknown" and visible)
+
+
 def _plain_unlisted(history: History, now: float) -> tuple[Status, str] | None:
     """What a run of the plain CLI is that its provider does not list; None while it may still be on its way."""
     if history.last("launched"):
-        return "EXPIRED", "the pulumi CLI has destroyed it"
+        ended = has_ended(history, now)
+        return ("EXPIRED", "the pulumi CLI has destroyed it") if ended else None
     since_s = now - float(history.intent.get("created", now))
     if since_s > providers.load(history.provider).limits.late_create_s + _PLAIN_UP_S:
         return "EXPIRED", "the pulumi CLI has not brought it up"

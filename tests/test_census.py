@@ -10,10 +10,10 @@ import pytest
 
 from dayfly.errors import DayflyError, UnknownRun
 from dayfly.infra import providers
-from dayfly.infra.found import Found
-from dayfly.infra.providers.base import Provider
+from dayfly.infra.found import Found, State
+from dayfly.infra.providers.base import Limits, Provider
 from dayfly.infra.providers.local import Local
-from dayfly.stacks import gc
+from dayfly.stacks import gc, journal
 from dayfly.stacks.census import census, owned_by, survey
 from dayfly.stacks.workspace import Workspace
 from tests import runs
@@ -162,3 +162,78 @@ def test_a_folder_among_the_runs_that_is_none_is_not_taken_for_one(workspace: Wo
     """Somebody's copy of a run, say."""
     (workspace.runs / f"{_RUN}.bak").mkdir()
     assert survey(workspace) == []
+
+
+class _Lagging(Local):
+    """A listing that shows nothing, and what the provider says of an id itself."""
+
+    state: State
+
+    def __init__(self, state: State, lag_s: float = 0.0) -> None:
+        self.state, self._lag_s = state, lag_s
+
+    @property
+    def limits(self) -> Limits:
+        return dataclasses.replace(super().limits, listing_lag_s=self._lag_s)
+
+    def inventory(self, owner: str | None) -> Sequence[Found]:
+        return []
+
+    def instance_state(self, id: str) -> State:
+        if self.state == "pending":
+            raise ConnectionError("the API is down")
+        return self.state
+
+
+@pytest.mark.parametrize(
+    ("state", "lag_s", "status"),
+    [
+        ("running", 0.0, "HELD"),
+        ("unhealthy", 0.0, "HELD"),
+        ("pending", 0.0, "HELD"),
+        ("unknown", 600.0, "HELD"),
+        ("unknown", 0.0, "EXPIRED"),
+        ("terminated", 600.0, "EXPIRED"),
+        ("preempted", 600.0, "EXPIRED"),
+    ],
+)
+def test_a_held_run_that_a_listing_misses_is_held_until_its_end_is_certain(
+    workspace: Workspace,
+    local_replaced: Callable[[Provider], None],
+    state: State,
+    lag_s: float,
+    status: str,
+) -> None:
+    """Its result would be destroyed with it, for a listing that lags."""
+    run_id = runs.opened(workspace, alive=False)
+    runs.launched(workspace, run_id)
+    local_replaced(_Lagging(state, lag_s))
+    (finding,) = census(workspace, None).findings
+    assert finding.status == status
+
+
+def test_one_that_is_there_after_all_is_left_alone_when_it_comes_to_it(
+    workspace: Workspace, local_replaced: Callable[[Provider], None]
+) -> None:
+    """It was found gone, and is asked for once more under the lock; only who asks for held ones destroys it."""
+    run_id = runs.opened(workspace, alive=False)
+    runs.launched(workspace, run_id)
+    local_replaced(_Lagging("terminated"))
+    (finding,) = census(workspace, None).findings
+    local_replaced(_Lagging("running"))
+    said: list[str] = []
+    assert gc.destroy(workspace, None, finding, said.append) is None
+    assert "left alone" in said[0]
+    assert journal.read(workspace.directory(run_id)).last("closing") is None
+
+
+@pytest.mark.parametrize(("state", "status"), [("running", "RUNNING"), ("terminated", "EXPIRED")])
+def test_a_plain_run_that_a_listing_misses_is_asked_for_by_its_id(
+    workspace: Workspace, local_replaced: Callable[[Provider], None], state: State, status: str
+) -> None:
+    """`dayfly ps` closes what `pulumi destroy` has ended, and nothing that is merely not listed."""
+    run_id = runs.opened(workspace, alive=False, plain=True, stack="dev")
+    runs.launched(workspace, run_id)
+    local_replaced(_Lagging(state))
+    (finding,) = survey(workspace)
+    assert finding.status == status
