@@ -122,12 +122,12 @@ def census(
     open_runs = journal.histories(workspace.runs)
     ours = [history for history in open_runs if history.id.startswith(only)]
     needed = {history.provider for history in ours}
-    unasked = {} if only and ours else _unasked(needed)
-    names = needed if only and ours else set(providers.names()) - set(unasked)
+    unasked, unusable = ({}, {}) if only and ours else _unasked(needed)
+    names = needed if only and ours else set(providers.names()) - set(unasked) - set(unusable)
     found = _census(workspace, ours, names, now)
     stacks, failed = ([], {}) if only and ours else _stray_stacks(workspace, engine, found)
     findings = [f for f in (*found.findings, *stacks) if f.run.startswith(only)]
-    return Census(tuple(findings), found.untagged, {**found.failed, **failed}, unasked)
+    return Census(tuple(findings), found.untagged, {**found.failed, **unusable, **failed}, unasked)
 
 
 def owned_by(found: Census, owner: str) -> Census:
@@ -136,10 +136,18 @@ def owned_by(found: Census, owner: str) -> Census:
     return dataclasses.replace(found, findings=tuple(findings))
 
 
-def _unasked(needed: Iterable[str]) -> dict[str, str]:
-    """Providers that no open run is at, and that this computer lacks something for."""
-    missing = {name: providers.load(name).preflight() for name in providers.names()}
-    return {name: said[0] for name, said in missing.items() if said and name not in needed}
+def _unasked(needed: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Providers that no open run is at and that cannot be asked: those that nobody has set up on this computer, and
+    those that somebody has, but not as it must be."""
+    unasked, unusable = {}, {}
+    for name in sorted(set(providers.names()) - set(needed)):
+        provider = providers.load(name)
+        missing = provider.preflight()
+        if missing and provider.is_configured():
+            unusable[name] = f"{name}: what is set up for it cannot be used: {missing[0]}"
+        elif missing:
+            unasked[name] = missing[0]
+    return unasked, unusable
 
 
 def _census(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import pytest
 
 from dayfly.errors import DayflyError, UnknownRun
-from dayfly.infra import providers
+from dayfly.infra import lambda_key, providers
 from dayfly.infra.found import Found, State
 from dayfly.infra.providers.base import Limits, Provider
 from dayfly.infra.providers.local import Local
@@ -237,3 +237,26 @@ def test_a_plain_run_that_a_listing_misses_is_asked_for_by_its_id(
     local_replaced(_Lagging(state))
     (finding,) = survey(workspace)
     assert finding.status == status
+
+
+@pytest.mark.parametrize("broken", ["variable", "file", "none"])
+def test_a_key_that_cannot_be_used_is_a_failure_and_none_at_all_is_not(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """A timer must not look healthy while it asks nobody."""
+    if broken == "variable":
+        monkeypatch.setenv(lambda_key.VARIABLE, "two\nlines")
+    if broken == "file":
+        file = lambda_key.key_file()
+        file.parent.mkdir(parents=True)
+        file.write_text("a-key")
+        file.chmod(0o644)
+    for option in ("--yes", "--json"):
+        done = dayfly("gc", option)
+        assert done.returncode == (0 if broken == "none" else 75)
+        said = "was not asked" if broken == "none" else "cannot be used"
+        assert (
+            f"lambda {said}" in done.stderr
+            or f"lambda: what is set up for it {said}" in done.stderr
+        )
+        assert "a-key" not in done.stderr + done.stdout
