@@ -11,7 +11,7 @@ import pytest
 from dayfly.errors import DayflyError, UnknownRun
 from dayfly.infra import lambda_key, providers
 from dayfly.infra.found import Found, State
-from dayfly.infra.providers.base import Limits, Provider
+from dayfly.infra.providers.base import Provider
 from dayfly.infra.providers.local import Local
 from dayfly.stacks import gc, journal
 from dayfly.stacks.census import census, owned_by, survey
@@ -170,11 +170,8 @@ class _Lagging(Local):
     state: State
 
     def __init__(self, state: State, lag_s: float = 0.0) -> None:
-        self.state, self._lag_s = state, lag_s
-
-    @property
-    def limits(self) -> Limits:
-        return dataclasses.replace(super().limits, listing_lag_s=self._lag_s)
+        self.state = state
+        self.limits = dataclasses.replace(Local.limits, listing_lag_s=lag_s)
 
     def inventory(self, owner: str | None) -> Sequence[Found]:
         return []
