@@ -96,18 +96,17 @@ def amended(history: History, event: Event, rate: float, provider: Provider, now
 
 
 def _machines(history: History, event: Event) -> Iterator[tuple[str, float]]:
-    """Each machine that came late, and the earliest unix time since when it can have cost money."""
+    """Each machine that had to be ended, and the earliest unix time since when it can have cost money.
+
+    What had ended by itself was listed late, and is on the bill already.
+    """
     asked = float(history.intent.get("created") or event.time)
-    for found in event.fields["found"]:
-        if found["kind"] == "instance":
-            yield str(found["id"]), _begun(found["created"], asked)
-    listed = {str(found["id"]) for found in event.fields["found"]}
+    tags = {str(found["id"]): found["created"] for found in event.fields["found"]}
     for ended in history.events:
-        # Found while the first were being ended; its begin is not known.
         if ended.name == "terminating" and ended.time >= event.time:
             id = str(ended.fields.get("id"))
-            if ended.fields.get("kind") == "instance" and id not in listed:
-                yield id, asked
+            if ended.fields.get("kind") == "instance":
+                yield id, _begun(tags.get(id), asked)
 
 
 def _begun(tag: str | None, asked: float) -> float:

@@ -124,13 +124,18 @@ def test_a_run_is_opened_again_once_and_is_nobody_s_then(workspace: Workspace) -
 
 
 def test_a_latecomer_is_billed_from_when_it_can_have_begun(workspace: Workspace) -> None:
-    """On top of what the receipt said; a tag that is no time tells nothing."""
+    """On top of what the receipt said, and only if it lived; a tag that is no time tells nothing."""
     run_id = runs.opened(workspace)
     runs.closed(workspace, run_id)
     directory = workspace.directory(run_id)
     created = float(journal.read(directory).intent["created"])
     tags = {"dayfly-run": run_id, "dayfly-created": "yesterday"}
-    latecomers.reopen(directory, "local", [Found("instance", "i-9", tags), Found("key", "k")])
+    ended = Found("instance", "listed-late", {"dayfly-run": run_id})
+    latecomers.reopen(
+        directory, "local", [Found("instance", "i-9", tags), ended, Found("key", "k")]
+    )
+    for kind, id in (("instance", "i-9"), ("instance", "i-9"), ("key", "k")):
+        journal.append(directory, "terminating", kind=kind, id=id)
     history = journal.read(directory)
     assert history.reopened is not None
     local = providers.load("local")
