@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dayfly.infra.run import is_id
+
 State = Literal[
     "pending", "booting", "running", "unhealthy", "preempted", "stopping", "terminated", "unknown"
 ]
@@ -29,5 +31,6 @@ class Found:
 
     @property
     def run(self) -> str:
-        """The run that it belongs to, "" where the tag is missing."""
-        return self.tags.get("dayfly-run", "")
+        """The run that it belongs to, "" where the tag is missing, or is no run's: anybody may have written it."""
+        tag = self.tags.get("dayfly-run", "")
+        return tag if is_id(tag) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,11 @@ def new_id() -> str:
     import secrets  # brings OpenSSL along, for which the keeper has no use
 
     return secrets.token_hex(16)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text has the form of an id; only then may it become the name of a folder, a stack or a tag."""
+    return re.fullmatch(r"[0-9a-f]{32}", text) is not None
 
 
 @dataclass(frozen=True)

@@ -221,12 +221,14 @@ def wait_until_gone(process: Mapping[str, Any]) -> None:
 
 def belongings(workspace: Workspace, history: History) -> dict[str, str]:
     """What this process has in its environment and an act on this run must see: credentials of the provider and of the
-    backend, and the secrets that have to be masked in the log."""
-    if history.provider not in providers.names():
-        return {}
+    backend, and the secrets that have to be masked in the log; of every provider where the journal does not say which."""
+    known = history.provider in providers.names()
+    names = (history.provider,) if known else providers.names()
     secrets = history.intent.get("spec", {}).get("secrets", ())
     declared = {name: os.environ[name] for name in secrets if name in os.environ}
-    return declared | workspace.credentials(providers.load(history.provider))
+    for name in names:
+        declared |= workspace.credentials(providers.load(name))
+    return declared
 
 
 def entrust(workspace: Workspace, runs: Iterable[History], *, own: bool = True) -> dict[str, Any]:

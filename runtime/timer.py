@@ -43,6 +43,7 @@ class Timer(ABC):
         }
         # Two homes of one user have a timer each.
         self.name = f"dayfly-gc-{workspace.owner}"
+        self.log = str(workspace.home / "gc.log")
 
     @staticmethod
     def of(workspace: Workspace) -> Timer:
@@ -109,7 +110,8 @@ class SystemdTimer(Timer):
         return Done(
             changed,
             f"systemd runs `dayfly gc --yes` every {_MINUTES} minutes while you are logged in"
-            f" ({self.name}.timer); `loginctl enable-linger` has it run when you are not",
+            f" ({self.name}.timer); `loginctl enable-linger` has it run when you are not; `systemctl --user --failed` lists"
+            f" {self.name}.service when it fails, and `journalctl --user -u {self.name}` has what it said",
         )
 
     def uninstall(self) -> Done:
@@ -139,12 +141,19 @@ class Crontab(Timer):
             f"{name}={shlex.quote(value)}" for name, value in self.variables.items()
         )
         # cron reads a percent sign as the end of the command.
-        text = f"{variables} {command} >/dev/null 2>&1".replace("%", "\\%")
+        log = shlex.quote(self.log)
+        # What is printed is mailed: nothing while all is well.
+        failed = f"{{ echo dayfly gc ended with $?; cat {log}; }}"
+        text = f"{variables} {command} >{log} 2>&1 || {failed}".replace("%", "\\%")
         return f"*/{_MINUTES} * * * * {text} {self._mark}"
 
     def install(self) -> Done:
         changed = self._replace([self._line])
-        return Done(changed, f"cron runs `dayfly gc --yes` every {_MINUTES} minutes")
+        return Done(
+            changed,
+            f"cron runs `dayfly gc --yes` every {_MINUTES} minutes; what it last said is in {self.log}, and is mailed to you"
+            " by cron when it fails",
+        )
 
     def uninstall(self) -> Done:
         changed = self._replace([])

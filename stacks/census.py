@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,6 +78,14 @@ class _Listing:
         """The first value of that tag."""
         return next((f.tags[name] for f in self.found if f.tags.get(name)), "")
 
+    def moment(self, name: str) -> float | None:
+        """The same as a unix time; None where it is none, for anybody may have written it."""
+        try:
+            moment = float(self.tag(name))
+        except ValueError:
+            return None
+        return moment if math.isfinite(moment) else None
+
 
 def survey(workspace: Workspace, now: float | None = None) -> list[Finding]:
     """Every open run of the journal, and everything with this owner's tag that the journal does not know, at the
@@ -113,12 +122,12 @@ def census(
     open_runs = journal.histories(workspace.runs)
     ours = [history for history in open_runs if history.id.startswith(only)]
     needed = {history.provider for history in ours}
-    unasked = {} if only and ours else _unasked(needed)
-    names = needed if only and ours else set(providers.names()) - set(unasked)
+    unasked, unusable = ({}, {}) if only and ours else _unasked(needed)
+    names = needed if only and ours else set(providers.names()) - set(unasked) - set(unusable)
     found = _census(workspace, ours, names, now)
     stacks, failed = ([], {}) if only and ours else _stray_stacks(workspace, engine, found)
     findings = [f for f in (*found.findings, *stacks) if f.run.startswith(only)]
-    return Census(tuple(findings), found.untagged, {**found.failed, **failed}, unasked)
+    return Census(tuple(findings), found.untagged, {**found.failed, **unusable, **failed}, unasked)
 
 
 def owned_by(found: Census, owner: str) -> Census:
@@ -127,10 +136,18 @@ def owned_by(found: Census, owner: str) -> Census:
     return dataclasses.replace(found, findings=tuple(findings))
 
 
-def _unasked(needed: Iterable[str]) -> dict[str, str]:
-    """Providers that no open run is at, and that this computer lacks something for."""
-    missing = {name: providers.load(name).preflight() for name in providers.names()}
-    return {name: said[0] for name, said in missing.items() if said and name not in needed}
+def _unasked(needed: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Providers that no open run is at and that cannot be asked: those that nobody has set up on this computer, and
+    those that somebody has, but not as it must be."""
+    unasked, unusable = {}, {}
+    for name in sorted(set(providers.names()) - set(needed)):
+        provider = providers.load(name)
+        missing = provider.preflight()
+        if missing and provider.is_configured():
+            unusable[name] = f"{name}: what is set up for it cannot be used: {missing[0]}"
+        elif missing:
+            unasked[name] = missing[0]
+    return unasked, unusable
 
 
 def _census(
@@ -147,7 +164,7 @@ def _census(
     ]
     known = {history.id for history in open_runs}
     findings += [
-        _stranger(workspace, run, listing, moment)
+        _stranger_or_trouble(workspace, run, listing, moment)
         for run, listing in listed.items()
         if run not in known
     ]
@@ -181,7 +198,7 @@ def _finding(history: History, listing: _Listing | None, now: float, *, sure: bo
     found = listing.found if listing else ()
     if sure and history.plain and status == "RUNNING" and not found:
         status, why = _plain_unlisted(history, now) or (status, why)
-    if sure and status == "HELD" and not found:
+    if sure and status == "HELD" and not found and has_ended(history, now):
         status, why = "EXPIRED", "its machine has ended itself"
     rate = float(history.field("launched", "usd_per_hour", 0.0))
     intent = history.intent
@@ -189,14 +206,40 @@ def _finding(history: History, listing: _Listing | None, now: float, *, sure: bo
     return Finding(history.id, status, why, history.provider, rate, history, found, owner, created)
 
 
+def has_ended(history: History, now: float) -> bool:
+    """Whether the provider itself says that the machine has ended; a listing that misses it may lag.
+
+    That it knows none of the id counts once that cannot be a lag either; that it cannot be asked counts for nothing.
+    """
+    launched, provider = history.last("launched"), providers.load(history.provider)
+    if launched is None or not launched.fields.get("id"):
+        return False
+    try:
+        state = provider.instance_state(str(launched.fields["id"]))
+    except Exception:  # noqa: BLE001  # a provider's SDK raises what it likes
+        return False
+    visible = now >= launched.time + provider.limits.listing_lag_s
+    return state in ("terminated", "preempted") or (state == "unknown" and visible)
+
+
 def _plain_unlisted(history: History, now: float) -> tuple[Status, str] | None:
     """What a run of the plain CLI is that its provider does not list; None while it may still be on its way."""
     if history.last("launched"):
-        return "EXPIRED", "the pulumi CLI has destroyed it"
+        ended = has_ended(history, now)
+        return ("EXPIRED", "the pulumi CLI has destroyed it") if ended else None
     since_s = now - float(history.intent.get("created", now))
     if since_s > providers.load(history.provider).limits.late_create_s + _PLAIN_UP_S:
         return "EXPIRED", "the pulumi CLI has not brought it up"
     return None
+
+
+def _stranger_or_trouble(workspace: Workspace, run: str, listing: _Listing, now: float) -> Finding:
+    """One that cannot be judged must not hide the others."""
+    try:
+        return _stranger(workspace, run, listing, now)
+    except Exception as error:  # noqa: BLE001  # whatever can stand in a tag or a folder
+        why = f"what is known of it cannot be read ({type(error).__name__}: {error})"
+        return Finding(run, "UNREADABLE", why, listing.provider, found=listing.found)
 
 
 def _stranger(workspace: Workspace, run: str, listing: _Listing, now: float) -> Finding:
@@ -205,7 +248,6 @@ def _stranger(workspace: Workspace, run: str, listing: _Listing, now: float) -> 
     if history.intent and not history.closed:
         return _finding(history, listing, now, sure=True)
     status, why = _of_nobody(workspace, history, listing, now)
-    created = listing.tag("dayfly-created")
     return Finding(
         run,
         status,
@@ -213,17 +255,17 @@ def _stranger(workspace: Workspace, run: str, listing: _Listing, now: float) -> 
         listing.provider,
         found=listing.found,
         owner=listing.tag("dayfly-owner"),
-        created=float(created) if created else None,
+        created=listing.moment("dayfly-created"),
     )
 
 
 def _of_nobody(
     workspace: Workspace, history: History, listing: _Listing, now: float
 ) -> tuple[Status, str]:
-    owner, deadline = listing.tag("dayfly-owner"), listing.tag("dayfly-deadline")
+    owner, deadline = listing.tag("dayfly-owner"), listing.moment("dayfly-deadline")
     if owner != workspace.owner:
         return "FOREIGN", f"it is {owner or 'nobody'}'s"
-    if history.closed or not deadline or float(deadline) <= now:
+    if history.closed or deadline is None or deadline <= now:
         return "ORPHAN", "no journal of this computer has it open; it carries this owner's tag"
     return (
         "HELD",

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
-from dayfly.infra import cost, fence, providers
+from dayfly.infra import cost, creations, fence, providers
 from dayfly.infra.providers.base import Provider
-from dayfly.stacks import journal
+from dayfly.stacks import journal, latecomers
 from dayfly.stacks.absence import Absence, StillThere
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import EngineTeardown
-from dayfly.stacks.journal import History
+from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.standing import is_elsewhere
@@ -159,12 +159,22 @@ class Closer:
         return frozenset(asked)
 
     def _close_unknown(self, history: History) -> Receipt:
-        """A directory without a readable intent: whatever carries its tag, at any provider that can be asked."""
-        ended = 0
+        """A directory without a readable intent: whatever carries its tag, at every provider that it can have been at."""
+        ended, mute, consoles = 0, list[str](), list[str]()
         for provider in map(providers.load, providers.names()):
-            if provider.same_computer or not provider.preflight():
+            missing = () if provider.same_computer else provider.preflight()
+            if not missing:
                 ended += self._prove(history, provider)
+            elif _may_have_been_at(history, provider):
+                mute.append(f"{provider.name} cannot be asked: {'; '.join(missing)}")
+                consoles.append(provider.limits.console)
+        if mute:
+            raise self._leak(history, ", ".join(consoles), "; ".join(mute))
         self._engine_part.remove(history, forced=True)
+        reopened = history.reopened
+        if reopened is not None:
+            provider = providers.load(str(reopened.fields["provider"]))
+            return self._store(history, self._amended(history, reopened, provider))
         receipt = Receipt(
             history.id,
             "",
@@ -201,7 +211,8 @@ class Closer:
             asked,
         )
         try:
-            ended = absence.prove(Traces.of(history, provider))
+            traces = latecomers.traced(history, Traces.of(history, provider), provider)
+            ended = absence.prove(traces)
         except (DayflyError, OSError, StillThere) as error:
             raise self._leak(history, console, str(error)) from error
         if not fence.is_passed(history.directory, 0.0):
@@ -233,6 +244,8 @@ class Closer:
     def _sign(
         self, history: History, provider: Provider, how: str, declared: int, destroyed: int
     ) -> Receipt:
+        if history.reopened is not None:
+            return self._store(history, self._amended(history, history.reopened, provider))
         now, traces = self._now(), Traces.of(history, provider)
         refused = not traces.recorded and not destroyed and is_refused(history)
         begun, ended = None if refused else traces.launched_at, traces.ended_at or now
@@ -256,12 +269,24 @@ class Closer:
         )
         return self._store(history, receipt)
 
+    def _amended(self, history: History, event: Event, provider: Provider) -> Receipt:
+        nodes = int(history.intent.get("spec", {}).get("nodes", 1))
+        now_known = journal.read(history.directory)
+        return latecomers.amended(now_known, event, _rate(history) / nodes, provider, self._now())
+
     def _store(self, history: History, receipt: Receipt) -> Receipt:
         for name in _SPENT:
             _remove(history.directory / name)
         journal.append(history.directory, "closed", **receipt.as_dict())
         journal.write_receipt(history.directory, receipt.as_dict())
         return receipt
+
+
+def _may_have_been_at(history: History, provider: Provider) -> bool:
+    """Whether a run of unknown provider may have been there: it has a record of requests, or the provider is set up here."""
+    # The file alone: a record that was emptied with the journal tells of a request, too.
+    asked = provider.keeps_creations and (history.directory / creations.FILE).exists()
+    return asked or provider.is_configured()
 
 
 def _rate(history: History) -> float:

@@ -6,13 +6,13 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from dayfly.stacks import journal
-from dayfly.stacks.census import Finding
+from dayfly.stacks import journal, latecomers
+from dayfly.stacks.census import Finding, has_ended
 from dayfly.stacks.closer import Closer, LeftAlone
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
-from dayfly.stacks.standing import CLIENT_LIVES, in_hand
+from dayfly.stacks.standing import CLIENT_LIVES, in_hand, standing
 from dayfly.stacks.workspace import Workspace
 
 
@@ -57,27 +57,39 @@ def destroy(
         launched_with = as_launched(workspace, journal.read(finding.history.directory))
         closer = Closer(launched_with, engine, report, linger=linger)
         try:
-            return closer.close(finding.run, unless=_taken_in_hand)
+            return closer.close(finding.run, unless=lambda now: _is_spared(finding, now))
         except LeftAlone:
-            report(f"run {finding.run[:12]} has been taken in hand meanwhile; it is left alone")
+            report(
+                f"run {finding.run[:12]} has been taken in hand meanwhile, or lives; it is left alone"
+            )
             return None
     return _destroy_lost(workspace, engine, finding, report)
 
 
-def _taken_in_hand(history: History) -> bool:
-    return in_hand(history, time.time()) == ("RUNNING", CLIENT_LIVES)
+def _is_spared(finding: Finding, history: History) -> bool:
+    """Whether it has been taken in hand, or is held after all: it was found EXPIRED for want of a machine, which is there."""
+    now = time.time()
+    if in_hand(history, now) == ("RUNNING", CLIENT_LIVES):
+        return True
+    held = finding.status == "EXPIRED" and standing(history, now)[0] == "HELD"
+    return held and not has_ended(history, now)
 
 
 def _destroy_lost(
     workspace: Workspace, engine: Engine | None, finding: Finding, report: Callable[[str], None]
 ) -> Receipt:
-    """A directory of its own makes it a run whose journal is lost: closed by its tag, at every provider."""
+    """A directory of its own makes it a run whose journal is lost: closed by its tag, at every provider.
+
+    One that is closed is opened again: its receipt tells nothing of what is there now.
+    """
     directory = workspace.directory(finding.run)
     directory.mkdir(mode=0o700, exist_ok=True)
-    where = finding.provider or "state backend"
-    journal.append(directory, "found", where=where, owner=finding.owner, by=journal.myself())
+    if not latecomers.reopen(directory, finding.provider, finding.found):
+        where = finding.provider or "state backend"
+        journal.append(directory, "found", where=where, owner=finding.owner, by=journal.myself())
     whose = dataclasses.replace(workspace, owner=finding.owner or workspace.owner)
-    return Closer(whose, engine, report).close(finding.run)
+    launched_with = as_launched(whose, journal.read(directory))
+    return Closer(launched_with, engine, report).close(finding.run)
 
 
 def as_launched(workspace: Workspace, history: History) -> Workspace:

@@ -15,7 +15,7 @@ from typing import Any
 
 from dayfly.errors import UnknownRun
 from dayfly.infra.machine import Machine
-from dayfly.infra.run import Run
+from dayfly.infra.run import Run, is_id
 from dayfly.stacks import vitals
 
 FILE = "journal.jsonl"
@@ -62,6 +62,12 @@ class History:
     def closed(self) -> bool:
         """True when it was proved that nothing is left."""
         return is_closed(self.directory)
+
+    @property
+    def reopened(self) -> Event | None:
+        """By which it was opened again after its receipt, None where it was not."""
+        found = self.last("reopened", "closed")
+        return found if found is not None and found.name == "reopened" else None
 
     @property
     def provider(self) -> str:
@@ -230,7 +236,7 @@ def histories(runs: Path, *, closed: bool = False) -> list[History]:
     found = [
         _read_or_trouble(entry)
         for entry in runs.iterdir()
-        if entry.is_dir() and (closed or not is_closed(entry))
+        if is_id(entry.name) and entry.is_dir() and (closed or not is_closed(entry))
     ]
     return sorted(found, key=lambda history: history.events[0].time if history.events else 0.0)
 

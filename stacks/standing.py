@@ -41,7 +41,8 @@ def in_hand(history: History, now: float) -> tuple[Status, str] | None:
         return "CLOSING", f"process {closing.fields['by']['pid']} is destroying it"
     if closing is not None and closing.name == "leak_risk":
         return "EXPIRED", f"its teardown could not prove absence: {closing.fields.get('reason')}"
-    if history.client_alive() and not overdue:
+    # Its client has taken leave of a run that was closed.
+    if history.client_alive() and not overdue and history.reopened is None:
         return "RUNNING", CLIENT_LIVES
     return None
 
@@ -74,6 +75,8 @@ def _without_client(history: History, now: float) -> tuple[Status, str]:
 
 def _given_up(history: History) -> tuple[Status, str] | None:
     """What a run is that nobody waits for; None where there is, or may be, a result to hold."""
+    if history.reopened is not None:
+        return "ORPHAN", "something of it was there after it had been proved gone"
     asked, lost = history.last("cancelled", "attached"), history.last("instance_lost", "attached")
     if asked is not None and asked.name == "cancelled":
         return "ORPHAN", "its end was asked for, and who asked is gone"

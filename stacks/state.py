@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dayfly.infra import providers
+from dayfly.infra.run import is_id
 from dayfly.stacks import isolated
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.workspace import PROJECT, Workspace, folder_url
 
 _EXPORT_TIMEOUT_S = 120.0
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class StateUnusable(Exception):
@@ -91,7 +90,7 @@ def stacks(workspace: Workspace, engine: Engine | None) -> list[str]:
         names = _listed(workspace, engine)
     else:
         names = [path.stem for path in file.parent.glob("*.json")]
-    return sorted(name for name in names if _RUN_ID.fullmatch(name))
+    return sorted(name for name in names if is_id(name))
 
 
 def _listed(workspace: Workspace, engine: Engine | None) -> list[str]:

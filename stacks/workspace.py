@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from dayfly.errors import ConfigurationError
+from dayfly.errors import ConfigurationError, UnknownRun
 from dayfly.infra.home import home_path
 from dayfly.infra.providers.base import Provider
+from dayfly.infra.run import is_id
 from dayfly.stacks import slots
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.settings import Settings
@@ -107,7 +108,13 @@ class Workspace:
         return self.home / "runs"
 
     def directory(self, run_id: str) -> Path:
-        """The directory of one run."""
+        """The directory of one run.
+
+        Raises:
+            UnknownRun: it is no run's id; it might lead anywhere.
+        """
+        if not is_id(run_id):
+            raise UnknownRun(f"{run_id!r} is not a run id; `dayfly ps --all` lists them")
         return self.runs / run_id
 
     @property

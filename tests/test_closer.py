@@ -17,6 +17,7 @@ from dayfly.infra import creations, fence, providers
 from dayfly.infra.found import Found, State
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import Limits, Provider
+from dayfly.infra.providers.lambda_cloud import LambdaCloud
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks import intent, journal, run_lock
@@ -437,3 +438,57 @@ def test_nothing_is_created_for_a_run_once_its_teardown_has_begun(
     _closer(workspace, cloud).close(run.id)
     with pytest.raises(fence.FenceShut), fence.passing(run.directory, run.deadline):
         pytest.fail("it was passed")
+
+
+def _unknown(workspace: Workspace, *, recorded: bool) -> Path:
+    """A run whose journal was emptied, with or without the record of what it asked for."""
+    directory = workspace.directory(new_id())
+    directory.mkdir()
+    (directory / journal.FILE).touch()
+    if recorded:
+        creations.answered(directory, creations.begin(directory, "instance"), "i-1")
+    return directory
+
+
+@pytest.mark.parametrize("sort", [Recording])
+class TestWithoutIntent:
+    """A run of which nobody knows where it was is signed for once everybody was asked who can have had it."""
+
+    @pytest.fixture(autouse=True)
+    def alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The record is the test's provider's only."""
+        monkeypatch.setattr(LambdaCloud, "keeps_creations", False)
+
+    def test_a_provider_on_record_that_cannot_be_asked_is_a_leak_risk(
+        self, workspace: Workspace, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It names what is missing; with that, what is on record is ended by its id."""
+        directory = _unknown(workspace, recorded=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(cloud, "preflight", lambda: ["set TESTCLOUD_KEY"])
+            with pytest.raises(LeakRisk, match="testcloud cannot be asked: set TESTCLOUD_KEY"):
+                _closer(workspace, cloud).close(directory.name)
+        assert not journal.read(directory).closed
+        cloud.sleep(_LAG_S)
+        cloud.states["i-1"] = "terminated"
+        assert _closer(workspace, cloud).close(directory.name).left == 0
+        assert cloud.looks
+
+    @pytest.mark.parametrize(("configured", "risk"), [(True, True), (False, False)])
+    def test_without_a_record_only_who_is_set_up_here_must_be_asked(
+        self,
+        workspace: Workspace,
+        cloud: Cloud,
+        monkeypatch: pytest.MonkeyPatch,
+        configured: bool,
+        risk: bool,
+    ) -> None:
+        """Else one damaged local run would be a LeakRisk of every cloud there is."""
+        directory = _unknown(workspace, recorded=False)
+        monkeypatch.setattr(cloud, "preflight", lambda: ["the key has a line break"])
+        monkeypatch.setattr(cloud, "is_configured", lambda: configured)
+        if risk:
+            with pytest.raises(LeakRisk, match="line break"):
+                _closer(workspace, cloud).close(directory.name)
+        else:
+            assert _closer(workspace, cloud).close(directory.name).left == 0

@@ -45,6 +45,18 @@ def test_credentials_and_secrets_are_handed_over_and_nothing_else(
     assert "UNRELATED" not in more
 
 
+def test_a_run_of_which_nobody_knows_where_it_was_gets_the_credentials_of_every_provider(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever closes it has to ask them all."""
+    monkeypatch.setenv("LAMBDA_API_KEY", "a-key")
+    history = _run(workspace, secrets=[])
+    (history.directory / journal.FILE).write_bytes(b"")
+    damaged = journal.read(history.directory)
+    assert entrust.belongings(workspace, damaged)["LAMBDA_API_KEY"] == "a-key"
+    assert "LAMBDA_API_KEY" not in entrust.belongings(workspace, history)
+
+
 def test_a_run_whose_credentials_are_in_a_file_is_covered_by_a_timer(workspace: Workspace) -> None:
     """Nothing of its client's environment is missed then."""
     assert journal.read(workspace.directory(runs.opened(workspace))).credentials == ()

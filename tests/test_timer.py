@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -99,6 +100,23 @@ def test_cron_gets_one_line_and_keeps_every_other(workspace: Workspace, cron: Pa
     assert timer.uninstall().changed
     assert table.read_text() == others
     assert not timer.uninstall().changed
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_cron_mails_what_a_gc_that_fails_has_said(
+    workspace: Workspace, cron: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """And nothing while all is well; the last words are kept either way."""
+    gc = cron.parent / "programs" / "a gc"
+    _program(gc.parent, gc.name, f'#!/bin/sh\necho "dayfly: $5 said" >&2\nexit {code}\n')
+    monkeypatch.setattr(sys, "executable", str(gc))
+    timer = Timer.of(workspace)
+    timer.install()
+    command = (cron.parent / "table").read_text().split(" ", 5)[5].replace("\\%", "%")
+    mail = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (workspace.home / "gc.log").read_text() == "dayfly: --yes said\n"
+    failed = "dayfly gc ended with 75\ndayfly: --yes said\n"
+    assert (mail.stdout, mail.stderr) == (failed if code else "", "")
 
 
 def test_a_user_without_a_crontab_gets_one(workspace: Workspace, cron: Path) -> None:

@@ -110,6 +110,10 @@ class Provider(ABC):
         """Regions that a refusal for want of capacity names as having some, the first one first."""
         return ()
 
+    def is_configured(self) -> bool:
+        """Whether somebody has set it up on this computer, be it right or wrong."""
+        return not self.preflight()
+
     def preflight(self) -> Sequence[str]:
         """What is missing before anything can run here, each with its fix; empty when all is well."""
         return ()

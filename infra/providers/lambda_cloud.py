@@ -195,6 +195,13 @@ class LambdaCloud(Provider):
         named = re.findall(r"\b[a-z]+-[a-z]+-\d\b", error)
         return tuple(region for region in dict.fromkeys(named) if region not in tried)
 
+    def is_configured(self) -> bool:
+        try:
+            return lambda_key.is_there()
+        except OSError:
+            # A folder that cannot be looked into may hold one.
+            return True
+
     def preflight(self) -> Sequence[str]:
         try:
             LambdaApi.from_environment()
