@@ -107,7 +107,7 @@ def _fetched(context: Context, history: History, report: Callable[[str], None]) 
     attendance.run_stack = RunStack.resume(history, workspace, None)
     declared = history.intent.get("spec", {}).get("secrets", ())
     redact.remember(os.environ[name] for name in declared if name in os.environ)
-    with attendance.session(machine, connect_timeout_s=_CONNECT_S) as session:
+    with attendance.session(machine, connect_timeout_s=_CONNECT_S, kept=False) as session:
         end = attendance.hold(session, with_log=all(name in os.environ for name in declared))
     if end is None:
         report("its function runs")
