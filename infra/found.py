@@ -9,6 +9,8 @@ from typing import Literal
 State = Literal[
     "pending", "booting", "running", "unhealthy", "preempted", "stopping", "terminated", "unknown"
 ]
+# In these it will never come back, and costs nothing.
+GONE: tuple[State, ...] = ("terminated", "preempted")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dayfly.errors import (
     RunFailed,
 )
 from dayfly.infra import providers
+from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
@@ -134,15 +135,20 @@ class Attendance:
         """
         from dayfly.runtime.session import Session
 
-        provider = providers.load(machine.provider)
         waits_s = _USER_DATA_S if machine.host_key_bootstrap else 0.0
         return Session(
             machine,
             self.keys,
             connect_timeout_s=max(connect_timeout_s, waits_s),
-            state=lambda: provider.instance_state(machine.id),
+            state=self._state_now,
             meanwhile=self.stay_kept if kept else lambda: None,
         )
+
+    def _state_now(self) -> State:
+        # Asked for in trouble only, and no part of what a client loads to begin with.
+        from dayfly.runtime import drift
+
+        return drift.state_now(self.history)
 
     @property
     def remaining_s(self) -> float:

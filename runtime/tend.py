@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from dayfly.errors import ConnectFailed, DayflyError, RunBusy, RunFailed
-from dayfly.infra import providers
-from dayfly.runtime import redact
+from dayfly.infra.found import GONE
+from dayfly.runtime import drift, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
@@ -138,10 +138,9 @@ def _never_started(history: History, absent: RunFailed) -> float:
 
 def _unreachable(history: History, trouble: Exception) -> float:
     """A machine that the provider says is gone has nothing to hold; one that lives is tried again, later and later."""
-    machine = history.machine
-    if machine is not None:
-        state = providers.load(machine.provider).instance_state(machine.id)
-        if state in ("terminated", "preempted"):
+    if history.machine is not None:
+        state = drift.state_now(history)
+        if state in GONE:
             journal.append(history.directory, "instance_lost", state=state, message=str(trouble))
             return time.time()
     raise trouble

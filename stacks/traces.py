@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from dayfly.infra import creations
 from dayfly.infra.creations import Creation
-from dayfly.infra.found import Found
+from dayfly.infra.found import GONE, Found
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks.journal import History
 
+# What only a machine that lives has given cause for.
+_SIGNS_OF_LIFE = ("connected", "host_key_rotated", "job_ended", "result_fetched")
 # Of these the provider has said that it launched nothing.
 _REFUSALS = ("capacity", "quota", "auth", "rate_limit", "invalid")
 
@@ -56,6 +58,24 @@ class Traces:
         return _journaled(history)
 
 
+def seen_gone(history: History, instance: str) -> float | None:
+    """Unix time at which somebody has first seen at the provider that a machine was gone, which ends its bill; None where
+    nobody has, or where it has given a sign of life since."""
+    gone: float | None = None
+    for event in history.events:
+        if event.name in _SIGNS_OF_LIFE or (
+            event.name == "terminating" and event.fields.get("id") == instance
+        ):
+            gone = None
+        elif (
+            event.name == "drift"
+            and event.fields.get("instance") == instance
+            and event.fields.get("state") in GONE
+        ):
+            gone = gone or event.time
+    return gone
+
+
 def is_refused(history: History) -> bool:
     """True where the provider has said that it launched nothing."""
     return history.last("launched") is None and history.field("up_failed", "kind") in _REFUSALS
@@ -71,7 +91,7 @@ def _journaled(history: History) -> Traces:
         unsettled_since=begun.time if begun is not None and lost else None,
         recorded=False,
         launched_at=None if first is None else first.time,
-        ended_at=None,
+        ended_at=None if launched is None else seen_gone(history, str(launched.fields.get("id"))),
         is_guess=launched is None,
     )
 
@@ -95,9 +115,15 @@ def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
         unsettled_since=max((c.begun for c in open_ones), default=None),
         recorded=True,
         launched_at=min(first, default=None),
-        ended_at=max((c.ended for c in instances if c.ended), default=None),
+        ended_at=max(filter(None, (_ended(history, c) for c in instances)), default=None),
         is_guess=any(c.kind == "instance" for c in open_ones),
     )
+
+
+def _ended(history: History, made: Creation) -> float | None:
+    """When it was first seen gone, by whoever ended it or by whoever looked."""
+    seen = (made.ended, seen_gone(history, made.id))
+    return min((moment for moment in seen if moment), default=None)
 
 
 def _tags(history: History) -> dict[str, str]:
