@@ -136,7 +136,12 @@ class ReadyProvider(DynamicProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         begun, directory = time.monotonic(), Path(props["directory"])
         check = partial(fence.check, directory, float(props["deadline"]))
-        waiting = Waiting(LambdaApi.from_environment(), check, lambda_endpoint.time_scale())
+        waiting = Waiting(
+            LambdaApi.from_environment(),
+            check,
+            lambda_endpoint.time_scale(),
+            record=partial(creations.twins, directory),
+        )
         found = waiting.until_ready(props["instance"], props["run"])
         outs = {"host": found.ip, "ready_after_s": round(time.monotonic() - begun, 1)}
         return CreateResult(f"ready-{props['run']}", _outs(props, "instance") | outs)

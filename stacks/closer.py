@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
-from dayfly.infra import cost, fence, providers
+from dayfly.infra import fence, providers
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks import journal
 from dayfly.stacks.absence import Absence, StillThere
+from dayfly.stacks.bill import Bill, rate_of
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.standing import is_elsewhere
-from dayfly.stacks.traces import Traces, is_refused
+from dayfly.stacks.traces import Traces
 from dayfly.stacks.workspace import Workspace
 
 # What a closed run has no more use for: keys first of all. The HMAC key stays beside the result that it vouches for.
@@ -196,7 +197,7 @@ class Closer:
 
     def _leak(self, history: History, console: str, reason: str) -> LeakRisk:
         command = f"dayfly gc --run {history.id} --yes"
-        rate = _rate(history)
+        rate = rate_of(history)
         machine = history.field("launched", "id", "") or f"whatever carries dayfly-run={history.id}"
         self._note_down(history, "leak_risk", reason=reason, id=machine)
         return LeakRisk(
@@ -212,12 +213,8 @@ class Closer:
     def _sign(
         self, history: History, provider: Provider, how: str, declared: int, destroyed: int
     ) -> Receipt:
-        now, traces = self._now(), Traces.of(history, provider)
-        refused = not traces.recorded and not destroyed and is_refused(history)
-        begun, ended = None if refused else traces.launched_at, traces.ended_at or now
-        lived_s = 0.0 if begun is None else max(0.0, ended - begun)
-        rate, increment_s = _rate(history), provider.limits.billing_increment_s
-        usd = cost.billed_usd(rate, lived_s, increment_s)
+        now = self._now()
+        bill = Bill.of(history, provider, now, destroyed=destroyed)
         receipt = Receipt(
             history.id,
             provider.name,
@@ -225,13 +222,13 @@ class Closer:
             declared,
             0,
             now,
-            lived_s,
-            rate,
-            usd,
+            bill.lived_s,
+            bill.usd_per_hour,
+            bill.usd,
             how,
-            tuple(self._notes),
-            cost.billed_s(lived_s, increment_s),
-            at_most=begun is not None and traces.is_guess,
+            (*self._notes, *bill.notes),
+            bill.billed_s,
+            at_most=bill.at_most,
         )
         return self._store(history, receipt)
 
@@ -241,14 +238,6 @@ class Closer:
         journal.append(history.directory, "closed", **receipt.as_dict())
         journal.write_receipt(history.directory, receipt.as_dict())
         return receipt
-
-
-def _rate(history: History) -> float:
-    """Dollars an hour: as launched, else, where the launch's answer was lost, as offered."""
-    intent = history.intent
-    offered = float(intent.get("offer", {}).get("usd_per_hour", 0.0))
-    nodes = int(intent.get("spec", {}).get("nodes", 1))
-    return float(history.field("launched", "usd_per_hour", offered * nodes))
 
 
 def _never_failing(report: Report) -> Report:

@@ -25,6 +25,25 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class Life:
+    """One machine that is billed, or may be.
+
+    Attributes:
+        id: of the machine, "" where its launch was not answered.
+        begun: unix time at which it began to cost money at the earliest.
+        ended: unix time at which it was seen gone, None where nobody has.
+        is_guess: whether there was one is not known.
+        is_twin: nobody asked for it: a launch was carried out twice.
+    """
+
+    id: str
+    begun: float
+    ended: float | None
+    is_guess: bool = False
+    is_twin: bool = False
+
+
+@dataclass(frozen=True)
 class Traces:
     """Everything that a teardown has to account for.
 
@@ -33,18 +52,14 @@ class Traces:
         unsettled: kinds of what may have been made without an answer: whether it was is not known.
         unsettled_since: unix time of the latest such request, None without one.
         recorded: True where nothing else can have been asked for: then one listing proves as much as two.
-        launched_at: unix time at which the machine began to cost money at the earliest, None where none was asked for.
-        ended_at: unix time at which the machine was seen gone, None where nobody has.
-        is_guess: True where `launched_at` is only the earliest that it can be.
+        lives: the machines that are billed, the one that was asked for first.
     """
 
     known: tuple[Trace, ...]
     unsettled: tuple[str, ...]
     unsettled_since: float | None
     recorded: bool
-    launched_at: float | None
-    ended_at: float | None
-    is_guess: bool
+    lives: tuple[Life, ...]
 
     @classmethod
     def of(cls, history: History, provider: Provider) -> Traces:
@@ -85,19 +100,24 @@ def _journaled(history: History) -> Traces:
     launched, begun = history.last("launched"), history.last("up_started")
     lost = begun is not None and launched is None and not is_refused(history)
     first = launched or begun
+    id = str(history.field("launched", "id", ""))
     return Traces(
         known=(),
         unsettled=("instance",) if lost else (),
         unsettled_since=begun.time if begun is not None and lost else None,
         recorded=False,
-        launched_at=None if first is None else first.time,
-        ended_at=None if launched is None else seen_gone(history, str(launched.fields.get("id"))),
-        is_guess=launched is None,
+        lives=()
+        if first is None
+        else (Life(id, first.time, seen_gone(history, id), is_guess=launched is None),),
     )
 
 
 def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
-    instances = [c for c in made if c.kind == "instance" and c.outcome != "refused"]
+    lives = [
+        Life(c.id, c.begun, _ended(history, c), c.outcome == "open", c.twin)
+        for c in made
+        if c.kind == "instance" and c.outcome != "refused"
+    ]
     open_ones = [c for c in made if c.outcome == "open"]
     launched = history.last("launched")
     id = "" if launched is None else str(launched.fields.get("id", ""))
@@ -108,15 +128,15 @@ def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
         # The engine knows the answer although its record could not be written.
         open_ones = [c for c in open_ones if c.kind != "instance"]
         known.append(Trace(Found("instance", id, _tags(history)), launched.time))
-    first = [c.begun for c in instances] or ([launched.time] if launched else [])
+        begun = min((life.begun for life in lives if life.is_guess), default=launched.time)
+        own = Life(id, begun, seen_gone(history, id))
+        lives = [own, *(life for life in lives if not life.is_guess)]
     return Traces(
         known=tuple(known),
         unsettled=tuple(c.kind for c in open_ones),
         unsettled_since=max((c.begun for c in open_ones), default=None),
         recorded=True,
-        launched_at=min(first, default=None),
-        ended_at=max(filter(None, (_ended(history, c) for c in instances)), default=None),
-        is_guess=any(c.kind == "instance" for c in open_ones),
+        lives=tuple(lives),
     )
 
 
