@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def run(workspace: Workspace) -> Run:
     return made
 
 
-def _usd(workspace: Workspace, run: Run, now: float) -> tuple[float, bool]:
+def _usd(run: Run, now: float) -> tuple[Any, bool]:
     """Dollars and doubt, by every way that tells them of an open run."""
     history = journal.read(run.directory)
     bill = Bill.of(history, providers.load("lambda"), now)
@@ -37,27 +38,25 @@ def _usd(workspace: Workspace, run: Run, now: float) -> tuple[float, bool]:
     return bill.usd, bill.at_most
 
 
-def test_nothing_is_billed_before_a_launch_is_sent_nor_for_a_refused_one(
-    workspace: Workspace, run: Run
-) -> None:
+def test_nothing_is_billed_before_a_launch_is_sent_nor_for_a_refused_one(run: Run) -> None:
     """However long the provision takes, or whatever else of it is still to be cleared."""
     key = creations.begin(run.directory, "key")
     creations.answered(run.directory, key, "k-1")
-    assert _usd(workspace, run, run.created + 7200) == (0.0, False)
+    assert _usd(run, run.created + 7200) == (0.0, False)
     machine = creations.begin(run.directory, "instance")
-    assert _usd(workspace, run, machine.begun + 3600) == (pytest.approx(3.6), True)
+    assert _usd(run, machine.begun + 3600) == (pytest.approx(3.6), True)
     creations.refused(run.directory, machine, "no capacity")
-    assert _usd(workspace, run, run.created + 7200) == (0.0, False)
+    assert _usd(run, run.created + 7200) == (0.0, False)
 
 
-def test_an_adopted_launch_is_billed_from_its_request(workspace: Workspace, run: Run) -> None:
+def test_an_adopted_launch_is_billed_from_its_request(run: Run) -> None:
     """Up to a minute before its id was known."""
     machine = creations.begin(run.directory, "instance")
     creations.answered(run.directory, machine, "i-1")
     journal.append(run.directory, "launched", id="i-1", usd_per_hour=3.6)
     late = journal.read(run.directory).events[-1].time
-    assert _usd(workspace, run, machine.begun + 60.0) == (pytest.approx(0.06), False)
-    assert _usd(workspace, run, max(late, machine.begun) + 60.0)[0] == pytest.approx(0.12)
+    assert _usd(run, machine.begun + 60.0) == (pytest.approx(0.06), False)
+    assert _usd(run, max(late, machine.begun) + 60.0)[0] == pytest.approx(0.12)
 
 
 def test_a_machine_that_is_gone_costs_nothing_more(workspace: Workspace, run: Run) -> None:
@@ -66,12 +65,12 @@ def test_a_machine_that_is_gone_costs_nothing_more(workspace: Workspace, run: Ru
     creations.answered(run.directory, machine, "i-1")
     creations.deleted(run.directory, "i-1")
     journal.append(run.directory, "leak_risk", reason="the key", id="i-1")
-    assert _usd(workspace, run, machine.begun + 7200) == (pytest.approx(0.06), False)
+    assert _usd(run, machine.begun + 7200) == (pytest.approx(0.06), False)
     job = Job.settled(workspace, Display.silent(), run.id, lambda: None)
     assert job.cost() == pytest.approx(0.06)
 
 
-def test_a_twin_is_in_the_bill_with_a_note(workspace: Workspace, run: Run) -> None:
+def test_a_twin_is_in_the_bill_with_a_note(run: Run) -> None:
     """From the launch that was carried out twice, each machine in increments of its own."""
     machine = creations.begin(run.directory, "instance")
     creations.answered(run.directory, machine, "i-1")

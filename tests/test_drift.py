@@ -86,7 +86,7 @@ def test_a_machine_that_its_provider_no_longer_knows_is_gone_once_a_listing_cann
     """One sees it gone, and it is journaled once; from then on a provider that does not know, or does not answer, proves no
     life; one that has the machine does."""
     history, telling = _launched(workspace), _Telling("unknown")
-    telling.limits = Limits(60.0, 600.0, 60.0, "it goes on", "a console")  # type: ignore[misc]
+    telling.limits = Limits(60.0, 600.0, 60.0, "it goes on", "a console")
     local_replaced(telling)
     assert state_now(history) == "unknown"
     assert refresh(history).kind == "none"
