@@ -130,7 +130,7 @@ def _state(
         return state
     if time.time() < launched.time + provider.limits.listing_lag_s:
         return state
-    is_listed = any(found.kind == "instance" and found.run == history.id for found in listed())
+    is_listed = any(found.id == machine.id for found in listed())
     return state if is_listed else "terminated"
 
 
