@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,7 @@ class Creation:
         outcome: "open": sent, and no answer was seen; "answered": it exists; "refused": it never will; "deleted": it is gone.
         why: why it was refused, with the code.
         ended: unix time at which it was seen to be gone, 0 while it was not.
+        twin: True where nobody asked for it: a launch was carried out twice.
     """
 
     token: str
@@ -42,6 +44,7 @@ class Creation:
     outcome: Outcome = "open"
     why: str = ""
     ended: float = 0.0
+    twin: bool = False
 
 
 def begin(directory: Path, kind: str) -> Creation:
@@ -59,6 +62,41 @@ def answered(directory: Path, creation: Creation, id: str) -> None:
 def refused(directory: Path, creation: Creation, why: str) -> None:
     """Records that nothing will ever come of a request."""
     _append(directory, {"token": creation.token, "outcome": "refused", "why": why})
+
+
+def found(directory: Path, id: str) -> None:
+    """Records a machine that carries the run's tag and has to be billed: it is what came of a launch without an answer, or a
+    twin, which may have lived since the first launch of the run. One that is on record already is left as it is."""
+    made = [creation for creation in read(directory) if creation.kind == "instance"]
+    if any(creation.id == id for creation in made):
+        return
+    unanswered = next((creation for creation in made if creation.outcome == "open"), None)
+    if unanswered is not None:
+        answered(directory, unanswered, id)
+        return
+    begun = min((c.begun for c in made if c.outcome != "refused"), default=time.time())
+    said = {"token": secrets.token_hex(4), "kind": "instance", "begun": begun, "id": id}
+    _append(directory, said | {"outcome": "answered", "twin": True})
+
+
+def twins(directory: Path, listed: Mapping[str, bool]) -> bool:
+    """Records the twins that a listing of a run shows, and that those are gone which it shows no more.
+
+    Args:
+        directory: the run's.
+        listed: ids of its machines, each with whether it costs money.
+
+    Returns:
+        Whether a twin still costs money.
+    """
+    for id, costs in listed.items():
+        if costs:
+            found(directory, id)
+    left = [c.id for c in read(directory) if c.twin and c.outcome == "answered"]
+    for id in left:
+        if not listed.get(id):
+            deleted(directory, id)
+    return any(listed.get(id) for id in left)
 
 
 def deleted(directory: Path, id: str) -> None:
@@ -93,6 +131,7 @@ def read(directory: Path) -> tuple[Creation, ...]:
                 said.get("outcome", "open"),
                 said.get("why", ""),
                 float(said.get("ended", before.ended if before else 0.0)),
+                bool(said.get("twin", before.twin if before else False)),
             )
     return tuple(found.values())
 

@@ -11,6 +11,8 @@ from dayfly.infra.run import is_id
 State = Literal[
     "pending", "booting", "running", "unhealthy", "preempted", "stopping", "terminated", "unknown"
 ]
+# In these it will never come back, and costs nothing.
+GONE: tuple[State, ...] = ("terminated", "preempted")
 
 
 @dataclass(frozen=True)

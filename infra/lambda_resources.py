@@ -83,9 +83,8 @@ class RulesetProvider(DynamicProvider):
 
     def delete(self, id: str, props: dict[str, Any]) -> None:
         if props.get("ruleset"):
-            api = LambdaApi.from_environment()
-            waiting = Waiting(api, scale=lambda_endpoint.time_scale())
-            waiting.until_free(partial(api.delete_ruleset, id), props["run"])
+            waiting = _waiting(props)
+            waiting.until_free(partial(waiting.api.delete_ruleset, id), props["run"])
             _record_deleted(props, id)
 
 
@@ -123,10 +122,9 @@ class InstanceProvider(DynamicProvider):
         return super().diff(id, olds, {n: v for n, v in news.items() if n != "user_data"})
 
     def delete(self, id: str, props: dict[str, Any]) -> None:
-        scale = lambda_endpoint.time_scale()
-        unseen_until = float(props.get("launched_at") or 0.0) + LISTING_LAG_S / scale
-        waiting = Waiting(LambdaApi.from_environment(), scale=scale)
-        waiting.until_gone(id, props["run"], unseen_until)
+        lag_s = LISTING_LAG_S / lambda_endpoint.time_scale()
+        unseen_until = float(props.get("launched_at") or 0.0) + lag_s
+        _waiting(props).until_gone(id, props["run"], unseen_until)
         _record_deleted(props, id)
 
 
@@ -134,12 +132,20 @@ class ReadyProvider(DynamicProvider):
     """Nothing but the wait until the machine can be logged in to; may fail and leaves nothing behind."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        begun, directory = time.monotonic(), Path(props["directory"])
-        check = partial(fence.check, directory, float(props["deadline"]))
-        waiting = Waiting(LambdaApi.from_environment(), check, lambda_endpoint.time_scale())
-        found = waiting.until_ready(props["instance"], props["run"])
+        begun = time.monotonic()
+        check = partial(fence.check, Path(props["directory"]), float(props["deadline"]))
+        found = _waiting(props, check).until_ready(props["instance"], props["run"])
         outs = {"host": found.ip, "ready_after_s": round(time.monotonic() - begun, 1)}
         return CreateResult(f"ready-{props['run']}", _outs(props, "instance") | outs)
+
+
+def _waiting(props: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> Waiting:
+    return Waiting(
+        LambdaApi.from_environment(),
+        check,
+        lambda_endpoint.time_scale(),
+        record=partial(creations.twins, Path(props["directory"])),
+    )
 
 
 def _once(props: Mapping[str, Any], kind: str, turn: Any, post: Any, find: Any) -> Once:

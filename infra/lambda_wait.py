@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dayfly.infra import port_map
@@ -17,6 +17,9 @@ READY_S = 15 * 60.0
 GONE_S = 10 * 60.0
 _FIRST_STEP_S, _LONGEST_STEP_S = 1.0, 8.0
 _SSH_PORT = 22
+_ENDED = ("terminated", "preempted")
+# The patience with a twin that is ending, once the machine itself is ready and costs money.
+_TWIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Waiting:
         check: asked between two looks; what it raises ends the wait.
         scale: how many of the API's seconds pass in one of ours.
         now, sleep: time, so that tests need not wait for it.
+        record: told at each look which machines of the run are listed, and whether each costs money; says whether a twin does.
     """
 
     api: LambdaApi
@@ -35,6 +39,7 @@ class Waiting:
     scale: float = 1.0
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    record: Callable[[Mapping[str, bool]], bool] = lambda _: False
 
     def until_ready(self, id: str, run: str, timeout_s: float = READY_S) -> Instance:
         """Waits until a machine is active, has an address, and its SSH server speaks.
@@ -46,14 +51,18 @@ class Waiting:
         """
         doing, step_s = f"waiting for instance {id}", _FIRST_STEP_S / self.scale
         until, last = self.now() + timeout_s / self.scale, "it is not listed yet"
+        ready_at: float | None = None
         while True:
             self.check()
-            found = self._look(id, run)
+            found, twin = self._look(id, run)
             if found is not None:
                 _refuse_ended(found, doing)
                 last = _not_ready(found)
                 if not last:
-                    return found
+                    ready_at = self.now() if ready_at is None else ready_at
+                    # Its end has to be seen, else it would be billed until the run's own.
+                    if not twin or self.now() >= ready_at + _TWIN_S / self.scale:
+                        return found
             if self.now() >= until:
                 raise ApiError(
                     doing,
@@ -81,10 +90,10 @@ class Waiting:
         until, last = self.now() + timeout_s / self.scale, "not listed yet"
         while True:
             # Looked at first: whoever closes the run has asked for its end before, as a rule.
-            found = self._look(id, run)
+            found, _ = self._look(id, run)
             if found is not None:
                 last = found.state
-                if last in ("terminated", "preempted"):
+                if last in _ENDED:
                     return
             elif last != "not listed yet" or time.time() >= unseen_until:
                 return
@@ -125,26 +134,35 @@ class Waiting:
                 self._end_twins(self.api.instances(), run, id="")
             self.sleep(step_s)
 
-    def _end_twins(self, rows: Sequence[Instance], run: str, id: str) -> None:
-        for row in rows:
-            twin = row.id != id and row.tags.get("dayfly-run") == run
-            if twin and row.state not in ("stopping", "terminated", "preempted"):
+    def _end_twins(self, rows: Sequence[Instance], run: str, id: str) -> bool:
+        """Ends whatever else a listing shows of the run, and says whether any of that still costs money."""
+        ours = sorted(
+            (row for row in rows if row.tags.get("dayfly-run") == run), key=lambda row: row.id != id
+        )
+        costly = False
+        # A full disk must not keep a twin alive.
+        with contextlib.suppress(OSError):
+            costly = self.record({row.id: row.state not in _ENDED for row in ours})
+        for row in ours:
+            if row.id != id and row.state not in ("stopping", *_ENDED):
                 # It is looked for again in a moment, and by whoever closes the run.
                 with contextlib.suppress(ApiError):
                     self.api.terminate(row.id)
+        return costly
 
-    def _look(self, id: str, run: str) -> Instance | None:
+    def _look(self, id: str, run: str) -> tuple[Instance | None, bool]:
+        """The machine, and whether another one of its run still costs money."""
         rows = self.api.instances()
-        self._end_twins(rows, run, id)
+        costly_twin = self._end_twins(rows, run, id)
         own = next((row for row in rows if row.id == id), None)
         if own is not None:
-            return own
+            return own, costly_twin
         try:
-            return self.api.instance(id)
+            return self.api.instance(id), costly_twin
         except ApiError as error:
             if not error.gone:
                 raise
-            return None
+            return None, costly_twin
 
 
 def _refuse_ended(found: Instance, doing: str) -> None:

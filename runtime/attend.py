@@ -23,6 +23,7 @@ from dayfly.errors import (
     RunFailed,
 )
 from dayfly.infra import providers
+from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
 # Where the pinned host key comes with user_data, the machine shows it only when cloud-init has got so far.
 _CONNECT_S, _USER_DATA_S = 60.0, 300.0
+# Between two tries to have a keeper where none can be started, the first and the longest.
+_KEEPERLESS_S, _KEEPERLESS_MOST_S = 50.0, 900.0
 # The grace of a function that is asked to end, and as much again for the answer.
 _STOP_S = 20.0
 
@@ -81,7 +84,8 @@ class Attendance:
         self.joined = joined
         self._session: Session | None = None
         self._following = False
-        self._keeperless = False
+        self._keeper: dict[str, Any] | None = None
+        self._keeperless_s = self._keeperless_until = 0.0
         self._stopping = threading.Event()
         self._lock = threading.Lock()
 
@@ -119,18 +123,32 @@ class Attendance:
         key = (self.directory / "hmac_key").read_bytes()
         return Keys(self.directory.name, self.directory / "user_key", key)
 
-    def session(self, machine: Machine, *, connect_timeout_s: float = _CONNECT_S) -> Session:
-        """The session with the machine; the provider is asked whether it still lives when it cannot be reached."""
+    def session(
+        self, machine: Machine, *, connect_timeout_s: float = _CONNECT_S, kept: bool = True
+    ) -> Session:
+        """The session with the machine; the provider is asked whether it still lives when it cannot be reached.
+
+        Args:
+            machine: which.
+            connect_timeout_s: patience with it.
+            kept: whether a keeper is seen to while a job is followed; False in an act of the keeper itself.
+        """
         from dayfly.runtime.session import Session
 
-        provider = providers.load(machine.provider)
         waits_s = _USER_DATA_S if machine.host_key_bootstrap else 0.0
         return Session(
             machine,
             self.keys,
             connect_timeout_s=max(connect_timeout_s, waits_s),
-            state=lambda: provider.instance_state(machine.id),
+            state=self._state_now,
+            meanwhile=self.stay_kept if kept else lambda: None,
         )
+
+    def _state_now(self) -> State:
+        # Asked for in trouble only, and no part of what a client loads to begin with.
+        from dayfly.runtime import drift
+
+        return drift.state_now(self.history)
 
     @property
     def remaining_s(self) -> float:
@@ -168,17 +186,32 @@ class Attendance:
         Returns:
             The keeper; None where there is none, which is said: it is no reason not to go on.
         """
-        if self._keeperless:
+        # Each try may take a quarter of a minute, in which nothing of the log comes.
+        if time.monotonic() < self._keeperless_until:
             return None
         try:
-            return entrust.entrust(workspace, runs)
+            self._keeper = entrust.entrust(workspace, runs)
         except (DayflyError, OSError) as missing:
-            self._keeperless = True
-            self.display.warning(
-                f"the keeper is not there ({missing}): were this process killed, its machine would live until the next"
-                " dayfly command, or its deadline"
-            )
-            return None
+            self._keeper = None
+            if not self._keeperless_s:
+                self.display.warning(
+                    f"the keeper is not there ({missing}): were this process killed, its machine would live until the"
+                    " next dayfly command, or its deadline"
+                )
+            self._keeperless_s = min(_KEEPERLESS_MOST_S, self._keeperless_s * 2 or _KEEPERLESS_S)
+            self._keeperless_until = time.monotonic() + self._keeperless_s
+        else:
+            self._keeperless_s = 0.0
+        return self._keeper
+
+    def stay_kept(self) -> None:
+        """Gives the run into a new keeper's care where the last one has ended: nobody else would see to that before the
+        next command, and the function may run for days."""
+        if self._keeper is None or not journal.is_alive(self._keeper):
+            assert self.run_stack is not None
+            # An unreadable journal, or a full disk, is for the one to raise who needs it.
+            with contextlib.suppress(OSError):
+                self.entrust(self.run_stack.workspace, self.history)
 
     def seal(self, task: bytes) -> bytes:
         """Seals the task for this run."""

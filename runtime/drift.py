@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from dayfly.errors import RunFailed
+from dayfly.errors import DayflyError, RunFailed
 from dayfly.infra import providers
-from dayfly.infra.found import State
+from dayfly.infra.found import GONE, Found, State
 from dayfly.infra.machine import Machine
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks import journal
 from dayfly.stacks.journal import History
+from dayfly.stacks.traces import seen_gone
 
 Kind = Literal["none", "not ready", "deleted", "preempted", "unhealthy", "address changed"]
 Action = Literal["keep", "wait", "fail", "retry", "replace", "reconnect"]
@@ -69,26 +73,73 @@ def refresh(history: History) -> Drift:
     provider = providers.load(history.provider)
     owner = str(history.intent.get("owner", ""))
     listed = [found for found in provider.inventory(owner) if found.run == history.id]
-    instances = [found for found in listed if found.kind == "instance"]
-    state = provider.instance_state(machine.id)
-    kind, action = _told(state, bool(instances))
+    state = _state(history, machine, provider, lambda: listed)
+    kind, action = _told(state)
     address = (machine.host, machine.port)
     if kind == "none":
         kind, action, address = _moved(provider, machine)
     if kind != "none":
-        _note(history, machine, kind, action, address)
+        _note(history, machine.id, kind, action, state)
+    if kind == "address changed":
+        moved = asdict(machine) | {"host": address[0], "port": address[1]}
+        journal.append(history.directory, "machine", **moved)
     kinds = tuple(sorted({found.kind for found in listed}))
     where = f"{address[0]}:{address[1]}"
     return Drift(history.id, machine.id, kind, action, _MEANING[kind], state, kinds, where)
 
 
-def _told(state: State, is_listed: bool) -> tuple[Kind, Action]:
+def state_now(history: History) -> State:
+    """The provider's word for a run's machine; "terminated" also where it knows none of its id. That it is gone is journaled
+    when it is first seen: who follows the run heeds it, and the bill ends there.
+
+    Raises:
+        DayflyError: the provider cannot be asked, and nobody has seen the machine gone.
+    """
+    machine = history.machine
+    assert machine is not None
+    provider = providers.load(machine.provider)
+    owner = str(history.intent.get("owner", ""))
+    known = seen_gone(history, machine.id) is not None
+    try:
+        state = _state(history, machine, provider, lambda: provider.inventory(owner))
+    except DayflyError:
+        if not known:
+            raise
+        return "terminated"
+    if state == "unknown" and known:
+        return "terminated"
+    if state in GONE and not known:
+        kind, action = _told(state)
+        # Whoever asks has to act on it in any case; without the note the bill is a little longer.
+        with contextlib.suppress(OSError):
+            _note(history, machine.id, kind, action, state)
+    return state
+
+
+def _state(
+    history: History,
+    machine: Machine,
+    provider: Provider,
+    listed: Callable[[], Sequence[Found]],
+) -> State:
+    """A listing alone may lag, and so may the answer to a single question: together, and when it was launched longer ago than
+    that, they tell that a machine is gone."""
+    state = provider.instance_state(machine.id)
+    launched = history.last("launched", "machine")
+    if state != "unknown" or launched is None:
+        return state
+    if time.time() < launched.time + provider.limits.listing_lag_s:
+        return state
+    is_listed = any(found.id == machine.id for found in listed())
+    return state if is_listed else "terminated"
+
+
+def _told(state: State) -> tuple[Kind, Action]:
     if state == "preempted":
         return "preempted", "retry"
     if state == "unhealthy":
         return "unhealthy", "replace"
-    # A listing alone may lag, and so may the answer to a single question: together they tell.
-    if state in ("terminated", "stopping") or (state == "unknown" and not is_listed):
+    if state in ("terminated", "stopping"):
         return "deleted", "fail"
     return ("not ready", "wait") if state in _COMING else ("none", "keep")
 
@@ -101,10 +152,7 @@ def _moved(provider: Provider, machine: Machine) -> tuple[Kind, Action, tuple[st
     return "address changed", "reconnect", now
 
 
-def _note(
-    history: History, machine: Machine, kind: Kind, action: Action, address: tuple[str, int]
-) -> None:
-    journal.append(history.directory, "drift", kind=kind, action=action, instance=machine.id)
-    if kind == "address changed":
-        moved = asdict(machine) | {"host": address[0], "port": address[1]}
-        journal.append(history.directory, "machine", **moved)
+def _note(history: History, instance: str, kind: Kind, action: Action, state: State) -> None:
+    journal.append(
+        history.directory, "drift", kind=kind, action=action, instance=instance, state=state
+    )

@@ -28,12 +28,14 @@ from dayfly.errors import (
     ResultFailed,
     SpecError,
 )
+from dayfly.infra import providers
 from dayfly.runtime import at_exit
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.call import Call
 from dayfly.runtime.display import Display
 from dayfly.runtime.unfit import UnfitMachines
 from dayfly.stacks import journal
+from dayfly.stacks.bill import Bill
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.workspace import Workspace
@@ -183,10 +185,10 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         receipt = Receipt.of(self.directory)
         if receipt is not None:
             return receipt.usd
-        launched = journal.read(self.directory).last("launched")
-        if launched is None:
+        history = journal.read(self.directory)
+        if history.provider not in providers.names():
             return 0.0
-        return float(launched.fields["usd_per_hour"]) * (time.time() - launched.time) / 3600
+        return Bill.of(history, providers.load(history.provider), time.time()).usd
 
     def __await__(self) -> Generator[Any, None, R]:
         return asyncio.wrap_future(self).__await__()

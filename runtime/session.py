@@ -47,6 +47,8 @@ _RECONNECT_S = 10.0
 _ASK_AFTER, _ASK_AFTER_S, _ASK_EVERY_S = 4, 5.0, 10.0
 # A machine out of reach of which the provider says this will not come back.
 _DEAD = ("terminated", "preempted", "unhealthy", "stopping")
+# How often whoever follows a job looks after what else must not end meanwhile.
+_MEANWHILE_S = 60.0
 _INLINE_BYTES = 256 << 10
 _CHUNK_BYTES = 1 << 20
 _CHUNKS_AHEAD = 4
@@ -74,6 +76,7 @@ class Session:
         connect_timeout_s: float = 60,
         give_up_s: float = 600,
         state: Callable[[], State] = lambda: "unknown",
+        meanwhile: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is connected yet.
@@ -84,9 +87,12 @@ class Session:
             connect_timeout_s: patience with a machine that is still booting.
             give_up_s: patience with a connection that is lost.
             state: asks the provider for the machine's state; asked while it cannot be reached.
+            meanwhile: called when the job begins to be followed, and once a minute from then on, also while the machine
+                is out of reach; must not raise.
             clock: a monotonic clock.
         """
         self._state, self._clock = state, clock
+        self._meanwhile, self._meanwhile_at = meanwhile, -math.inf
         self.machine, self._keys = machine, keys
         self._connect_timeout_s, self._give_up_s = connect_timeout_s, give_up_s
         self._link: Link | None = None
@@ -190,7 +196,13 @@ class Session:
         # Jitter, so that the many runs of one client do not all come back at the same instant.
         return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 - nothing secret hangs on it
 
+    def _see_to_meanwhile(self) -> None:
+        if self._clock() >= self._meanwhile_at:
+            self._meanwhile()
+            self._meanwhile_at = self._clock() + _MEANWHILE_S
+
     def _lost(self, state: RetryCallState) -> bool:
+        self._see_to_meanwhile()
         if self._silent_s > self._give_up_s:
             return True
         if self._failures < _ASK_AFTER and self._silent_s < _ASK_AFTER_S:
@@ -412,7 +424,12 @@ class Session:
 
         def act(link: Link) -> JobEnd:
             answer: dict[str, Any] = {}
-            for answer, data in link.stream({"op": "attach", "offsets": dict(offsets)}):
+            self._see_to_meanwhile()
+            request = {"op": "attach", "offsets": dict(offsets)}
+            for answer, data in link.stream(request, wake_s=_MEANWHILE_S):
+                self._see_to_meanwhile()
+                if not answer:
+                    continue
                 self._progress()
                 if "stream" in answer:
                     sink(answer["stream"], answer["offset"], data)

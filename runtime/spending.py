@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dayfly.infra import cost, providers
+from dayfly.infra import providers
+from dayfly.stacks.bill import Bill
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 
@@ -148,13 +149,7 @@ class Spending:
 
 def _so_far(history: History, now: float) -> tuple[float, float, bool]:
     """Minutes and dollars of an open run, and whether its launch was never answered."""
-    started = history.last("launched") or history.last("up_started")
-    if started is None or history.provider not in providers.names():
+    if history.provider not in providers.names():
         return 0.0, 0.0, False
-    offer, spec = history.intent.get("offer", {}), history.intent.get("spec", {})
-    offered = float(offer.get("usd_per_hour", 0.0)) * int(spec.get("nodes", 1))
-    rate = float(history.field("launched", "usd_per_hour", offered))
-    increment_s = providers.load(history.provider).limits.billing_increment_s
-    lived_s = max(0.0, now - started.time)
-    usd = cost.billed_usd(rate, lived_s, increment_s)
-    return cost.billed_s(lived_s, increment_s) / 60, usd, started.name == "up_started"
+    bill = Bill.of(history, providers.load(history.provider), now)
+    return bill.billed_s / 60, bill.usd, bill.at_most

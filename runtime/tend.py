@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from dayfly.errors import ConnectFailed, DayflyError, RunBusy, RunFailed
-from dayfly.infra import providers
-from dayfly.runtime import redact
+from dayfly.infra.found import GONE
+from dayfly.runtime import drift, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
@@ -107,7 +107,7 @@ def _fetched(context: Context, history: History, report: Callable[[str], None]) 
     attendance.run_stack = RunStack.resume(history, workspace, None)
     declared = history.intent.get("spec", {}).get("secrets", ())
     redact.remember(os.environ[name] for name in declared if name in os.environ)
-    with attendance.session(machine, connect_timeout_s=_CONNECT_S) as session:
+    with attendance.session(machine, connect_timeout_s=_CONNECT_S, kept=False) as session:
         end = attendance.hold(session, with_log=all(name in os.environ for name in declared))
     if end is None:
         report("its function runs")
@@ -138,10 +138,9 @@ def _never_started(history: History, absent: RunFailed) -> float:
 
 def _unreachable(history: History, trouble: Exception) -> float:
     """A machine that the provider says is gone has nothing to hold; one that lives is tried again, later and later."""
-    machine = history.machine
-    if machine is not None:
-        state = providers.load(machine.provider).instance_state(machine.id)
-        if state in ("terminated", "preempted"):
+    if history.machine is not None:
+        state = drift.state_now(history)
+        if state in GONE:
             journal.append(history.directory, "instance_lost", state=state, message=str(trouble))
             return time.time()
     raise trouble

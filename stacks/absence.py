@@ -117,6 +117,8 @@ class Absence:
         for _ in self._rounds(f"whatever carries dayfly-run={self.history.id}"):
             listed = self._listed()
             if not listed:
+                for id in self._ended:
+                    self._forget(Found("instance", id))
                 return
             for found in listed:
                 if found.state != "stopping":
@@ -158,6 +160,10 @@ class Absence:
 
     def _end(self, found: Found) -> None:
         self.note_down(found)
+        if found.kind == "instance" and self.provider.keeps_creations:
+            # A full disk must not keep a machine alive; its bill alone is lost then.
+            with contextlib.suppress(OSError):
+                creations.found(self.history.directory, found.id)
         self.provider.terminate(found)
         if found.kind == "instance":
             self._ended.add(found.id)

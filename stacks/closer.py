@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
-from dayfly.infra import cost, creations, fence, providers
+from dayfly.infra import creations, fence, providers
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks import journal, latecomers
 from dayfly.stacks.absence import Absence, StillThere
+from dayfly.stacks.bill import Bill, rate_of
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.standing import is_elsewhere
-from dayfly.stacks.traces import Traces, is_refused
+from dayfly.stacks.traces import Traces
 from dayfly.stacks.workspace import Workspace
 
 # What a closed run has no more use for: keys first of all. The HMAC key stays beside the result that it vouches for.
@@ -149,7 +150,11 @@ class Closer:
         Returns:
             The ids of those whose end was asked for.
         """
-        asked = set()
+        asked: set[str] = set()
+        if history.reopened is not None:
+            return (
+                frozenset()
+            )  # What its receipt counts is ended already, and what came late is looked for by tag.
         with contextlib.suppress(DayflyError, OSError):
             for trace in Traces.of(history, provider).known:
                 if trace.found.kind == "instance":
@@ -228,7 +233,7 @@ class Closer:
 
     def _leak(self, history: History, console: str, reason: str) -> LeakRisk:
         command = f"dayfly gc --run {history.id} --yes"
-        rate = _rate(history)
+        rate = rate_of(history)
         machine = history.field("launched", "id", "") or f"whatever carries dayfly-run={history.id}"
         self._note_down(history, "leak_risk", reason=reason, id=machine)
         return LeakRisk(
@@ -246,12 +251,8 @@ class Closer:
     ) -> Receipt:
         if history.reopened is not None:
             return self._store(history, self._amended(history, history.reopened, provider))
-        now, traces = self._now(), Traces.of(history, provider)
-        refused = not traces.recorded and not destroyed and is_refused(history)
-        begun, ended = None if refused else traces.launched_at, traces.ended_at or now
-        lived_s = 0.0 if begun is None else max(0.0, ended - begun)
-        rate, increment_s = _rate(history), provider.limits.billing_increment_s
-        usd = cost.billed_usd(rate, lived_s, increment_s)
+        now = self._now()
+        bill = Bill.of(history, provider, now, destroyed=destroyed)
         receipt = Receipt(
             history.id,
             provider.name,
@@ -259,20 +260,20 @@ class Closer:
             declared,
             0,
             now,
-            lived_s,
-            rate,
-            usd,
+            bill.lived_s,
+            bill.usd_per_hour,
+            bill.usd,
             how,
-            tuple(self._notes),
-            cost.billed_s(lived_s, increment_s),
-            at_most=begun is not None and traces.is_guess,
+            (*self._notes, *bill.notes),
+            bill.billed_s,
+            at_most=bill.at_most,
         )
         return self._store(history, receipt)
 
     def _amended(self, history: History, event: Event, provider: Provider) -> Receipt:
         nodes = int(history.intent.get("spec", {}).get("nodes", 1))
         now_known = journal.read(history.directory)
-        return latecomers.amended(now_known, event, _rate(history) / nodes, provider, self._now())
+        return latecomers.amended(now_known, event, rate_of(history) / nodes, provider, self._now())
 
     def _store(self, history: History, receipt: Receipt) -> Receipt:
         for name in _SPENT:
@@ -287,14 +288,6 @@ def _may_have_been_at(history: History, provider: Provider) -> bool:
     # The file alone: a record that was emptied with the journal tells of a request, too.
     asked = provider.keeps_creations and (history.directory / creations.FILE).exists()
     return asked or provider.is_configured()
-
-
-def _rate(history: History) -> float:
-    """Dollars an hour: as launched, else, where the launch's answer was lost, as offered."""
-    intent = history.intent
-    offered = float(intent.get("offer", {}).get("usd_per_hour", 0.0))
-    nodes = int(intent.get("spec", {}).get("nodes", 1))
-    return float(history.field("launched", "usd_per_hour", offered * nodes))
 
 
 def _never_failing(report: Report) -> Report:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from dayfly.infra import creations
 from dayfly.infra.creations import Creation
-from dayfly.infra.found import Found
+from dayfly.infra.found import GONE, Found
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks.journal import History
 
+# What only a machine that lives has given cause for.
+_SIGNS_OF_LIFE = ("connected", "host_key_rotated", "job_ended", "result_fetched")
 # Of these the provider has said that it launched nothing.
 _REFUSALS = ("capacity", "quota", "auth", "rate_limit", "invalid")
 
@@ -23,6 +25,25 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class Life:
+    """One machine that is billed, or may be.
+
+    Attributes:
+        id: of the machine, "" where its launch was not answered.
+        begun: unix time at which it began to cost money at the earliest.
+        ended: unix time at which it was seen gone, None where nobody has.
+        is_guess: whether there was one is not known.
+        is_twin: nobody asked for it: a launch was carried out twice.
+    """
+
+    id: str
+    begun: float
+    ended: float | None
+    is_guess: bool = False
+    is_twin: bool = False
+
+
+@dataclass(frozen=True)
 class Traces:
     """Everything that a teardown has to account for.
 
@@ -31,18 +52,14 @@ class Traces:
         unsettled: kinds of what may have been made without an answer: whether it was is not known.
         unsettled_since: unix time of the latest such request, None without one.
         recorded: True where nothing else can have been asked for: then one listing proves as much as two.
-        launched_at: unix time at which the machine began to cost money at the earliest, None where none was asked for.
-        ended_at: unix time at which the machine was seen gone, None where nobody has.
-        is_guess: True where `launched_at` is only the earliest that it can be.
+        lives: the machines that are billed, the one that was asked for first.
     """
 
     known: tuple[Trace, ...]
     unsettled: tuple[str, ...]
     unsettled_since: float | None
     recorded: bool
-    launched_at: float | None
-    ended_at: float | None
-    is_guess: bool
+    lives: tuple[Life, ...]
 
     @classmethod
     def of(cls, history: History, provider: Provider) -> Traces:
@@ -56,6 +73,24 @@ class Traces:
         return _journaled(history)
 
 
+def seen_gone(history: History, instance: str) -> float | None:
+    """Unix time at which somebody has first seen at the provider that a machine was gone, which ends its bill; None where
+    nobody has, or where it has given a sign of life since."""
+    gone: float | None = None
+    for event in history.events:
+        if event.name in _SIGNS_OF_LIFE or (
+            event.name == "terminating" and event.fields.get("id") == instance
+        ):
+            gone = None
+        elif (
+            event.name == "drift"
+            and event.fields.get("instance") == instance
+            and event.fields.get("state") in GONE
+        ):
+            gone = gone or event.time
+    return gone
+
+
 def is_refused(history: History) -> bool:
     """True where the provider has said that it launched nothing."""
     return history.last("launched") is None and history.field("up_failed", "kind") in _REFUSALS
@@ -65,19 +100,24 @@ def _journaled(history: History) -> Traces:
     launched, begun = history.last("launched"), history.last("up_started")
     lost = begun is not None and launched is None and not is_refused(history)
     first = launched or begun
+    id = str(history.field("launched", "id", ""))
     return Traces(
         known=(),
         unsettled=("instance",) if lost else (),
         unsettled_since=begun.time if begun is not None and lost else None,
         recorded=False,
-        launched_at=None if first is None else first.time,
-        ended_at=None,
-        is_guess=launched is None,
+        lives=()
+        if first is None
+        else (Life(id, first.time, seen_gone(history, id), is_guess=launched is None),),
     )
 
 
 def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
-    instances = [c for c in made if c.kind == "instance" and c.outcome != "refused"]
+    lives = [
+        Life(c.id, c.begun, _ended(history, c), c.outcome == "open", c.twin)
+        for c in made
+        if c.kind == "instance" and c.outcome != "refused"
+    ]
     open_ones = [c for c in made if c.outcome == "open"]
     launched = history.last("launched")
     id = "" if launched is None else str(launched.fields.get("id", ""))
@@ -88,16 +128,22 @@ def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
         # The engine knows the answer although its record could not be written.
         open_ones = [c for c in open_ones if c.kind != "instance"]
         known.append(Trace(Found("instance", id, _tags(history)), launched.time))
-    first = [c.begun for c in instances] or ([launched.time] if launched else [])
+        begun = min((life.begun for life in lives if life.is_guess), default=launched.time)
+        own = Life(id, begun, seen_gone(history, id))
+        lives = [own, *(life for life in lives if not life.is_guess)]
     return Traces(
         known=tuple(known),
         unsettled=tuple(c.kind for c in open_ones),
         unsettled_since=max((c.begun for c in open_ones), default=None),
         recorded=True,
-        launched_at=min(first, default=None),
-        ended_at=max((c.ended for c in instances if c.ended), default=None),
-        is_guess=any(c.kind == "instance" for c in open_ones),
+        lives=tuple(lives),
     )
+
+
+def _ended(history: History, made: Creation) -> float | None:
+    """When it was first seen gone, by whoever ended it or by whoever looked."""
+    seen = (made.ended, seen_gone(history, made.id))
+    return min((moment for moment in seen if moment), default=None)
 
 
 def _tags(history: History) -> dict[str, str]:

@@ -15,6 +15,7 @@ from dayfly.errors import (
     Forged,
     HostKeyMismatch,
     InstanceLost,
+    KeeperMissing,
     ResultFailed,
     RunFailed,
 )
@@ -24,7 +25,7 @@ from dayfly.runtime.display import Display
 from dayfly.runtime.records import JobEnd
 from dayfly.stacks import journal
 from dayfly.stacks.workspace import Workspace
-from tests.runs import opened
+from tests.runs import GONE, opened
 
 END = JobEnd("finished", 0, 0, False, 1.0, 2.0)
 
@@ -168,3 +169,36 @@ def test_the_provider_is_asked_whether_the_machine_runs(workspace: Workspace) ->
     attendance.run_stack = SimpleNamespace(directory=history.directory)  # type: ignore[assignment]
     assert not attendance.machine_runs()
     assert providers.load("local").instance_state("local-none") == "terminated"
+
+
+def test_a_keeper_that_has_ended_is_replaced_and_one_that_cannot_be_had_is_tried_for_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A living one is not asked for anything; of one that cannot be started is told once, and the tries get fewer."""
+    run = workspace.directory(opened(workspace))
+    said = list[str]()
+    display = SimpleNamespace(warning=said.append)
+    attendance = Attendance(display)  # type: ignore[arg-type]
+    attendance.run_stack = SimpleNamespace(directory=run, workspace=workspace)  # type: ignore[assignment]
+    answers: list[Any] = [GONE, journal.myself()]
+    given = list[str]()
+
+    def entrust(_: Workspace, runs: Any) -> Any:
+        given.extend(history.id for history in runs)
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("dayfly.runtime.entrust.entrust", entrust)
+    for _ in range(5):
+        attendance.stay_kept()
+    assert given == [run.name] * 2
+    attendance._keeper = GONE
+    answers += [KeeperMissing("none here"), KeeperMissing("none here"), journal.myself()]
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    for now, tries in ((1000, 3), (1049, 3), (1051, 4), (1150, 4), (1152, 5), (9999, 5)):  # noqa: B007
+        attendance.stay_kept()
+        assert len(given) == tries
+    assert [text[:25] for text in said] == ["the keeper is not there ("]

@@ -492,3 +492,22 @@ class TestWithoutIntent:
                 _closer(workspace, cloud).close(directory.name)
         else:
             assert _closer(workspace, cloud).close(directory.name).left == 0
+
+
+@pytest.mark.parametrize("sort", [Recording])
+def test_a_twin_that_the_teardown_ends_is_in_the_receipt(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """It may have lived as long as the machine that was asked for; the note says what it has cost."""
+    run = opened("up_started")
+    machine = creations.begin(run.directory, "instance")
+    creations.answered(run.directory, machine, "i-1")
+    journal.append(run.directory, "launched", id="i-1", usd_per_hour=12.0)
+    cloud.launch(run, "i-1")
+    cloud.launch(run, "i-2")
+    receipt = _closer(workspace, cloud).close(run.id)
+    assert sorted(set(cloud.terminated)) == ["i-1", "i-2"]
+    assert receipt.minutes == 2.0
+    assert receipt.usd == pytest.approx(0.4)
+    assert receipt.notes[-1] == "a launch was carried out twice: machine i-2 is $0.20 of the bill"
+    assert not receipt.at_most

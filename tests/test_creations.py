@@ -40,3 +40,25 @@ def test_a_run_that_has_asked_for_nothing_has_an_empty_record(tmp_path: Path) ->
     """As has one whose directory is gone."""
     assert creations.read(tmp_path) == ()
     assert creations.read(tmp_path / "gone") == ()
+
+
+def test_a_twin_is_on_record_from_the_launch_until_it_was_seen_gone(tmp_path: Path) -> None:
+    """What came of a launch without an answer is no twin; an id that is known is recorded once."""
+    machine = creations.begin(tmp_path, "instance")
+    creations.found(tmp_path, "i-1")
+    creations.found(tmp_path, "i-1")
+    assert not creations.twins(tmp_path, {"i-1": True})
+    assert creations.twins(tmp_path, {"i-1": True, "i-2": True})
+    own, twin = creations.read(tmp_path)
+    assert (own.id, own.outcome, own.twin) == ("i-1", "answered", False)
+    assert (twin.id, twin.outcome, twin.twin, twin.begun) == (
+        "i-2",
+        "answered",
+        True,
+        machine.begun,
+    )
+    assert not creations.twins(tmp_path, {"i-1": True, "i-2": False})
+    assert creations.read(tmp_path)[1].ended > 0
+    assert creations.twins(tmp_path, {"i-3": True})
+    assert not creations.twins(tmp_path, {})
+    assert [c.outcome for c in creations.read(tmp_path)] == ["answered", "deleted", "deleted"]

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from dayfly.errors import RunFailed
+from dayfly.errors import ConfigurationError, RunFailed
 from dayfly.infra.found import Found, State
-from dayfly.infra.providers.base import Provider
+from dayfly.infra.providers.base import Limits, Provider
 from dayfly.infra.providers.local import Local
-from dayfly.runtime.drift import Action, Kind, refresh
+from dayfly.runtime.drift import Action, Kind, refresh, state_now
 from dayfly.stacks import journal
+from dayfly.stacks.journal import Event, History
+from dayfly.stacks.traces import seen_gone
 from dayfly.stacks.workspace import Workspace
 from tests import runs
 from tests.test_census import local_replaced
@@ -71,6 +73,40 @@ def test_each_state_has_its_own_kind_and_action(
     assert (drift.kind, drift.action) == told
     noted = journal.read(history.directory).last("drift")
     assert (noted is not None) == (drift.kind != "none")
+
+
+def _as_of(history: History, ago: float) -> History:
+    events = tuple(Event(e.name, e.time - ago, e.fields) for e in history.events)
+    return History(history.id, history.directory, events)
+
+
+def test_a_machine_that_its_provider_no_longer_knows_is_gone_once_a_listing_cannot_miss_it(
+    workspace: Workspace, local_replaced: Callable[[Provider], None]
+) -> None:
+    """One sees it gone, and it is journaled once; from then on a provider that does not know, or does not answer, proves no
+    life; one that has the machine does."""
+    history, telling = _launched(workspace), _Telling("unknown")
+    telling.limits = Limits(60.0, 600.0, 60.0, "it goes on", "a console")
+    local_replaced(telling)
+    assert state_now(history) == "unknown"
+    assert refresh(history).kind == "none"
+    assert journal.read(history.directory).last("drift") is None
+    assert state_now(_as_of(history, 61.0)) == "terminated"
+    history = journal.read(history.directory)
+    noted = history.last("drift")
+    assert noted is not None
+    assert (noted.fields["kind"], noted.fields["instance"]) == ("deleted", "local-1")
+    assert seen_gone(history, "local-1") == noted.time
+    assert state_now(history) == "terminated"
+
+    def unreachable(id: str) -> State:
+        raise ConfigurationError("no route")
+
+    telling.instance_state = unreachable  # type: ignore[method-assign]  # the point
+    assert state_now(history) == "terminated"
+    telling.instance_state = lambda id: "running"  # type: ignore[method-assign]
+    assert state_now(history) == "running"
+    assert [e.name for e in journal.read(history.directory).events].count("drift") == 1
 
 
 def test_a_changed_address_is_journaled_for_the_next_attach(

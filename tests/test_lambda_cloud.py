@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -235,11 +236,42 @@ def test_a_twin_of_the_machine_is_ended_while_it_is_waited_for(
     ports = tmp_path / "ports.json"
     ports.write_text(json.dumps({made.id: {"host": "127.0.0.1", "port": 1}}))
     monkeypatch.setenv("DAYFLY_SSH_PORT_MAP", str(ports))
-    waiting = Waiting(LambdaApi.from_environment(), scale=_SCALE)
+    waiting = Waiting(
+        LambdaApi.from_environment(), scale=_SCALE, record=partial(creations.twins, run.directory)
+    )
     with pytest.raises(ApiError, match=r"not ready after.*refused.*allow_cidr"):
         waiting.until_ready(made.id, run.id, timeout_s=120)
     alive = [row["id"] for row in cloud.live() if row["status"] != "terminating"]
     assert alive == [made.id]
+    # Both are on record, so that both are billed: the twin from the launch until its end was seen.
+    own, twin = (c for c in creations.read(run.directory) if c.kind == "instance")
+    assert (own.id, own.outcome, own.twin) == (made.id, "answered", False)
+    assert (twin.outcome, twin.twin, twin.begun) == ("deleted", True, own.begun)
+    (bill,) = (each for each in cloud.meter()["bills"] if each["instance"] == twin.id)
+    assert twin.begun <= bill["launched"]
+    assert twin.ended >= bill["ended"]
+
+
+def test_a_machine_is_not_ready_before_the_end_of_its_twin_was_seen(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its twin would be billed until the run's own end; but it costs money itself, and does not wait for long."""
+    made = InstanceProvider().create(instance_props(run))
+    monkeypatch.setattr("dayfly.infra.lambda_wait.banner", lambda *_: "SSH-2.0-door")
+    looks = list[bool]()
+
+    def record(listed: Mapping[str, bool], ending: int) -> bool:
+        looks.append(bool(listed.get(made.id)))
+        return len(looks) < ending
+
+    api = LambdaApi.from_environment()
+    for ending in (9, 10**9):
+        looks.clear()
+        began = time.monotonic()
+        waiting = Waiting(api, scale=_SCALE, record=partial(record, ending=ending))
+        assert waiting.until_ready(made.id, run.id).id == made.id
+        waited_s = (time.monotonic() - began) * _SCALE
+        assert len(looks) == ending if ending < 10 else waited_s >= 60
 
 
 @pytest.mark.parametrize(

@@ -94,13 +94,21 @@ def test_a_run_that_somebody_holds_is_busy(
 def test_a_machine_that_is_gone_is_noted_and_one_that_lives_is_tried_again(
     workspace: Workspace, local_replaced: Callable[[Provider], None]
 ) -> None:
-    """Only the provider can tell the one from the other."""
+    """Only the provider can tell the one from the other, also by knowing none of its id."""
     history = _left(workspace, started=True)
     trouble = ConnectFailed("no route")
     tend._unreachable(history, trouble)
     lost = journal.read(history.directory).last("instance_lost")
     assert lost is not None
     assert lost.fields["state"] == "terminated"
+    history = _left(workspace, started=True)
+    forgotten = Local()
+    forgotten.instance_state = lambda id: "unknown"  # type: ignore[method-assign]
+    forgotten.inventory = lambda owner: []  # type: ignore[method-assign]
+    local_replaced(forgotten)
+    tend._unreachable(history, trouble)
+    assert journal.read(history.directory).field("instance_lost", "state") == "terminated"
+    assert journal.read(history.directory).field("drift", "kind") == "deleted"
     alive = Local()
     alive.instance_state = lambda id: "running"  # type: ignore[method-assign]  # the point
     local_replaced(alive)

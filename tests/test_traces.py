@@ -10,7 +10,7 @@ from dayfly.infra import creations, providers
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks import intent, journal
-from dayfly.stacks.traces import Traces
+from dayfly.stacks.traces import Life, Traces, seen_gone
 from dayfly.stacks.workspace import Workspace
 from tests.runs import OFFER
 
@@ -36,7 +36,7 @@ def test_a_run_that_asked_for_nothing_has_left_nothing(
     journal.append(run.directory, "up_started")
     found = traces()
     assert (found.known, found.unsettled, found.unsettled_since) == ((), (), None)
-    assert (found.recorded, found.launched_at) == (True, None)
+    assert (found.recorded, found.lives) == (True, ())
 
 
 def test_known_ids_have_to_be_followed(run: Run, traces: Callable[[], Traces]) -> None:
@@ -49,12 +49,13 @@ def test_known_ids_have_to_be_followed(run: Run, traces: Callable[[], Traces]) -
         ("key", "k-1", run.id),
         ("instance", "i-1", run.id),
     ]
-    assert (found.launched_at, found.ended_at) == (machine.begun, None)
+    assert found.lives == (Life("i-1", machine.begun, None),)
     creations.deleted(run.directory, "i-1")
     found = traces()
     assert [t.found.id for t in found.known] == ["k-1"]
-    assert found.launched_at == machine.begun
-    assert found.ended_at is not None
+    (life,) = found.lives
+    assert life.begun == machine.begun
+    assert life.ended is not None
 
 
 def test_a_refusal_leaves_nothing_and_costs_nothing(run: Run, traces: Callable[[], Traces]) -> None:
@@ -62,7 +63,7 @@ def test_a_refusal_leaves_nothing_and_costs_nothing(run: Run, traces: Callable[[
     machine = creations.begin(run.directory, "instance")
     creations.refused(run.directory, machine, "no capacity")
     found = traces()
-    assert (found.known, found.unsettled, found.launched_at) == ((), (), None)
+    assert (found.known, found.unsettled, found.lives) == ((), (), ())
 
 
 def test_a_request_without_an_answer_is_unsettled_and_may_cost_money(
@@ -72,7 +73,8 @@ def test_a_request_without_an_answer_is_unsettled_and_may_cost_money(
     machine = creations.begin(run.directory, "instance")
     found = traces()
     assert found.unsettled == ("instance",)
-    assert found.unsettled_since == found.launched_at == machine.begun
+    assert found.unsettled_since == machine.begun
+    assert found.lives == (Life("", machine.begun, None, is_guess=True),)
 
 
 def test_what_the_engine_knows_settles_what_could_not_be_recorded(
@@ -93,6 +95,28 @@ def test_without_a_record_the_journal_has_to_do(run: Run) -> None:
     journal.append(run.directory, "up_started")
     found = Traces.of(journal.read(run.directory), PLAIN)
     assert (found.unsettled, found.recorded) == (("instance",), False)
-    assert found.unsettled_since == found.launched_at
+    assert found.unsettled_since == found.lives[0].begun
     journal.append(run.directory, "launched", id="i-1", usd_per_hour=1.0)
     assert Traces.of(journal.read(run.directory), PLAIN).unsettled == ()
+
+
+def test_a_machine_is_billed_until_it_was_first_seen_gone(
+    run: Run, traces: Callable[[], Traces]
+) -> None:
+    """By whoever looked, unless it has given a sign of life since."""
+    machine = creations.begin(run.directory, "instance")
+    creations.answered(run.directory, machine, "i-1")
+
+    def drift() -> float:
+        journal.append(run.directory, "drift", instance="i-1", kind="deleted", state="terminated")
+        return journal.read(run.directory).events[-1].time
+
+    drift()
+    journal.append(run.directory, "job_ended")
+    assert seen_gone(journal.read(run.directory), "i-1") is None
+    journal.append(run.directory, "drift", instance="i-1", kind="deleted", state="stopping")
+    assert traces().lives[0].ended is None
+    seen = drift()
+    drift()
+    creations.deleted(run.directory, "i-1")
+    assert traces().lives[0].ended == seen

@@ -187,14 +187,23 @@ class Link:
 
         return answer
 
-    def stream(self, head: dict[str, Any], body: bytes = b"") -> Iterator[Message]:
-        """Send a request and give every message that belongs to it, the answer last."""
+    def stream(
+        self, head: dict[str, Any], body: bytes = b"", *, wake_s: float | None = None
+    ) -> Iterator[Message]:
+        """Send a request and give every message that belongs to it, the answer last.
+
+        After each `wake_s` without one, an empty message is given.
+        """
         number, arriving = self._register()
         try:
             self.post({**head, "id": number}, body)
             while True:
-                # Bounded: a silent link is broken by its reader, which tells all.
-                message = arriving.get()
+                # Bounded also without `wake_s`: a silent link is broken by its reader, which tells all.
+                try:
+                    message = arriving.get(timeout=wake_s)
+                except queue.Empty:
+                    yield {}, b""
+                    continue
                 answer, data = _accepted(message)
                 yield answer, data
                 if answer.get("done"):

@@ -145,6 +145,31 @@ def test_a_log_whose_secrets_the_keeper_does_not_know_stays_on_the_machine(
     wait_until_closed(clean_environment, run)
 
 
+def test_a_keeper_killed_under_a_running_function_is_replaced_by_its_client(
+    clean_environment: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours may pass before the client dies too; then the new keeper brings the result home, its secret masked, and ends
+    the machine, and nobody types a command."""
+    monkeypatch.setenv("TEST_TOKEN", "correct-horse")
+    soon = "from dayfly.runtime import session\nsession._MEANWHILE_S = 0.2\n"
+    with Client(clean_environment, 6, soon + _BRIEFLY_HELD.replace("15s", "2s")) as client:
+        run = client.reach("job_started")
+        client.hear("begun")
+        former = keepers.started(clean_environment)
+        former.kill()
+        keepers.wait(former)
+        assert keepers.started(clean_environment).pid != former.pid
+        monkeypatch.delenv("TEST_TOKEN")
+        until = time.monotonic() + WAIT_S
+        while "TEST_TOKEN" not in dayfly("keeper", "status", "--json").stdout:
+            assert time.monotonic() < until, client.said
+        client.signal(signal.SIGKILL)
+        client.end()
+    assert _wait_for_event(clean_environment, run, "held").fields["with_log"]
+    wait_until_closed(clean_environment, run)
+    assert dayfly("attach", run).stdout == f"begun with {'*' * 13}\n[6.0, 6.0, 6.0]\n"
+
+
 def test_a_killed_keeper_is_restarted_by_the_next_command(
     clean_environment: Path, engine: Engine
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from dayfly import cluster
 from dayfly.errors import HostKeyMismatch, InstanceLost
+from dayfly.infra.lambda_api import LambdaApi
 from dayfly.runtime.context import Context
 from dayfly.runtime.records import Keys
 from dayfly.runtime.session import Session
@@ -113,3 +114,31 @@ def test_a_machine_that_dies_is_called_lost_with_its_state(cloud: Emulator, tmp_
     assert time.monotonic() - began < 60
     job.wait_closed()
     assert cloud.live() == []
+
+
+def test_a_machine_that_is_ended_behind_our_back_is_noticed_and_billed_until_then(
+    cloud: Emulator,
+) -> None:
+    """Its API knows none of the id a moment later; the client is told within a minute, and the bill ends where that was seen."""
+    cloud.renew(Options(time_scale=10, linger_s=0))
+
+    @remote
+    def function() -> None:
+        time.sleep(3600)
+
+    job = function.submit()
+    while job.status() != "run":
+        time.sleep(0.1)
+        assert not job.done(), job.exception()
+    machine = runs()[-1].machine
+    assert machine is not None
+    LambdaApi.from_environment().terminate(machine.id)
+    began = time.monotonic()
+    with pytest.raises(InstanceLost, match="terminated"):
+        job.result(timeout=120)
+    assert time.monotonic() - began < 60
+    receipt, (bill,) = job.receipt(timeout=120), cloud.meter()["bills"]
+    noted = next(event for event in runs()[-1].events if event.name == "drift")
+    assert noted.fields["kind"] == "deleted"
+    assert receipt.lived_s < noted.time - bill["launched"] + 5
+    assert receipt.usd >= cloud.meter()["dollars"]
