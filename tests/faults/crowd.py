@@ -153,7 +153,7 @@ class Plan:
         aimed = dict(zip(numbers, chance.sample(points, kills - at_any), strict=False))
         single = min(kills + _SPARE * bool(at_any), runs)
         rest = numbers[single:]
-        groups = [(number,) for number in numbers[:single]]
+        groups: list[tuple[int, ...]] = [(number,) for number in numbers[:single]]
         groups += [
             tuple(rest[first : first + _CALLS_OF_A_CLIENT])
             for first in range(0, len(rest), _CALLS_OF_A_CLIENT)
