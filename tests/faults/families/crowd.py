@@ -43,7 +43,8 @@ _MOST_BYTES = 4 << 30
 _LIMIT_S, _LIMIT_OF_A_RUN_S = 120.0, 15.0
 # For the keeper, which by itself closes what nobody holds.
 _KEEPER_S = 180.0
-_CENT = 0.01
+# What is told is rounded.
+_ROUNDED_USD = 0.0001
 
 
 def run(place: Place, seeds: Iterator[int], runs: int = _RUNS) -> Iterator[Trial]:
@@ -205,7 +206,7 @@ class _Round:
         told = json.loads(self.place.dayfly("cost", "--json").stdout)
         costs = {str(each["run"]): float(each["usd"]) for each in told["runs"]}
         for run in self.crowd.all_runs():
-            if costs.get(run, 0.0) < bills[run] - _CENT / 100:
+            if costs.get(run, 0.0) < bills[run] - _ROUNDED_USD:
                 said = f"{costs.get(run, 0.0):.4f}"
                 self.problems.append(
                     f"run {run} cost ${bills[run]:.4f}, and was said to cost ${said}"
