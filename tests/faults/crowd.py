@@ -21,7 +21,7 @@ from tests.faults.starts import Starts
 RETRIES = 2
 _CALLS_OF_A_CLIENT = 10
 _KILLED = 0.05
-# Clients of one call that nobody has chosen yet: one of them lives when it is time for a kill.
+# Clients of one call that end by themselves, for each that dies at any moment: one of them lives when it is time.
 _SPARE = 2
 _POLL_S = 0.02
 # Where a kill is aimed at a moment of its own run, and not of the crowd's.
@@ -151,7 +151,7 @@ class Plan:
         numbers = list(range(runs))
         points = [*POINTS] * (kills // len(POINTS) + 1)
         aimed = dict(zip(numbers, chance.sample(points, kills - at_any), strict=False))
-        single = min(kills + _SPARE * bool(at_any), runs)
+        single = min(kills + _SPARE * at_any, runs)
         rest = numbers[single:]
         groups: list[tuple[int, ...]] = [(number,) for number in numbers[:single]]
         groups += [

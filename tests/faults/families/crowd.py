@@ -37,7 +37,7 @@ _FAULTS: tuple[dict[str, object], ...] = (
 _FAULTY = 0.05
 # A call fails where three attempts in a row do. One attempt makes three requests that create, and two faults of seven
 # leave open whether that was done and did not do it: 3 * 0.05 * 2 / 7 = 4 %, three in a row 1 of 10,000. One of a
-# hundred that fails has another reason.
+# hundred may fail for all that, in the one request that comes before there is a run to try again.
 _FAILED = 0.01
 _MOST_BYTES = 4 << 30
 _LIMIT_S, _LIMIT_OF_A_RUN_S = 120.0, 15.0
@@ -125,6 +125,7 @@ class _Round:
             tuple(self.lost),
             (),
             (*self.problems, *more, *self.cloud.broken()),
+            counted=bool(kills),
             measured=(
                 f"{len(runs)} runs in {took_s:.0f} s",
                 f"{time.monotonic() - began:.0f} s until all was closed and looked at",
