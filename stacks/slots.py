@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,14 @@ from pathlib import Path
 
 import psutil
 
+# Of two hundred waiting threads that all look twenty times a second two cores do little else: the longer one has waited,
+# the less often it looks. Somebody looks soon all the same where many wait.
+_FIRST_STEP_S, _LONGEST_STEP_S, _GROWTH = 0.05, 0.5, 1.3
 # What one engine operation in flight takes (CLI, provider process, program), measured: 165 MB, with head room.
 _OPERATION_BYTES = 400 << 20
 
 
+@functools.cache
 def slot_count() -> int:
     """Engine operations at a time: two a core, as far as a quarter of the memory carries them, 8 at most."""
     by_memory = int(psutil.virtual_memory().total // 4 // _OPERATION_BYTES)
@@ -23,7 +28,12 @@ def slot_count() -> int:
 
 @contextlib.contextmanager
 def slot(
-    folder: Path, give_up: Callable[[], bool] = lambda: False, wait_s: float = float("inf")
+    folder: Path,
+    give_up: Callable[[], bool] = lambda: False,
+    wait_s: float = float("inf"),
+    *,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[int | None]:
     """Waits for a place and holds it.
 
@@ -31,17 +41,19 @@ def slot(
         folder: where the places are; one lock file each.
         give_up: asked while waiting.
         wait_s: the longest wait.
+        now, sleep: time, so that tests need not wait for it.
 
     Yields:
         A locked descriptor: hand it to the child, and the place stays taken while the child lives. None where the
         wait was given up.
     """
-    until = time.monotonic() + wait_s
+    until, step_s = now() + wait_s, _FIRST_STEP_S
     descriptor = None
-    while descriptor is None and not give_up() and time.monotonic() < until:
+    while descriptor is None and not give_up() and now() < until:
         descriptor = _free(folder)
         if descriptor is None:
-            time.sleep(0.05)
+            sleep(max(0.0, min(step_s, until - now())))
+            step_s = min(step_s * _GROWTH, _LONGEST_STEP_S)
     try:
         yield descriptor
     finally:

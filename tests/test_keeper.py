@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -287,6 +288,34 @@ def test_a_few_acts_at_a_time(workspace: Workspace) -> None:
     acts.started[0].end(0, '{"next": 9e9}')
     kept.round()
     assert len(acts.started) == 9
+
+
+def test_no_round_is_made_for_a_word_alone(workspace: Workspace) -> None:
+    """Each of two hundred clients says a word of each of two hundred runs, and a round looks at all of these."""
+
+    class Counting(Keeper):
+        rounds = 0
+
+        def round(self) -> None:
+            self.rounds += 1
+            super().round()
+
+    for _ in range(3):
+        runs.opened(workspace)
+    keeper.folder_of(workspace.home).mkdir(mode=0o700)
+    kept = Counting(workspace.home)
+    serving = threading.Thread(target=keeper.serve, args=(kept, workspace.home, "1", print))
+    serving.start()
+    words = 300
+    with entrust.reach(workspace) as line:
+        for history in journal.histories(workspace.runs):
+            for _ in range(words // 3):
+                line.entrust(history.id, {"A": "b"})
+        assert len(line.ask("status")["runs"]) == 3
+        line.ask("stop", force=True)
+    serving.join(30)
+    assert not serving.is_alive()
+    assert 0 < kept.rounds < words / 2
 
 
 def test_its_log_is_bounded(tmp_path: Path) -> None:

@@ -248,6 +248,24 @@ def test_there_are_as_many_places_for_operations_as_memory_carries(
             assert len(list((workspace.home / "slots").iterdir())) == 2
 
 
+def test_the_longer_a_place_is_waited_for_the_less_often_it_is_looked_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At first at once; later twice a second, so that two hundred who wait take no core; never past the end of the wait."""
+    monkeypatch.setattr(slots, "slot_count", lambda: 1)
+    slept: list[float] = []
+    folder = workspace.home / "slots"
+    with (
+        workspace.operation_slot(),
+        slots.slot(folder, wait_s=60.2, now=lambda: sum(slept), sleep=slept.append) as none,
+    ):
+        assert none is None
+    assert slept[0] <= 0.05
+    assert max(slept) <= 0.5
+    assert sum(slept) == pytest.approx(60.2)
+    assert len(slept) < 140
+
+
 def test_the_reserve_is_kept_whole_and_given_back_only_when_space_is_short(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

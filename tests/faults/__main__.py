@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.faults import campaign, self_check, switches
 from tests.faults.campaign import Records, Summary
-from tests.faults.family import load, names
+from tests.faults.family import Family, load, names
 from tests.faults.shard import WHOLE, Shard
 from tests.faults.switches import SWITCHES
 
@@ -36,15 +36,18 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--trials", type=int, help="so many of each family, instead of a full run's"
     )
+    parser.add_argument(
+        "--sample",
+        action="store_true",
+        help="as few of each family, and as small, as in `make test`",
+    )
     parser.add_argument("--seed", type=int, help="of the first trial; a random one by default")
     parser.add_argument(
         "--resume",
         action="store_true",
         help="count the trials that were made with the same code before",
     )
-    parser.add_argument(
-        "--records", type=Path, default=_BUILD / "faults.jsonl", help=argparse.SUPPRESS
-    )
+    parser.add_argument("--records", type=Path, help=argparse.SUPPRESS)
     parser.add_argument(
         "--without",
         choices=sorted(SWITCHES),
@@ -54,7 +57,11 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
         "--self-check", action="store_true", help="switch off each rule and see it noticed"
     )
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
-    return parser.parse_args(given)
+    options = parser.parse_args(given)
+    if options.records is None:
+        # A sample's trials do not count for a full run.
+        options.records = _BUILD / ("faults-sample.jsonl" if options.sample else "faults.jsonl")
+    return options
 
 
 def main(given: Sequence[str]) -> int:
@@ -63,7 +70,7 @@ def main(given: Sequence[str]) -> int:
     # So that whoever is ended ends its workers, and they leave nothing of their places.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     seed = random.SystemRandom().randrange(1 << 30) if options.seed is None else options.seed
-    chosen = [load(name) for name in options.family or names()]
+    chosen = _families(options, options.family or names())
     if options.self_check:
         return self_check.run(options.without, seed, _say)
     if options.work is not None:
@@ -85,25 +92,31 @@ def main(given: Sequence[str]) -> int:
     if not options.resume:
         options.records.unlink(missing_ok=True)
     records = Records.open(options.records)
+    sample = " with `--sample`" if options.sample else ""
     _say(
-        f"seed {seed}, shard {options.shard}; `--family F --seed S --trials 1` makes a trial again"
+        f"seed {seed}, shard {options.shard}; `--family F --seed S --trials 1`{sample} makes a trial again"
     )
     broken = []
     for family in chosen:
         wanted = options.shard.share(family.trials if options.trials is None else options.trials)
         missing = wanted - sum(t.counted for t in records.trials(family.name, options.shard))
         if missing > 0 and not campaign.share_out(
-            family, missing, seed, options.shard, records.file
+            family, missing, seed, options.shard, records.file, sample=options.sample
         ):
             broken.append(family.name)
     return _report(records, options, seed, broken)
 
 
+def _families(options: argparse.Namespace, chosen: Sequence[str]) -> list[Family]:
+    found = [load(name) for name in chosen]
+    return [family.as_sample for family in found] if options.sample else found
+
+
 def _report(records: Records, options: argparse.Namespace, seed: int, broken: Sequence[str]) -> int:
-    # What was not asked for is skipped as well, unless one trial is made again.
-    named = [load(name) for name in names()]
-    if options.trials is not None:
-        named = [load(name) for name in options.family or names()]
+    # What was not asked for is skipped as well, unless one trial is made again, or a sample.
+    named = _families(options, names())
+    if options.trials is not None or options.sample:
+        named = _families(options, options.family or names())
     wanted = [
         (f, options.shard.share(f.trials if options.trials is None else options.trials))
         for f in named

@@ -108,8 +108,10 @@ def work(
                 return
 
 
-def share_out(family: Family, wanted: int, seed: int, shard: Shard, file: Path) -> bool:
-    """Makes trials in several processes, each with a part of the shard.
+def share_out(
+    family: Family, wanted: int, seed: int, shard: Shard, file: Path, *, sample: bool = False
+) -> bool:
+    """Makes trials in several processes, each with a part of the shard; small ones for a sample.
 
     Returns:
         Whether all of the processes ended well.
@@ -120,6 +122,7 @@ def share_out(family: Family, wanted: int, seed: int, shard: Shard, file: Path) 
         command = [sys.executable, "-m", "tests.faults", "--family", family.name]
         command += ["--shard", str(shard.part(number, jobs)), "--seed", str(seed)]
         command += ["--work", str(len(range(number, wanted, jobs))), "--records", str(file)]
+        command += ["--sample"] * sample
         processes.append(subprocess.Popen(command, cwd=ROOT))
     try:
         return not any([process.wait() for process in processes])

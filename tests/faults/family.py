@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.faults.place import Place
@@ -25,6 +25,7 @@ class Family:
             is taken and ended after the last.
         engine: True where it needs the Pulumi CLI.
         jobs: processes that share the trials of a full run.
+        small: what a sample runs in its place, where one trial takes minutes.
     """
 
     name: str
@@ -33,6 +34,12 @@ class Family:
     run: Callable[[Place, Iterator[int]], Iterator[Trial]]
     engine: bool = True
     jobs: int = 2
+    small: Callable[[Place, Iterator[int]], Iterator[Trial]] | None = None
+
+    @property
+    def as_sample(self) -> Family:
+        """What `make test` takes of it."""
+        return replace(self, trials=self.sample, run=self.small or self.run)
 
 
 def names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -20,6 +21,7 @@ class Trial:
         secrets: where a secret was found that must not be there.
         problems: every other promise of DESIGN section 4 that did not hold.
         counted: False where the target had ended before the fault came, so that nothing was tried.
+        measured: what is told beside that: durations, memory, counts.
     """
 
     family: str
@@ -30,6 +32,7 @@ class Trial:
     secrets: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     counted: bool = True
+    measured: tuple[str, ...] = ()
 
     @property
     def wrong(self) -> tuple[str, ...]:
@@ -55,10 +58,13 @@ class Trial:
         return cls(**held)
 
     def __str__(self) -> str:
-        what = ", ".join(self.faults) or "nothing"
+        times = Counter(self.faults)
+        what = ", ".join(f"{n} x {fault}" if n > 1 else fault for fault, n in times.items())
+        told = f" ({', '.join(self.measured)})" if self.measured else ""
         if not self.counted:
             return f"{self.family} seed {self.seed}: not counted, its target had ended before"
-        return f"{self.family} seed {self.seed}: {what}: {'; '.join(self.wrong) or 'all held'}"
+        found = "; ".join(self.wrong) or "all held"
+        return f"{self.family} seed {self.seed}: {what or 'nothing'}: {found}{told}"
 
 
 def headline(trials: Iterable[Trial]) -> str:
