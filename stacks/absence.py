@@ -80,7 +80,8 @@ class Absence:
         """A launch that was carried out twice holds its ruleset, so that a ruleset that is gone has no twin; without one
         only a listing shows it, which may lag. That is told, not waited for: such an end would take a minute for nothing.
         """
-        visible_at = (traces.launched_at or 0.0) + self.provider.limits.listing_lag_s
+        launched_at = max((life.begun for life in traces.lives), default=0.0)
+        visible_at = launched_at + self.provider.limits.listing_lag_s
         made = creations.read(self.history.directory) if traces.recorded else ()
         if made and self.now() < visible_at and not any(c.kind == "network" and c.id for c in made):
             at = time.strftime("%H:%M:%S", time.localtime(visible_at))

@@ -21,7 +21,7 @@ from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.standing import is_elsewhere
-from dayfly.stacks.traces import Traces
+from dayfly.stacks.traces import Traces, seen_gone
 from dayfly.stacks.workspace import Workspace
 
 # What a closed run has no more use for: keys first of all. The HMAC key stays beside the result that it vouches for.
@@ -157,10 +157,11 @@ class Closer:
             )  # What its receipt counts is ended already, and what came late is looked for by tag.
         with contextlib.suppress(DayflyError, OSError):
             for trace in Traces.of(history, provider).known:
-                if trace.found.kind == "instance":
-                    self._note_down(history, "terminating", kind="instance", id=trace.found.id)
+                id = trace.found.id
+                if trace.found.kind == "instance" and seen_gone(history, id) is None:
+                    self._note_down(history, "terminating", kind="instance", id=id)
                     provider.terminate(trace.found)
-                    asked.add(trace.found.id)
+                    asked.add(id)
         return frozenset(asked)
 
     def _close_unknown(self, history: History) -> Receipt:
