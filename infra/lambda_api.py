@@ -190,8 +190,16 @@ class LambdaApi:
     def _again(
         self, method: str, path: str, doing: str, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Sends what may be sent twice, until it is answered or the bound is reached."""
+        """Sends what may be sent twice, until it is answered or the bound is reached; standing in line does not count."""
         until = self._now() + max(_RETRY_S / self._scale, _LEAST_RETRY_S)
+
+        def once() -> dict[str, Any]:
+            nonlocal until
+            begun = self._now()
+            self._pace.wait("request")
+            until += self._now() - begun
+            return lambda_http.send(self._key, method, self._url + path, doing, body)
+
         retrying = Retrying(
             retry=retry_if_exception(lambda error: _passes(error, until - self._now())),
             wait=self._patience,
@@ -199,18 +207,12 @@ class LambdaApi:
             sleep=self._sleep,
             reraise=True,
         )
-        return retrying(self._once, method, path, doing, body)
+        return retrying(once)
 
     def _patience(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked_s = error.retry_after_s if isinstance(error, ApiError) else None
         return max(asked_s or 0.0, _backoff(state) / self._scale)
-
-    def _once(
-        self, method: str, path: str, doing: str, body: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        self._pace.wait("request")
-        return lambda_http.send(self._key, method, self._url + path, doing, body)
 
     def _post(self, path: str, doing: str, body: dict[str, Any]) -> dict[str, Any]:
         said = lambda_http.send(self._key, "POST", self._url + path, doing, body)["data"]

@@ -95,6 +95,8 @@ class Keeper:
         except FileNotFoundError:
             names, changed = set(), 0
         self._seen = (self._now(), changed)
+        # A run that something came late for is open again.
+        self._closed = {n for n in self._closed if (self._runs / n / journal.RECEIPT).exists()}
         for name in names - self._closed - set(self._wards):
             self._wards[name] = self._make(self._runs / name)
             if name in self._early:
@@ -134,7 +136,8 @@ class Keeper:
         self._find()
         if run in self._wards:
             self._wards[run].entrust(given, own=own)
-        elif run not in self._closed:
+        elif not (self._runs / run / journal.RECEIPT).exists():
+            self._closed.discard(run)
             self._early[run] = given
             self._seen = (0.0, 0)
         return {"entrusted": run}

@@ -182,7 +182,7 @@ class EngineTeardown:
         if self._engine is None:
             raise EngineFailed("there is no Pulumi CLI on this computer")
         provider = providers.load(history.provider) if history.provider else None
-        with self._workspace.operation_slot(wait_s=_SLOT_WAIT_S) as slot:
+        with self._workspace.operation_slot(wait_s=_SLOT_WAIT_S, teardown=True) as slot:
             return isolated.run(
                 [str(self._engine.path), *arguments, "--non-interactive"],
                 cwd=where or self._workspace.project_directory(history.id),

@@ -17,6 +17,8 @@ import psutil
 _FIRST_STEP_S, _LONGEST_STEP_S, _GROWTH = 0.05, 0.5, 1.3
 # What one engine operation in flight takes (CLI, provider process, program), measured: 165 MB, with head room.
 _OPERATION_BYTES = 400 << 20
+# Beside those that all may take: a machine must not be paid for while creations stand in line.
+_FOR_TEARDOWNS = 2
 
 
 @functools.cache
@@ -32,6 +34,7 @@ def slot(
     give_up: Callable[[], bool] = lambda: False,
     wait_s: float = float("inf"),
     *,
+    teardown: bool = False,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[int | None]:
@@ -41,6 +44,7 @@ def slot(
         folder: where the places are; one lock file each.
         give_up: asked while waiting.
         wait_s: the longest wait.
+        teardown: whether those places count as well that creations may not take.
         now, sleep: time, so that tests need not wait for it.
 
     Yields:
@@ -50,7 +54,7 @@ def slot(
     until, step_s = now() + wait_s, _FIRST_STEP_S
     descriptor = None
     while descriptor is None and not give_up() and now() < until:
-        descriptor = _free(folder)
+        descriptor = _free(folder, slot_count() + (_FOR_TEARDOWNS if teardown else 0))
         if descriptor is None:
             sleep(max(0.0, min(step_s, until - now())))
             step_s = min(step_s * _GROWTH, _LONGEST_STEP_S)
@@ -61,8 +65,8 @@ def slot(
             os.close(descriptor)
 
 
-def _free(folder: Path) -> int | None:
-    for number in range(slot_count()):
+def _free(folder: Path, places: int) -> int | None:
+    for number in range(places):
         descriptor = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -193,10 +193,14 @@ class Workspace:
         return folder
 
     def operation_slot(
-        self, give_up: Callable[[], bool] = lambda: False, wait_s: float = float("inf")
+        self,
+        give_up: Callable[[], bool] = lambda: False,
+        wait_s: float = float("inf"),
+        *,
+        teardown: bool = False,
     ) -> AbstractContextManager[int | None]:
         """A place for an engine operation; see `slots.slot`."""
-        return slots.slot(self.home / "slots", give_up, wait_s)
+        return slots.slot(self.home / "slots", give_up, wait_s, teardown=teardown)
 
     def keep_reserve(self) -> None:
         """Sets space aside for the teardown of what is about to be created.

@@ -275,6 +275,22 @@ def test_rounds_find_new_runs_and_forget_closed_ones(workspace: Workspace) -> No
     assert kept.answer({"op": "stop", "force": False}) == {"stopping": True, "runs": []}
 
 
+def test_a_run_that_is_opened_again_is_kept_again(workspace: Workspace) -> None:
+    """Something of it came after its receipt."""
+    time_s = 1e9
+    kept = Keeper(
+        workspace.home, now=lambda: time_s, ward=lambda directory: Ward(directory, Acts())
+    )
+    run_id = runs.opened(workspace)
+    runs.closed(workspace, run_id)
+    kept.round()
+    assert kept.open_runs == []
+    (workspace.directory(run_id) / journal.RECEIPT).unlink()
+    time_s += 60
+    kept.round()
+    assert kept.open_runs == [run_id]
+
+
 def test_a_few_acts_at_a_time(workspace: Workspace) -> None:
     """Two hundred clients may die at once; each act is an interpreter with an engine under it."""
     acts = Acts()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -269,6 +269,23 @@ def test_patience_ends(api: LambdaApi, cloud: Emulator, patience: Patience) -> N
         api.ssh_keys()
     assert down.value.kind == "transient"
     assert 80 < sum(patience.slept) < 110
+
+
+def test_standing_in_line_uses_up_no_patience(
+    cloud: Emulator, tmp_path: Path, patience: Patience
+) -> None:
+    """Where two hundred runs share a key, a request's turn may come after minutes."""
+
+    class Line(Pace):
+        def wait(self, kind: str, check: Callable[[], None] = lambda: None) -> None:
+            patience.sleep(200.0)
+
+    cloud.add_faults([{"op": "list_ssh_keys", "kind": "status", "status": 429, "at": [1, 2]}])
+    line = Line(tmp_path, cloud.api_key, {})
+    key = LambdaKey(cloud.api_key, "a test")
+    api = LambdaApi(key, cloud.url, line, now=patience.now, sleep=patience.sleep)
+    assert api.ssh_keys() == []
+    assert sum(patience.slept) > 600
 
 
 def test_an_answer_that_drips_is_given_up(

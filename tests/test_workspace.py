@@ -248,6 +248,23 @@ def test_there_are_as_many_places_for_operations_as_memory_carries(
             assert len(list((workspace.home / "slots").iterdir())) == 2
 
 
+def test_a_teardown_has_a_place_where_creations_stand_in_line(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of them, which no creation takes."""
+    monkeypatch.setattr(slots, "slot_count", lambda: 1)
+    with (
+        workspace.operation_slot(),
+        workspace.operation_slot(wait_s=0.1, teardown=True) as one,
+        workspace.operation_slot(wait_s=0.1, teardown=True) as other,
+        workspace.operation_slot(wait_s=0.1) as none,
+        workspace.operation_slot(wait_s=0.1, teardown=True) as no_more,
+    ):
+        assert one is not None
+        assert other is not None
+        assert (none, no_more) == (None, None)
+
+
 def test_the_longer_a_place_is_waited_for_the_less_often_it_is_looked_for(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

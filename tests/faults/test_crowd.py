@@ -107,7 +107,8 @@ def test_memory_is_that_of_all_who_have_the_home_or_are_below(tmp_path: Path) ->
         finally:
             ours.kill()
             cloud.kill()
-    assert found.processes == 2
+    # This process may have other children.
+    assert found.processes >= 2
     assert 0 < found.cloud_bytes < found.total_bytes
 
 
