@@ -10,11 +10,15 @@ from dayfly.stacks.closer import Closer
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.workspace import Workspace
 
+# A key and a ruleset cost nothing; so long they may stay for the sake of the next launch.
+_PATIENCE_S = 30.0
+
 
 class Behind:
     """One such run.
 
-    Lifecycle: `start` begins its teardown in a thread, `finish` waits for the proof and raises what went wrong with it.
+    Lifecycle: `start` makes a thread for its teardown, which begins with `release`, or by itself after a while; `finish`
+    waits for the proof and raises what went wrong with it.
 
     Args:
         workspace: where the run is kept.
@@ -36,11 +40,16 @@ class Behind:
         self._run_id = run_id
         self._program = program
         self._error: Exception | None = None
+        self._released = threading.Event()
         self._thread = threading.Thread(target=self._close, name=f"close-{run_id[:8]}", daemon=True)
 
     def start(self) -> None:
-        """Begins; whatever becomes of this process, the run is in the journal and anybody can close it."""
+        """Begins to wait; whatever becomes of this process, the run is in the journal and anybody can close it."""
         self._thread.start()
+
+    def release(self) -> None:
+        """Lets the teardown begin: the next machine has been asked for, and no request of it stands in that one's way."""
+        self._released.set()
 
     def finish(self) -> None:
         """Waits until it is proved gone.
@@ -48,11 +57,13 @@ class Behind:
         Raises:
             LeakRisk: it could not be.
         """
+        self.release()
         self._thread.join()
         if self._error is not None:
             raise self._error
 
     def _close(self) -> None:
+        self._released.wait(_PATIENCE_S)
         try:
             self._closer.close(self._run_id)
         except Exception as error:  # noqa: BLE001  # raised where somebody waits for it

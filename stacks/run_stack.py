@@ -281,6 +281,9 @@ class RunStack:
         history = journal.read(self.directory)
         for event in history.events[self._seen :]:
             self._observe(event)
+            if event.name == "launched":
+                for behind in self._behind:
+                    behind.release()
         self._seen = len(history.events)
         return history
 
