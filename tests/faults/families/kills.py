@@ -233,4 +233,4 @@ def _killed_gc(place: Place, call: _Call, chance: random.Random) -> str:
     return f"SIGKILL of gc after {moment_s:.2f} s"
 
 
-FAMILY = Family(_NAME, trials=500, sample=1, run=run)
+FAMILY = Family(_NAME, trials=500, sample=1, run=run, jobs=4)

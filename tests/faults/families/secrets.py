@@ -240,4 +240,4 @@ def _own_secrets(directory: Path, home: Path) -> list[str]:
     return found
 
 
-FAMILY = Family(_NAME, trials=50, sample=2, run=run)
+FAMILY = Family(_NAME, trials=50, sample=2, run=run, jobs=3)

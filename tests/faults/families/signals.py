@@ -175,4 +175,4 @@ def _wait_for_receipt(receipt: Path) -> None:
         time.sleep(0.05)
 
 
-FAMILY = Family(_NAME, trials=200, sample=2, run=run)
+FAMILY = Family(_NAME, trials=200, sample=2, run=run, jobs=3)

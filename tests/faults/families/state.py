@@ -169,4 +169,4 @@ def _trial(place: Place, run: str, seed: int) -> Trial:
     return Trial(_NAME, seed, (done,), tuple(leaked), (), (), tuple(problems))
 
 
-FAMILY = Family(_NAME, trials=200, sample=1, run=run)
+FAMILY = Family(_NAME, trials=200, sample=1, run=run, jobs=3)
