@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.infra import caller, creations, fence, lambda_endpoint
+from dayfly.infra.found import GONE
 from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import ApiError, is_without_firewall
 from dayfly.infra.lambda_once import Once
@@ -23,7 +24,6 @@ from dayfly.infra.providers.base import CreateResult, DynamicProvider
 SSH_PORT = 22
 # A launch may be missing from listings for so long.
 LISTING_LAG_S = 60.0
-ENDED = ("terminated", "preempted")
 
 
 class KeyProvider(DynamicProvider):
@@ -108,7 +108,7 @@ class InstanceProvider(DynamicProvider):
             return [
                 row.id
                 for row in api.instances()
-                if row.tags.get("dayfly-run") == props["run"] and row.state not in ENDED
+                if row.tags.get("dayfly-run") == props["run"] and row.state not in GONE
             ]
 
         turn = partial(api.await_turn, launch=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dayfly.infra import port_map
+from dayfly.infra.found import GONE
 from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import IN_USE, ApiError
 from dayfly.infra.lambda_records import Instance
@@ -17,7 +18,6 @@ READY_S = 15 * 60.0
 GONE_S = 10 * 60.0
 _FIRST_STEP_S, _LONGEST_STEP_S = 1.0, 8.0
 _SSH_PORT = 22
-_ENDED = ("terminated", "preempted")
 # The patience with a twin that is ending, once the machine itself is ready and costs money.
 _TWIN_S = 60.0
 
@@ -93,7 +93,7 @@ class Waiting:
             found, _ = self._look(id, run)
             if found is not None:
                 last = found.state
-                if last in _ENDED:
+                if last in GONE:
                     return
             elif last != "not listed yet" or time.time() >= unseen_until:
                 return
@@ -142,9 +142,9 @@ class Waiting:
         costly = False
         # A full disk must not keep a twin alive.
         with contextlib.suppress(OSError):
-            costly = self.record({row.id: row.state not in _ENDED for row in ours})
+            costly = self.record({row.id: row.state not in GONE for row in ours})
         for row in ours:
-            if row.id != id and row.state not in ("stopping", *_ENDED):
+            if row.id != id and row.state not in ("stopping", *GONE):
                 # It is looked for again in a moment, and by whoever closes the run.
                 with contextlib.suppress(ApiError):
                     self.api.terminate(row.id)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dayfly.infra import creations
-from dayfly.infra.found import Found, State
+from dayfly.infra.found import GONE, Found
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks.journal import History
 from dayfly.stacks.traces import Traces
@@ -20,7 +20,6 @@ from dayfly.stacks.traces import Traces
 _GIVE_UP_S = 600.0
 _FIRST_STEP_S, _LONGEST_STEP_S = 0.05, 5.0
 _LOOK_EVERY_S = 15.0
-_ENDED: tuple[State, ...] = ("terminated", "preempted")
 
 
 class StillThere(Exception):
@@ -106,7 +105,7 @@ class Absence:
         visible_at = since + self.provider.limits.listing_lag_s
         for _ in self._rounds(found.id):
             state = self.provider.instance_state(found.id)
-            if state in _ENDED:
+            if state in GONE:
                 return
             if state == "unknown" and self.now() >= visible_at:
                 return
@@ -149,7 +148,7 @@ class Absence:
         id = self.history.field("launched", "id")
         for _ in self._rounds(str(id or self.history.id)):
             self.sleep(lag_s)
-            if id and self.provider.instance_state(str(id)) not in (*_ENDED, "unknown"):
+            if id and self.provider.instance_state(str(id)) not in (*GONE, "unknown"):
                 self._end(Found("instance", str(id), {"dayfly-run": self.history.id}))
                 continue
             if not self._listed():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from dayfly.errors import DayflyError
 from dayfly.infra import providers
-from dayfly.infra.found import Found
+from dayfly.infra.found import GONE, Found
 from dayfly.stacks import journal, state
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
@@ -219,7 +219,7 @@ def has_ended(history: History, now: float) -> bool:
     except Exception:  # noqa: BLE001  # a provider's SDK raises what it likes
         return False
     visible = now >= launched.time + provider.limits.listing_lag_s
-    return state in ("terminated", "preempted") or (state == "unknown" and visible)
+    return state in GONE or (state == "unknown" and visible)
 
 
 def _plain_unlisted(history: History, now: float) -> tuple[Status, str] | None:

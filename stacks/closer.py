@@ -152,9 +152,8 @@ class Closer:
         """
         asked: set[str] = set()
         if history.reopened is not None:
-            return (
-                frozenset()
-            )  # What its receipt counts is ended already, and what came late is looked for by tag.
+            # What its receipt counts is ended already, and what came late is looked for by tag.
+            return frozenset()
         with contextlib.suppress(DayflyError, OSError):
             for trace in Traces.of(history, provider).known:
                 id = trace.found.id

@@ -12,11 +12,10 @@ from typing import Any
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra import lambda_endpoint, lambda_key, lambda_offers, port_map, user_data
-from dayfly.infra.found import Found, State
+from dayfly.infra.found import GONE, Found, State
 from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import IN_USE, ApiError, code_in, kind_of
 from dayfly.infra.lambda_resources import (
-    ENDED,
     LISTING_LAG_S,
     SSH_PORT,
     InstanceProvider,
@@ -225,7 +224,7 @@ def _owner_digest(owner: str) -> str:
 def _instances(api: LambdaApi, owner: str | None) -> Iterator[Found]:
     for row in api.instances():
         tags = row.tags if row.tags.get("dayfly-run") else {}
-        if row.state not in ENDED and (owner is None or tags.get("dayfly-owner") == owner):
+        if row.state not in GONE and (owner is None or tags.get("dayfly-owner") == owner):
             yield Found("instance", row.id, tags, row.state)
 
 
