@@ -20,10 +20,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from dayfly.infra.run import is_id
 from dayfly.runtime import keeper_socket
 from dayfly.runtime.keeper_socket import KeeperSocket
 from dayfly.runtime.ward import Ward, stamp
-from dayfly.stacks import journal, vitals
+from dayfly.stacks import journal, late_look, vitals
 
 # A dead client is noticed within two of these.
 ROUND_S = 0.8
@@ -74,7 +75,7 @@ class Keeper:
         self._find()
         acting = sum(ward.act is not None for ward in self._wards.values())
         for ward in list(self._wards.values()):
-            if (ward.directory / journal.RECEIPT).exists() and ward.act is None:
+            if _is_over(ward.directory) and ward.act is None:
                 self._closed.add(ward.id)
                 del self._wards[ward.id]
                 continue
@@ -91,12 +92,12 @@ class Keeper:
             changed = self._runs.stat().st_mtime_ns
             if self._seen[1] == changed and abs(self._now() - self._seen[0]) < _RESCAN_S:
                 return
-            names = {entry.name for entry in os.scandir(self._runs) if entry.is_dir()}
+            names = {e.name for e in os.scandir(self._runs) if is_id(e.name) and e.is_dir()}
         except FileNotFoundError:
             names, changed = set(), 0
         self._seen = (self._now(), changed)
         # A run that something came late for is open again.
-        self._closed = {n for n in self._closed if (self._runs / n / journal.RECEIPT).exists()}
+        self._closed = {n for n in self._closed if _is_over(self._runs / n)}
         for name in names - self._closed - set(self._wards):
             self._wards[name] = self._make(self._runs / name)
             if name in self._early:
@@ -136,7 +137,7 @@ class Keeper:
         self._find()
         if run in self._wards:
             self._wards[run].entrust(given, own=own)
-        elif not (self._runs / run / journal.RECEIPT).exists():
+        elif not _is_over(self._runs / run):
             self._closed.discard(run)
             self._early[run] = given
             self._seen = (0.0, 0)
@@ -148,6 +149,11 @@ class Keeper:
             return {"refused": "runs are open", "runs": self.open_runs}
         self.stopping = True
         return {"stopping": True, "runs": self.open_runs}
+
+
+def _is_over(directory: Path) -> bool:
+    """Closed, and not to be looked after once more."""
+    return (directory / journal.RECEIPT).exists() and late_look.due(directory) is None
 
 
 def greeting(home: Path, version: str) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 
 from dayfly.errors import ConnectFailed, DayflyError, RunBusy, RunFailed
+from dayfly.infra import providers
 from dayfly.infra.found import GONE
 from dayfly.runtime import drift, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
-from dayfly.stacks import gc, journal
+from dayfly.stacks import gc, journal, late_look
 from dayfly.stacks.census import Finding
 from dayfly.stacks.journal import History
 from dayfly.stacks.run_lock import locked
@@ -62,6 +63,23 @@ def tend(context: Context, run_id: str, report: Callable[[str], None]) -> float 
         return _destroyed(context, history, report)
     if status == "HELD":
         return _hold(context, history, report)
+    if status == "CLOSED" and late_look.due(history.directory) is not None:
+        return _looked_again(context, history, report)
+    return None
+
+
+def _looked_again(
+    context: Context, history: History, report: Callable[[str], None]
+) -> float | None:
+    """Ends what no listing could show before the run was closed."""
+    provider = providers.load(history.provider)
+    owner = str(history.intent.get("owner", context.workspace.owner))
+    late = tuple(found for found in provider.inventory(owner) if found.run == history.id)
+    report(f"late look: {len(late)} found")
+    if late:
+        finding = Finding(history.id, "ORPHAN", "", provider.name, found=late, owner=owner)
+        gc.destroy(context.workspace, context.engine_or_none(), finding, report)
+    late_look.done(history.directory)
     return None
 
 

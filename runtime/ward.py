@@ -1,4 +1,4 @@
-"""Ward: one open run in the keeper's care, and when something is to be done about it. Standard library only."""
+"""Ward: one run in the keeper's care, and when something is to be done about it. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from dayfly.stacks import journal
+from dayfly.stacks import journal, late_look
 from dayfly.stacks.journal import History
 from dayfly.stacks.standing import Status, is_elsewhere, standing
 
@@ -115,9 +115,12 @@ class Ward:
     def standing(self, now: float) -> tuple[Status, str]:
         """What it is; a journal that somebody has edited must not take the other runs' keeper from them."""
         try:
-            return standing(self.history, now)
+            status, why = standing(self.history, now)
         except Exception as error:  # noqa: BLE001  # whatever can stand in a file
             return "ORPHAN", f"its journal cannot be understood: {type(error).__name__}: {error}"
+        if status == "CLOSED":
+            why += "; its provider is asked once more, since a listing may lag"
+        return status, why
 
     def look(self, now: float) -> None:
         """Collects an act that has ended; starts one where it is time for it."""
@@ -138,8 +141,12 @@ class Ward:
             self._status = status
             if not self.failures:
                 self.next = 0.0
-        wanted = status in ("HELD", "EXPIRED", "ORPHAN") and not self.given_up
-        return wanted and now >= self.next
+        wanted = status in ("HELD", "EXPIRED", "ORPHAN") or self._is_to_be_looked_at(status, now)
+        return wanted and not self.given_up and now >= self.next
+
+    def _is_to_be_looked_at(self, status: Status, now: float) -> bool:
+        at = late_look.due(self.directory) if status == "CLOSED" else None
+        return at is not None and now >= at
 
     def _is_anothers(self, now: float) -> bool:
         try:

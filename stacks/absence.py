@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from dayfly.infra import creations
 from dayfly.infra.found import GONE, Found
 from dayfly.infra.providers.base import Provider
+from dayfly.stacks import late_look
 from dayfly.stacks.journal import History
 from dayfly.stacks.traces import Traces
 
@@ -72,12 +73,12 @@ class Absence:
             self._await_late(traces, traces.unsettled_since)
         if not traces.recorded or traces.unsettled:
             self._until_silent(lag_s)
-        self._tell_of_twins(traces)
+        self._see_to_twins(traces)
         return len(self._ended)
 
-    def _tell_of_twins(self, traces: Traces) -> None:
+    def _see_to_twins(self, traces: Traces) -> None:
         """A launch that was carried out twice holds its ruleset, so that a ruleset that is gone has no twin; without one
-        only a listing shows it, which may lag. That is told, not waited for: such an end would take a minute for nothing.
+        only a listing shows it, which may lag. The keeper looks then: to wait here would be a minute for nothing.
         """
         launched_at = max((life.begun for life in traces.lives), default=0.0)
         visible_at = launched_at + self.provider.limits.listing_lag_s
@@ -85,8 +86,12 @@ class Absence:
         if made and self.now() < visible_at and not any(c.kind == "network" and c.id for c in made):
             at = time.strftime("%H:%M:%S", time.localtime(visible_at))
             self.report(
-                f"had its launch been carried out twice, no listing showed it before {at}: see `dayfly gc` then"
+                f"had its launch been carried out twice, no listing showed it before {at}: the keeper looks again then,"
+                " and so does any `dayfly gc`"
             )
+            # A full disk must not keep what is proved from being signed; `gc` looks everywhere.
+            with contextlib.suppress(OSError):
+                late_look.put(self.history.directory, visible_at)
 
     def _end_known(self, traces: Traces) -> None:
         """Follows each machine whose id is known to its end, then what it was using."""

@@ -20,7 +20,7 @@ from dayfly.infra.providers.base import Limits, Provider
 from dayfly.infra.providers.lambda_cloud import LambdaCloud
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
-from dayfly.stacks import intent, journal, run_lock
+from dayfly.stacks import intent, journal, late_look, run_lock
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import History
@@ -359,10 +359,10 @@ class TestRecorded:
         assert (receipt.destroyed, receipt.left) == (4, 0)
 
     @pytest.mark.parametrize("has_ruleset", [False, True])
-    def test_a_twin_that_no_listing_can_show_yet_is_told_of(
+    def test_a_twin_that_no_listing_can_show_yet_is_looked_for_later(
         self, workspace: Workspace, cloud: Cloud, opened: Open, *, has_ruleset: bool
     ) -> None:
-        """Where no ruleset, which it would hold, is gone; nobody waits for it."""
+        """Where no ruleset, which it would hold, is gone; nobody waits here for it."""
         run, said = opened("up_started"), list[str]()
         creations.answered(run.directory, creations.begin(run.directory, "instance"), "i-1")
         if has_ruleset:
@@ -373,6 +373,7 @@ class TestRecorded:
         _closer(workspace, cloud, said).close(run.id)
         assert cloud.time - begun < _LAG_S / 2
         assert any("carried out twice" in text for text in said) != has_ruleset
+        assert (late_look.due(run.directory) is None) == has_ruleset
 
     def test_an_id_that_is_not_known_yet_is_no_proof(
         self, workspace: Workspace, cloud: Cloud, opened: Open

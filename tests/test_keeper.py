@@ -21,7 +21,7 @@ from dayfly.runtime import entrust, keeper, keeper_socket
 from dayfly.runtime.entrust import Line
 from dayfly.runtime.keeper import Keeper, Log
 from dayfly.runtime.ward import Ward
-from dayfly.stacks import journal
+from dayfly.stacks import journal, late_look
 from dayfly.stacks.workspace import Workspace
 from tests import keepers, runs
 from tests.test_cli import dayfly
@@ -289,6 +289,20 @@ def test_a_run_that_is_opened_again_is_kept_again(workspace: Workspace) -> None:
     time_s += 60
     kept.round()
     assert kept.open_runs == [run_id]
+
+
+def test_a_closed_run_is_kept_until_its_late_look(workspace: Workspace) -> None:
+    """And what is no run's folder never is."""
+    run_id = runs.opened(workspace)
+    (workspace.runs / "notes").mkdir()
+    late_look.put(workspace.directory(run_id), time.time() + 3600)
+    runs.closed(workspace, run_id)
+    kept = Keeper(workspace.home, ward=lambda d: Ward(d, Acts()))
+    kept.round()
+    assert (kept.open_runs, kept.is_idle) == ([run_id], False)
+    late_look.done(workspace.directory(run_id))
+    kept.round()
+    assert (kept.open_runs, kept.is_idle) == ([], True)
 
 
 def test_a_few_acts_at_a_time(workspace: Workspace) -> None:

@@ -18,7 +18,9 @@ from dayfly.infra.offers import Offer
 from dayfly.infra.providers.lambda_cloud import LambdaCloud
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
-from dayfly.stacks import intent, journal, latecomers
+from dayfly.runtime import tend
+from dayfly.runtime.context import Context
+from dayfly.stacks import intent, journal, late_look, latecomers
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.standing import standing
@@ -88,6 +90,43 @@ def test_gc_destroys_what_came_after_the_receipt_and_every_view_tells_it(
     (listed,) = json.loads(dayfly("ps", "--all", "--json").stdout)
     assert (listed["status"], listed["usd"]) == ("CLOSED", pytest.approx(receipt.usd))
     assert "nothing to destroy" in dayfly("gc", "--yes").stderr
+
+
+def test_a_late_look_ends_what_no_listing_could_show_before(
+    workspace: Workspace, cloud: Emulator
+) -> None:
+    """Its receipt is amended; a look that finds nothing leaves it as it is."""
+    run = _closed(workspace)
+    before = (run.directory / journal.RECEIPT).read_bytes()
+    late_look.put(run.directory, time.time())
+    assert tend.tend(Context.open(), run.id, lambda _: None) is None
+    assert (run.directory / journal.RECEIPT).read_bytes() == before
+    assert late_look.due(run.directory) is None
+    late = _launched(run)
+    late_look.put(run.directory, time.time())
+    assert tend.tend(Context.open(), run.id, lambda _: None) is None
+    receipt = Receipt.of(run.directory)
+    assert receipt is not None
+    assert (receipt.destroyed, receipt.at_most, cloud.live()) == (1, True, [])
+    assert late in receipt.notes[-1]
+    assert late_look.due(run.directory) is None
+
+
+def test_a_late_look_that_cannot_be_taken_is_owed_still(
+    workspace: Workspace, cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper tries again; a file that says no time asks for a look at once."""
+    run = _closed(workspace)
+    (run.directory / late_look.FILE).write_text("soon")
+    assert late_look.due(run.directory) == 0.0
+
+    def refused(_self: LambdaCloud, _owner: str | None) -> list[Found]:
+        raise OSError("no route")
+
+    monkeypatch.setattr(LambdaCloud, "inventory", refused)
+    with pytest.raises(OSError, match="no route"):
+        tend.tend(Context.open(), run.id, lambda _: None)
+    assert late_look.due(run.directory) == 0.0
 
 
 def test_a_run_with_a_latecomer_is_open_until_that_is_proved_gone(

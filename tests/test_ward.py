@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dayfly.runtime.ward import Ward
-from dayfly.stacks import journal
+from dayfly.stacks import journal, late_look
 from dayfly.stacks.workspace import Workspace
 from tests import runs
 
@@ -107,6 +107,23 @@ def test_a_run_that_is_held_no_longer_is_acted_on_at_once(workspace: Workspace, 
     journal.append(ward.directory, "cancelled", by=_DEAD)
     ward.look(now + 2)
     assert len(acts.started) == 2
+
+
+def test_a_closed_run_is_acted_on_when_its_late_look_is_due(
+    workspace: Workspace, acts: Acts
+) -> None:
+    """Not before, and never where none was asked for."""
+    ward, now = a_ward(workspace, acts)
+    runs.closed(workspace, ward.id)
+    ward.look(now)
+    late_look.put(ward.directory, now + 60)
+    ward.look(now + 59)
+    assert acts.started == []
+    ward.look(now + 60)
+    acts.started[0].end(0, '{"next": null}')
+    late_look.done(ward.directory)
+    ward.look(now + 120)
+    assert len(acts.started) == 1
 
 
 def test_failures_are_journaled_and_come_later_and_later_and_never_end_silently(
