@@ -83,7 +83,7 @@ def _trial(place: Place, cloud: World, seed: int) -> Trial:
     where = f"{', with the engine' if engine else ''}"
     faults = tuple(f"{each}{status} at calls {at}{where}" for each in struck)
     leaked += cloud.leaked()
-    problems += more + cloud.broken()
+    problems += more + cloud.broken(engine=engine)
     return Trial(_NAME, seed, faults, tuple(leaked), (), (), tuple(problems), bool(faults))
 
 
