@@ -14,6 +14,7 @@ from dayfly.runtime import agent
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
 from dayfly.runtime.ssh.link import AgentRefused, Link
+from tests.faults.faulty_proxy import Harm, faulty_proxy
 from tests.sshd import Server, sshd
 
 pytestmark = pytest.mark.sshd
@@ -179,3 +180,24 @@ def test_a_machine_that_is_not_there_is_disconnected(tmp_path: Path) -> None:
     nowhere = Machine("m", "127.0.0.1", 1, "nobody", "ssh-ed25519 AAAA", "local", "here", "test")
     with pytest.raises(Disconnected):
         Link(nowhere, tmp_path / "key", "0" * 32, bytes(32)).open(1)
+
+
+def test_a_changed_byte_at_any_place_of_the_opening_is_a_dropped_connection(
+    server: Server,
+) -> None:
+    """Whatever paramiko's cipher or parser makes of it: the next try goes over another connection."""
+    plan = [Harm("flipped byte", True, offset, bit=offset % 8) for offset in range(40, 2600, 64)]
+    ended: list[str] = []
+    with faulty_proxy(server.machine.port, plan) as between:
+        machine = server.through(between.port)
+        for _ in plan:
+            connection = Connection(machine, server.keys.user_key)
+            try:
+                connection.open("true", 1.0)
+                connection.receive(1, 1.0)
+            except Disconnected as dropped:
+                ended.append(str(dropped))
+            finally:
+                connection.close()
+    assert len(between.done) > len(plan) // 2
+    assert len(ended) >= len(between.done)

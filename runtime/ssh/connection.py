@@ -235,6 +235,7 @@ def _mapped(what: str) -> Iterator[None]:
         yield
     except (ConfigurationError, ConnectFailed, Disconnected):
         raise
-    except (paramiko.SSHException, EOFError, OSError, AttributeError) as error:
-        # AttributeError: paramiko's own, where its socket is closed under a call that is under way.
+    except Exception as error:
+        # What has ended paramiko's reader is raised in whoever waits: also what its cipher or its parser says of a changed
+        # byte, and an AttributeError where its socket is closed under a call that is under way.
         raise Disconnected(f"{what}: {error or type(error).__name__}") from error

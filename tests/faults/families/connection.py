@@ -7,7 +7,6 @@ import random
 import shutil
 from collections.abc import Iterator
 
-from dayfly.errors import DayflyError
 from dayfly.runtime import session as sessions
 from dayfly.runtime.session import Session
 from dayfly.runtime.ssh import link
@@ -66,7 +65,7 @@ def _used(job: MachineJob, port: int) -> list[str]:
             end = session.follow(log)
             session.fetch_result(result)
             session.acknowledge()
-    except DayflyError as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is, the user has neither log nor value
         return [f"{type(error).__name__}: {error}"]
     found = list(log.wrong)
     for stream, text in job.log.items():
