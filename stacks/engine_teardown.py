@@ -138,8 +138,7 @@ class EngineTeardown:
             )
         except (state.StateUnusable, EngineFailed) as reason:
             kept = state.quarantine(self._workspace, history.id, history.stack)
-            if kept:
-                state.forget_locks(self._workspace, history.stack)
+            state.forget_locks(self._workspace, history.stack)
             self._notes.append(
                 f"its state could not be removed by the engine and was set aside in {kept}"
                 if kept
