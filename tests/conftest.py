@@ -25,9 +25,11 @@ from tests import namespaces, tried
 
 
 def pytest_configure() -> None:
-    """A shell's background job ignores Ctrl-C, and so would every client that a test starts and interrupts."""
+    """A shell's background job ignores Ctrl-C, one of nohup a hangup, and so would every client that a test starts and interrupts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_unconfigure() -> None:

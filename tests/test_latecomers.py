@@ -70,6 +70,14 @@ def _launched(run: Run) -> str:
     )
 
 
+def _wait_until_listed(machine: str) -> None:
+    """The emulator's listing lags, too."""
+    until = time.monotonic() + 30
+    while machine not in [row.id for row in LambdaApi.from_environment().instances()]:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def test_gc_destroys_what_came_after_the_receipt_and_every_view_tells_it(
     workspace: Workspace, cloud: Emulator
 ) -> None:
@@ -103,6 +111,7 @@ def test_a_late_look_ends_what_no_listing_could_show_before(
     assert (run.directory / journal.RECEIPT).read_bytes() == before
     assert late_look.due(run.directory) is None
     late = _launched(run)
+    _wait_until_listed(late)
     late_look.put(run.directory, time.time())
     assert tend.tend(Context.open(), run.id, lambda _: None) is None
     receipt = Receipt.of(run.directory)
