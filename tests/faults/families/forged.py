@@ -17,7 +17,7 @@ from typing import Any
 
 import paramiko
 
-from dayfly.errors import DayflyError, Forged, HostKeyMismatch
+from dayfly.errors import ConnectFailed, DayflyError, Forged, HostKeyMismatch
 from dayfly.runtime import agent, stored
 from dayfly.runtime.session import Session
 from tests.faults import tampering, unpickled
@@ -184,7 +184,9 @@ def _frame(scene: _Scene, seed: int, chance: random.Random, sentinel: Path) -> _
     except Forged:
         pass
     except DayflyError as error:
-        problems.append(f"{type(error).__name__} instead of Forged: {error}")
+        # The agent says nothing after its first frame: what is missing of that is waited for in vain.
+        unfinished = (kind, number, type(error)) == ("truncated", 0, ConnectFailed)
+        problems += [f"{type(error).__name__} instead of Forged: {error}"] * (not unfinished)
     finally:
         scene.plan.write_text("{}")
     lost = _fetched(job, start=True)
