@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +13,13 @@ from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed, SpecError
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
 from dayfly.runtime import ending, payload, redact, stored
+from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
 from dayfly.runtime.run_log import STREAMS
+from dayfly.runtime.verb import act
 from dayfly.stacks import journal
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.journal import History
@@ -29,6 +32,15 @@ if TYPE_CHECKING:
     from dayfly.runtime.session import Session
 
 
+async def _attach_aio(run_id: str, display: Display | None = None, *, log: bool = True) -> Job[Any]:
+    # Whoever is cancelled meanwhile leaves the run as it was found, to the keeper.
+    job = await aside(
+        functools.partial(attach, run_id, display, log=log), unwanted=lambda late: late.detach()
+    )
+    return await job.begun()
+
+
+@act(_attach_aio)
 def attach(run_id: str, display: Display | None = None, *, log: bool = True) -> Job[Any]:
     """The job of a run that was started by any process of this user on this computer.
 

@@ -52,7 +52,9 @@ class NamedJob(unittest.TestCase):
     def assertRegex(self, text: Any, expected: Any, msg: Any = None) -> None:
         super().assertRegex(text, expected.replace("<Future at", "<Job at"), msg)
 
-    def assertRaisesRegex(self, kind: Any, expected: Any, *args: Any, **kwargs: Any) -> Any:
+    def assertRaisesRegex(  # type: ignore[override]  # the overloads say the same
+        self, kind: Any, expected: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         return super().assertRaisesRegex(
             kind, expected.replace("<Future at", "<Job at"), *args, **kwargs
         )
