@@ -28,6 +28,7 @@ from dayfly.errors import (
     ProvisionFailed,
     ResultFailed,
     SpecError,
+    UnknownRun,
 )
 from dayfly.infra import providers
 from dayfly.runtime import at_exit
@@ -127,7 +128,13 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
     @property
     def directory(self) -> Path:
-        """Where its journal, logs and result are kept on this computer."""
+        """Where its journal, logs and result are kept on this computer.
+
+        Raises:
+            UnknownRun: it ended before it had a run.
+        """
+        if not self.id:
+            raise UnknownRun("this job has no run: it was cancelled, or failed, before one began")
         return self._workspace.directory(self.id)
 
     def status(self) -> str:
@@ -136,13 +143,13 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             return "queued" if self._attendance is None else self._attendance.phase
         if self.cancelled():
             return "cancelled"
-        if self._detached:
+        if self.detached:
             return "detached"
         return "failed" if self.done() and self.exception() is not None else "done"
 
     async def _logs_aio(self, follow: bool = False) -> AsyncIterator[str]:
         await self._known.come()
-        tail = LogTail(lambda: self.directory)
+        tail = LogTail(lambda: self.directory if self.id else None)
         while True:
             news, last = self._news.next, not follow or self.done()
             for line in tail.lines():
@@ -159,7 +166,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
         A carriage return stays in its line, as a progress bar left it.
         """
-        tail = LogTail(lambda: self.directory)
+        tail = LogTail(lambda: self.directory if self.id else None)
         while True:
             # Taken before it is looked: what comes meanwhile rings it.
             news, last = self._news.next, not follow or self.done()
@@ -187,12 +194,14 @@ class Job(concurrent.futures.Future[R], Generic[R]):
                 # Were this process killed before it has destroyed the machine, the run must not count as held.
                 with contextlib.suppress(OSError):
                     journal.append(self._stack.directory, "cancelled", by=journal.myself())
-            if self._attendance is not None and not self._closed.is_set():
+            if self.detached:
+                self._display.note("it was detached: the keeper ends it now")
+            elif self._attendance is not None:
                 self._attendance.stop()
 
     def _ended_here(self) -> bool:
         """Whether nothing is left to stop: it has ended, and nobody was told to go on with it."""
-        return self.done() and not self._detached
+        return self.done() and not self.detached
 
     async def _detach_aio(self) -> str:
         return await aside(self.detach)
@@ -227,7 +236,8 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         return self.id
 
     @property
-    def _detached(self) -> bool:
+    def detached(self) -> bool:
+        """Whether this process has let go of it."""
         return self.done() and not self.cancelled() and isinstance(self.exception(), Detached)
 
     async def _receipt_aio(self, timeout: float | None = None) -> Receipt:
@@ -259,6 +269,8 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
     def cost(self) -> float:
         """Dollars so far; after the end those of the receipt."""
+        if not self.id:
+            return 0.0
         receipt = Receipt.of(self.directory)
         if receipt is not None:
             return receipt.usd

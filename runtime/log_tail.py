@@ -14,10 +14,10 @@ class LogTail:
     """Both streams of a job's log; a job that is tried again has the log of its latest attempt.
 
     Args:
-        directory: gives the directory of the run as it is now.
+        directory: gives the directory of the run as it is now; None where there is no run.
     """
 
-    def __init__(self, directory: Callable[[], Path]) -> None:
+    def __init__(self, directory: Callable[[], Path | None]) -> None:
         self._directory = directory
         self._read: Path | None = None
         self._offsets = dict.fromkeys(STREAMS, 0)
@@ -28,13 +28,16 @@ class LogTail:
 
         A carriage return stays in its line, as a progress bar left it.
         """
-        if self._read != self._directory():
+        directory = self._directory()
+        if directory is None:
+            return
+        if self._read != directory:
             # Another attempt has begun: its log begins anew.
             yield from self.rest()
-            self._read = self._directory()
+            self._read = directory
             self._offsets, self._rest = dict.fromkeys(STREAMS, 0), dict.fromkeys(STREAMS, b"")
         for stream in STREAMS:
-            while data := self._piece(self._read / f"{stream}.log", self._offsets[stream]):
+            while data := self._piece(directory / f"{stream}.log", self._offsets[stream]):
                 self._offsets[stream] += len(data)
                 *lines, self._rest[stream] = (self._rest[stream] + data).split(b"\n")
                 yield from (line.decode(errors="replace") for line in lines)

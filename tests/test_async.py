@@ -53,7 +53,17 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
     """Found by listing, so that a new one cannot be forgotten: what is public is a Verb, or is known to return at once."""
     at_once = {
         RemoteFunction: {"local", "with_options", "spec", "aio"},
-        Job: {"id", "directory", "status", "cost", "display", "leak", "leave", "wait_closed"}
+        Job: {
+            "id",
+            "directory",
+            "status",
+            "cost",
+            "display",
+            "leak",
+            "leave",
+            "wait_closed",
+            "detached",
+        }
         | {"start", "resume", "settled", "abandon", "begun"},
     }
     for kind, known in at_once.items():
