@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,11 +32,13 @@ if TYPE_CHECKING:
 
 
 async def _attach_aio(run_id: str, display: Display | None = None, *, log: bool = True) -> Job[Any]:
+    def take() -> Job[Any]:
+        job = attach(run_id, display, log=log)
+        job.id  # noqa: B018  # once it is known no property blocks any more
+        return job
+
     # Whoever is cancelled meanwhile leaves the run as it was found, to the keeper.
-    job = await aside(
-        functools.partial(attach, run_id, display, log=log), unwanted=lambda late: late.detach()
-    )
-    return await job.begun()
+    return await aside(take, unwanted=lambda late: late.detach())
 
 
 @act(_attach_aio)
