@@ -33,6 +33,10 @@ class Act(Generic[P, T_co, A_co]):
         """The same, without blocking the event loop."""
         return self._aio(*args, **kwargs)
 
+    def __reduce__(self) -> str:
+        # By its name, as a function.
+        return self._blocking.__qualname__
+
     def __repr__(self) -> str:
         return f"<{self._blocking!r}, and its .aio>"
 

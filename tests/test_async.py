@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import cloudpickle
 import pytest
 
 import dayfly
@@ -72,6 +74,13 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
         assert public - verbs == known, kind
     assert isinstance(dayfly.attach, Act)
     assert Job.logs.__doc__
+
+
+def test_a_function_with_an_awaitable_form_is_pickled_by_its_name(workspace: Workspace) -> None:
+    """As before it had one; a job's own methods belong to their process."""
+    assert pickle.loads(cloudpickle.dumps(dayfly.attach)) is dayfly.attach
+    with pytest.raises(pickle.PicklingError, match="stop"):
+        pickle.dumps(begun(workspace, lambda: 1).stop)
 
 
 def test_a_job_can_be_awaited(workspace: Workspace) -> None:
