@@ -18,6 +18,7 @@ Keys and secrets reach each of them through a pipe on stdin, never through argv,
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import struct
@@ -227,7 +228,7 @@ def _sync_folder(path: str) -> None:
 
 def _write_file(path: str, data: bytes) -> None:
     """Write aside, sync, rename: a reader sees all of it or nothing."""
-    aside = f"{path}.{os.getpid()}.tmp"
+    aside = f"{path}.{os.getpid()}-{_thread.get_ident()}.tmp"
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         if os.geteuid() == 0:

@@ -12,11 +12,13 @@ from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed, SpecError
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
 from dayfly.runtime import ending, payload, redact, stored
+from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
 from dayfly.runtime.run_log import STREAMS
+from dayfly.runtime.verb import act
 from dayfly.stacks import journal
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.journal import History
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
     from dayfly.runtime.session import Session
 
 
+async def _attach_aio(run_id: str, display: Display | None = None, *, log: bool = True) -> Job[Any]:
+    def take() -> Job[Any]:
+        job = attach(run_id, display, log=log)
+        job.id  # noqa: B018  # once it is known no property blocks any more
+        return job
+
+    # Whoever is cancelled meanwhile leaves the run as it was found, to the keeper.
+    return await aside(take, unwanted=lambda late: late.detach())
+
+
+@act(_attach_aio)
 def attach(run_id: str, display: Display | None = None, *, log: bool = True) -> Job[Any]:
     """The job of a run that was started by any process of this user on this computer.
 

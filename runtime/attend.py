@@ -15,9 +15,11 @@ from dayfly.errors import (
     ConnectFailed,
     DayflyError,
     DeadlineReached,
+    Detached,
     Forged,
     InstanceLost,
     JobStopped,
+    KeeperMissing,
     MachineUnfit,
     ResultFailed,
     RunFailed,
@@ -65,6 +67,8 @@ class Attendance:
         display: where progress is shown.
         lineage: the id of the first attempt, "" in the first.
         plan: makes the Plan of the resources that the program declares; None where a plan was shown long ago.
+        joined: told the stack, and each one that follows it.
+        news: told when the function runs, and whenever its log has grown.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Attendance:
         lineage: str = "",
         plan: Callable[[list[dict[str, str]], str], Plan] | None = None,
         joined: Callable[[RunStack], None] = lambda _: None,
+        news: Callable[[], None] = lambda: None,
     ) -> None:
         self.display = display
         self.lineage = lineage
@@ -82,11 +87,12 @@ class Attendance:
         self.run_stack: RunStack | None = None
         self._plan = plan
         self.joined = joined
+        self._news = news
         self._session: Session | None = None
         self._following = False
         self._keeper: dict[str, Any] | None = None
         self._keeperless_s = self._keeperless_until = 0.0
-        self._stopping = threading.Event()
+        self._stopping, self._detaching = threading.Event(), threading.Event()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -392,6 +398,8 @@ class Attendance:
         except DayflyError as trouble:
             if self._stopping.is_set():
                 raise
+            if self._detaching.is_set():
+                raise self._let_go() from None
             if time.time() >= self.history.deadline - 1:
                 raise DeadlineReached(
                     f"run {self.directory.name}: its machine ended at the deadline; raise max_runtime or max_cost"
@@ -438,12 +446,13 @@ class Attendance:
 
     def _follow(self, session: Session, *, with_log: bool = True) -> JobEnd | None:
         """Brings the log home until the job has ended; None where the machine knows of no job."""
-        with RunLog(self.directory, self.display) as log:
+        with RunLog(self.directory, self.display, self._news) as log:
             self.step("run")
             if session.status().state == "absent":
                 return None
             with self._lock:
                 self._following = True
+            self._news()
             if self._stopping.is_set():
                 session.stop()
             take = log.take if with_log else _leave_there
@@ -472,6 +481,40 @@ class Attendance:
                 bound.cancel()
         session.close()
 
+    def detach(self) -> None:
+        """Has the run left to the keeper, which brings home what comes of it and destroys the machine then.
+
+        Raises:
+            KeeperMissing: there is none; nothing has changed.
+        """
+        assert self.run_stack is not None
+        if self.entrust(self.run_stack.workspace, self.history) is None:
+            raise KeeperMissing(
+                f"run {self.directory.name} cannot be detached: no keeper could be started that would finish it;"
+                " `dayfly keeper status` tells more"
+            )
+        self._detaching.set()
+        assert self._session is not None
+        self._session.close()
+
+    def _let_go(self) -> Detached:
+        assert self.run_stack is not None
+        self.run_stack.leave_open()
+        self.record("detached", by=journal.myself(), wished=True)
+        run = self.directory.name
+        self.display.note(
+            f"run {run} goes on by itself, and its machine ends with its function; `dayfly attach {run[:12]}` brings"
+            " its log and its value"
+        )
+        return Detached(
+            f"run {run} was detached, and goes on; its value comes by: dayfly attach {run[:12]}"
+        )
+
+    @property
+    def following(self) -> bool:
+        """True once the function has started."""
+        return self._following
+
     @property
     def stopping(self) -> bool:
         """True once `stop` was called."""
@@ -486,4 +529,5 @@ def _teardown_shown(
         try:
             yield machine
         finally:
-            attendance.step("teardown")
+            if attendance.run_stack is None or attendance.run_stack.needs_closing:
+                attendance.step("teardown")

@@ -20,6 +20,7 @@ from typing import (
 
 from dayfly.errors import SpecError
 from dayfly.infra.spec import Spec
+from dayfly.runtime.verb import verb
 from dayfly.stacks import settings
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Options(TypedDict, total=False):
 class RemoteFunction(Generic[P, R]):
     """A function that runs on a machine of its own.
 
-    Calling it provisions, runs, returns the value and destroys. The bare function is `__dayfly_function__`.
+    Calling it provisions, runs, returns the value and destroys. The bare function is `__dayfly_function__`. What blocks
+    has an awaitable form: `await f.aio(3)`, `await f.submit.aio(3)`, `await f.plan.aio(3)`.
     """
 
     def __init__(self, function: Callable[P, R], options: Options) -> None:
@@ -96,7 +98,21 @@ class RemoteFunction(Generic[P, R]):
 
         return wait_for(self.submit(*args, **kwargs))
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """As the call itself, without blocking the event loop; a task that is cancelled meanwhile stops the function."""
+        return await (await self.submit.aio(*args, **kwargs))
+
+    async def _submit_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        from dayfly.runtime.aside import aside
+        from dayfly.runtime.call import Call
+        from dayfly.runtime.job import Job
+
+        # Until it is prepared nothing exists, and nobody who waits no longer gets a machine.
+        prepare = functools.partial(Call.prepare, self.__dayfly_function__, args, kwargs, self.spec)
+        return cast("Job[R]", await Job.start(await aside(prepare)).begun())
+
+    @verb(_submit_aio)
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Starts it and returns at once; what cannot work is refused here, before anything exists.
 
         Raises:
@@ -109,7 +125,13 @@ class RemoteFunction(Generic[P, R]):
             "Job[R]", Job.start(Call.prepare(self.__dayfly_function__, args, kwargs, self.spec))
         )
 
-    def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan:
+    async def _plan_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
+        from dayfly.runtime.aside import aside
+
+        return await aside(functools.partial(self.plan, *args, **kwargs))
+
+    @verb(_plan_aio)
+    def plan(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
         """Every resource from the real engine's preview, $/h and worst case; nothing is created."""
         from dayfly.runtime.call import Call
 

@@ -12,6 +12,7 @@ from dayfly.errors import (
     ConnectFailed,
     DayflyError,
     DeadlineReached,
+    Detached,
     Forged,
     HostKeyMismatch,
     InstanceLost,
@@ -202,3 +203,28 @@ def test_a_keeper_that_has_ended_is_replaced_and_one_that_cannot_be_had_is_tried
         attendance.stay_kept()
         assert len(given) == tries
     assert [text[:25] for text in said] == ["the keeper is not there ("]
+
+
+def test_a_run_that_is_let_go_of_is_left_to_the_keeper(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was under way: its machine stays up, and the journal says that it was wished for."""
+    monkeypatch.setattr(Attendance, "entrust", lambda *_: journal.myself())
+    far = Far(fetch_result=InstanceLost("the session is closed"))
+    attendance._session, attendance._following = far, True  # type: ignore[assignment]
+    attendance.detach()
+    assert far.asked == ["close"]
+    with pytest.raises(Detached, match="dayfly attach"):
+        attendance.finish(far)  # type: ignore[arg-type]
+    assert attendance.run_stack.left  # type: ignore[union-attr]
+    assert attendance.history.field("detached", "wished")
+
+
+def test_without_a_keeper_nobody_lets_go(attendance: Attendance) -> None:
+    """The function is followed as before."""
+    far = Far()
+    attendance._session, attendance._following = far, True  # type: ignore[assignment]
+    with pytest.raises(KeeperMissing, match="cannot be detached"):
+        attendance.detach()
+    assert far.asked == []
+    assert not attendance._detaching.is_set()

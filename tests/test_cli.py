@@ -468,6 +468,9 @@ def test_a_script_that_uses_cluster_itself_runs_here(tmp_path: Path) -> None:
     assert done.returncode == 9
     assert done.stdout == "__main__ ['job.py', 'x'] 1 1000000 ('A_B',)\n"
     assert "job.py uses @cluster itself" in done.stderr
+    refused = process("run", "--detach", "job.py", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "f.submit(...).detach()" in refused.stderr
 
 
 def test_the_doctor_ends_with_1_where_something_needed_is_broken(clean_environment: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -441,6 +442,16 @@ def test_stop_lets_the_function_clean_up_and_says_so(runs: Runs) -> None:
         assert session.stop().how == "stopped"
     assert outcome.stdout == b"ready\ncleaned\n"
     assert outcome.header == {}
+
+
+def test_twenty_threads_stop_a_job_at_once(runs: Runs) -> None:
+    """Over one connection and over another; each is told the one end, and none is in another's way."""
+    with runs.session() as first, runs.session() as second:
+        first.start(runs.task(lambda: time.sleep(3600)))
+        with ThreadPoolExecutor(20) as pool:
+            ends = list(pool.map(lambda n: (first, second)[n % 2].stop(), range(20)))
+    assert {end.how for end in ends} == {"stopped"}
+    assert len(set(ends)) == 1
 
 
 def _deletes_its_folder(then_s: float) -> Callable[[], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from dayfly import Job, Plan, Receipt, cluster
+from dayfly import Job, Plan, Receipt, attach, cluster
 
 
 @cluster
@@ -29,3 +29,12 @@ async def use() -> None:
     assert_type(await job, float)
     assert_type(job.receipt(), Receipt)
     assert_type(halve.plan(1.0), Plan)
+    assert_type(await halve.aio(1.0), float)
+    assert_type(await halve.submit.aio(1.0), Job[float])
+    assert_type(await halve.plan.aio(1.0), Plan)
+    assert_type(await job.receipt.aio(timeout=5), Receipt)
+    await job.stop.aio()
+    async for line in job.logs.aio(follow=True):
+        assert_type(line, str)
+    assert_type(await job.detach.aio(), str)
+    (await attach.aio(job.id, log=False)).result()

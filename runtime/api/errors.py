@@ -23,6 +23,7 @@
     │   ├── JobExited           its process ended with an exit code and no result
     │   ├── JobStopped          it was stopped on request
     │   ├── DeadlineReached     max_runtime or max_cost ended it
+    │   ├── Detached            this process has let go of it, as was asked for; it goes on, and has its value later
     │   └── InstanceLost        the machine is gone or was not reachable for too long
     ├── ResultFailed            the value cannot come back (phase result)
     │   ├── UnpicklableResult   the function's value, or the exception that it raised, cannot be pickled
@@ -202,6 +203,10 @@ class JobStopped(RunFailed):
 
 class DeadlineReached(RunFailed):
     """`max_runtime`, or the time that `max_cost` pays for, ended the job."""
+
+
+class Detached(RunFailed):
+    """This process has let go of it; `dayfly attach` brings its value, from any process."""
 
 
 class InstanceLost(RunFailed):

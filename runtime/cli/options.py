@@ -140,5 +140,5 @@ def refuse_late_options(arguments: Sequence[str]) -> None:
 
     flags = {part for option in SPEC_OPTIONS for flag in option.flags for part in flag.split("/")}
     for argument in arguments:
-        if argument.partition("=")[0] in flags | {"--json"}:
+        if argument.partition("=")[0] in flags | {"--json", "--detach"}:
             raise SpecError(f"{argument}: options of Dayfly go before MODULE:FUNCTION")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import threading
 import time
@@ -24,7 +25,6 @@ _WINDOW_BYTES = 16 << 20
 _PACKET_BYTES = 256 << 10
 # paramiko deadlocks when a channel closes during a new key exchange (its issue 822), which it starts each 512 MB.
 _REKEY_BYTES = 32 << 30
-_KEEPALIVE_S = 15
 _STDERR_BYTES = 4096
 # A slow link takes its time with a frame; what finds a dead one is the silence of the machine.
 _SEND_S = 3600.0
@@ -60,7 +60,7 @@ class _PromptSocket(socket.socket):
 
 
 class _Transport(paramiko.Transport):
-    """paramiko's transport, waking up rarely: an idle connection should cost nothing."""
+    """paramiko's transport, waking up rarely while it logs in."""
 
     _active_check_timeout = 5.0
 
@@ -152,7 +152,8 @@ class Connection:
             raise Refused(
                 f"{self._machine.host}:{self._machine.port} refused the run's key: {error}"
             ) from error
-        transport.set_keepalive(_KEEPALIVE_S)
+        # From here on its thread sleeps until something comes; closing the socket wakes it.
+        self._socket.settimeout(_SEND_S)
 
     def _start(self, command: str, timeout_s: float) -> None:
         assert self._transport is not None
@@ -181,8 +182,22 @@ class Connection:
             # A memoryview, since paramiko would copy the rest of the bytes for each packet.
             channel.sendall(memoryview(data))  # type: ignore[arg-type]
 
-    def receive(self, size: int, timeout_s: float) -> bytes:
-        """Give what has arrived, at most `size` bytes; nothing where the time is over.
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes could be sent now without waiting for the machine."""
+        channel, connection = self._channel, self._socket
+        if channel is None or connection is None or self._transport is None:
+            return False
+        try:
+            line = select.poll()  # `select` itself knows a thousand files only
+            line.register(connection, select.POLLOUT)
+            room = channel.out_window_size >= size and self._transport.clear_to_send.is_set()
+            return room and bool(line.poll(0))
+        except (OSError, ValueError):
+            # Closed under us: sending says so, and does not wait.
+            return True
+
+    def receive(self, size: int, timeout_s: float | None) -> bytes:
+        """Give what has arrived, at most `size` bytes; nothing where the time is over, or now and then.
 
         Raises:
             Disconnected: the channel or the connection ended.

@@ -16,14 +16,20 @@ from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
+from dayfly.runtime.ssh.watch import Watch
 
-# A dead link is noticed within 30 s of its last word: three pings and the reader's own second.
+# A dead link is noticed within 30 s of its last word: three pings and the second between two looks at it.
 PING_EVERY_S = 9.0
 PINGS_MISSED = 3
+_LOOKS_A_PING = 9
+# More than a ping takes, sealed and in its packet.
+_PING_BYTES = 1024
 _RECEIVE_BYTES = 4 << 20
 _GREETING_BYTES = 64 << 10
 
 Message = tuple[dict[str, Any], bytes]
+# One thread for all links: two hundred of them would wake up two hundred times as often.
+watch = Watch(lambda: PING_EVERY_S / _LOOKS_A_PING)
 
 
 class AgentRefused(Exception):
@@ -61,9 +67,8 @@ class Link:
         self._next = 1
         self._sent = self._received = 0
         self._broken: Exception | None = None
-        self._heard = clock()
-        self._closing = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._heard = self._pinged = clock()
+        self._reader: threading.Thread | None = None
         self._arrived = bytearray()
 
     # -- lifetime
@@ -89,11 +94,10 @@ class Link:
         except BaseException:
             self.close()
             raise
-        self._heard = self._clock()
-        for work in (self._read, self._beat):
-            thread = threading.Thread(target=work, name=f"dayfly {work.__name__[1:]}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._heard = self._pinged = self._clock()
+        self._reader = threading.Thread(target=self._read, name="dayfly-read", daemon=True)
+        watch.add(self)
+        self._reader.start()
 
     def _greeting(self, until: float) -> bytes:
         """Read up to the stub's mark; a login shell's start files may have written something before it."""
@@ -140,12 +144,10 @@ class Link:
 
     def close(self) -> None:
         """End the connection; whoever waits for an answer is told."""
-        self._closing.set()
         self._connection.close()
         self._break(Disconnected("the session was closed"))
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(timeout=5)
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join(timeout=5)
 
     @property
     def heard(self) -> float:
@@ -230,16 +232,20 @@ class Link:
         """
         payload = agent.encode(head, body)
         with self._sending:
-            frame = agent.seal(self._send_key, self._run_id, self._sent, payload)
-            self._sent += 1
-            try:
-                self._connection.send(frame)
-            except Disconnected as error:
-                # The reader closes the connection that it found fault with, and knows better why.
-                raise self._abandon(error) from None
-            except BaseException:
-                self._abandon(Disconnected("a frame was sent only in part"))
-                raise
+            self._send(payload)
+
+    def _send(self, payload: bytes) -> None:
+        """Seal a frame and send it; whoever calls holds `_sending`."""
+        frame = agent.seal(self._send_key, self._run_id, self._sent, payload)
+        self._sent += 1
+        try:
+            self._connection.send(frame)
+        except Disconnected as error:
+            # The reader closes the connection that it found fault with, and knows better why.
+            raise self._abandon(error) from None
+        except BaseException:
+            self._abandon(Disconnected("a frame was sent only in part"))
+            raise
 
     def _abandon(self, error: Exception) -> Exception:
         """Break the link and close its connection; gives what broke it first."""
@@ -250,19 +256,16 @@ class Link:
     # -- the other direction
 
     def _read(self) -> None:
-        """Hand every frame to whoever waits for it, until the link breaks or has been silent for too long."""
+        """Hand every frame to whoever waits for it, until the link breaks."""
         try:
             while True:
                 while (message := self._take_frame()) is not None:
                     self._deliver(message)
-                data = self._connection.receive(_RECEIVE_BYTES, 1.0)
+                # It sleeps until something comes, or the connection is closed.
+                data = self._connection.receive(_RECEIVE_BYTES, None)
+                self._arrived += data
                 if data:
-                    self._arrived += data
                     self._heard = self._clock()
-                elif self._clock() - self.heard > PING_EVERY_S * PINGS_MISSED:
-                    raise Disconnected(
-                        f"the machine was silent for {PING_EVERY_S * PINGS_MISSED:.0f} s"
-                    )
         except Exception as error:  # noqa: BLE001 - whatever ended it, everyone who waits must hear of it
             self._abandon(error)
 
@@ -292,13 +295,31 @@ class Link:
         if arriving is not None:
             arriving.put(message)
 
-    def _beat(self) -> None:
-        while not self._closing.wait(PING_EVERY_S):
-            with contextlib.suppress(Disconnected, Forged):
-                self.post({"op": "ping", "id": 0})
+    def look(self) -> None:
+        """Break a link that has been silent for too long, and ping one whose time has come; the watch calls it."""
+        now = self._clock()
+        if now - self.heard > PING_EVERY_S * PINGS_MISSED:
+            self._abandon(
+                Disconnected(f"the machine was silent for {PING_EVERY_S * PINGS_MISSED:.0f} s")
+            )
+        elif now - self._pinged >= PING_EVERY_S:
+            self._pinged = now
+            self._ping()
+
+    def _ping(self) -> None:
+        """Ask for a sign of life, unless that would have to wait: a link on which something is being sent needs none,
+        and no other link may wait for this one."""
+        if not self._sending.acquire(blocking=False):
+            return
+        try:
+            if self._connection.takes(_PING_BYTES):
+                with contextlib.suppress(Disconnected, Forged):
+                    self._send(agent.encode({"op": "ping", "id": 0}, b""))
+        finally:
+            self._sending.release()
 
     def _break(self, error: Exception) -> None:
-        self._closing.set()
+        watch.remove(self)
         with self._changing:
             if self._broken is None:
                 self._broken = error
