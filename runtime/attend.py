@@ -120,8 +120,7 @@ class Attendance:
         """The keys of this run."""
         from dayfly.runtime.records import Keys
 
-        key = (self.directory / "hmac_key").read_bytes()
-        return Keys(self.directory.name, self.directory / "user_key", key)
+        return Keys.of(self.directory)
 
     def session(
         self, machine: Machine, *, connect_timeout_s: float = _CONNECT_S, kept: bool = True

@@ -23,6 +23,7 @@
     │   ├── JobExited           its process ended with an exit code and no result
     │   ├── JobStopped          it was stopped on request
     │   ├── DeadlineReached     max_runtime or max_cost ended it
+    │   ├── GpuIdle             a GPU stayed under min_gpu_utilization, so the machine ended it
     │   └── InstanceLost        the machine is gone or was not reachable for too long
     ├── ResultFailed            the value cannot come back (phase result)
     │   ├── UnpicklableResult   the function's value, or the exception that it raised, cannot be pickled
@@ -202,6 +203,11 @@ class JobStopped(RunFailed):
 
 class DeadlineReached(RunFailed):
     """`max_runtime`, or the time that `max_cost` pays for, ended the job."""
+
+
+class GpuIdle(RunFailed):
+    """A GPU stayed under `min_gpu_utilization` for its window, and the machine ended the job: no failure of the function's,
+    and not tried again, since another machine would idle too."""
 
 
 class InstanceLost(RunFailed):
