@@ -132,7 +132,9 @@ class Spec:
     def _check_idle(self) -> None:
         least = self.min_gpu_utilization
         if least is not None and (
-            not isinstance(least, int | float) or isinstance(least, bool) or not 0 < number(least) <= 100
+            not isinstance(least, int | float)
+            or isinstance(least, bool)
+            or not 0 < number(least) <= 100
         ):
             raise SpecError(
                 f"min_gpu_utilization={shown(least)} must be a percentage above 0, 100 at most; leave it out to let a GPU idle"

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from dayfly.errors import (
     BudgetExceeded,
@@ -40,6 +40,9 @@ from dayfly.stacks.bill import Bill
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from dayfly.runtime.usage import Usage
 
 R = TypeVar("R")
 _FINAL = (
@@ -191,6 +194,12 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         if history.provider not in providers.names():
             return 0.0
         return Bill.of(history, providers.load(history.provider), time.time()).usd
+
+    def usage(self) -> Usage:
+        """What its machine uses now and has used, and how long each phase took: `dayfly top`."""
+        from dayfly.runtime.usage import Usage
+
+        return Usage.of(journal.read(self.directory))
 
     def __await__(self) -> Generator[Any, None, R]:
         return asyncio.wrap_future(self).__await__()

@@ -22,6 +22,11 @@ def dollars(amount: float) -> str:
     return f"${amount:,.2f}"
 
 
+def percent(share: float) -> str:
+    """A percentage for people."""
+    return f"{share:.0f} %"
+
+
 def clock(moment: float) -> str:
     """The time of day on this computer."""
     return time.strftime("%H:%M:%S", time.localtime(moment))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dayfly.runtime.cli import cost, doctor, engine, gc, held, keeper, listing, refresh, run
+from dayfly.runtime.cli import cost, doctor, engine, gc, held, keeper, listing, refresh, run, top
 
 _EPILOG = """\b
 Exit codes:
@@ -83,6 +83,7 @@ def dayfly(
 
 run.register(app)
 listing.register(app)
+top.register(app)
 held.register(app)
 refresh.register(app)
 cost.register(app)
