@@ -237,6 +237,11 @@ class Attendance:
             raise JobStopped("stopped before the function was started")
 
     @property
+    def reached(self) -> Session | None:
+        """The session with the machine; None as long as there is none."""
+        return self._session
+
+    @property
     def offer(self) -> Offer:
         """What this attempt's machine was bought as."""
         return Offer(**self.history.intent["offer"])

@@ -27,6 +27,7 @@ from dayfly.errors import (
     MachineUnfit,
     ProvisionFailed,
     ResultFailed,
+    RunFailed,
     SpecError,
 )
 from dayfly.infra import providers
@@ -42,6 +43,7 @@ from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.workspace import Workspace
 
 if TYPE_CHECKING:
+    from dayfly.runtime.ssh.tunnel import Tunnel
     from dayfly.runtime.usage import Usage
 
 R = TypeVar("R")
@@ -200,6 +202,27 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         from dayfly.runtime.usage import Usage
 
         return Usage.of(journal.read(self.directory))
+
+    def forward(self, port: int, local_port: int = 0) -> Tunnel:
+        """A port of this computer's loopback that leads to one of the machine's, while it is entered.
+
+        `with job.forward(8888) as tunnel:` listens on `tunnel.address`. Waits until the machine is there.
+
+        Args:
+            port: of the machine, where the function, or what it started, listens on 127.0.0.1.
+            local_port: of this computer; 0 for any that is free.
+
+        Raises:
+            RunFailed: the function has ended.
+            SpecError: no such port can be.
+        """
+        while True:
+            session = None if self._attendance is None else self._attendance.reached
+            if self.done():
+                raise RunFailed(f"run {self.id} has ended: it has no port that could be reached")
+            if session is not None:
+                return session.forward(port, local_port, self._display.note)
+            time.sleep(_POLL_S)
 
     def __await__(self) -> Generator[Any, None, R]:
         return asyncio.wrap_future(self).__await__()

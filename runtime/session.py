@@ -17,7 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from dayfly.errors import (
     ConnectFailed,
@@ -28,6 +34,7 @@ from dayfly.errors import (
     InstanceLost,
     ResultFailed,
     RunFailed,
+    SpecError,
 )
 from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
@@ -35,6 +42,7 @@ from dayfly.runtime import agent
 from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.ssh.connection import Disconnected, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
+from dayfly.runtime.ssh.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from dayfly.runtime.environment import Recipe
@@ -479,6 +487,35 @@ class Session:
 
         with _refusals():
             return self._persist(act)
+
+    def forward(
+        self, port: int, local_port: int = 0, note: Callable[[str], None] = lambda _: None
+    ) -> Tunnel:
+        """A port of this computer that leads to one of the machine's loopback, while it is entered.
+
+        Args:
+            port: of the machine.
+            local_port: of this computer; 0 for any that is free.
+            note: told once of each reason why a connection could not be made.
+
+        Raises:
+            SpecError: no such port can be.
+        """
+        for number, least in ((port, 1), (local_port, 0)):
+            if not least <= number <= 65535:
+                raise SpecError(f"port {number}: ports are from {least} to 65535")
+        again = Retrying(
+            retry=retry_if_exception_type(Disconnected),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            stop=stop_after_delay(_RECONNECT_S),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return Tunnel(
+            lambda: again.copy()(lambda: self._linked().tunnel(port, _RECONNECT_S)),
+            local_port,
+            note,
+        )
 
     def fetch_result(self, path: Path) -> None:
         """Bring the sealed result to `path`, which appears only when all of it is there and authentic.
