@@ -2219,6 +2219,7 @@ class GpuWatch:
         self._command = _smi_command("index,utilization.gpu,memory.used,memory.total")
         self._loop = [f"--loop-ms={max(1, int(every_s * 1000))}"]
         self._process: Popen[bytes] | None = None
+        self._ending: list[Popen[bytes]] = []
         self._started = self._heard = -self.PATIENCE_S
         self._rest = b""
         # When it was heard of, its readings since the last look, and MiB used and in all.
@@ -2226,9 +2227,9 @@ class GpuWatch:
 
     @property
     def processes(self) -> set[int]:
-        """The tool's own."""
-        process = self._process
-        return set() if process is None else {process.pid}
+        """The tool's own, also those that do not end."""
+        tools = [self._process, *self._ending]
+        return {tool.pid for tool in tools if tool is not None}
 
     def read(self, now: float) -> list[list[Any]]:
         """Give percent in use (None where that is not told), MiB used and MiB in all of each GPU that is heard of."""
@@ -2273,6 +2274,7 @@ class GpuWatch:
         self._rows[int(parts[0])] = (now, shares, used, total)
 
     def _see_to_it(self, now: float) -> None:
+        self._ending = [tool for tool in self._ending if tool.poll() is None]
         if self._process is not None:
             if now - max(self._heard, self._started) <= self.PATIENCE_S:
                 return
@@ -2299,11 +2301,18 @@ class GpuWatch:
         if process is not None and process.stdout is not None:
             process.stdout.close()
             process.kill()
-            process.poll()
+            self._ending.append(process)
 
     def close(self) -> None:
-        """End it."""
+        """End it, and wait a moment for that."""
+        from subprocess import TimeoutExpired
+
         self._drop()
+        for tool in self._ending:
+            try:
+                tool.wait(0.3)
+            except TimeoutExpired:
+                continue
 
 
 class IdleGpus:

@@ -27,11 +27,15 @@ class Onlooker:
     """Reads the directory of a run while a client follows it there; where none does, asks the machine.
 
     Lifecycle: constructing does nothing, a look that needs the machine connects, leaving closes.
+
+    Attributes:
+        patience_s: with a machine that does not answer.
     """
 
     def __init__(self, workspace: Workspace, run_id: str) -> None:
         self._directory = workspace.directory(run_id)
         self._session: Session | None = None
+        self.patience_s = _PATIENCE_S
         self._told: tuple[Sample, ...] = ()
 
     def __enter__(self) -> Onlooker:
@@ -81,8 +85,8 @@ class Onlooker:
             session = Session(
                 history.machine,
                 Keys.of(self._directory),
-                connect_timeout_s=_PATIENCE_S,
-                give_up_s=_PATIENCE_S,
+                connect_timeout_s=self.patience_s,
+                give_up_s=self.patience_s,
             )
             self._session = session.__enter__()
         return self._session

@@ -9,19 +9,20 @@ from typing import Any
 
 from dayfly.stacks.journal import Event, History
 
-# The phase that begins with an event; "" where nothing goes on until the next.
-_BEGUN_BY = {
-    "intent": "provision",
-    "machine": "connect",
-    "deadline_armed": "environment",
-    "job_started": "run",
-    "job_ended": "result",
-    "acknowledged": "",
-    "held": "hold",
-    "attached": "result",
-    "closing": "teardown",
-    "leak_risk": "",
-    "closed": "",
+# The phase that begins with an event, "" where nothing goes on until the next; and after which phases only: a deadline is
+# moved, and a run taken in hand again, while something else goes on.
+_BEGUN_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "intent": ("provision", ("",)),
+    "machine": ("connect", ("provision",)),
+    "deadline_armed": ("environment", ("connect",)),
+    "job_started": ("run", ("connect", "environment")),
+    "job_ended": ("result", ("run", "result")),
+    "acknowledged": ("", ("result",)),
+    "held": ("hold", ("run", "result")),
+    "attached": ("result", ("hold",)),
+    "closing": ("teardown", ()),
+    "leak_risk": ("", ()),
+    "closed": ("", ()),
 }
 
 
@@ -50,8 +51,8 @@ def of(history: History) -> tuple[Phase, ...]:
 def _phases(history: History) -> Iterator[Phase]:
     name, start = "", 0.0
     for event in history.events:
-        begun = _BEGUN_BY.get(event.name)
-        if begun is None or begun == name or _changes_nothing(event, name):
+        begun, after = _BEGUN_BY.get(event.name, (name, ()))
+        if begun == name or (after and name not in after):
             continue
         moment = max(start, _moment(event))
         if name:
@@ -59,13 +60,6 @@ def _phases(history: History) -> Iterator[Phase]:
         name, start = begun, moment
     if name:
         yield Phase(name, start, None)
-
-
-def _changes_nothing(event: Event, phase: str) -> bool:
-    """Who takes a run in hand whose function runs has it run on; a result of which the end came late is there already."""
-    return (event.name == "attached" and phase != "hold") or (
-        event.name == "job_ended" and phase not in ("run", "result")
-    )
 
 
 def _moment(event: Event) -> float:

@@ -17,8 +17,9 @@ from dayfly.runtime.session import Session
 from dayfly.runtime.ssh.tunnel import Tunnel
 from tests.proxy import proxy
 from tests.sshd import Server
-from tests.test_session import server  # noqa: F401  # the fixture
+from tests.test_session import server
 
+__all__ = ["server"]
 pytestmark = pytest.mark.sshd
 
 
@@ -66,12 +67,12 @@ def ask(port: int, words: bytes) -> bytes:
         return everything(connection)
 
 
-def connected(server: Server, **more: int) -> Session:  # noqa: F811
+def connected(server: Server, **more: int) -> Session:
     return Session(replace(server.machine, **more), server.keys)
 
 
 def test_many_connections_at_once_come_back_whole_and_each_half_ends_by_itself(
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     """More than a server allows of sessions, one of them larger than every window on its way."""
     with service(echo_after_the_end) as port, connected(server) as session:
@@ -87,7 +88,7 @@ def test_many_connections_at_once_come_back_whole_and_each_half_ends_by_itself(
 
 
 def test_a_connection_that_breaks_is_reset_and_the_next_one_goes_through_again(
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     """A part is never taken for the whole."""
 
@@ -112,7 +113,7 @@ def test_a_connection_that_breaks_is_reset_and_the_next_one_goes_through_again(
 
 
 def test_where_nobody_listens_the_connection_is_reset_and_the_reason_told_once(
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     """As a notebook that has not started yet: the next try may find it."""
     notes: list[str] = []
@@ -126,7 +127,7 @@ def test_where_nobody_listens_the_connection_is_reset_and_the_reason_told_once(
     assert f"nobody listens on port {port}" in notes[0]
 
 
-def test_closing_ends_what_is_open_also_where_nobody_reads(server: Server) -> None:  # noqa: F811
+def test_closing_ends_what_is_open_also_where_nobody_reads(server: Server) -> None:
     """A reader that has gone to sleep does not hold it up, and closing twice is fine."""
 
     def flood(connection: socket.socket) -> None:
@@ -145,7 +146,7 @@ def test_closing_ends_what_is_open_also_where_nobody_reads(server: Server) -> No
     assert not [each for each in threading.enumerate() if each.name == "dayfly tunnel"]
 
 
-def test_a_port_that_is_taken_or_cannot_be_is_refused(server: Server) -> None:  # noqa: F811
+def test_a_port_that_is_taken_or_cannot_be_is_refused(server: Server) -> None:
     """In words that name it."""
     session = connected(server)
     with service(echo_after_the_end) as port:
