@@ -11,6 +11,7 @@ from dayfly.infra.units import human_seconds
 from dayfly.runtime import wording
 from dayfly.runtime.chart import Chart, charts
 from dayfly.runtime.phases import Phase
+from dayfly.runtime.redact import redact
 from dayfly.runtime.samples import Sample
 from dayfly.runtime.show import paragraphs
 
@@ -54,16 +55,21 @@ def page(told: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     """
     phases = [Phase(**values) for values in told["phases"]]
     span = _span(phases, samples)
-    parts = [_head(told), f"<h1>{escape(_title(told))}</h1>\n"]
+    parts = [_head(told), f"<h1>{_text(_title(told))}</h1>\n"]
     if phases:
         parts += ["<h2>Timeline</h2>\n", _timeline(phases, span)]
     for chart in charts(samples):
         parts += [_heading(chart), chart.svg(span, WIDTH)]
     for title, rows in paragraphs(told):
-        parts.append(f"<h2>{escape(title)}</h2>\n<dl>\n")
-        parts += [f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>\n" for label, text in rows]
+        parts.append(f"<h2>{_text(title)}</h2>\n<dl>\n")
+        parts += [f"<dt>{_text(label)}</dt><dd>{_text(text)}</dd>\n" for label, text in rows]
         parts.append("</dl>\n")
     return "".join([*parts, "</body>\n</html>\n"])
+
+
+def _text(words: str) -> str:
+    """Words of whatever origin, as text and without what looks like a secret."""
+    return escape(redact(words))
 
 
 def _head(told: Mapping[str, Any]) -> str:
@@ -71,7 +77,7 @@ def _head(told: Mapping[str, Any]) -> str:
         f".c{n} {{ stroke: var(--c{n}); }} .f{n} {{ fill: var(--c{n}); color: var(--c{n}); }}"
         for n in range(8)
     )
-    return _HEAD.format(title=escape(_title(told)), colours=colours)
+    return _HEAD.format(title=_text(_title(told)), colours=colours)
 
 
 def _title(told: Mapping[str, Any]) -> str:
@@ -81,10 +87,10 @@ def _title(told: Mapping[str, Any]) -> str:
 
 def _heading(chart: Chart) -> str:
     legend = "".join(
-        f' <span class="f{curve.colour}">&#9644;</span> {escape(curve.name)}'
+        f' <span class="f{curve.colour}">&#9644;</span> {_text(curve.name)}'
         for curve in chart.curves
     )
-    return f"<h2>{escape(chart.title)}{legend}</h2>\n"
+    return f"<h2>{_text(chart.title)}{legend}</h2>\n"
 
 
 def _span(phases: Sequence[Phase], samples: Sequence[Sample]) -> tuple[float, float]:
@@ -112,7 +118,7 @@ def _bars(phases: Sequence[Phase], span: tuple[float, float]) -> Iterator[str]:
     for row, phase in enumerate(phases):
         took = human_seconds(phase.seconds(now))
         x, width = (phase.start - begun) * scale, max(1.5, phase.seconds(now) * scale)
-        words = escape(f"{phase.name}  {took}")
+        words = _text(f"{phase.name}  {took}")
         y = row * _ROW
         # Where it has no room behind the bar, it stands before it.
         end = x + width < WIDTH * 0.7
@@ -121,5 +127,5 @@ def _bars(phases: Sequence[Phase], span: tuple[float, float]) -> Iterator[str]:
             place = f'x="{x + 6:.1f}"'
         yield f'<rect class="f{row % 8}" x="{x:.1f}" y="{y + 3}" width="{width:.1f}" height="{_BAR}" opacity="0.55"/>'
         yield f'<text {place} y="{y + _BAR}" style="fill: var(--ink)">{words}</text>\n'
-    yield f'<text x="0" y="{_ROW * len(phases) + 13}">{escape(wording.stamp(begun))}</text>'
-    yield f'<text x="{WIDTH}" y="{_ROW * len(phases) + 13}" text-anchor="end">{escape(wording.stamp(ended))}</text>\n'
+    yield f'<text x="0" y="{_ROW * len(phases) + 13}">{_text(wording.stamp(begun))}</text>'
+    yield f'<text x="{WIDTH}" y="{_ROW * len(phases) + 13}" text-anchor="end">{_text(wording.stamp(ended))}</text>\n'

@@ -128,7 +128,10 @@ def _opening(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("deadline", wording.stamp(told["deadline"])))
     spec = told["spec"] or {}
     asked = {name: value for name, value in spec.items() if value not in (None, [], "", 0, False)}
-    asked |= {n: human_seconds(asked[n]) for n in ("max_runtime", "hold") if n in asked}
+    if "min_gpu_utilization" not in asked:
+        asked.pop("gpu_utilization_window", None)
+    spans = ("max_runtime", "hold", "gpu_utilization_window")
+    asked |= {n: human_seconds(asked[n]) for n in spans if n in asked}
     return [*rows, ("spec", _words(asked)), ("directory", told["directory"])]
 
 

@@ -196,7 +196,7 @@ def test_top_prints_one_reading_as_json_or_as_text(workspace: Workspace) -> None
     assert (told["run"], told["phase"], told["now"]["cpu_cores"]) == (run_id, "run", 2.0)
     assert told["phases"][0]["seconds"] >= 0
     shown = dayfly("top", run_id[:10], "--once").stdout
-    assert f"run {run_id[:12]}  night  run" in shown
+    assert f"run {run_id[:12]}  train:fit  run" in shown
     for words in (
         "provision",
         "2.0 of 8 cores",

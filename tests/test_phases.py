@@ -35,7 +35,7 @@ def test_a_run_that_went_well_has_them_all(tmp_path: Path) -> None:
         *UP,
         ("job_started", 20.0),
         ("job_ended", 50.5, {"ended": 50.0}),
-        ("result_fetched", 51.0),
+        ("deadline_armed", 51.0),
     )
     events += (("acknowledged", 52.0), ("closing", 52.5), ("closed", 55.0))  # type: ignore[assignment]
     assert told(tmp_path, *events) == [

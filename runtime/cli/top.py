@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _EVERY_S = 1.0
 # So many machines are asked at once; one that does not answer holds up its own row.
 _AT_ONCE = 8
+_PIPE_WIDTH = 200
 
 
 def top(
@@ -98,8 +99,10 @@ def _show(look: Callable[[], Any], drawn: Callable[[Any], Any], as_json: bool, o
         return
     from rich.console import Console
 
-    console = Console(highlight=False)
-    if not once and sys.stdout.isatty():
+    # A pipe has no width, and what reads it wants a row on a line.
+    watched = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if watched else _PIPE_WIDTH)
+    if watched and not once:
         found = _live(console, found, look, drawn)
     console.print(drawn(found))
 
