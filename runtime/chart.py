@@ -44,7 +44,7 @@ class Chart:
             return f"{(moment - begun) * across:.1f} {_HEIGHT - 5 - min(value, self.most) * up:.1f}"
 
         lines = [
-            f'<svg viewBox="0 0 {width} {_HEIGHT}" role="img">\n',
+            f'<svg viewBox="0 0 {width} {_HEIGHT}" role="img" aria-label="{escape(self.title)}">\n',
             f'<path class="grid" d="M0 15H{width}M0 {_HEIGHT - 5}H{width}"/>\n',
             f'<text x="0" y="11">{escape(self.words)}</text>\n',
         ]

@@ -107,7 +107,11 @@ def _span(phases: Sequence[Phase], samples: Sequence[Sample]) -> tuple[float, fl
 def _timeline(phases: Sequence[Phase], span: tuple[float, float]) -> str:
     height = _ROW * len(phases) + 18
     return "".join(
-        [f'<svg viewBox="0 0 {WIDTH} {height}" role="img">\n', *_bars(phases, span), "</svg>\n"]
+        [
+            f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="timeline">\n',
+            *_bars(phases, span),
+            "</svg>\n",
+        ]
     )
 
 

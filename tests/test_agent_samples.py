@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -304,7 +304,7 @@ def test_a_machine_without_the_tool_has_no_gpus(
 # -- idle
 
 
-def taken(idle: agent.IdleGpus, *shares: list[float | None], every_s: float = 5.0) -> list[str]:
+def taken(idle: agent.IdleGpus, *shares: Sequence[float | None], every_s: float = 5.0) -> list[str]:
     """What is said at readings that follow each other; each is the shares of all GPUs."""
     return [
         idle.idle(1000 + n * every_s, [[share, 0, 1] for share in reading])

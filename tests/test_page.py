@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from dayfly.runtime import redact, samples, show
 from dayfly.runtime.chart import charts
@@ -52,7 +53,7 @@ def read(text: str) -> Reader:
     return reader
 
 
-def drawn(workspace: Workspace, count: int = 50, **details: str) -> tuple[str, Reader]:
+def drawn(workspace: Workspace, count: int = 50, **details: Any) -> tuple[str, Reader]:
     """The page of a closed run with two GPUs, one of which the driver tells nothing of."""
     run_id = runs.opened(workspace, **details)
     runs.launched(workspace, run_id)
