@@ -28,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from subprocess import Popen
+    from threading import Thread
     from types import FrameType, TracebackType
     from typing import Any
 
@@ -1726,11 +1727,12 @@ class Supervisor:
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
         has_result = os.path.exists(self.job.file("result.sealed"))
         # A function that took the deadline as its cue to return has finished; a stop was somebody's wish.
+        detail = self._sampler.idle if reason == "idle" else ""
         if reason and not (reason in ("deadline", "idle") and has_result):
-            detail = self._sampler.idle if reason == "idle" else ""
             return _end_record(reason, code=code, signal=signalled, started=started, detail=detail)
         if has_result:
-            return _end_record("finished", code=code, signal=signalled, started=started)
+            how = "finished"
+            return _end_record(how, code=code, signal=signalled, started=started, detail=detail)
         if signalled:
             return _end_record(
                 "killed", signal=signalled, out_of_memory=oom and signalled == 9, started=started
@@ -1815,14 +1817,15 @@ def read_samples(data: bytes) -> list[dict[str, Any]]:
     return found
 
 
-def _sample_line(sample: Mapping[str, Any]) -> bytes:
+def sample_line(sample: Mapping[str, Any]) -> bytes:
+    """Give a sample as its line in a file."""
     return json.dumps(sample, separators=(",", ":")).encode() + b"\n"
 
 
 def thin_samples(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Merge the finest of the older neighbours until all fit, so that a long past has one resolution."""
     old, new = samples[:-SAMPLES_WHOLE], samples[-SAMPLES_WHOLE:]
-    while sum(len(_sample_line(sample)) for sample in old + new) > SAMPLES_BYTES_LEFT:
+    while sum(len(sample_line(sample)) for sample in old + new) > SAMPLES_BYTES_LEFT:
         pairs = [k for k in map(_block_of_both, old, old[1:]) if k]
         if not pairs:
             break
@@ -1901,7 +1904,7 @@ class SampleFile:
 
     def _thin(self) -> None:
         left = thin_samples(self.read())
-        _write_file(self._path, b"".join(map(_sample_line, left)))
+        _write_file(self._path, b"".join(map(sample_line, left)))
 
     def read(self) -> list[dict[str, Any]]:
         """Give what is there."""
@@ -1944,7 +1947,7 @@ class SampleReader:
         new = [sample for sample in read_samples(whole) if sample["n"] > self._since]
         if new:
             self._since = new[-1]["n"]
-            yield self._since, b"".join(map(_sample_line, new))
+            yield self._since, b"".join(map(sample_line, new))
 
 
 class Sampler:
@@ -1961,6 +1964,8 @@ class Sampler:
         self._every_s = self._floor.every_s(SAMPLE_EVERY_S if sys.platform != "darwin" else 10.0)
         self._gpus = GpuWatch(self._every_s)
         self._complained = False
+        self._thread: Thread | None = None
+        self._meter: ProcMeter | PsMeter | None = None
         self._number = 0
         self._last: dict[str, Any] | None = None
         self.idle = ""
@@ -1974,18 +1979,23 @@ class Sampler:
         """Begin; the job's own process is `pid`, this one is above it."""
         import threading
 
-        self._meter = meter(os.getpid(), pid, self._folder)
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="sampler", daemon=True)
+        thread = threading.Thread(target=self._work, args=(pid,), name="sampler", daemon=True)
         self._at = _clock()
-        self._thread.start()
+        try:
+            thread.start()
+            self._thread = thread
+        except RuntimeError as error:  # This user may have no more of them.
+            self._complain(error)
 
     def stop(self) -> None:
         """End, with a last sample of what has been used since the one before."""
-        self._ended.set()
-        self._thread.join(1.0)
+        if self._thread is not None:
+            self._ended.set()
+            self._thread.join(1.0)
 
-    def _work(self) -> None:
+    def _work(self, pid: int) -> None:
+        self._guarded(lambda: self._measure(pid))
         pause = min(1.0, self._every_s)
         while not self._ended.wait(pause):
             used = time.thread_time()
@@ -1994,24 +2004,32 @@ class Sampler:
         self._gpus.close()
         self._guarded(self._take_last)
 
+    def _measure(self, pid: int) -> None:
+        self._meter = meter(os.getpid(), pid, self._folder)
+
     def _guarded(self, act: Callable[[], None]) -> None:
         try:
             act()
         except Exception as error:  # noqa: BLE001 - a full disk, a driver of another version: the job goes on
-            if not self._complained:
-                os.write(2, f"dayfly: no sample: {type(error).__name__}: {error}\n".encode())
-            self._complained = True
+            self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        """Say once on the supervisor's own log why there are none."""
+        if not self._complained:
+            os.write(2, f"dayfly: no sample: {type(error).__name__}: {error}\n".encode())
+        self._complained = True
 
     def _take(self) -> None:
         gpus = self._gpus.read(_clock())
         self.idle = self.idle or self._floor.idle(_clock(), gpus)
         if self.idle:
             self._rouse()
-        self._write({**self._meter.read(self.own), "gpus": gpus})
+        if self._meter is not None:
+            self._write({**self._meter.read(self.own), "gpus": gpus})
 
     def _take_last(self) -> None:
         """Nothing of the job is left to be looked at but the time that it took."""
-        if self._last is not None:
+        if self._last is not None and self._meter is not None:
             self._write({**self._last, **self._meter.read_ended()})
 
     def _write(self, found: Mapping[str, Any]) -> None:
@@ -2024,7 +2042,7 @@ class Sampler:
         }
         self._last = {**found, **head}
         self._number, self._at = self._number + 1, now
-        self._file.append(_sample_line(self._last))
+        self._file.append(sample_line(self._last))
 
 
 class ProcMeter:

@@ -172,10 +172,15 @@ def _level(samples: Iterable[Sample], value: Callable[[Sample], float | None]) -
 
 def parse(lines: bytes) -> tuple[Sample, ...]:
     """The samples of some lines; what is no sample is passed over."""
+    return tuple(sample for _, sample in told(lines))
+
+
+def told(lines: bytes) -> tuple[tuple[dict[str, Any], Sample], ...]:
+    """The samples of some lines, each with the machine's own words for it."""
     found = []
-    for told in agent.read_samples(lines):
+    for words in agent.read_samples(lines):
         try:
-            found.append(Sample.of(told))
+            found.append((words, Sample.of(words)))
         except ValueError:
             continue
     return tuple(found)
@@ -183,12 +188,11 @@ def parse(lines: bytes) -> tuple[Sample, ...]:
 
 def joined(known: tuple[Sample, ...], lines: bytes) -> tuple[Sample, ...]:
     """Samples and those of lines that came later; a thinned one among these takes the place of its parts."""
-    later = parse(lines)
+    later = told(lines)
     if not later:
         return known
-    told = agent.read_samples(lines)[0]
-    first = told["n"] - told["k"] + 1
-    return (*(sample for sample in known if sample.number < first), *later)
+    first = later[0][0]["n"] - later[0][0]["k"] + 1
+    return (*(s for s in known if s.number < first), *(sample for _, sample in later))
 
 
 def read(directory: Path) -> tuple[Sample, ...]:

@@ -141,7 +141,7 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     if job:
         how = job.get("how", "")
         detail = {"killed": f"signal {job.get('signal')}", "exited": f"code {job.get('code')}"}
-        detail |= {"idle": str(job.get("detail", ""))}
+        detail |= dict.fromkeys(("idle", "finished"), str(job.get("detail", "")))
         rows.append(("ended", " ".join(filter(None, (how, detail.get(how, ""))))))
         if job.get("ended") and job.get("started"):
             rows.append(("took", human_seconds(job["ended"] - job["started"])))

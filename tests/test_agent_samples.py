@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def sample(number: int, **more: Any) -> dict[str, Any]:
 
 
 def append(file: agent.SampleFile, *samples: dict[str, Any]) -> None:
-    file.append(b"".join(map(agent._sample_line, samples)))
+    file.append(b"".join(map(agent.sample_line, samples)))
 
 
 def covered(samples: list[dict[str, Any]]) -> list[int]:
@@ -89,7 +90,7 @@ def test_a_week_of_eight_gpus_is_under_a_megabyte() -> None:
     gpus = [[99.5, 81000, 81559]] * 8
     lines = [sample(number, gpus=gpus, t=1e9 + 5 * number, rss=10**11) for number in range(3000)]
     left = agent.thin_samples(lines)
-    size = sum(len(agent._sample_line(each)) for each in left)
+    size = sum(len(agent.sample_line(each)) for each in left)
     assert size <= agent.SAMPLES_BYTES_LEFT < agent.SAMPLES_BYTES_MOST < 1_000_000
     assert len(left) > agent.SAMPLES_WHOLE
     assert covered(left) == list(range(3000))
@@ -109,7 +110,7 @@ def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
     file = agent.SampleFile(str(path))
     append(file, sample(0))
     with path.open("ab") as output:
-        output.write(agent._sample_line(sample(1))[:30])
+        output.write(agent.sample_line(sample(1))[:30])
     append(file, sample(2))
     assert [each["n"] for each in file.read()] == [0, 2]
 
@@ -144,10 +145,10 @@ def test_who_was_away_for_long_gets_blocks_which_take_the_place_of_what_is_known
 ) -> None:
     """No number twice, wherever it stopped."""
     file = agent.SampleFile(str(tmp_path / "samples.jsonl"))
-    lines = b"".join(agent._sample_line(sample(number)) for number in range(400))
+    lines = b"".join(agent.sample_line(sample(number)) for number in range(400))
     file.append(lines)
     for stopped in range(100):
-        known = b"".join(agent._sample_line(sample(number)) for number in range(stopped + 1))
+        known = b"".join(agent.sample_line(sample(number)) for number in range(stopped + 1))
         for _, data in agent.SampleReader(str(tmp_path / "samples.jsonl"), stopped).unread():
             known += data
         assert covered(agent.read_samples(known)) == list(range(400))
@@ -375,6 +376,24 @@ def test_a_value_that_an_idle_function_returns_when_asked_to_end_is_kept(
     place_task(job, function)
     assert supervised(job, gpu_floor_percent=10, gpu_window_s=0.8, grace_s=10)["how"] == "finished"
     assert b"checkpoint" in result(job)[1]
+
+
+def test_a_machine_that_cannot_be_measured_is_watched_for_idle_gpus_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As where /proc may not be read; that is told once, and the job's guard has to know nothing of it."""
+    furnish(tmp_path / "gpu", H100)
+    monkeypatch.setenv("PATH", f"{tmp_path}/gpu/bin:{os.defpath}")
+    monkeypatch.setattr(agent, "meter", lambda *_: Path("/nowhere").read_text())
+    roused = threading.Event()
+    order = {"gpu_floor_percent": 10, "gpu_window_s": 0.2}
+    sampler = agent.Sampler(agent.JobFolder(str(tmp_path)), order, roused.set)
+    sampler.start(os.getpid())
+    assert roused.wait(60)
+    sampler.stop()
+    assert "GPU 1 of 2" in sampler.idle
+    assert not sampler.own
+    assert capfd.readouterr().err.count("dayfly: no sample: FileNotFoundError") == 1
 
 
 @pytest.mark.process

@@ -19,7 +19,7 @@ __all__ = ["small"]
 
 def lines(*told: dict[str, Any]) -> bytes:
     """As the machine sends them."""
-    return b"".join(map(agent._sample_line, told))
+    return b"".join(map(agent.sample_line, told))
 
 
 def busy(number: int, *percents: float | None, seconds: float = 60.0) -> Sample:
@@ -106,6 +106,13 @@ def test_a_log_of_samples_goes_on_where_another_client_stopped_and_stays_small(
     ]
     assert (tmp_path / samples.FILE).stat().st_size <= agent.SAMPLES_BYTES_MOST
     assert sum(found.seconds for found in samples.read(tmp_path)) == 300 * 5.0
+
+
+def test_what_is_no_sample_is_not_kept(tmp_path: Path) -> None:
+    """It would be in the way when the file is thinned."""
+    log = SampleLog(tmp_path, Told())
+    log.take(2, lines(sample(0), {"n": 1, "k": 1}, sample(2)))
+    assert (tmp_path / samples.FILE).read_bytes() == lines(sample(0), sample(2))
 
 
 def test_a_disk_without_room_is_told_once_and_the_run_goes_on(tmp_path: Path) -> None:

@@ -115,10 +115,10 @@ class Tunnel:
 
     def _connect(self, near: socket.socket) -> None:
         """Joins a connection of this computer to one there, and sees it to its end."""
-        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             joint = _Joint(near, self._channel())
-        except (DayflyError, Disconnected, NobodyListens) as error:
+        except (DayflyError, Disconnected, NobodyListens, OSError) as error:
             _reset(near)
             self._tell(str(error))
             return
