@@ -2331,6 +2331,7 @@ class GpuWatch:
                 tool.wait(0.3)
             except TimeoutExpired:
                 continue
+        self._ending = [tool for tool in self._ending if tool.poll() is None]
 
 
 class IdleGpus:

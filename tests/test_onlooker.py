@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from dayfly.errors import GpuIdle
+from dayfly.errors import GpuIdle, SpecError
 from dayfly.runtime import ending, samples
 from dayfly.runtime.attend import Attendance
+from dayfly.runtime.cli import forward
 from dayfly.runtime.display import Display
 from dayfly.runtime.onlooker import Onlooker
 from dayfly.runtime.usage import TAIL_BYTES, Usage
@@ -24,6 +25,7 @@ from tests.emulators.gpu import furnish
 from tests.sshd import sshd
 from tests.test_agent_samples import H100, sample
 from tests.test_cli import dayfly
+from tests.test_display import in_terminal
 from tests.test_samples import lines
 from tests.test_session import Runs, await_text, pickler
 
@@ -232,6 +234,47 @@ def test_top_without_a_run_lists_the_open_ones(workspace: Workspace) -> None:
     ]
     assert [run_id[:12] in row for row in rows] == [False, True]
     assert "94 %" in rows[1]
+
+
+_LIVE = """
+from dayfly.runtime.cli import top
+from dayfly.runtime.cli.app import app
+from dayfly.runtime.context import Context
+from tests import runs
+top._EVERY_S = 0.02
+looked = top._view
+def view(usage):
+    if usage.status != "CLOSED":
+        runs.closed(Context.open().workspace, usage.run)
+    return looked(usage)
+top._view = view
+app(["top", {run!r}])
+"""
+
+
+def test_top_on_a_terminal_goes_on_until_the_run_is_closed(workspace: Workspace) -> None:
+    """On a screen of its own, after which the last reading stays."""
+    seen = in_terminal(_LIVE.format(run=followed(workspace)))
+    before, _, after = seen.partition("\x1b[?1049l")
+    assert "\x1b[?1049h" in before
+    assert "GPU 0" in before
+    assert "CLOSED" in after
+    assert "94 %" in after
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"), [("8888", (8888, 8888)), ("8888:0", (8888, 0)), ("80:8080", (80, 8080))]
+)
+def test_ports_are_read_as_they_are_written(text: str, ports: tuple[int, int]) -> None:
+    """The one here is that of there unless it is said."""
+    assert forward.parsed(text) == ports
+
+
+@pytest.mark.parametrize("text", ["", "http", "80:", ":80", "-1", "8888:x", "1.5"])
+def test_what_names_no_port_is_refused(text: str) -> None:
+    """With what to write instead."""
+    with pytest.raises(SpecError, match="write 8888"):
+        forward.parsed(text)
 
 
 def test_top_of_a_closed_run_tells_its_end(workspace: Workspace) -> None:
