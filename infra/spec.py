@@ -18,6 +18,9 @@ from dayfly.infra.units import number, seconds, shown, size_bytes, suggestion
 
 DEFAULT_MAX_RUNTIME_S = 24 * 3600.0
 DEFAULT_HOLD_S = 3600.0
+DEFAULT_GPU_WINDOW_S = 3600.0
+# In less a GPU may wait for one batch of data.
+_LEAST_GPU_WINDOW_S = 60.0
 _MOST = 1_000_000
 # The user of an address may be a token; that of an SSH address is a name, and its key is elsewhere.
 _CREDENTIALS = (
@@ -55,6 +58,9 @@ class Spec:
         max_machines: machines to try at most where one after the other turns out to be unfit.
         wait_for_teardown: the call returns only when the machine is proved gone.
         job_name: a label for people, never an identity.
+        min_gpu_utilization: percent; where no reading of a GPU reaches it for `gpu_utilization_window`, the machine itself
+            ends the run as GpuIdle. None never does.
+        gpu_utilization_window: seconds for that (given as "1h", "30m" or a number).
 
     Raises:
         SpecError: a field cannot be; names it with its value and what to write instead.
@@ -80,6 +86,8 @@ class Spec:
     max_machines: int = 3
     wait_for_teardown: bool = False
     job_name: str | None = None
+    min_gpu_utilization: float | None = None
+    gpu_utilization_window: float | str | timedelta = DEFAULT_GPU_WINDOW_S
 
     def __post_init__(self) -> None:
         self._set("provider", _providers(self.provider))
@@ -88,6 +96,7 @@ class Spec:
         self._set("allow_cidr", _network(self.allow_cidr))
         self._set("max_runtime", seconds(self.max_runtime, "max_runtime"))
         self._set("hold", seconds(self.hold, "hold"))
+        self._check_idle()
         for name in ("memory", "disk"):
             value = getattr(self, name)
             self._set(name, None if value is None else size_bytes(value, name))
@@ -120,6 +129,24 @@ class Spec:
                 f"max_cost={shown(cost)} must be a number of dollars above 0; leave it out for no limit"
             )
 
+    def _check_idle(self) -> None:
+        least = self.min_gpu_utilization
+        if least is not None and (
+            not isinstance(least, int | float)
+            or isinstance(least, bool)
+            or not 0 < number(least) <= 100
+        ):
+            raise SpecError(
+                f"min_gpu_utilization={shown(least)} must be a percentage above 0, 100 at most; leave it out to let a GPU idle"
+            )
+        given = self.gpu_utilization_window
+        window_s = seconds(given, "gpu_utilization_window")
+        if window_s < _LEAST_GPU_WINDOW_S:
+            raise SpecError(
+                f'gpu_utilization_window={shown(given)} must be "1m" at least: a GPU waits for data now and then'
+            )
+        self._set("gpu_utilization_window", window_s)
+
     def _check_texts(self) -> None:
         for name in ("instance_type", "region", "gpu", "job_name"):
             value = getattr(self, name)
@@ -142,6 +169,11 @@ class Spec:
     def hold_s(self) -> float:
         """`hold` in seconds."""
         return float(self.hold)  # type: ignore[arg-type]  # made a float when the Spec was
+
+    @property
+    def gpu_window_s(self) -> float:
+        """`gpu_utilization_window` in seconds."""
+        return float(self.gpu_utilization_window)  # type: ignore[arg-type]  # made a float when the Spec was
 
     @property
     def memory_bytes(self) -> int:

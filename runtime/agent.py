@@ -29,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from subprocess import Popen
+    from threading import Thread
     from types import FrameType, TracebackType
     from typing import Any
 
@@ -574,6 +575,7 @@ def _end_record(
     out_of_memory: bool = False,
     started: float = 0.0,
     peak_rss_bytes: int = 0,
+    detail: str = "",
 ) -> dict[str, Any]:
     return {
         "how": how,
@@ -583,6 +585,7 @@ def _end_record(
         "started": started,
         "ended": time.time(),
         "peak_rss_bytes": peak_rss_bytes,
+        "detail": detail,
     }
 
 
@@ -622,7 +625,7 @@ class Server:
     """One channel's agent: answers each request, the slow ones in a thread of their own."""
 
     THREADED = frozenset(
-        {"attach", "get", "environment", "stop", "facts", "gpus", "host_key", "deadline"}
+        {"attach", "get", "look", "environment", "stop", "facts", "gpus", "host_key", "deadline"}
     )
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes, cache: str) -> None:
@@ -779,7 +782,7 @@ class Server:
             return {"started": False}
         order = {
             name: request[name]
-            for name in ("variables", "secrets", "max_runtime_s", "grace_s", "hold_s")
+            for name in ("variables", "secrets", "max_runtime_s", "grace_s", "hold_s", *IDLE_ORDERS)
         }
         order.update(
             run_id=self.run_id, key=self.key.hex(), python=python, pickler=pickler, lock=lock
@@ -837,9 +840,9 @@ class Server:
             time.sleep(0.01)
 
     def on_attach(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """Send both logs from the given offsets until the job has ended and all is sent."""
+        """Send both logs from the given offsets, and the samples after a number, until the job has ended and all is sent."""
         self._require_job()
-        follower = LogFollower(self.job, request["offsets"])
+        follower = LogFollower(self.job, request["offsets"], request["samples"])
         credit = self._credits[request["id"]]
         try:
             for stream, offset, data in follower.chunks():
@@ -848,6 +851,19 @@ class Server:
         finally:
             follower.close()
         return {"end": follower.end}
+
+    def on_look(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Send the samples after a number, and so many of the last bytes of each log, once."""
+        self._require_job()
+        reader = SampleReader(self.job.file(SAMPLES), request["samples"])
+        for number, data in reader.unread():
+            self._emit(request, {"stream": "samples", "offset": number}, data)
+        for name in ("stdout", "stderr") if request["tail"] else ():
+            path = self.job.file(f"{name}.log")
+            with open(path, "rb") as log:
+                offset = log.seek(max(0, _size(path) - request["tail"]))
+                self._emit(request, {"stream": name, "offset": offset}, log.read(request["tail"]))
+        return self.job.status()
 
     def on_get(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Send the sealed result from an offset on."""
@@ -884,9 +900,10 @@ class LogFollower:
     # Looking costs about 15 us; the pause grows as the job falls silent.
     PAUSES_S = ((2.0, 0.003), (30.0, 0.01), (float("inf"), 0.05))
 
-    def __init__(self, job: JobFolder, offsets: Mapping[str, int]) -> None:
+    def __init__(self, job: JobFolder, offsets: Mapping[str, int], samples: int) -> None:
         self._job = job
         self._offsets = dict(offsets)
+        self._samples = SampleReader(job.file(SAMPLES), samples)
         self._files = {
             name: os.open(job.file(f"{name}.log"), os.O_RDONLY) for name in ("stdout", "stderr")
         }
@@ -903,6 +920,8 @@ class LogFollower:
             for chunk in self._unread():
                 moved = now
                 yield chunk
+            for number, data in self._samples.due(now, last=ended is not None):
+                yield "samples", number, data
             if ended is not None:
                 self.end = ended
                 return
@@ -1101,13 +1120,19 @@ class _Asked:
             return
 
 
-def _smi(fields: str) -> _Asked | None:
-    """Ask nvidia-smi, where there is one, while something else goes on: it may take seconds to answer."""
+def _smi_command(fields: str) -> list[str]:
+    """Give the command that asks nvidia-smi; empty where there is none."""
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         tool = os.path.join(folder, "nvidia-smi")
         if folder and os.access(tool, os.X_OK):
-            return _Asked([tool, "--query-gpu=" + fields, "--format=csv,noheader,nounits"])
-    return None
+            return [tool, "--query-gpu=" + fields, "--format=csv,noheader,nounits"]
+    return []
+
+
+def _smi(fields: str) -> _Asked | None:
+    """Ask nvidia-smi, where there is one, while something else goes on: it may take seconds to answer."""
+    command = _smi_command(fields)
+    return _Asked(command) if command else None
 
 
 class _GpuQuery:
@@ -1576,6 +1601,7 @@ class Supervisor:
         self._wake, self._woken = os.pipe()
         self._pid = 0
         self._reaped: tuple[int, int] | None = None
+        self._sampler = Sampler(job, order, self._rouse)
 
     def supervise(self) -> None:
         started, oom_before = time.time(), _oom_kills()
@@ -1584,7 +1610,9 @@ class Supervisor:
         _write_file(self.job.file("started.json"), json.dumps(record).encode())
         self._start()
         _adopt_orphans()
+        self._sampler.start(self._pid)
         reason = self._wait(_clock() + self.order["max_runtime_s"])
+        self._sampler.stop()
         if reason:
             self._end_tree()
         status, peak_rss_bytes = self._reaped or (0, 0)
@@ -1638,10 +1666,15 @@ class Supervisor:
             if os.path.exists(self.job.file("stop")):
                 with open(self.job.file("stop"), encoding="ascii") as file:
                     return file.read()
+            if self._sampler.idle:
+                return "idle"
             left = deadline - _clock()
             if left <= 0:
                 return "deadline"
             self._sleep(min(left, 60.0))
+
+    def _rouse(self) -> None:
+        os.write(self._woken, b"\0")
 
     def _sleep(self, seconds: float) -> None:
         from select import select
@@ -1672,7 +1705,7 @@ class Supervisor:
         found = _descendants({os.getpid()}, table)
         found |= {pid for pid, (_, session) in table.items() if session == self._pid}
         found |= _carriers(self.job.mark()) & set(table)
-        return found - {os.getpid()}
+        return found - {os.getpid()} - self._sampler.own
 
     def _end_tree(self) -> None:
         """SIGTERM to the whole tree, the grace, then SIGKILL until nothing of it is left."""
@@ -1695,10 +1728,12 @@ class Supervisor:
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
         has_result = os.path.exists(self.job.file("result.sealed"))
         # A function that took the deadline as its cue to return has finished; a stop was somebody's wish.
-        if reason and not (reason == "deadline" and has_result):
-            return _end_record(reason, code=code, signal=signalled, started=started)
+        detail = self._sampler.idle if reason == "idle" else ""
+        if reason and not (reason in ("deadline", "idle") and has_result):
+            return _end_record(reason, code=code, signal=signalled, started=started, detail=detail)
         if has_result:
-            return _end_record("finished", code=code, signal=signalled, started=started)
+            how = "finished"
+            return _end_record(how, code=code, signal=signalled, started=started, detail=detail)
         if signalled:
             return _end_record(
                 "killed", signal=signalled, out_of_memory=oom and signalled == 9, started=started
@@ -1749,6 +1784,594 @@ def supervise(path: str) -> None:
         os._exit(0)
     os.umask(0o077)
     Supervisor(JobFolder(path), order).supervise()
+
+
+# ---------------------------------------------------------------------------------------------- samples
+
+SAMPLES = "samples.jsonl"
+SAMPLE_EVERY_S = 5.0
+# Above the first the file is thinned to the second; the newest, an hour's, are never thinned.
+SAMPLES_BYTES_MOST, SAMPLES_BYTES_LEFT, SAMPLES_WHOLE = 768 << 10, 512 << 10, 720
+# What the function's caller has asked for: percent, 0 for nothing, and seconds.
+IDLE_ORDERS = ("gpu_floor_percent", "gpu_window_s")
+# Of one core, at most; where a look costs more than usual, the next comes later.
+_SAMPLING_SHARE = 0.004
+
+
+def read_samples(data: bytes) -> list[dict[str, Any]]:
+    """Give the samples of a file, each number once; a line that a full disk has torn is passed over.
+
+    Each is of the `s` seconds before the time `t`. It has the number `n` and stands for `k` samples, the last of which
+    had that number: `k` is a power of two and a file's blocks lie as in a binary tree, so that of two blocks with a
+    number in common one holds the other.
+    """
+    found: list[dict[str, Any]] = []
+    for line in data.splitlines():
+        try:
+            sample = json.loads(line)
+            first = sample["n"] - sample["k"] + 1
+        except (ValueError, KeyError, TypeError):
+            continue
+        while found and found[-1]["n"] >= first:
+            found.pop()
+        found.append(sample)
+    return found
+
+
+def sample_line(sample: Mapping[str, Any]) -> bytes:
+    """Give a sample as its line in a file."""
+    return json.dumps(sample, separators=(",", ":")).encode() + b"\n"
+
+
+def thin_samples(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merge the finest of the older neighbours until all fit, so that a long past has one resolution."""
+    old, new = samples[:-SAMPLES_WHOLE], samples[-SAMPLES_WHOLE:]
+    while sum(len(sample_line(sample)) for sample in old + new) > SAMPLES_BYTES_LEFT:
+        pairs = [k for k in map(_block_of_both, old, old[1:]) if k]
+        if not pairs:
+            break
+        old = _merge_blocks(old, min(pairs))
+    return old + new
+
+
+def _block_of_both(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
+    """Give the size of the two blocks where they are the halves of a larger one, else 0."""
+    size = int(one["k"])
+    halves = (
+        other["k"] == size and other["n"] == one["n"] + size and (other["n"] + 1) % (2 * size) == 0
+    )
+    return size if halves else 0
+
+
+def _merge_blocks(samples: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
+    merged: list[dict[str, Any]] = []
+    for sample in samples:
+        if merged and _block_of_both(merged[-1], sample) == size:
+            merged[-1] = merge_samples(merged[-1], sample)
+        else:
+            merged.append(sample)
+    return merged
+
+
+def merge_samples(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Give one sample for two: means of what is a rate, the most of what is a size, the least of what is free."""
+    seconds = one["s"] + other["s"]
+
+    def mean(a: float, b: float) -> float:
+        return round((a * one["s"] + b * other["s"]) / seconds, 3) if seconds else b
+
+    def mean_known(a: float | None, b: float | None) -> float | None:
+        return mean(a, b) if a is not None and b is not None else b if a is None else a
+
+    gpus = one["gpus"] or other["gpus"]
+    if len(one["gpus"]) == len(other["gpus"]):
+        gpus = [
+            [mean_known(a[0], b[0]), max(a[1], b[1]), b[2]]
+            for a, b in zip(one["gpus"], other["gpus"])  # noqa: B905 - not in Python 3.8
+        ]
+    return {
+        **other,
+        "k": one["k"] + other["k"],
+        "s": round(seconds, 3),
+        "cpu": mean(one["cpu"], other["cpu"]),
+        "busy": mean(one["busy"], other["busy"]),
+        **{name: max(one[name], other[name]) for name in ("rss", "processes", "used", "memory")},
+        "disk": min(one["disk"], other["disk"]),
+        "gpus": gpus,
+    }
+
+
+class SampleFile:
+    """Samples on a disk, appended one by one, and thinned where they become too many."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def append(self, lines: bytes) -> None:
+        """Write whole lines behind what is there.
+
+        Raises:
+            OSError: the disk has no room for them; what it took of them spoils no other line.
+        """
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+            _write_all(descriptor, b"\n" + lines if torn else lines)
+        finally:
+            os.close(descriptor)
+        if size + len(lines) > SAMPLES_BYTES_MOST:
+            self._thin()
+
+    def _thin(self) -> None:
+        left = thin_samples(self.read())
+        _write_file(self._path, b"".join(map(sample_line, left)))
+
+    def read(self) -> list[dict[str, Any]]:
+        """Give what is there."""
+        try:
+            with open(self._path, "rb") as file:
+                return read_samples(file.read())
+        except FileNotFoundError:
+            return []
+
+
+class SampleReader:
+    """Reads what a job's sampler writes, by number: the file may be thinned at any time."""
+
+    EVERY_S = 1.0
+
+    def __init__(self, path: str, since: int) -> None:
+        self._path, self._since = path, since
+        self._place = (0, 0)  # inode and offset
+        self._looked = 0.0
+
+    def due(self, now: float, last: bool) -> Iterator[tuple[int, bytes]]:
+        """As `unread`, but only once in a while."""
+        if last or now - self._looked >= self.EVERY_S:
+            self._looked = now
+            yield from self.unread()
+
+    def unread(self) -> Iterator[tuple[int, bytes]]:
+        """Give the lines after the last number as one piece, with the number of the last of them; none where none came."""
+        try:
+            file = open(self._path, "rb")  # noqa: SIM115 - closed below
+        except FileNotFoundError:
+            return
+        with file:
+            inode = os.fstat(file.fileno()).st_ino
+            offset = self._place[1] if inode == self._place[0] else 0
+            file.seek(offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._place = (inode, offset + len(whole))
+        new = [sample for sample in read_samples(whole) if sample["n"] > self._since]
+        if new:
+            self._since = new[-1]["n"]
+            yield self._since, b"".join(map(sample_line, new))
+
+
+class Sampler:
+    """Writes down every few seconds what the job and its machine use, and sees where a GPU idles.
+
+    In a thread: a disk or a driver that does not answer holds up nothing but the samples.
+    """
+
+    def __init__(self, job: JobFolder, order: Mapping[str, Any], rouse: Callable[[], None]) -> None:
+        self._file, self._folder = SampleFile(job.file(SAMPLES)), job.path
+        self._rouse = rouse
+        self._floor = IdleGpus(*(order.get(name, 0.0) for name in IDLE_ORDERS))
+        # Four readings at least in a window.
+        self._every_s = self._floor.every_s(SAMPLE_EVERY_S if sys.platform != "darwin" else 10.0)
+        self._gpus = GpuWatch(self._every_s)
+        self._complained = False
+        self._thread: Thread | None = None
+        self._meter: ProcMeter | PsMeter | None = None
+        self._number = 0
+        self._last: dict[str, Any] | None = None
+        self.idle = ""
+
+    @property
+    def own(self) -> set[int]:
+        """Processes that are no part of the job."""
+        return self._gpus.processes
+
+    def start(self, pid: int) -> None:
+        """Begin; the job's own process is `pid`, this one is above it."""
+        import threading
+
+        self._ended = threading.Event()
+        thread = threading.Thread(target=self._work, args=(pid,), name="sampler", daemon=True)
+        self._at = _clock()
+        try:
+            thread.start()
+            self._thread = thread
+        except RuntimeError as error:  # This user may have no more of them.
+            self._complain(error)
+
+    def stop(self) -> None:
+        """End, with a last sample of what has been used since the one before."""
+        if self._thread is not None:
+            self._ended.set()
+            self._thread.join(1.0)
+
+    def _work(self, pid: int) -> None:
+        self._guarded(lambda: self._measure(pid))
+        pause = min(1.0, self._every_s)
+        while not self._ended.wait(pause):
+            used = time.thread_time()
+            self._guarded(self._take)
+            pause = max(self._every_s, (time.thread_time() - used) / _SAMPLING_SHARE)
+        self._gpus.close()
+        self._guarded(self._take_last)
+
+    def _measure(self, pid: int) -> None:
+        self._meter = meter(os.getpid(), pid, self._folder)
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - a full disk, a driver of another version: the job goes on
+            self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        """Say once on the supervisor's own log why there are none."""
+        if not self._complained:
+            os.write(2, f"dayfly: no sample: {type(error).__name__}: {error}\n".encode())
+        self._complained = True
+
+    def _take(self) -> None:
+        gpus = self._gpus.read(_clock())
+        self.idle = self.idle or self._floor.idle(_clock(), gpus)
+        if self.idle:
+            self._rouse()
+        if self._meter is not None:
+            self._write({**self._meter.read(self.own), "gpus": gpus})
+
+    def _take_last(self) -> None:
+        """Nothing of the job is left to be looked at but the time that it took."""
+        if self._last is not None and self._meter is not None:
+            self._write({**self._last, **self._meter.read_ended()})
+
+    def _write(self, found: Mapping[str, Any]) -> None:
+        now = _clock()
+        head = {
+            "n": self._number,
+            "k": 1,
+            "t": round(time.time(), 2),
+            "s": round(now - self._at, 3),
+        }
+        self._last = {**found, **head}
+        self._number, self._at = self._number + 1, now
+        self._file.append(sample_line(self._last))
+
+
+class ProcMeter:
+    """What a tree of processes and its machine use, from /proc.
+
+    Args:
+        root: the process above the tree, not part of it; what its ended children took counts.
+        session: of the tree.
+        folder: on the disk whose room is told.
+    """
+
+    def __init__(self, root: int, session: int, folder: str) -> None:
+        self._root, self._session, self._folder = root, session, folder
+        self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK")
+        self._page_bytes = os.sysconf("SC_PAGE_SIZE")
+        self._cores = os.cpu_count() or 1
+        self._at, self._took_s = _clock(), 0.0
+        self._machine = self._machine_ticks()
+
+    def read(self, without: set[int]) -> dict[str, Any]:
+        """Give cores in use and bytes by the tree, share of the machine's cores, bytes of memory and of free disk."""
+        table = self._table()
+        parents = {pid: (parent, session) for pid, (parent, session, *_) in table.items()}
+        tree = _descendants({self._root}, parents)
+        tree |= {pid for pid, (_, session) in parents.items() if session == self._session}
+        tree -= without | {self._root}
+        took_s = sum(table[pid][2] + table[pid][3] for pid in tree) + self._of_ended_children()
+        rss = sum(table[pid][4] for pid in tree)
+        used, memory = self._memory()
+        return {
+            "cpu": self._cores_in_use(took_s),
+            "rss": rss,
+            "processes": sum(1 for pid in tree if table[pid][5]),
+            "busy": self._busy(),
+            "cores": self._cores,
+            "used": used,
+            "memory": memory,
+            "disk": _free_bytes(self._folder),
+        }
+
+    def read_ended(self) -> dict[str, Any]:
+        """Give what the tree took since the last reading, where nothing of it is left."""
+        took_s = self._of_ended_children()
+        return {"cpu": self._cores_in_use(took_s)} if took_s >= self._took_s else {}
+
+    def _cores_in_use(self, took_s: float) -> float:
+        now, before, self._took_s = _clock(), self._took_s, took_s
+        span_s, self._at = now - self._at, now
+        # A process that ends while it is being looked at is seen twice, or not at all.
+        share = (took_s - before) / span_s if span_s > 0 else 0.0
+        return round(min(max(share, 0.0), float(self._cores)), 3)
+
+    def _of_ended_children(self) -> float:
+        fields = self._fields(self._root)
+        return (int(fields[13]) + int(fields[14])) * self._tick_s if fields else self._took_s
+
+    def _table(self) -> dict[int, tuple[int, int, float, float, int, bool]]:
+        """Give parent, session, seconds of its own and of its ended children, bytes, and whether it lives, of every process."""
+        table = {}
+        for name in os.listdir("/proc"):
+            fields = self._fields(int(name)) if name.isdigit() else []
+            if fields:
+                own, ended = (int(fields[n]) + int(fields[n + 1]) for n in (11, 13))
+                table[int(name)] = (
+                    int(fields[1]),
+                    int(fields[3]),
+                    own * self._tick_s,
+                    ended * self._tick_s,
+                    int(fields[21]) * self._page_bytes,
+                    fields[0] not in (b"Z", b"X"),
+                )
+        return table
+
+    @staticmethod
+    def _fields(pid: int) -> list[bytes]:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                return file.read().rpartition(b")")[2].split()
+        except OSError:
+            return []
+
+    @staticmethod
+    def _machine_ticks() -> tuple[int, int]:
+        """Give the ticks of all cores, and those in which they did nothing."""
+        with open("/proc/stat", "rb") as file:
+            ticks = [int(field) for field in file.readline().split()[1:9]]
+        return sum(ticks), ticks[3] + ticks[4]
+
+    def _busy(self) -> float:
+        (all_before, idle_before), self._machine = self._machine, self._machine_ticks()
+        total, idle = self._machine[0] - all_before, self._machine[1] - idle_before
+        return round(min(max(1.0 - idle / total, 0.0), 1.0), 3) if total > 0 else 0.0
+
+    @staticmethod
+    def _memory() -> tuple[int, int]:
+        with open("/proc/meminfo", "rb") as file:
+            rows = dict(line.split()[:2] for line in file)
+        total = int(rows[b"MemTotal:"]) << 10
+        return total - (int(rows.get(b"MemAvailable:", rows[b"MemFree:"])) << 10), total
+
+
+class PsMeter:
+    """As ProcMeter, where there is no /proc: on macOS, from ps and vm_stat.
+
+    There the time of a process that has ended is lost, and the machine's share is what ps has averaged over a minute.
+    """
+
+    def __init__(self, root: int, session: int, folder: str) -> None:
+        self._root, self._session, self._folder = root, session, folder
+        self._cores = os.cpu_count() or 1
+        self._memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self._at = _clock()
+        self._took: dict[int, float] = {}
+
+    def read(self, without: set[int]) -> dict[str, Any]:
+        columns = "pid=,ppid=,pgid=,rss=,time=,pcpu=,state="
+        listing = _Asked(["/bin/ps", "-axo", columns]).wait(10.0).words
+        pages = _Asked(["/usr/bin/vm_stat"]).wait(10.0).words
+        return {
+            **self.in_listing(listing, without),
+            "used": self._used(pages),
+            "disk": _free_bytes(self._folder),
+        }
+
+    def in_listing(self, listing: str, without: set[int]) -> dict[str, Any]:
+        """Give all that `ps` tells of the tree and the machine."""
+        rows = [line.split(None, 6) for line in listing.splitlines()]
+        rows = [row for row in rows if len(row) == 7]
+        parents = {int(row[0]): (int(row[1]), int(row[2])) for row in rows}
+        tree = _descendants({self._root}, parents)
+        tree |= {pid for pid, (_, group) in parents.items() if group == self._session}
+        tree -= without | {self._root}
+        now, before = _clock(), self._took
+        self._took = {int(row[0]): _ps_seconds(row[4]) for row in rows if int(row[0]) in tree}
+        span_s, self._at = now - self._at, now
+        took_s = sum(max(0.0, took - before.get(pid, 0.0)) for pid, took in self._took.items())
+        share = sum(float(row[5].replace(",", ".")) for row in rows) / 100 / self._cores
+        return {
+            "cpu": round(min(took_s / span_s, float(self._cores)), 3) if span_s > 0 else 0.0,
+            "rss": sum(int(row[3]) << 10 for row in rows if int(row[0]) in tree),
+            "processes": sum(1 for row in rows if int(row[0]) in tree and row[6][0] != "Z"),
+            "busy": round(min(share, 1.0), 3),
+            "cores": self._cores,
+            "memory": self._memory,
+        }
+
+    def read_ended(self) -> dict[str, Any]:
+        return {}
+
+    def _used(self, pages: str) -> int:
+        """Give the bytes that are neither free nor could be at once."""
+        size, free = 4096, 0
+        for line in pages.splitlines():
+            name, _, value = line.partition(":")
+            if "page size of" in line:
+                size = int(line.partition("page size of")[2].split()[0])
+            elif name in ("Pages free", "Pages inactive", "Pages speculative"):
+                free += int(value.strip(" ."))
+        return max(0, self._memory - free * size)
+
+
+def meter(root: int, session: int, folder: str) -> ProcMeter | PsMeter:
+    """Give the meter of this platform."""
+    kind = ProcMeter if os.path.isdir("/proc/self") else PsMeter
+    return kind(root, session, folder)
+
+
+def _ps_seconds(text: str) -> float:
+    """Read "1:02.50", "2:03:04" or "1-02:03:04"."""
+    days, _, clock = text.rpartition("-")
+    seconds = 0.0
+    for part in clock.split(":"):
+        seconds = seconds * 60 + float(part.replace(",", "."))
+    return seconds + (int(days) * 86400 if days else 0)
+
+
+def _free_bytes(folder: str) -> int:
+    statistics = os.statvfs(folder)
+    return statistics.f_bavail * statistics.f_frsize
+
+
+class GpuWatch:
+    """What each GPU does, from one nvidia-smi that goes on telling it.
+
+    One that ends is started again; one that lives and says nothing is ended, and from then on asked anew each time.
+    """
+
+    PATIENCE_S = 60.0
+    AGAIN_S = 30.0
+
+    def __init__(self, every_s: float) -> None:
+        self._command = _smi_command("index,utilization.gpu,memory.used,memory.total")
+        self._loop = [f"--loop-ms={max(1, int(every_s * 1000))}"]
+        self._process: Popen[bytes] | None = None
+        self._ending: list[Popen[bytes]] = []
+        self._started = self._heard = -self.PATIENCE_S
+        self._rest = b""
+        # When it was heard of, its readings since the last look, and MiB used and in all.
+        self._rows: dict[int, tuple[float, list[float], int, int]] = {}
+
+    @property
+    def processes(self) -> set[int]:
+        """The tool's own, also those that do not end."""
+        tools = [self._process, *self._ending]
+        return {tool.pid for tool in tools if tool is not None}
+
+    def read(self, now: float) -> list[list[Any]]:
+        """Give percent in use (None where that is not told), MiB used and MiB in all of each GPU that is heard of."""
+        if not self._command:
+            return []
+        former, self._rows = self._rows, {}
+        self._listen(now)
+        self._see_to_it(now)
+        for index, row in former.items():
+            # Its rhythm is not quite ours: what was told last stands for a while.
+            if now - row[0] <= self.PATIENCE_S:
+                self._rows.setdefault(index, row)
+        return [
+            [round(sum(shares) / len(shares), 1) if shares else None, used, total]
+            for _, (_, shares, used, total) in sorted(self._rows.items())
+        ]
+
+    def _listen(self, now: float) -> None:
+        """Take the whole lines that wait in the pipe."""
+        if self._process is None or self._process.stdout is None:
+            return
+        try:
+            data = os.read(self._process.stdout.fileno(), 1 << 20)
+        except BlockingIOError:
+            return
+        if not data:
+            self._drop()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(line.decode(errors="replace"), now)
+
+    def _take(self, line: str, now: float) -> None:
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) != 4 or not parts[0].isdigit():
+            return
+        self._heard = now
+        shares = self._rows.get(int(parts[0]), (now, [], 0, 0))[1]
+        # A part of a GPU (MIG) is told without it, as "[N/A]".
+        shares += [float(parts[1])] if parts[1].isdigit() else []
+        used, total = (int(part) if part.isdigit() else 0 for part in parts[2:])
+        self._rows[int(parts[0])] = (now, shares, used, total)
+
+    def _see_to_it(self, now: float) -> None:
+        self._ending = [tool for tool in self._ending if tool.poll() is None]
+        if self._process is not None:
+            if now - max(self._heard, self._started) <= self.PATIENCE_S:
+                return
+            self._loop = []
+            self._drop()
+        if now - self._started >= self.AGAIN_S:
+            self._start(now)
+
+    def _start(self, now: float) -> None:
+        from subprocess import DEVNULL, PIPE, Popen
+
+        self._started, self._rest = now, b""
+        command = self._command + self._loop
+        try:
+            self._process = Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
+        except OSError:
+            return  # Gone since; it is looked for again.
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+
+    def _drop(self) -> None:
+        """Let go of the tool; one that waits in the driver for a broken GPU is not waited for."""
+        process, self._process = self._process, None
+        if process is not None and process.stdout is not None:
+            process.stdout.close()
+            process.kill()
+            self._ending.append(process)
+
+    def close(self) -> None:
+        """End it, and wait a moment for that."""
+        from subprocess import TimeoutExpired
+
+        self._drop()
+        for tool in self._ending:
+            try:
+                tool.wait(0.3)
+            except TimeoutExpired:
+                continue
+        self._ending = [tool for tool in self._ending if tool.poll() is None]
+
+
+class IdleGpus:
+    """Tells when a GPU has stayed under a floor for a whole window: not one reading in all that time reached it.
+
+    What is not known is not idle: where the readings stop, or the machine slept, the window begins anew.
+    """
+
+    def __init__(self, floor_percent: float, window_s: float) -> None:
+        self._floor, self._window_s = floor_percent, window_s
+        self._since: dict[int, tuple[float, float]] = {}  # when it began, and the most since
+        self._at = 0.0
+
+    def every_s(self, usual_s: float) -> float:
+        """Give the seconds between two readings: four of them lie in a window."""
+        return min(usual_s, self._window_s / 4) if self._floor else usual_s
+
+    def idle(self, now: float, gpus: list[list[Any]]) -> str:
+        """Take a reading, and give in words which GPU idles, "" where none does."""
+        if not self._floor:
+            return ""
+        if now - self._at > max(GpuWatch.PATIENCE_S, self._window_s / 2):
+            self._since.clear()
+        self._at = now
+        known = {number: gpu[0] for number, gpu in enumerate(gpus) if gpu[0] is not None}
+        low = {number: share for number, share in known.items() if share < self._floor}
+        self._since = {
+            number: (since, max(most, low[number]))
+            for number, (since, most) in self._since.items()
+            if number in low
+        }
+        for number, share in low.items():
+            since, most = self._since.setdefault(number, (now, share))
+            if now - since >= self._window_s:
+                return (
+                    f"GPU {number} of {len(gpus)} did not reach {self._floor:g} % in {self._window_s / 60:g} min"
+                    f" (its best reading was {most:g} %)"
+                )
+        return ""
 
 
 # ---------------------------------------------------------------------------------------------- run

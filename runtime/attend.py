@@ -31,8 +31,11 @@ from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.runtime import agent, ending, entrust, outcome, stored
 from dayfly.runtime.display import Display
+from dayfly.runtime.idle_watch import Idle, IdleWatch
 from dayfly.runtime.run_log import RunLog
+from dayfly.runtime.sample_log import SampleLog
 from dayfly.stacks import journal
+from dayfly.stacks.bill import rate_of
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.standing import hold_until
@@ -126,8 +129,7 @@ class Attendance:
         """The keys of this run."""
         from dayfly.runtime.records import Keys
 
-        key = (self.directory / "hmac_key").read_bytes()
-        return Keys(self.directory.name, self.directory / "user_key", key)
+        return Keys.of(self.directory)
 
     def session(
         self, machine: Machine, *, connect_timeout_s: float = _CONNECT_S, kept: bool = True
@@ -241,6 +243,11 @@ class Attendance:
             raise JobStopped("stopped before the function was started")
 
     @property
+    def reached(self) -> Session | None:
+        """The session with the machine; None as long as there is none."""
+        return self._session
+
+    @property
     def offer(self) -> Offer:
         """What this attempt's machine was bought as."""
         return Offer(**self.history.intent["offer"])
@@ -346,11 +353,21 @@ class Attendance:
         if status.end is None:
             return None
         end = self._follow(session) if with_log else status.end
+        if not with_log:
+            self._bring_samples(session)
         if end is None:
             raise RunFailed(f"run {self.directory.name}: the function was never started there")
         self._bring_home(session, end)
         self.record("held", with_log=with_log)
         return end
+
+    def _bring_samples(self, session: Session) -> None:
+        """What the job has used is no secret, also where its log may hold some."""
+        samples = self._sample_log()
+        # Of a machine that is lost more will be heard at the next step; nothing else may cost the result.
+        with contextlib.suppress(RunFailed):
+            found = session.look(samples.last)
+            samples.take(found.last, found.samples)
 
     def _bring_home(self, session: Session, end: JobEnd) -> bytes | None:
         """The result, checked and on this computer's disk; None where the job has left none."""
@@ -455,8 +472,20 @@ class Attendance:
             self._news()
             if self._stopping.is_set():
                 session.stop()
-            take = log.take if with_log else _leave_there
-            return session.follow(take, log.size("stdout"), log.size("stderr"))
+            take, samples = log.take if with_log else _leave_there, self._sample_log()
+            sizes = log.size("stdout"), log.size("stderr")
+            return session.follow(take, *sizes, samples.take, samples.last)
+
+    def _sample_log(self) -> SampleLog:
+        """Keeps what the machine uses, and warns of a GPU that is paid for and idles."""
+        if providers.load(self.offer.provider).same_computer:
+            return SampleLog(self.directory, self.display)
+        watch = IdleWatch(rate_of(self.history), self._warn_of_idle)
+        return SampleLog(self.directory, self.display, watch.take)
+
+    def _warn_of_idle(self, idle: Idle) -> None:
+        self.record("gpu_idle", gpu=idle.gpu, percent=idle.percent)
+        self.display.warning(idle.text)
 
     def stop(self) -> None:
         """Stops the job wherever it is; what has been created is destroyed on the way out."""

@@ -23,7 +23,7 @@ from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
-from dayfly.runtime import entrust, environment, payload, preview, redact
+from dayfly.runtime import entrust, environment, idle_floor, payload, preview, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
@@ -152,6 +152,7 @@ class Call:
         """Makes the environment on the machine and seals function and arguments for it."""
         from dayfly.runtime.records import Task
 
+        idle_floor.check_machine(self.spec, session)
         python = self.recipe.python
         if not self.recipe.empty:
             attendance.step("environment", self.recipe.source)
@@ -165,6 +166,8 @@ class Call:
             max_runtime_s=attendance.function_limit_s,
             grace_s=_GRACE_S,
             hold_s=self.spec.hold_s,
+            gpu_floor_percent=self.spec.min_gpu_utilization or 0.0,
+            gpu_window_s=self.spec.gpu_window_s,
             pickler=payload.pickler_zip(self.context.workspace.home / "cache"),
         )
 
@@ -218,6 +221,8 @@ def make_plan(
         hold_usd=rate * min(spec.hold_s, runtime_s) / 3600,
         environment=environment_source,
         if_this_computer_dies=providers.load(first.provider).limits.if_this_computer_dies,
+        min_gpu_utilization=spec.min_gpu_utilization,
+        gpu_utilization_window_s=spec.gpu_window_s,
     )
 
 
@@ -253,6 +258,7 @@ def ladder(
         note(f"not in the ladder: {reason}")
     for offer in offers:
         cost.allowed_runtime_s(spec, offer)
+        idle_floor.check_offer(spec, offer)
     return tuple(offers)
 
 

@@ -55,6 +55,8 @@ class Options(TypedDict, total=False):
     max_machines: int
     wait_for_teardown: bool
     job_name: str | None
+    min_gpu_utilization: float | None
+    gpu_utilization_window: float | str | timedelta
 
 
 class RemoteFunction(Generic[P, R]):

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from dayfly.errors import (
     BudgetExceeded,
@@ -21,12 +21,14 @@ from dayfly.errors import (
     Detached,
     EnvironmentFailed,
     Forged,
+    GpuIdle,
     HostKeyMismatch,
     JobStopped,
     LeakRisk,
     MachineUnfit,
     ProvisionFailed,
     ResultFailed,
+    RunFailed,
     SpecError,
     UnknownRun,
 )
@@ -46,6 +48,10 @@ from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.workspace import Workspace
 
+if TYPE_CHECKING:
+    from dayfly.runtime.ssh.tunnel import Tunnel
+    from dayfly.runtime.usage import Usage
+
 R = TypeVar("R")
 _FINAL = (
     BudgetExceeded,
@@ -54,6 +60,7 @@ _FINAL = (
     Detached,
     EnvironmentFailed,
     Forged,
+    GpuIdle,
     HostKeyMismatch,
     JobStopped,
     LeakRisk,
@@ -278,6 +285,33 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         if history.provider not in providers.names():
             return 0.0
         return Bill.of(history, providers.load(history.provider), time.time()).usd
+
+    def usage(self) -> Usage:
+        """What its machine uses now and has used, and how long each phase took: `dayfly top`."""
+        from dayfly.runtime.usage import Usage
+
+        return Usage.of(journal.read(self.directory))
+
+    def forward(self, port: int, local_port: int = 0) -> Tunnel:
+        """A port of this computer's loopback that leads to one of the machine's, while it is entered.
+
+        `with job.forward(8888) as tunnel:` listens on `tunnel.address`. Waits until the machine is there.
+
+        Args:
+            port: of the machine, where the function, or what it started, listens on 127.0.0.1.
+            local_port: of this computer; 0 for any that is free.
+
+        Raises:
+            RunFailed: the function has ended.
+            SpecError: no such port can be.
+        """
+        while True:
+            session = None if self._attendance is None else self._attendance.reached
+            if self.done():
+                raise RunFailed(f"run {self.id} has ended: it has no port that could be reached")
+            if session is not None:
+                return session.forward(port, local_port, self._display.note)
+            time.sleep(_POLL_S)
 
     def __await__(self) -> Generator[Any, None, R]:
         return self._awaited().__await__()

@@ -17,7 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from dayfly.errors import (
     ConnectFailed,
@@ -28,13 +34,15 @@ from dayfly.errors import (
     InstanceLost,
     ResultFailed,
     RunFailed,
+    SpecError,
 )
 from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
-from dayfly.runtime.records import Facts, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
+from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.ssh.connection import Disconnected, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
+from dayfly.runtime.ssh.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from dayfly.runtime.environment import Recipe
@@ -56,6 +64,7 @@ _CHUNKS_AHEAD = 4
 _REFUSALS = 3
 
 Sink = Callable[[Literal["stdout", "stderr"], int, bytes], None]
+SampleSink = Callable[[int, bytes], None]
 
 
 class Session:
@@ -394,6 +403,8 @@ class Session:
             "max_runtime_s": task.max_runtime_s,
             "grace_s": task.grace_s,
             "hold_s": task.hold_s,
+            "gpu_floor_percent": task.gpu_floor_percent,
+            "gpu_window_s": task.gpu_window_s,
             "task": "",
         }
         body = task.sealed
@@ -405,33 +416,69 @@ class Session:
 
     def status(self) -> JobStatus:
         """Ask where the job stands."""
-        answer = self._ask({"op": "stat"})
-        answer["end"] = _job_end(answer["end"])
-        return JobStatus(**{name: answer[name] for name in JobStatus.__dataclass_fields__})
+        return _job_status(self._ask({"op": "stat"}))
 
-    def follow(self, sink: Sink, stdout_offset: int = 0, stderr_offset: int = 0) -> JobEnd:
+    def look(self, since: int = -1, tail: int = 0) -> Glance:
+        """Look once at a job that somebody else may be following.
+
+        Args:
+            since: number of the last sample that is known already.
+            tail: so many of the last bytes of each log.
+
+        Raises:
+            InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+        """
+
+        def act(link: Link) -> Glance:
+            answer: dict[str, Any] = {}
+            found: dict[str, tuple[int, bytes]] = {}
+            for answer, data in link.stream({"op": "look", "samples": since, "tail": tail}):
+                if "stream" in answer:
+                    found[answer["stream"]] = answer["offset"], data
+            last, samples = found.pop("samples", (since, b""))
+            tails = {name: data for name, (_, data) in found.items()}
+            return Glance(_job_status(answer), samples, last, tails)
+
+        with _refusals():
+            return self._persist(act)
+
+    def follow(
+        self,
+        sink: Sink,
+        stdout_offset: int = 0,
+        stderr_offset: int = 0,
+        samples: SampleSink | None = None,
+        since: int = -1,
+    ) -> JobEnd:
         """Hand over what the job writes until it has ended, without gap or repeat, however often the connection drops.
 
         Args:
             sink: takes a stream's name, the offset of the bytes in it, and the bytes.
             stdout_offset: how much of stdout is known already.
             stderr_offset: the same of stderr.
+            samples: takes whole lines of samples of the machine, and the number of the last of them.
+            since: number of the last sample that is known already.
 
         Raises:
             InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
         """
-        offsets = {"stdout": stdout_offset, "stderr": stderr_offset}
+        offsets = {"stdout": stdout_offset, "stderr": stderr_offset, "samples": since}
 
         def act(link: Link) -> JobEnd:
             answer: dict[str, Any] = {}
             self._see_to_meanwhile()
-            request = {"op": "attach", "offsets": dict(offsets)}
+            logs = {name: offsets[name] for name in ("stdout", "stderr")}
+            request = {"op": "attach", "offsets": logs, "samples": offsets["samples"]}
             for answer, data in link.stream(request, wake_s=_MEANWHILE_S):
                 self._see_to_meanwhile()
                 if not answer:
                     continue
                 self._progress()
-                if "stream" in answer:
+                if answer.get("stream") == "samples":
+                    if samples is not None:
+                        samples(answer["offset"], data)
+                    offsets["samples"] = answer["offset"]
+                elif "stream" in answer:
                     sink(answer["stream"], answer["offset"], data)
                     offsets[answer["stream"]] = answer["offset"] + len(data)
             end = _job_end(answer["end"])
@@ -440,6 +487,35 @@ class Session:
 
         with _refusals():
             return self._persist(act)
+
+    def forward(
+        self, port: int, local_port: int = 0, note: Callable[[str], None] = lambda _: None
+    ) -> Tunnel:
+        """A port of this computer that leads to one of the machine's loopback, while it is entered.
+
+        Args:
+            port: of the machine.
+            local_port: of this computer; 0 for any that is free.
+            note: told once of each reason why a connection could not be made.
+
+        Raises:
+            SpecError: no such port can be.
+        """
+        for number, least in ((port, 1), (local_port, 0)):
+            if not least <= number <= 65535:
+                raise SpecError(f"port {number}: ports are from {least} to 65535")
+        again = Retrying(
+            retry=retry_if_exception_type(Disconnected),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            stop=stop_after_delay(_RECONNECT_S),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return Tunnel(
+            lambda: again.copy()(lambda: self._linked().tunnel(port, _RECONNECT_S)),
+            local_port,
+            note,
+        )
 
     def fetch_result(self, path: Path) -> None:
         """Bring the sealed result to `path`, which appears only when all of it is there and authentic.
@@ -512,6 +588,11 @@ def _job_end(answer: dict[str, Any] | None) -> JobEnd | None:
     if answer is None:
         return None
     return JobEnd(**{name: answer[name] for name in JobEnd.__dataclass_fields__})
+
+
+def _job_status(answer: dict[str, Any]) -> JobStatus:
+    answer["end"] = _job_end(answer["end"])
+    return JobStatus(**{name: answer[name] for name in JobStatus.__dataclass_fields__})
 
 
 def _own_uv() -> Path:

@@ -90,6 +90,8 @@ def test_help_lists_the_verbs_and_the_exit_codes_and_loads_nothing_heavy() -> No
         "result",
         "cancel",
         "ssh",
+        "forward",
+        "top",
         "refresh",
         "cost",
         "gc",

@@ -24,6 +24,7 @@
     │   ├── JobStopped          it was stopped on request
     │   ├── DeadlineReached     max_runtime or max_cost ended it
     │   ├── Detached            this process has let go of it, as was asked for; it goes on, and has its value later
+    │   ├── GpuIdle             a GPU stayed under min_gpu_utilization, so the machine ended it
     │   └── InstanceLost        the machine is gone or was not reachable for too long
     ├── ResultFailed            the value cannot come back (phase result)
     │   ├── UnpicklableResult   the function's value, or the exception that it raised, cannot be pickled
@@ -207,6 +208,11 @@ class DeadlineReached(RunFailed):
 
 class Detached(RunFailed):
     """This process has let go of it; `dayfly attach` brings its value, from any process."""
+
+
+class GpuIdle(RunFailed):
+    """A GPU stayed under `min_gpu_utilization` for its window, and the machine ended the job: no failure of the function's,
+    and not tried again, since another machine would idle too."""
 
 
 class InstanceLost(RunFailed):

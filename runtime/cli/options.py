@@ -77,6 +77,12 @@ SPEC_OPTIONS = (
         bool,
     ),
     SpecOption("job_name", ("--job-name",), "A label for people."),
+    SpecOption(
+        "min_gpu_utilization",
+        ("--min-gpu-utilization",),
+        "Percent; a run whose GPU stays below for the window is ended.",
+    ),
+    SpecOption("gpu_utilization_window", ("--gpu-utilization-window",), 'That window, "1h".'),
 )
 
 

@@ -26,6 +26,8 @@ _PACKET_BYTES = 256 << 10
 # paramiko deadlocks when a channel closes during a new key exchange (its issue 822), which it starts each 512 MB.
 _REKEY_BYTES = 32 << 30
 _STDERR_BYTES = 4096
+# As the protocol numbers it; every other refusal of a tunnel is about its port.
+_PROHIBITED = 1
 # A slow link takes its time with a frame; what finds a dead one is the silence of the machine.
 _SEND_S = 3600.0
 
@@ -36,6 +38,10 @@ class Disconnected(Exception):
 
 class Refused(Disconnected):
     """The machine does not accept the run's key; more tries help only where it has not learned it yet."""
+
+
+class NobodyListens(Exception):
+    """The machine is reached, and nothing listens on that port of its loopback, now."""
 
 
 class _PromptSocket(socket.socket):
@@ -224,6 +230,30 @@ class Connection:
                 self._stderr = (self._stderr + channel.recv_stderr(1 << 16))[-_STDERR_BYTES:]
         code = channel.exit_status if channel.exit_status_ready() else -1
         return code, self._stderr.decode(errors="replace").strip()
+
+    def tunnel(self, port: int, timeout_s: float) -> paramiko.Channel:
+        """Open a channel to a port of the machine's loopback.
+
+        Raises:
+            NobodyListens: there, at least now.
+            ConnectFailed: the machine's SSH server forbids it.
+            Disconnected: the connection went.
+        """
+        if self._transport is None:
+            raise Disconnected("not connected")
+        target, source = ("127.0.0.1", port), ("127.0.0.1", 0)
+        with _mapped("the connection"):
+            try:
+                return self._transport.open_channel(
+                    "direct-tcpip", target, source, timeout=timeout_s
+                )
+            except paramiko.ChannelException as refusal:
+                machine = f"{self._machine.host}:{self._machine.port}"
+                if refusal.code == _PROHIBITED:
+                    raise ConnectFailed(
+                        f"the SSH server of {machine} forbids forwarding (AllowTcpForwarding)"
+                    ) from refusal
+                raise NobodyListens(f"nobody listens on port {port} of {machine} yet") from refusal
 
     def _open_channel(self) -> paramiko.Channel:
         if self._channel is None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dayfly.errors import ConnectFailed, Forged
 from dayfly.infra.machine import Machine
@@ -17,6 +17,9 @@ from dayfly.runtime import agent
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
 from dayfly.runtime.ssh.watch import Watch
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 # A dead link is noticed within 30 s of its last word: three pings and the second between two looks at it.
 PING_EVERY_S = 9.0
@@ -252,6 +255,16 @@ class Link:
         self._break(error)
         self._connection.close()
         return self._broken or error
+
+    def tunnel(self, port: int, timeout_s: float) -> Channel:
+        """Open a channel to a port of the machine's loopback, beside the agent's own.
+
+        Raises:
+            NobodyListens, ConnectFailed, Disconnected: as the connection does.
+        """
+        if self._broken is not None:
+            raise self._broken
+        return self._connection.tunnel(port, timeout_s)
 
     # -- the other direction
 
