@@ -6,6 +6,7 @@ import functools
 import importlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from os import PathLike
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -50,6 +51,7 @@ class Options(TypedDict, total=False):
     time: float | str | timedelta | None
     max_cost: float | None
     hold: float | str | timedelta
+    outputs: str | PathLike[str] | None
     retries: int
     max_machines: int
     wait_for_teardown: bool

@@ -29,7 +29,7 @@ from dayfly.errors import (
     SpecError,
 )
 from dayfly.infra import providers
-from dayfly.runtime import at_exit
+from dayfly.runtime import at_exit, outputs
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.call import Call
 from dayfly.runtime.display import Display
@@ -120,8 +120,19 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         """Where its journal, logs and result are kept on this computer."""
         return self._workspace.directory(self.id)
 
+    @property
+    def outputs(self) -> Path:
+        """Where what the function has left in DAYFLY_OUTPUT_DIR is on this computer; waits for its end.
+
+        Also where it failed, was stopped or ended at its deadline; an empty folder where it left nothing.
+        """
+        concurrent.futures.wait((self,))
+        folder = outputs.folder_of(journal.read(self.directory))
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def status(self) -> str:
-        """queued, provision, connect, environment, start, run, result, teardown; then done, failed or cancelled."""
+        """queued, provision, connect, environment, start, run, result, outputs, teardown; then done, failed or cancelled."""
         if not self._closed.is_set():
             return "queued" if self._attendance is None else self._attendance.phase
         if self.cancelled():

@@ -477,6 +477,23 @@ class Session:
             if data:
                 agent.write_at(descriptor, answer["offset"], data)
 
+    def transfer(self, act: Callable[[Link, Callable[[], None]], None]) -> None:
+        """Do what takes many frames, and do it again on a new link each time that one breaks.
+
+        Args:
+            act: goes on where it was; calls what it is given whenever something has arrived.
+
+        Raises:
+            InstanceLost: the machine was out of reach for `give_up_s`.
+        """
+
+        def heard() -> None:
+            self._progress()
+            self._see_to_meanwhile()
+
+        with _refusals():
+            self._persist(lambda link: act(link, heard))
+
     def acknowledge(self) -> None:
         """Tell the machine that the result is safe here, and that it may forget it."""
         self._ask({"op": "ack"})

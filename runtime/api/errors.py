@@ -25,6 +25,7 @@
     │   ├── DeadlineReached     max_runtime or max_cost ended it
     │   └── InstanceLost        the machine is gone or was not reachable for too long
     ├── ResultFailed            the value cannot come back (phase result)
+    │   ├── OutputsFailed       its machine went before all of DAYFLY_OUTPUT_DIR was here; the value is
     │   ├── UnpicklableResult   the function's value, or the exception that it raised, cannot be pickled
     │   └── Forged              a frame is not authentic for this run: nothing of it was unpickled
     └── LeakRisk                it could not be proved that nothing is left (phase teardown)
@@ -233,6 +234,10 @@ class UnpicklableResult(ResultFailed):
     def __init__(self, message: str, text: str = "") -> None:
         super().__init__(message)
         self.text = text
+
+
+class OutputsFailed(ResultFailed):
+    """The machine went before all that the function had left in DAYFLY_OUTPUT_DIR was here; what it has given back is."""
 
 
 class Forged(ResultFailed):

@@ -1,0 +1,47 @@
+"""Outputs with the real engine: they are here when the call has ended, whatever became of the function."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dayfly import cluster
+from dayfly.runtime.show import paragraphs, story
+from dayfly.stacks import journal
+
+pytestmark = [pytest.mark.engine, pytest.mark.sshd]
+
+
+def test_a_function_that_fails_after_it_wrote_has_its_outputs_here(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In the folder that was named, each run in one of its own; the exception is the function's, and `show` tells of both."""
+
+    @cluster(provider="local", environment=[], time="10m", outputs=tmp_path / "results")
+    def f() -> None:
+        folder = Path(os.environ["DAYFLY_OUTPUT_DIR"])
+        (folder / "epoch_1").mkdir()
+        (folder / "epoch_1" / "weights").write_bytes(bytes(3_000_000))
+        (folder / "away").symlink_to("/etc/passwd")
+        raise ValueError("diverged")
+
+    job = f.submit()
+    with pytest.raises(ValueError, match="diverged"):
+        job.result(timeout=120)
+    assert job.outputs == tmp_path / "results" / job.id[:12]
+    assert (job.outputs / "epoch_1" / "weights").read_bytes() == bytes(3_000_000)
+    assert not os.path.lexists(job.outputs / "away")
+    job.receipt(timeout=120)
+    told = story(journal.read(job.directory))
+    assert (told["outputs"]["count"], told["outputs"]["bytes"]) == (1, 3_000_000)
+    rows = dict(paragraphs(told))["outputs"]
+    assert rows[0] == ("home", f"1 file, 3.0 MB, in {job.outputs}")
+    assert rows[1][1] == "epoch_1/weights  (3.0 MB)"
+    assert rows[2][0] == "left out"
+    names = [event["event"] for event in told["events"]]
+    assert names.index("result_fetched") < names.index("outputs") < names.index("acknowledged")
+    shown = capfd.readouterr().err
+    assert f"1 file, 3.0 MB, in {job.outputs}" in shown
+    assert "left out of the outputs: away: it is a link out of the folder" in shown
