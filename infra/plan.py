@@ -29,6 +29,7 @@ class Plan:
         hold_usd: dollars of a full hold of the result.
         environment: what would be installed, in one line.
         if_this_computer_dies: what ends the machine then, in one line.
+        code: what travels of the user's own, in one line; "" for a machine alone.
     """
 
     function: str
@@ -41,6 +42,7 @@ class Plan:
     hold_usd: float
     environment: str
     if_this_computer_dies: str
+    code: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for review in a pull request."""

@@ -184,6 +184,7 @@ class Call:
             resources_from=resources_from,
             function=self.payload.function,
             environment_source=self.recipe.source,
+            code=str(self.payload.code),
         )
 
     def preview(self) -> Plan:
@@ -200,6 +201,7 @@ def make_plan(
     resources_from: str,
     function: str,
     environment_source: str,
+    code: str = "",
 ) -> Plan:
     """A Plan of a ladder's first rung."""
     from dayfly.infra.plan import Resource
@@ -218,6 +220,7 @@ def make_plan(
         hold_usd=rate * min(spec.hold_s, runtime_s) / 3600,
         environment=environment_source,
         if_this_computer_dies=providers.load(first.provider).limits.if_this_computer_dies,
+        code=code,
     )
 
 

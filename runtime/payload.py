@@ -20,6 +20,7 @@ import cloudpickle
 
 from dayfly.errors import PayloadError
 from dayfly.runtime import carried
+from dayfly.runtime.code import Code
 from dayfly.runtime.culprit import Culprit, Search, advice
 from dayfly.runtime.digest import Digest
 from dayfly.runtime.outcome import unpack
@@ -42,6 +43,7 @@ class Payload:
         function: "module:qualified name".
         project_root: the folder whose code travels by value.
         imports: top-level modules that must be installed on the machine.
+        code: how much of the user's own travels.
     """
 
     task: bytes
@@ -49,6 +51,7 @@ class Payload:
     function: str
     project_root: Path
     imports: tuple[str, ...]
+    code: Code
 
 
 def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
@@ -68,6 +71,8 @@ def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any])
         pickler = Pickler(file, project, _innermost(function))
         try:
             pickler.pack((called, tuple(args), dict(kwargs)))
+        except PayloadError:
+            raise  # A module that cannot travel, with its reason.
         except Exception as exc:  # Pickling runs the code of any class, which may raise anything.
             search = Search(functools.partial(_trial, project), pickler.attributes)
             raise _refusal(search, function, args, kwargs, exc) from exc
@@ -79,7 +84,9 @@ def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any])
         "sources": _sources(pickler.codes),
     }
     task = json.dumps(header).encode() + b"\n" + file.getbuffer()
-    return Payload(task, digest, _name(function), project.root, tuple(header["imports"]))
+    code = Code.of(project.root, pickler.files, digest.size, file.getbuffer().nbytes)
+    name, imports = _name(function), tuple(header["imports"])
+    return Payload(task, digest.hexdigest(), name, project.root, imports, code)
 
 
 def pickler_zip(folder: Path) -> Path:
@@ -141,10 +148,10 @@ def _label(function: Any) -> str:
     return str(getattr(_innermost(function), "__name__", type(function).__name__))
 
 
-def _code_digest(function: Any, project: Project, innermost: Any) -> str:
+def _code_digest(function: Any, project: Project, innermost: Any) -> Digest:
     digest = Digest()
     Pickler(digest, project, innermost, stable=True).pack(function)
-    return digest.hexdigest()
+    return digest
 
 
 def _sources(codes: Mapping[CodeType, None]) -> dict[str, str]:

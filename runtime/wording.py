@@ -49,6 +49,8 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "max_runtime", human_seconds(plan.max_runtime_s)
     yield "hold", f"{dollars(plan.hold_usd)} at most if this client is gone when the function ends"
     yield "environment", plan.environment
+    if plan.code:
+        yield "code", plan.code
     yield "if this computer dies", plan.if_this_computer_dies
 
 
