@@ -44,6 +44,8 @@ FRAME_BYTES_MAX = 16 << 20
 CHUNK_BYTES = 256 << 10
 CREDIT_BYTES = 8 << 20
 OPENING_BYTES = 64
+# Content by digest is shared by runs and linked into their folders.
+BLOB_MODE, BLOB_TIME, BLOB_UNUSED_S = 0o400, 946684800, 7 * 86400.0
 TEXT_CHARACTERS = 2000
 # An attached client needs this long to read the end and to fetch the result.
 HOLD_S_LEAST = 60.0
@@ -263,6 +265,38 @@ def _file_digest(path: str) -> str:
         for chunk in iter(lambda: file.read(1 << 20), b""):
             digest.update(chunk)
     return str(digest.hexdigest())
+
+
+def _finish_blob(part: str, blob: str) -> None:
+    """Give content its name. Whoever changes it in place later, as only root can, changes its time, too."""
+    os.chmod(part, BLOB_MODE)
+    os.utime(part, (BLOB_TIME, BLOB_TIME))
+    os.rename(part, blob)
+
+
+def _is_whole(blob: str, size: int) -> bool:
+    """Tell whether content is here as it was put; what was changed since is thrown away."""
+    try:
+        found = os.stat(blob)
+    except FileNotFoundError:
+        return False
+    if (found.st_size, int(found.st_mtime)) == (size, BLOB_TIME):
+        # The same time again: what has been asked for now is not unused.
+        os.utime(blob, (BLOB_TIME, BLOB_TIME))
+        return True
+    os.unlink(blob)
+    return False
+
+
+def prune(folder: str, before: float) -> None:
+    """Throw away content that no run has a link to, and that none has asked for since this time."""
+    for entry in os.scandir(folder):
+        try:
+            found = entry.stat(follow_symlinks=False)
+            if found.st_nlink == 1 and found.st_ctime < before:
+                os.unlink(entry.path)
+        except OSError:
+            continue  # Another run's, or gone already.
 
 
 def _home() -> str:
@@ -622,7 +656,15 @@ class Server:
 
     # What sends more than the client may be able to take in.
     CREDITED = frozenset({"attach", "get", "outputs", "files"})
-    THREADED = CREDITED | {"environment", "stop", "facts", "gpus", "host_key", "deadline"}
+    THREADED = CREDITED | {
+        "environment",
+        "stop",
+        "facts",
+        "gpus",
+        "host_key",
+        "deadline",
+        "data_tree",
+    }
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes, cache: str) -> None:
         import threading
@@ -736,7 +778,7 @@ class Server:
         """Take content by digest; a frame without an offset asks how much is here."""
         blob = self._blob(request["digest"])
         part = f"{blob}.{self.run_id}.part"
-        if os.path.exists(blob):
+        if _is_whole(blob, request["size"]):
             return {"have": request["size"]}
         if "offset" not in request:
             # Never all of it: what completes the content is a frame with its last bytes.
@@ -747,7 +789,7 @@ class Server:
         if _file_digest(part) != request["digest"]:
             os.unlink(part)
             raise Refusal("digest", "what arrived is not what was sent")
-        os.rename(part, blob)
+        _finish_blob(part, blob)
         return {"have": request["size"]}
 
     @staticmethod
@@ -757,6 +799,75 @@ class Server:
             write_at(descriptor, offset, body)
         finally:
             os.close(descriptor)
+
+    # -- data: content by digest, many at a time, and folders of it
+
+    def on_data_have(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Tell how much is here of each [digest, size], and how much room is left."""
+        have = []
+        for digest, size in json.loads(body):
+            blob = self._blob(digest)
+            whole = _is_whole(blob, size)
+            part = _size(f"{blob}.{self.run_id}.part")
+            have.append(size if whole else min(part, max(0, size - 1)))
+        room = os.statvfs(os.path.join(self.cache, "blobs"))
+        return {"have": have, "free": room.f_bavail * room.f_frsize}
+
+    def on_data_pack(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Take several contents of [digest, size], one behind the other in the frame."""
+        place = 0
+        for digest, size in request["blobs"]:
+            data = body[place : place + size]
+            place += size
+            blob = self._blob(digest)
+            if _is_whole(blob, size):
+                continue
+            found = _sha256()
+            found.update(data)
+            if found.hexdigest() != digest:
+                raise Refusal("digest", "what arrived is not what was sent")
+            part = f"{blob}.{self.run_id}.part"
+            with open(part, "wb") as file:
+                file.write(data)
+            _finish_blob(part, blob)
+        return {}
+
+    def on_data_tree(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Make a folder of content that is here, once for a run, and give its path; its list is content, too."""
+        base = os.path.join(_home(), f"data-{self.run_id}")
+        place = os.path.join(base, os.path.basename(request["key"]))
+        with open(self._blob(request["list"]), "rb") as file:
+            told = json.loads(file.read())
+        if not os.path.isdir(place):
+            os.makedirs(base, 0o700, exist_ok=True)
+            aside = f"{place}.{os.getpid()}.{time.time_ns()}"
+            os.mkdir(aside, 0o700)
+            for path, digest, size, mode in told["entries"]:
+                self._place(os.path.join(aside, path), digest, size, mode)
+            try:
+                os.rename(aside, place)
+            except OSError:
+                _remove_tree(aside)  # Another session was first.
+            prune(os.path.join(self.cache, "blobs"), time.time() - BLOB_UNUSED_S)
+        return {"path": os.path.join(place, told["name"])}
+
+    def _place(self, path: str, digest: str, size: int, mode: int) -> None:
+        if not digest:
+            os.makedirs(path, 0o700, exist_ok=True)
+            return None
+        blob = self._blob(digest)
+        if not _is_whole(blob, size):
+            raise Refusal("data", f"content {digest} is not here any more")
+        if not mode & 0o100:
+            try:
+                return os.link(blob, path)
+            except OSError:
+                pass  # Another file system, or one that has no links.
+        from shutil import copyfile
+
+        copyfile(blob, path)
+        os.chmod(path, BLOB_MODE | (mode & 0o100))
+        return None
 
     # -- the job
 

@@ -120,8 +120,11 @@ class RemoteFunction(Generic[P, R]):
         ).preview()
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the bare function in this process."""
-        return self.__dayfly_function__(*args, **kwargs)
+        """Calls the bare function in this process; an argument that is a `Data` of this computer is its path here."""
+        from dayfly.runtime.data import here
+
+        named = {name: here(value) for name, value in kwargs.items()}
+        return self.__dayfly_function__(*map(here, args), **named)
 
     def with_options(self, **options: Unpack[Options]) -> RemoteFunction[P, R]:
         """The same function with other options."""

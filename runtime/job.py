@@ -16,6 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 from dayfly.errors import (
     BudgetExceeded,
     ConfigurationError,
+    DataFailed,
     DayflyError,
     DeadlineReached,
     EnvironmentFailed,
@@ -44,6 +45,7 @@ R = TypeVar("R")
 _FINAL = (
     BudgetExceeded,
     ConfigurationError,
+    DataFailed,
     DeadlineReached,
     EnvironmentFailed,
     Forged,

@@ -19,9 +19,10 @@ from typing import Any
 import cloudpickle
 
 from dayfly.errors import PayloadError
-from dayfly.runtime import carried
+from dayfly.runtime import carried, fetched
 from dayfly.runtime.code import Code
 from dayfly.runtime.culprit import Culprit, Search, advice
+from dayfly.runtime.data import Data
 from dayfly.runtime.digest import Digest
 from dayfly.runtime.outcome import unpack
 from dayfly.runtime.pickler import Discard, Pickler, bare_function, by_value
@@ -44,6 +45,7 @@ class Payload:
         project_root: the folder whose code travels by value.
         imports: top-level modules that must be installed on the machine.
         code: how much of the user's own travels.
+        data: what becomes a path on the machine, by key.
     """
 
     task: bytes
@@ -52,6 +54,7 @@ class Payload:
     project_root: Path
     imports: tuple[str, ...]
     code: Code
+    data: Mapping[str, Data]
 
 
 def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
@@ -86,7 +89,7 @@ def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any])
     task = json.dumps(header).encode() + b"\n" + file.getbuffer()
     code = Code.of(project.root, pickler.files, digest.size, file.getbuffer().nbytes)
     name, imports = _name(function), tuple(header["imports"])
-    return Payload(task, digest.hexdigest(), name, project.root, imports, code)
+    return Payload(task, digest.hexdigest(), name, project.root, imports, code, pickler.data)
 
 
 def pickler_zip(folder: Path) -> Path:
@@ -163,7 +166,7 @@ def _sources(codes: Mapping[CodeType, None]) -> dict[str, str]:
             linecache.checkcache(name)
         text = "".join(linecache.getlines(name))
         room -= len(text)
-        if text and room > 0 and name != carried.__file__:
+        if text and room > 0 and name not in (carried.__file__, fetched.__file__):
             sources[name] = text
     return sources
 

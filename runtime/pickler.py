@@ -15,11 +15,14 @@ from typing import Any, Protocol, TypeGuard
 
 import cloudpickle
 
-from dayfly.runtime import carried, code, imports
+from dayfly.runtime import carried, code, fetched, imports
+from dayfly.runtime.data import Data
 from dayfly.runtime.project import Project, module_file
 
 _MODULE_FACTS = ("__name__", "__package__", "__file__", "__getattr__")
 _NOT_NEEDED = sys.stdlib_module_names | {"__main__", "__mp_main__", "cloudpickle", "dayfly"}
+
+_CARRIED = {module.__name__: module for module in (carried, fetched)}
 
 # cloudpickle's registry is one for the process: while one thread unregisters, another would pickle by reference.
 _REGISTRY = threading.RLock()
@@ -61,6 +64,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         codes: every function's code that travels.
         required: top-level names of installed modules without which the code does not load or run.
         files: the source of each module of the project that travels.
+        data: the Data that it has come across, by key.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._project = project
         self._ignore = project.ignore
         self.files: dict[str, Path] = {}
+        self.data: dict[str, Data] = {}
         self._called = getattr(called, "__func__", called)
         self._stable = stable
         self._wanted: dict[str, set[str]] = {}
@@ -90,10 +95,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return {name: vars(module)[name] for name in sorted(names)}
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, _Call):
-            return obj.reduced
-        if isinstance(obj, _Rest):
-            return self._rest()
+        if isinstance(obj, _Call | _Rest | Data):
+            return self._own(obj)
         bare = bare_function(obj)
         if bare is not obj:
             if bare is self._called:
@@ -105,11 +108,23 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._note(obj)
         return self._stabilised(obj, super().reducer_override(obj))
 
+    def _own(self, obj: _Call | _Rest | Data) -> tuple[Any, ...]:
+        if isinstance(obj, _Call):
+            return obj.reduced
+        return self._rest() if isinstance(obj, _Rest) else self._path_of(obj)
+
+    def _path_of(self, data: Data) -> tuple[Any, ...]:
+        """What gives its path on the machine; behind a URL it is fetched when the pickle is loaded there."""
+        self.data[data.key] = data
+        if data.scheme:
+            return fetched.fetched, (data.key, data.source, data.sha256, data.options)
+        return fetched.given, (data.key,)
+
     def _note(self, obj: Any) -> None:
         """Remember what a function, class or module will need on the machine, before it is pickled."""
         name = obj.__name__ if isinstance(obj, ModuleType) else getattr(obj, "__module__", None)
         name = name if isinstance(name, str) else ""
-        if name == carried.__name__:
+        if name in _CARRIED:
             return
         module = sys.modules.get(name)
         top = name.partition(".")[0]
@@ -291,7 +306,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             state = {k: v for k, v in reduced[2][0].items() if k != "__slotnames__"}
             arguments = (*reduced[1][:-2], "", None)
             return (reduced[0], arguments, (state, reduced[2][1]), *reduced[3:])
-        if getattr(obj, "__module__", None) == carried.__name__:
+        if getattr(obj, "__module__", None) in tuple(_CARRIED):
             return str, (obj.__name__,)  # Dayfly's own code is no part of the user's.
         if isinstance(obj, CodeType):
             function, args = self.dispatch_table[CodeType](obj)
@@ -321,7 +336,7 @@ def by_value(project: Project) -> Iterator[None]:
 def _register(project: Project) -> None:
     # What the user registered is left out, and so stays registered afterwards.
     known = cloudpickle.list_registry_pickle_by_value()
-    for name, module in {carried.__name__: carried, **project.modules()}.items():
+    for name, module in {**_CARRIED, **project.modules()}.items():
         if name not in known and sys.modules.get(name) is module:
             cloudpickle.register_pickle_by_value(module)
             _registered.append(module)

@@ -21,6 +21,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from dayfly.errors import (
     ConnectFailed,
+    DataFailed,
     DayflyError,
     EnvironmentFailed,
     Forged,
@@ -50,7 +51,7 @@ _DEAD = ("terminated", "preempted", "unhealthy", "stopping")
 # How often whoever follows a job looks after what else must not end meanwhile.
 _MEANWHILE_S = 60.0
 _INLINE_BYTES = 256 << 10
-_CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 _CHUNKS_AHEAD = 4
 # A machine may answer before it has its keys; going on for a minute would look like an attack.
 _REFUSALS = 3
@@ -321,8 +322,12 @@ class Session:
             Its SHA-256, which is its name on the machine.
         """
         with _refusals(), _opened(content) as (digest, size, read):
-            self._persist(lambda link: _put(link, digest, size, read, self._progress))
+            self._persist(lambda link: put_content(link, digest, size, read, self._progress))
         return digest
+
+    def make_tree(self, key: str, listing: str) -> str:
+        """Have a folder made of content that is there, from the digest of its list, and give its path; once for a run."""
+        return str(self._ask({"op": "data_tree", "key": key, "list": listing})["path"])
 
     def build_environment(self, recipe: Recipe, on_output: Callable[[str], None]) -> str:
         """Make the environment on the machine, or find it made.
@@ -521,6 +526,7 @@ def _refusals() -> Iterator[None]:
         yield
     except AgentRefused as refusal:
         kinds = {"environment": EnvironmentFailed, "result": ResultFailed, "absent": InstanceLost}
+        kinds["data"] = DataFailed
         error = kinds.get(refusal.kind, RunFailed)
         raise error(str(refusal)) from refusal
 
@@ -545,7 +551,7 @@ def _opened(content: bytes | Path) -> Iterator[tuple[str, int, Callable[[int], b
         yield (
             hashlib.sha256(view).hexdigest(),
             len(view),
-            lambda offset: view[offset : offset + _CHUNK_BYTES],
+            lambda offset: view[offset : offset + CHUNK_BYTES],
         )
         return
     with content.open("rb") as file:
@@ -554,11 +560,11 @@ def _opened(content: bytes | Path) -> Iterator[tuple[str, int, Callable[[int], b
         yield (
             digest,
             os.fstat(number).st_size,
-            lambda offset: os.pread(number, _CHUNK_BYTES, offset),
+            lambda offset: os.pread(number, CHUNK_BYTES, offset),
         )
 
 
-def _put(
+def put_content(
     link: Link,
     digest: str,
     size: int,

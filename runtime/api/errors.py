@@ -18,6 +18,7 @@
     │   ├── GpuUnfit            its GPUs are not those of the Offer, or do not work
     │   └── HostKeyNotRotated   its bootstrap host key could not be replaced
     ├── EnvironmentFailed       the Python environment could not be made (phase environment)
+    ├── DataFailed              a Data argument cannot come to the machine (phase data)
     ├── RunFailed               the function did not give a value, and not by raising (phase run)
     │   ├── JobKilled           a signal ended its process: says which, and whether memory ran out
     │   ├── JobExited           its process ended with an exit code and no result
@@ -166,6 +167,13 @@ class EnvironmentFailed(DayflyError):
     """The Python environment could not be made; carries the resolver's own words."""
 
     phase = "environment"
+    exit_code = 70
+
+
+class DataFailed(DayflyError):
+    """A Data argument cannot come to the machine: it has changed on the way, or there is no room for it."""
+
+    phase = "data"
     exit_code = 70
 
 
