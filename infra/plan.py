@@ -31,6 +31,7 @@ class Plan:
         if_this_computer_dies: what ends the machine then, in one line.
         min_gpu_utilization: percent below which no GPU may stay for the next; None where one may idle.
         gpu_utilization_window_s: seconds.
+        code: what travels of the user's own, in one line; "" for a machine alone.
     """
 
     function: str
@@ -45,6 +46,7 @@ class Plan:
     if_this_computer_dies: str
     min_gpu_utilization: float | None = None
     gpu_utilization_window_s: float = 0.0
+    code: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for review in a pull request."""

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Self
 
 from dayfly.errors import SpecError
@@ -54,6 +56,8 @@ class Spec:
         max_runtime: seconds after which the machine ends (given as "24h", "01:00:00" or a number).
         max_cost: dollars that the run may cost at most; turns into a deadline from the actual rate.
         hold: seconds for which a result waits on the machine when the client is gone.
+        outputs: folder of this computer in which each run puts what its function has left in DAYFLY_OUTPUT_DIR, in a
+            folder named by its id; None keeps it in the run's own directory.
         retries: further attempts, each a run of its own, after the function or its machine failed.
         max_machines: machines to try at most where one after the other turns out to be unfit.
         wait_for_teardown: the call returns only when the machine is proved gone.
@@ -82,6 +86,7 @@ class Spec:
     max_runtime: float | str | timedelta = DEFAULT_MAX_RUNTIME_S
     max_cost: float | None = None
     hold: float | str | timedelta = DEFAULT_HOLD_S
+    outputs: str | PathLike[str] | None = None
     retries: int = 0
     max_machines: int = 3
     wait_for_teardown: bool = False
@@ -101,6 +106,7 @@ class Spec:
             value = getattr(self, name)
             self._set(name, None if value is None else size_bytes(value, name))
         self._set("environment", _environment(self.environment))
+        self._set("outputs", _folder(self.outputs))
         self._check_counts()
         self._check_texts()
         _check_python(self.python)
@@ -274,6 +280,21 @@ def _network(value: object) -> str | None:
         raise SpecError(
             f'allow_cidr={value!r} is not an IPv4 network ({error}); write "203.0.113.7/32"'
         ) from None
+
+
+def _folder(value: object) -> str | None:
+    """An absolute path: whoever brings them home later may work in another folder."""
+    if value is None:
+        return None
+    path = fspath(value) if isinstance(value, str | PathLike) else ""
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise SpecError(
+            f'outputs={shown(value)} must be a folder of this computer, outputs="./results"'
+        )
+    folder = Path(path).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"outputs={shown(value)} is a file; name a folder")
+    return str(folder)
 
 
 def _environment(value: object) -> str | tuple[str, ...] | None:

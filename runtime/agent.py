@@ -46,6 +46,8 @@ FRAME_BYTES_MAX = 16 << 20
 CHUNK_BYTES = 256 << 10
 CREDIT_BYTES = 8 << 20
 OPENING_BYTES = 64
+# Content by digest is shared by runs and linked into their folders.
+BLOB_MODE, BLOB_TIME, BLOB_UNUSED_S = 0o400, 946684800, 7 * 86400.0
 TEXT_CHARACTERS = 2000
 # An attached client needs this long to read the end and to fetch the result.
 HOLD_S_LEAST = 60.0
@@ -265,6 +267,38 @@ def _file_digest(path: str) -> str:
         for chunk in iter(lambda: file.read(1 << 20), b""):
             digest.update(chunk)
     return str(digest.hexdigest())
+
+
+def _finish_blob(part: str, blob: str) -> None:
+    """Give content its name. Whoever changes it in place later, as only root can, changes its time, too."""
+    os.chmod(part, BLOB_MODE)
+    os.utime(part, (BLOB_TIME, BLOB_TIME))
+    os.rename(part, blob)
+
+
+def _is_whole(blob: str, size: int) -> bool:
+    """Tell whether content is here as it was put; what was changed since is thrown away."""
+    try:
+        found = os.stat(blob)
+    except FileNotFoundError:
+        return False
+    if (found.st_size, int(found.st_mtime)) == (size, BLOB_TIME):
+        # The same time again: what has been asked for now is not unused.
+        os.utime(blob, (BLOB_TIME, BLOB_TIME))
+        return True
+    os.unlink(blob)
+    return False
+
+
+def prune(folder: str, before: float) -> None:
+    """Throw away content that no run has a link to, and that none has asked for since this time."""
+    for entry in os.scandir(folder):
+        try:
+            found = entry.stat(follow_symlinks=False)
+            if found.st_nlink == 1 and found.st_ctime < before:
+                os.unlink(entry.path)
+        except OSError:
+            continue  # Another run's, or gone already.
 
 
 def _home() -> str:
@@ -624,9 +658,18 @@ class Credit:
 class Server:
     """One channel's agent: answers each request, the slow ones in a thread of their own."""
 
-    THREADED = frozenset(
-        {"attach", "get", "look", "environment", "stop", "facts", "gpus", "host_key", "deadline"}
-    )
+    # What sends more than the client may be able to take in.
+    CREDITED = frozenset({"attach", "get", "outputs", "files"})
+    THREADED = CREDITED | {
+        "look",
+        "environment",
+        "stop",
+        "facts",
+        "gpus",
+        "host_key",
+        "deadline",
+        "data_tree",
+    }
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes, cache: str) -> None:
         import threading
@@ -669,7 +712,7 @@ class Server:
         elif request["op"] in self.THREADED:
             import threading
 
-            if request["op"] in ("attach", "get"):
+            if request["op"] in self.CREDITED:
                 self._credits[request["id"]] = Credit()
             threading.Thread(target=self._answer, args=(request, body), daemon=True).start()
         else:
@@ -740,7 +783,7 @@ class Server:
         """Take content by digest; a frame without an offset asks how much is here."""
         blob = self._blob(request["digest"])
         part = f"{blob}.{self.run_id}.part"
-        if os.path.exists(blob):
+        if _is_whole(blob, request["size"]):
             return {"have": request["size"]}
         if "offset" not in request:
             # Never all of it: what completes the content is a frame with its last bytes.
@@ -751,7 +794,7 @@ class Server:
         if _file_digest(part) != request["digest"]:
             os.unlink(part)
             raise Refusal("digest", "what arrived is not what was sent")
-        os.rename(part, blob)
+        _finish_blob(part, blob)
         return {"have": request["size"]}
 
     @staticmethod
@@ -761,6 +804,75 @@ class Server:
             write_at(descriptor, offset, body)
         finally:
             os.close(descriptor)
+
+    # -- data: content by digest, many at a time, and folders of it
+
+    def on_data_have(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Tell how much is here of each [digest, size], and how much room is left."""
+        have = []
+        for digest, size in json.loads(body):
+            blob = self._blob(digest)
+            whole = _is_whole(blob, size)
+            part = _size(f"{blob}.{self.run_id}.part")
+            have.append(size if whole else min(part, max(0, size - 1)))
+        room = os.statvfs(os.path.join(self.cache, "blobs"))
+        return {"have": have, "free": room.f_bavail * room.f_frsize}
+
+    def on_data_pack(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Take several contents of [digest, size], one behind the other in the frame."""
+        place = 0
+        for digest, size in request["blobs"]:
+            data = body[place : place + size]
+            place += size
+            blob = self._blob(digest)
+            if _is_whole(blob, size):
+                continue
+            found = _sha256()
+            found.update(data)
+            if found.hexdigest() != digest:
+                raise Refusal("digest", "what arrived is not what was sent")
+            part = f"{blob}.{self.run_id}.part"
+            with open(part, "wb") as file:
+                file.write(data)
+            _finish_blob(part, blob)
+        return {}
+
+    def on_data_tree(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Make a folder of content that is here, once for a run, and give its path; its list is content, too."""
+        base = os.path.join(_home(), f"data-{self.run_id}")
+        place = os.path.join(base, os.path.basename(request["key"]))
+        with open(self._blob(request["list"]), "rb") as file:
+            told = json.loads(file.read())
+        if not os.path.isdir(place):
+            os.makedirs(base, 0o700, exist_ok=True)
+            aside = f"{place}.{os.getpid()}.{time.time_ns()}"
+            os.mkdir(aside, 0o700)
+            for path, digest, size, mode in told["entries"]:
+                self._place(os.path.join(aside, path), digest, size, mode)
+            try:
+                os.rename(aside, place)
+            except OSError:
+                _remove_tree(aside)  # Another session was first.
+            prune(os.path.join(self.cache, "blobs"), time.time() - BLOB_UNUSED_S)
+        return {"path": os.path.join(place, told["name"])}
+
+    def _place(self, path: str, digest: str, size: int, mode: int) -> None:
+        if not digest:
+            os.makedirs(path, 0o700, exist_ok=True)
+            return None
+        blob = self._blob(digest)
+        if not _is_whole(blob, size):
+            raise Refusal("data", f"content {digest} is not here any more")
+        if not mode & 0o100:
+            try:
+                return os.link(blob, path)
+            except OSError:
+                pass  # Another file system, or one that has no links.
+        from shutil import copyfile
+
+        copyfile(blob, path)
+        os.chmod(path, BLOB_MODE | (mode & 0o100))
+        return None
 
     # -- the job
 
@@ -884,6 +996,41 @@ class Server:
             os.close(descriptor)
         return {"size": offset}
 
+    # -- what the job has left in its folder for outputs
+
+    def on_outputs(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """List them, some at a time; a job whose folder is gone has left none."""
+        credit = self._credits[request["id"]]
+        batch: list[Any] = []
+        for entry in OutputFolder(self.job.file("outputs")).entries():
+            batch.append(entry)
+            if len(batch) == OutputFolder.BATCH:
+                self._emit_list(request, credit, batch)
+                batch = []
+        self._emit_list(request, credit, batch)
+        return {}
+
+    def _emit_list(self, request: Mapping[str, Any], credit: Credit, batch: list[Any]) -> None:
+        data = json.dumps(batch).encode()
+        credit.take(len(data))
+        self._emit(request, {"entries": len(batch)}, data)
+
+    def on_files(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Send the files that are asked for as [path, offset, size], one after the other, each with its digest."""
+        folder, credit = OutputFolder(self.job.file("outputs")), self._credits[request["id"]]
+
+        def send(head: dict[str, Any], data: bytes) -> None:
+            credit.take(len(data))
+            self._emit(request, head, data)
+
+        for number, (path, offset, size) in enumerate(json.loads(body)):
+            try:
+                for head, data in folder.read(path, offset, size):
+                    send({"file": number, **head}, data)
+            except ValueError as error:
+                send({"file": number, "why": str(error)}, b"")
+        return {}
+
     # -- the environment
 
     def on_environment(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -892,6 +1039,88 @@ class Server:
         if not request["uv"]:
             return {"python": environment.ready()}
         return {"python": environment.build(lambda line: self._emit(request, {"line": line}))}
+
+
+class OutputFolder:
+    """What a job has left for its client; only files, folders and links are told of as such."""
+
+    BATCH = 500
+    KINDS = ((0o100000, "file"), (0o040000, "folder"), (0o120000, "link"))
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def entries(self) -> Iterator[list[Any]]:
+        """Give [path, kind, size, mode, time in ns, target] of all that is there, a folder before what it holds.
+
+        Links are not followed. Bytes of a name that are no text stand in it as lone surrogates.
+        """
+        waiting = [""]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                names = sorted(os.listdir(os.path.join(self._root, folder)))
+            except OSError as error:
+                if folder:
+                    yield [folder, "unreadable", 0, 0, 0, error.strerror]
+                continue
+            below = []
+            for path in (os.path.join(folder, name) for name in names):
+                entry = self._entry(path)
+                if entry[1] == "folder":
+                    below.append(path)
+                yield entry
+            waiting += reversed(below)
+
+    def _entry(self, path: str) -> list[Any]:
+        place = os.path.join(self._root, path)
+        try:
+            found = os.lstat(place)
+            kind = dict(self.KINDS).get(found.st_mode & 0o170000, "special")
+            target = os.readlink(place) if kind == "link" else ""
+        except OSError as error:
+            return [path, "unreadable", 0, 0, 0, error.strerror]
+        return [path, kind, found.st_size, found.st_mode & 0o777, found.st_mtime_ns, target]
+
+    def read(self, path: str, offset: int, size: int) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Give a file's bytes from `offset` to `size`; the last part tells the digest and size of all of it.
+
+        Raises:
+            ValueError: it cannot be read, with the reason.
+        """
+        try:
+            # Without waiting: a pipe that has taken a file's place would wait for somebody to write to it.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(os.path.join(self._root, path), flags)
+        except OSError as error:
+            raise ValueError(error.strerror) from None
+        try:
+            yield from self._parts(descriptor, offset, size)
+        except OSError as error:
+            raise ValueError(error.strerror) from None
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _parts(descriptor: int, offset: int, size: int) -> Iterator[tuple[dict[str, Any], bytes]]:
+        if os.fstat(descriptor).st_mode & 0o170000 != 0o100000:
+            raise ValueError("it is no file any more")
+        digest, place = _sha256(), 0
+        while True:
+            # What the client has is only digested.
+            end = offset if place < offset else size
+            data = os.pread(descriptor, min(CHUNK_BYTES, end - place), place)
+            digest.update(data)
+            place += len(data)
+            if place >= size or not data:
+                break
+            if place > offset:
+                yield {"offset": place - len(data)}, data
+        if place < offset:
+            raise ValueError("it has become shorter")
+        last = data if place > offset else b""
+        told = {"offset": place - len(last), "digest": digest.hexdigest(), "size": place}
+        yield told, last
 
 
 class LogFollower:

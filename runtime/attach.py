@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed, SpecError
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
-from dayfly.runtime import ending, payload, redact, stored
+from dayfly.runtime import ending, outputs, payload, redact, stored
 from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
@@ -107,7 +107,8 @@ def _finish(stack: RunStack, attendance: Attendance, log: bool) -> Any:
     with attendance.stack(stack) as machine:
         # A log whose secrets the keeper could not mask is still on the machine only.
         with_log = attendance.history.field("held", "with_log", True)
-        if (with_log or not log) and (stack.directory / stored.RESULT).exists():
+        here = (stack.directory / stored.RESULT).exists() and outputs.are_home(attendance.history)
+        if here and (with_log or not log):
             _replay(stack.directory, attendance.display)
             return stored.value(stack.directory)
         with _session(machine, attendance) as session:

@@ -21,6 +21,7 @@ from dayfly.errors import (
     JobStopped,
     KeeperMissing,
     MachineUnfit,
+    OutputsFailed,
     ResultFailed,
     RunFailed,
 )
@@ -29,7 +30,7 @@ from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
-from dayfly.runtime import agent, ending, entrust, outcome, stored
+from dayfly.runtime import agent, ending, entrust, outcome, outputs, stored
 from dayfly.runtime.display import Display
 from dayfly.runtime.idle_watch import Idle, IdleWatch
 from dayfly.runtime.run_log import RunLog
@@ -239,6 +240,7 @@ class Attendance:
         )
         with self._lock:
             self._session = session
+        self._news()
         if self._stopping.is_set():
             raise JobStopped("stopped before the function was started")
 
@@ -311,7 +313,7 @@ class Attendance:
             self.display.note(event.fields["text"])
 
     def finish(self, session: Session, *, with_log: bool = True) -> Any:
-        """Steps 6 and 7: follows the log to the end, brings the result home, checks it, and lets the machine forget it.
+        """Steps 6 and 7: follows the log to the end, brings result and outputs home, checks them, and lets the machine forget them.
 
         Args:
             session: with the machine.
@@ -329,6 +331,7 @@ class Attendance:
                 raise _NeverStarted
             self._lengthen_hold(session)
             result = self._bring_home(session, end)
+            outputs.bring(self, session)
             self._acknowledge(session)
         if result is None:
             raise ending.failure(self.directory, end)
@@ -358,6 +361,7 @@ class Attendance:
         if end is None:
             raise RunFailed(f"run {self.directory.name}: the function was never started there")
         self._bring_home(session, end)
+        outputs.bring(self, session)
         self.record("held", with_log=with_log)
         return end
 
@@ -410,7 +414,7 @@ class Attendance:
                 f"run {self.directory.name}: the machine knows no such job: the function was never started there, or it"
                 " has deleted its own home folder; call it again"
             ) from None
-        except (DeadlineReached, Forged):
+        except (DeadlineReached, Forged, OutputsFailed):
             raise
         except DayflyError as trouble:
             if self._stopping.is_set():
@@ -443,7 +447,7 @@ class Attendance:
         self.entrust(self.run_stack.workspace, self.history)
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
         return ResultFailed(
-            f"run {self.directory.name}: {trouble}. Its machine is still up, and its result is safe there until {clock}"
+            f"run {self.directory.name}: {trouble}. Its machine is still up, and what its function has left is safe there until {clock}"
             f" at the latest: dayfly attach {self.directory.name[:12]}"
         )
 

@@ -23,8 +23,10 @@ from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
+from dayfly.infra.units import human_bytes
 from dayfly.runtime import entrust, environment, idle_floor, payload, preview, redact
 from dayfly.runtime.attend import Attendance
+from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.environment import Recipe
@@ -52,6 +54,7 @@ class Call:
         payload: function and arguments.
         recipe: what is to be installed.
         secrets: values of the named variables.
+        cargo: what the Data among the arguments brings to the machine.
         display: where progress is shown.
     """
 
@@ -62,6 +65,7 @@ class Call:
     payload: Payload
     recipe: Recipe
     secrets: Mapping[str, str] = field(repr=False)
+    cargo: Cargo
     display: Display
 
     @classmethod
@@ -100,11 +104,15 @@ class Call:
             packed.imports,
             same_computer=all(providers.load(name).same_computer for name in spec.providers),
         )
+        recipe = with_backends(recipe, packed.data.values())
+        cargo = Cargo(packed.data)
         shown = display or Display.standard()
+        for warning in cargo.warnings():
+            shown.note(warning)
         offers = ladder(spec, shown.note, to_run=to_run)
         heal(context, shown.note)
         return cls(
-            context, context.engine(shown.note), spec, offers, packed, recipe, secrets, shown
+            context, context.engine(shown.note), spec, offers, packed, recipe, secrets, cargo, shown
         )
 
     def attempt(self, attendance: Attendance, offers: tuple[Offer, ...]) -> Any:
@@ -112,6 +120,7 @@ class Call:
         # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
         loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
         loading.start()
+        self.cargo.begin()
         with (
             attendance.stack(self.new_stack(attendance, offers)) as machine,
             attendance.session(machine) as session,
@@ -157,12 +166,13 @@ class Call:
         if not self.recipe.empty:
             attendance.step("environment", self.recipe.source)
             python = session.build_environment(self.recipe_for(session), self.display.note)
+        variables = self._bring_data(session, attendance)
         attendance.step("start")
         return Task(
             sealed=attendance.seal(self.payload.task),
             python=python,
             secrets=dict(self.secrets),
-            variables={},
+            variables=variables,
             max_runtime_s=attendance.function_limit_s,
             grace_s=_GRACE_S,
             hold_s=self.spec.hold_s,
@@ -170,6 +180,20 @@ class Call:
             gpu_window_s=self.spec.gpu_window_s,
             pickler=payload.pickler_zip(self.context.workspace.home / "cache"),
         )
+
+    def _bring_data(self, session: Session, attendance: Attendance) -> dict[str, str]:
+        """What the function's process needs to know of its Data, all of which is there then."""
+        if self.cargo.size:
+            attendance.step("data", human_bytes(self.cargo.size))
+
+        def progress(have: int, total: int) -> None:
+            self.display.detail(f"{human_bytes(have)} of {human_bytes(total)}")
+
+        variables = self.cargo.bring(session, session.machine.cache_dir, progress)
+        if self.cargo.size:
+            self.display.done(human_bytes(self.cargo.size))
+            attendance.record("data", bytes=self.cargo.size)
+        return variables
 
     def recipe_for(self, session: Session) -> Recipe:
         """The recipe with the uv of the machine's platform."""
@@ -187,6 +211,7 @@ class Call:
             resources_from=resources_from,
             function=self.payload.function,
             environment_source=self.recipe.source,
+            code=str(self.payload.code),
         )
 
     def preview(self) -> Plan:
@@ -203,6 +228,7 @@ def make_plan(
     resources_from: str,
     function: str,
     environment_source: str,
+    code: str = "",
 ) -> Plan:
     """A Plan of a ladder's first rung."""
     from dayfly.infra.plan import Resource
@@ -223,6 +249,7 @@ def make_plan(
         if_this_computer_dies=providers.load(first.provider).limits.if_this_computer_dies,
         min_gpu_utilization=spec.min_gpu_utilization,
         gpu_utilization_window_s=spec.gpu_window_s,
+        code=code,
     )
 
 

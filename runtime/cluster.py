@@ -6,6 +6,7 @@ import functools
 import importlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from os import PathLike
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -51,6 +52,7 @@ class Options(TypedDict, total=False):
     time: float | str | timedelta | None
     max_cost: float | None
     hold: float | str | timedelta
+    outputs: str | PathLike[str] | None
     retries: int
     max_machines: int
     wait_for_teardown: bool
@@ -142,8 +144,11 @@ class RemoteFunction(Generic[P, R]):
         ).preview()
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the bare function in this process."""
-        return self.__dayfly_function__(*args, **kwargs)
+        """Calls the bare function in this process; an argument that is a `Data` of this computer is its path here."""
+        from dayfly.runtime.data import here
+
+        named = {name: here(value) for name, value in kwargs.items()}
+        return self.__dayfly_function__(*map(here, args), **named)
 
     def with_options(self, **options: Unpack[Options]) -> RemoteFunction[P, R]:
         """The same function with other options."""

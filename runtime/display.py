@@ -71,6 +71,12 @@ class Display:
             self._step = (name, time.monotonic(), redact(detail))
             self._show_live()
 
+    def detail(self, text: str) -> None:
+        """Says how far the step under way has come, in place of what it began with."""
+        with self._surface.lock:
+            if self._step is not None:
+                self._step = (*self._step[:2], redact(text))
+
     def done(self, detail: str = "") -> None:
         """Ends the step under way; without a detail, the job as well.
 

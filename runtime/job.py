@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from dayfly.errors import (
     BudgetExceeded,
     ConfigurationError,
+    DataFailed,
     DayflyError,
     DeadlineReached,
     Detached,
@@ -33,7 +34,7 @@ from dayfly.errors import (
     UnknownRun,
 )
 from dayfly.infra import providers
-from dayfly.runtime import at_exit
+from dayfly.runtime import at_exit, outputs
 from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.call import Call
@@ -56,6 +57,7 @@ R = TypeVar("R")
 _FINAL = (
     BudgetExceeded,
     ConfigurationError,
+    DataFailed,
     DeadlineReached,
     Detached,
     EnvironmentFailed,
@@ -144,8 +146,19 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             raise UnknownRun("this job has no run: it was cancelled, or failed, before one began")
         return self._workspace.directory(self.id)
 
+    @property
+    def outputs(self) -> Path:
+        """Where what the function has left in DAYFLY_OUTPUT_DIR is on this computer; waits for its end.
+
+        Also where it failed, was stopped or ended at its deadline; an empty folder where it left nothing.
+        """
+        concurrent.futures.wait((self,))
+        folder = outputs.folder_of(journal.read(self.directory))
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def status(self) -> str:
-        """queued, provision, connect, environment, start, run, result, teardown; then done, failed, cancelled or detached."""
+        """queued, provision, connect, environment, start, run, result, outputs, teardown; then done, failed, cancelled or detached."""
         if not self._closed.is_set():
             return "queued" if self._attendance is None else self._attendance.phase
         if self.cancelled():
@@ -292,6 +305,10 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
         return Usage.of(journal.read(self.directory))
 
+    async def _forward_aio(self, port: int, local_port: int = 0) -> Tunnel:
+        return await aside(lambda: self.forward(port, local_port))
+
+    @verb(_forward_aio)
     def forward(self, port: int, local_port: int = 0) -> Tunnel:
         """A port of this computer's loopback that leads to one of the machine's, while it is entered.
 
@@ -306,12 +323,13 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             SpecError: no such port can be.
         """
         while True:
-            session = None if self._attendance is None else self._attendance.reached
+            news, attendance = self._news.next, self._attendance
+            session = None if attendance is None else attendance.reached
             if self.done():
                 raise RunFailed(f"run {self.id} has ended: it has no port that could be reached")
             if session is not None:
                 return session.forward(port, local_port, self._display.note)
-            time.sleep(_POLL_S)
+            news.wait()
 
     def __await__(self) -> Generator[Any, None, R]:
         return self._awaited().__await__()

@@ -19,8 +19,10 @@ from typing import Any
 import cloudpickle
 
 from dayfly.errors import PayloadError
-from dayfly.runtime import carried
+from dayfly.runtime import carried, fetched
+from dayfly.runtime.code import Code
 from dayfly.runtime.culprit import Culprit, Search, advice
+from dayfly.runtime.data import Data
 from dayfly.runtime.digest import Digest
 from dayfly.runtime.outcome import unpack
 from dayfly.runtime.pickler import Discard, Pickler, bare_function, by_value
@@ -42,6 +44,8 @@ class Payload:
         function: "module:qualified name".
         project_root: the folder whose code travels by value.
         imports: top-level modules that must be installed on the machine.
+        code: how much of the user's own travels.
+        data: what becomes a path on the machine, by key.
     """
 
     task: bytes
@@ -49,6 +53,8 @@ class Payload:
     function: str
     project_root: Path
     imports: tuple[str, ...]
+    code: Code
+    data: Mapping[str, Data]
 
 
 def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
@@ -68,6 +74,8 @@ def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any])
         pickler = Pickler(file, project, _innermost(function))
         try:
             pickler.pack((called, tuple(args), dict(kwargs)))
+        except PayloadError:
+            raise  # A module that cannot travel, with its reason.
         except Exception as exc:  # Pickling runs the code of any class, which may raise anything.
             search = Search(functools.partial(_trial, project), pickler.attributes)
             raise _refusal(search, function, args, kwargs, exc) from exc
@@ -79,7 +87,9 @@ def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any])
         "sources": _sources(pickler.codes),
     }
     task = json.dumps(header).encode() + b"\n" + file.getbuffer()
-    return Payload(task, digest, _name(function), project.root, tuple(header["imports"]))
+    code = Code.of(project.root, pickler.files, digest.size, file.getbuffer().nbytes)
+    name, imports = _name(function), tuple(header["imports"])
+    return Payload(task, digest.hexdigest(), name, project.root, imports, code, pickler.data)
 
 
 def pickler_zip(folder: Path) -> Path:
@@ -141,10 +151,10 @@ def _label(function: Any) -> str:
     return str(getattr(_innermost(function), "__name__", type(function).__name__))
 
 
-def _code_digest(function: Any, project: Project, innermost: Any) -> str:
+def _code_digest(function: Any, project: Project, innermost: Any) -> Digest:
     digest = Digest()
     Pickler(digest, project, innermost, stable=True).pack(function)
-    return digest.hexdigest()
+    return digest
 
 
 def _sources(codes: Mapping[CodeType, None]) -> dict[str, str]:
@@ -156,7 +166,7 @@ def _sources(codes: Mapping[CodeType, None]) -> dict[str, str]:
             linecache.checkcache(name)
         text = "".join(linecache.getlines(name))
         room -= len(text)
-        if text and room > 0 and name != carried.__file__:
+        if text and room > 0 and name not in (carried.__file__, fetched.__file__):
             sources[name] = text
     return sources
 

@@ -27,6 +27,7 @@ from tenacity import (
 
 from dayfly.errors import (
     ConnectFailed,
+    DataFailed,
     DayflyError,
     EnvironmentFailed,
     Forged,
@@ -58,7 +59,7 @@ _DEAD = ("terminated", "preempted", "unhealthy", "stopping")
 # How often whoever follows a job looks after what else must not end meanwhile.
 _MEANWHILE_S = 60.0
 _INLINE_BYTES = 256 << 10
-_CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 _CHUNKS_AHEAD = 4
 # A machine may answer before it has its keys; going on for a minute would look like an attack.
 _REFUSALS = 3
@@ -330,8 +331,12 @@ class Session:
             Its SHA-256, which is its name on the machine.
         """
         with _refusals(), _opened(content) as (digest, size, read):
-            self._persist(lambda link: _put(link, digest, size, read, self._progress))
+            self._persist(lambda link: put_content(link, digest, size, read, self._progress))
         return digest
+
+    def make_tree(self, key: str, listing: str) -> str:
+        """Have a folder made of content that is there, from the digest of its list, and give its path; once for a run."""
+        return str(self._ask({"op": "data_tree", "key": key, "list": listing})["path"])
 
     def build_environment(self, recipe: Recipe, on_output: Callable[[str], None]) -> str:
         """Make the environment on the machine, or find it made.
@@ -553,6 +558,23 @@ class Session:
             if data:
                 agent.write_at(descriptor, answer["offset"], data)
 
+    def transfer(self, act: Callable[[Link, Callable[[], None]], None]) -> None:
+        """Do what takes many frames, and do it again on a new link each time that one breaks.
+
+        Args:
+            act: goes on where it was; calls what it is given whenever something has arrived.
+
+        Raises:
+            InstanceLost: the machine was out of reach for `give_up_s`.
+        """
+
+        def heard() -> None:
+            self._progress()
+            self._see_to_meanwhile()
+
+        with _refusals():
+            self._persist(lambda link: act(link, heard))
+
     def acknowledge(self) -> None:
         """Tell the machine that the result is safe here, and that it may forget it."""
         self._ask({"op": "ack"})
@@ -580,6 +602,7 @@ def _refusals() -> Iterator[None]:
         yield
     except AgentRefused as refusal:
         kinds = {"environment": EnvironmentFailed, "result": ResultFailed, "absent": InstanceLost}
+        kinds["data"] = DataFailed
         error = kinds.get(refusal.kind, RunFailed)
         raise error(str(refusal)) from refusal
 
@@ -609,7 +632,7 @@ def _opened(content: bytes | Path) -> Iterator[tuple[str, int, Callable[[int], b
         yield (
             hashlib.sha256(view).hexdigest(),
             len(view),
-            lambda offset: view[offset : offset + _CHUNK_BYTES],
+            lambda offset: view[offset : offset + CHUNK_BYTES],
         )
         return
     with content.open("rb") as file:
@@ -618,11 +641,11 @@ def _opened(content: bytes | Path) -> Iterator[tuple[str, int, Callable[[int], b
         yield (
             digest,
             os.fstat(number).st_size,
-            lambda offset: os.pread(number, _CHUNK_BYTES, offset),
+            lambda offset: os.pread(number, CHUNK_BYTES, offset),
         )
 
 
-def _put(
+def put_content(
     link: Link,
     digest: str,
     size: int,

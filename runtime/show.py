@@ -8,6 +8,7 @@ from typing import Any
 
 from dayfly.infra.units import human_bytes, human_seconds
 from dayfly.runtime import phases, samples, wording
+from dayfly.runtime.outputs import described
 from dayfly.runtime.phases import Phase
 from dayfly.runtime.redact import redact
 from dayfly.runtime.samples import Use
@@ -74,6 +75,7 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
         "provenance": provenance(history),
         "job": _fields(history, "job_ended"),
         "result": _fields(history, "result"),
+        "outputs": _fields(history, "outputs"),
         "directory": str(history.directory),
         "events": [{"event": e.name, "time": e.time, **e.fields} for e in history.events],
         "receipt": receipt.as_dict() if receipt else None,
@@ -108,6 +110,7 @@ def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
         ("function", _outcome(told)),
         ("timeline", _timeline(told["phases"])),
         ("use", _use(told["use"])),
+        ("outputs", _outputs(told["outputs"])),
         ("events", _events(told["events"])),
         ("money", _money(told)),
         ("receipt", _receipt(told["receipt"])),
@@ -187,6 +190,21 @@ def _level(told: Mapping[str, Any], words: Callable[[float], str]) -> str:
     return f"{words(told['mean'])} in the mean, {words(told['peak'])} at most"
 
 
+def _outputs(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the function has left in its folder, the first files by name."""
+    if not told:
+        return []
+    rows = [("home", described(told))]
+    for file in told["files"]:
+        rows.append((file["sha256"][:12], f"{file['path']}  ({human_bytes(file['size'])})"))
+    if told["count"] > len(told["files"]):
+        rows.append(("", f"and {told['count'] - len(told['files'])} more"))
+    rows += [("left out", text) for text in told["left_out"]]
+    if told["left_out_count"] > len(told["left_out"]):
+        rows.append(("left out", f"{told['left_out_count'] - len(told['left_out'])} more"))
+    return rows
+
+
 def _events(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
     rows = []
     for event in events:
@@ -202,7 +220,7 @@ def _events(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _is_short(event: Mapping[str, Any]) -> bool:
     """The intent, the machine and the receipt are told in paragraphs of their own."""
-    return event["event"] not in ("intent", "machine", "closed", "result")
+    return event["event"] not in ("intent", "machine", "closed", "result", "outputs")
 
 
 def _money(told: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -58,6 +58,8 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
         least = f"{plan.min_gpu_utilization:g} %"
         yield "idle GPU", f"the machine ends the run where a GPU stays under {least} for {window}"
     yield "environment", plan.environment
+    if plan.code:
+        yield "code", plan.code
     yield "if this computer dies", plan.if_this_computer_dies
 
 

@@ -474,3 +474,24 @@ def test_where_there_is_no_proc_the_mark_is_found_in_what_ps_prints(
 ) -> None:
     """Also one with a space in it: the default home on macOS lies in "Application Support"."""
     assert agent._carriers_in(_PS_OF_MACOS, mark) == carriers
+
+
+def test_content_that_nobody_uses_is_thrown_away(tmp_path: Path) -> None:
+    """Not what a run has a link to, and not what was asked for just now."""
+    for name in ("unused", "linked", "asked"):
+        part = tmp_path / f"{name}.part"
+        part.write_bytes(b"x")
+        agent._finish_blob(str(part), str(tmp_path / name))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "a").hardlink_to(tmp_path / "linked")
+    made = (tmp_path / "linked").stat().st_ctime
+    agent.prune(str(tmp_path), made - 1)
+    assert (tmp_path / "unused").exists()
+    while (tmp_path / "asked").stat().st_ctime == made:
+        assert agent._is_whole(str(tmp_path / "asked"), 1)
+    agent.prune(str(tmp_path), (tmp_path / "asked").stat().st_ctime)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["asked", "linked", "run"]
+    (tmp_path / "asked").chmod(0o600)
+    (tmp_path / "asked").write_bytes(b"y")
+    assert not agent._is_whole(str(tmp_path / "asked"), 1)
+    assert not (tmp_path / "asked").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,9 @@ from dayfly.errors import (
     Forged,
     HostKeyMismatch,
     InstanceLost,
+    JobStopped,
     KeeperMissing,
+    OutputsFailed,
     ResultFailed,
     RunFailed,
 )
@@ -59,6 +62,9 @@ class Far:
         self._act("fetch_result")
         path.write_bytes(b"sealed")
 
+    def transfer(self, act: Any) -> None:
+        self._act("transfer")
+
     def acknowledge(self) -> None:
         self._act("acknowledge")
 
@@ -67,6 +73,13 @@ class Far:
 
     def close(self) -> None:
         self.asked.append("close")
+
+
+def no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a far end gives for a result is not sealed."""
+    monkeypatch.setattr("dayfly.runtime.stored.unsealed", lambda _: b"value")
+    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
+    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, run_id: result)
 
 
 @pytest.fixture
@@ -100,11 +113,12 @@ def attendance(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Attenda
     ],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize("act", ["status", "follow", "fetch_result"])
+@pytest.mark.parametrize("act", ["status", "follow", "fetch_result", "transfer"])
 def test_a_machine_that_lives_is_left_up(
-    attendance: Attendance, trouble: Exception, act: str
+    attendance: Attendance, trouble: Exception, act: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its function, or its result; the message has the command that brings it."""
+    """With its function, its result or its outputs; the message has the command that brings it."""
+    no_value(monkeypatch)
     with pytest.raises(ResultFailed, match="dayfly attach"):
         attendance.finish(Far(**{act: trouble}))  # type: ignore[arg-type]
     assert attendance.run_stack.left  # type: ignore[union-attr]
@@ -133,22 +147,75 @@ def test_a_machine_too_full_for_small_things_does_not_cost_the_result(
     attendance: Attendance, act: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a hold that cannot be lengthened nor a receipt that cannot be noted is a failure of the call."""
-    monkeypatch.setattr("dayfly.runtime.stored.unsealed", lambda _: b"value")
-    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
-    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, run_id: result)
+    no_value(monkeypatch)
     far = Far(**{act: RunFailed("OSError: [Errno 28] No space left on device")})
     assert attendance.finish(far) == b"value"  # type: ignore[arg-type]
     assert far.asked[-1] == "acknowledge"
     assert attendance.history.last("acknowledged") is not None
 
 
+def test_a_machine_that_went_with_its_outputs_does_not_cost_the_result(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is here, and the message says so; the journal has how much came, and nothing is tried again for it."""
+    no_value(monkeypatch)
+    monkeypatch.setattr(Attendance, "machine_runs", lambda _: False)
+    with pytest.raises(OutputsFailed, match=r"none came.*dayfly result"):
+        attendance.finish(Far(transfer=InstanceLost("gone", "preempted")))  # type: ignore[arg-type]
+    assert not attendance.run_stack.left  # type: ignore[union-attr]
+    assert (attendance.directory / "result.sealed").exists()
+    assert attendance.history.field("outputs", "complete") is False
+    assert attendance.history.last("acknowledged") is None
+
+
+def test_outputs_that_are_here_are_not_asked_for_again(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a client that comes after the keeper; the keeper itself asks for them."""
+    no_value(monkeypatch)
+    held = Far(transfer=ConnectFailed("not now"))
+    held.status = lambda: SimpleNamespace(state="ended", end=END)  # type: ignore[method-assign]
+    with pytest.raises(ConnectFailed):
+        attendance.hold(held, with_log=False)  # type: ignore[arg-type]
+    assert attendance.history.last("held") is None
+    del held.failures["transfer"]
+    attendance.hold(held, with_log=False)  # type: ignore[arg-type]
+    assert held.asked[-2:] == ["transfer", "transfer"]
+    far = Far()
+    attendance.finish(far)  # type: ignore[arg-type]
+    assert "transfer" not in far.asked
+
+
+def test_a_stop_while_outputs_come_ends_that(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a function that was stopped before do come."""
+    no_value(monkeypatch)
+
+    class Sending(Far):
+        def transfer(self, act: Any) -> None:
+            attendance._stopping.set()
+            act(self, lambda: None)
+
+        def stream(self, head: dict[str, Any], body: bytes = b"") -> Any:
+            if head["op"] == "outputs":
+                yield {"entries": 1}, b'[["a", "file", 3, 420, 1, ""]]'
+                return
+            yield {"file": 0, "offset": 0, "digest": hashlib.sha256(b"abc").hexdigest()}, b"abc"
+
+    with pytest.raises(JobStopped):
+        attendance.finish(Sending())  # type: ignore[arg-type]
+    assert not attendance.run_stack.left  # type: ignore[union-attr]
+    attendance.finish(Sending())  # type: ignore[arg-type]
+    assert (attendance.directory / "outputs" / "a").read_bytes() == b"abc"
+    assert attendance.history.field("outputs", "count") == 1
+
+
 def test_a_log_that_cannot_be_masked_stays_there(
     attendance: Attendance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the result comes."""
-    monkeypatch.setattr("dayfly.runtime.stored.unsealed", lambda _: b"value")
-    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
-    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, run_id: result)
+    no_value(monkeypatch)
     far = Far()
     for with_log, kept in ((False, b""), (True, b"token")):
         assert attendance.finish(far, with_log=with_log) == b"value"  # type: ignore[arg-type]

@@ -73,6 +73,23 @@ def test_what_a_run_has_used_is_told_as_mean_and_peak(workspace: Workspace) -> N
     assert parts["timeline"][-1][1].endswith(", goes on")
 
 
+def test_outputs_are_listed_as_far_as_a_screen_goes(workspace: Workspace) -> None:
+    """And what was left out, with its reason."""
+    directory = workspace.directory(runs.opened(workspace))
+    file = {"path": "a/weights", "size": 5, "sha256": "ab" * 32}
+    told = {"complete": False, "folder": "/x", "count": 2, "bytes": 1000, "expected": 9}
+    told |= {"files": [file], "left_out": ["pipe: it is a pipe"], "left_out_count": 4}
+    journal.append(directory, "outputs", **told)
+    parts = dict(show.paragraphs(show.story(journal.read(directory))))
+    assert parts["outputs"] == [
+        ("home", "2 of 9 files, 1.0 KB, in /x"),
+        ("ab" * 6, "a/weights  (5 B)"),
+        ("", "and 1 more"),
+        ("left out", "pipe: it is a pipe"),
+        ("left out", "3 more"),
+    ]
+
+
 def test_a_run_without_a_readable_journal_has_a_story_too(workspace: Workspace) -> None:
     """`show` must not fail where it is needed most."""
     directory = workspace.directory("ab" * 16)

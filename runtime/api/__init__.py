@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from dayfly.infra.spec import Spec
     from dayfly.runtime.attach import attach
     from dayfly.runtime.cluster import RemoteFunction, cluster
+    from dayfly.runtime.data import Data
     from dayfly.runtime.job import Job
     from dayfly.stacks.receipt import Receipt
 
 __all__ = [
+    "Data",
     "DayflyError",
     "Job",
     "LeakRisk",
@@ -32,6 +34,7 @@ __all__ = [
 
 # Loaded at first use, so that `import dayfly` costs next to nothing.
 _HOME = {
+    "Data": "dayfly.runtime.data",
     "DayflyError": "dayfly.errors",
     "Job": "dayfly.runtime.job",
     "LeakRisk": "dayfly.errors",

@@ -68,6 +68,9 @@ SPEC_OPTIONS = (
     ),
     SpecOption("max_cost", ("--max-cost",), "Dollars that the run may cost at most."),
     SpecOption("hold", ("--hold",), "How long a result waits when this client is gone."),
+    SpecOption(
+        "outputs", ("--outputs",), "FOLDER here for what the function leaves in DAYFLY_OUTPUT_DIR."
+    ),
     SpecOption("retries", ("--retries",), "Further attempts after a failure."),
     SpecOption("max_machines", ("--max-machines",), "Machines to try where one is unfit (3)."),
     SpecOption(

@@ -200,6 +200,7 @@ class Link:
         After each `wake_s` without one, an empty message is given.
         """
         number, arriving = self._register()
+        owed = 0
         try:
             self.post({**head, "id": number}, body)
             while True:
@@ -213,8 +214,12 @@ class Link:
                 yield answer, data
                 if answer.get("done"):
                     return
-                if data:
-                    self.post({"op": "credit", "id": 0, "of": number, "bytes": len(data)})
+                owed += len(data)
+                if owed >= agent.CHUNK_BYTES:
+                    # What has arrived on a link that broke since is given first; then comes what broke it.
+                    with contextlib.suppress(Disconnected):
+                        self.post({"op": "credit", "id": 0, "of": number, "bytes": owed})
+                    owed = 0
         finally:
             with self._changing:
                 self._waiting.pop(number, None)
