@@ -123,6 +123,7 @@ class EngineTeardown:
             return
         try:
             if state.read(self._workspace, self._engine, history.id, history.stack) is None:
+                state.forget_locks(self._workspace, history.stack)
                 return
             options = ["--force"] if forced else []
             self._pulumi(
@@ -137,6 +138,7 @@ class EngineTeardown:
             )
         except (state.StateUnusable, EngineFailed) as reason:
             kept = state.quarantine(self._workspace, history.id, history.stack)
+            state.forget_locks(self._workspace, history.stack)
             self._notes.append(
                 f"its state could not be removed by the engine and was set aside in {kept}"
                 if kept

@@ -93,6 +93,9 @@ def run(
         except subprocess.TimeoutExpired:
             end(process)
             code = 124
+    if code < 0:
+        # Somebody has killed it: what it had started does not notice that, and would stay for ever.
+        end(process)
     return Completed(code, _from(log, before[0]), _from(errors, before[1]))
 
 

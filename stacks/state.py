@@ -74,6 +74,16 @@ def file_of(workspace: Workspace, stack: str) -> Path | None:
     return root / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
 
 
+def forget_locks(workspace: Workspace, stack: str) -> None:
+    """Removes the locks of a stack that is gone: the engine, if it is killed then, leaves its own behind the stack."""
+    file = file_of(workspace, stack)
+    if file is None:
+        return
+    locks = file.parents[2] / "locks" / "organization" / PROJECT / stack
+    for lock in locks.glob("*"):
+        lock.unlink(missing_ok=True)
+
+
 def is_own(workspace: Workspace) -> bool:
     """Whether the backend is the folder of this home, which nobody else puts stacks in."""
     return workspace.backend == folder_url(workspace.home / "state")

@@ -51,6 +51,13 @@ def _wait_for(file: Path, text: str) -> None:
         time.sleep(0.02)
 
 
+def _wait_gone(child: int) -> None:
+    until = time.monotonic() + 30
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until, "the child lives on"
+        time.sleep(0.02)
+
+
 def _run(folder: Path, code: str, timeout_s: float = 30) -> isolated.Completed:
     return isolated.run(
         [sys.executable, "-c", code],
@@ -122,8 +129,17 @@ def test_what_does_not_heed_its_time_is_ended_with_all_it_started(
     monkeypatch.setattr(isolated, "_GRACE_S", 0.2)
     done = _run(tmp_path, _DEAF, timeout_s=1.0)
     assert done.code == 124
-    child = int(done.stdout)
-    until = time.monotonic() + 30
-    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < until, "the child lives on"
-        time.sleep(0.02)
+    _wait_gone(int(done.stdout))
+
+
+def test_what_is_killed_leaves_nothing_that_it_had_started(tmp_path: Path) -> None:
+    """A provider process of the engine does not notice that its CLI is gone."""
+    code = (
+        "import os, signal, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], process_group=0)\n"
+        "print(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = _run(tmp_path, code)
+    assert done.code == -signal.SIGKILL
+    _wait_gone(int(done.stdout))

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from dayfly.infra.providers.local import InstanceProvider, ReadyProvider
-from dayfly.stacks import state
+from dayfly.stacks import journal, state
+from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.state import State, StateUnusable
 from dayfly.stacks.workspace import Workspace
+from tests import runs
 
 _RUN = "a" * 32
 
@@ -129,6 +131,20 @@ def test_a_state_that_is_set_aside_leaves_no_backup_behind(workspace: Workspace)
     assert kept.read_text() == "{"
     assert list(file.parent.iterdir()) == []
     assert state.quarantine(workspace, _RUN, _RUN) is None
+
+
+def test_the_locks_of_a_stack_that_is_gone_are_removed_and_no_others(workspace: Workspace) -> None:
+    """The engine was killed between the stack and its own lock."""
+    run_id = runs.opened(workspace)
+    history = journal.read(workspace.directory(run_id))
+    folder = workspace.home / "state/.pulumi/locks/organization/dayfly"
+    for stack in (run_id, _RUN):
+        (folder / stack).mkdir(parents=True)
+        (folder / stack / "x.json").touch()
+        (folder / stack / "x.json.attrs").touch()
+    EngineTeardown(workspace, None, print, []).remove(history, forced=True)
+    assert list((folder / run_id).iterdir()) == []
+    assert len(list((folder / _RUN).iterdir())) == 2
 
 
 @pytest.mark.parametrize(
