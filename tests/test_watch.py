@@ -180,3 +180,20 @@ def test_a_silent_link_is_broken_in_a_round_and_the_others_go_on(
         assert silent.broken
         assert silent not in watch._watched
         assert lively.ask({"op": "ping"})["done"]
+
+
+@pytest.mark.sshd
+def test_a_process_that_was_stopped_for_an_hour_keeps_its_links(
+    server: Server, watch: Watch
+) -> None:
+    """What its machines have said meanwhile is read before they are judged; they are asked at once."""
+    clock = Clock()
+    with opened(server, 2, clock) as made:
+        received = [link._received for link in made]
+        clock.now += 3600.0
+        watch.round()
+        while any(link._received == had for link, had in zip(made, received, strict=True)):
+            time.sleep(0.001)
+        clock.now += 1.0
+        watch.round()
+        assert not any(link.broken for link in made)

@@ -70,7 +70,7 @@ class Link:
         self._next = 1
         self._sent = self._received = 0
         self._broken: Exception | None = None
-        self._heard = self._pinged = clock()
+        self._heard = self._pinged = self._looked = clock()
         self._reader: threading.Thread | None = None
         self._arrived = bytearray()
 
@@ -97,7 +97,7 @@ class Link:
         except BaseException:
             self.close()
             raise
-        self._heard = self._pinged = self._clock()
+        self._heard = self._pinged = self._looked = self._clock()
         self._reader = threading.Thread(target=self._read, name="dayfly-read", daemon=True)
         watch.add(self)
         self._reader.start()
@@ -316,7 +316,9 @@ class Link:
     def look(self) -> None:
         """Break a link that has been silent for too long, and ping one whose time has come; the watch calls it."""
         now = self._clock()
-        if now - self.heard > PING_EVERY_S * PINGS_MISSED:
+        # This process was stopped, or had no time: what has come meanwhile is not read yet, so the next look judges.
+        away, self._looked = now - self._looked > PING_EVERY_S, now
+        if not away and now - self.heard > PING_EVERY_S * PINGS_MISSED:
             self._abandon(
                 Disconnected(f"the machine was silent for {PING_EVERY_S * PINGS_MISSED:.0f} s")
             )
