@@ -148,7 +148,7 @@ def test_a_machine_that_lives_in_another_year_squeezes_nothing(workspace: Worksp
         for tag, each in read(page(told, far)).elements
         if each.get("class") == "curve c0"
     ]
-    assert len(paths) == 3
+    assert len(paths) == 4, "CPU, memory, GPU and its memory"
     assert paths[0].startswith("M8.0 "), "the first sample's end, 5 s of 500"
     assert "L800.0 " in paths[0]
     bars = [
