@@ -16,6 +16,9 @@ from dayfly.runtime.samples import Sample
 from dayfly.runtime.show import paragraphs
 
 WIDTH, _BAR, _ROW = 800, 14, 22
+# By so much the clocks of two computers that are kept may differ.
+_CLOCK_S = 60.0
+Span = tuple[float, float]
 
 # Nothing is loaded and no script runs, also where something that should be text were taken for more.
 _HEAD = """\
@@ -54,12 +57,12 @@ def page(told: Mapping[str, Any], samples: Sequence[Sample]) -> str:
         samples: of the run, the oldest first.
     """
     phases = [Phase(**values) for values in told["phases"]]
-    span = _span(phases, samples)
+    span, charted = _spans(phases, samples)
     parts = [_head(told), f"<h1>{_text(_title(told))}</h1>\n"]
     if phases:
         parts += ["<h2>Timeline</h2>\n", _timeline(phases, span)]
     for chart in charts(samples):
-        parts += [_heading(chart), chart.svg(span, WIDTH)]
+        parts += [_heading(chart), chart.svg(charted, WIDTH)]
     for title, rows in paragraphs(told):
         parts.append(f"<h2>{_text(title)}</h2>\n<dl>\n")
         parts += [f"<dt>{_text(label)}</dt><dd>{_text(text)}</dd>\n" for label, text in rows]
@@ -93,18 +96,28 @@ def _heading(chart: Chart) -> str:
     return f"<h2>{_text(chart.title)}{legend}</h2>\n"
 
 
-def _span(phases: Sequence[Phase], samples: Sequence[Sample]) -> tuple[float, float]:
-    """Unix times of the first and the last thing to be drawn."""
+def _spans(phases: Sequence[Phase], samples: Sequence[Sample]) -> tuple[Span, Span]:
+    """Unix times of the first and the last thing to be drawn, of the timeline and of the curves.
+
+    One span for both, unless the machine's clock, which the samples have, is another than ours.
+    """
     now = time.time()
-    moments = [moment for phase in phases for moment in (phase.start, phase.end or now)]
-    moments += [
-        moment for sample in samples for moment in (sample.time - sample.seconds, sample.time)
-    ]
+    lived = _span([moment for phase in phases for moment in (phase.start, phase.end or now)])
+    used = _span(
+        [moment for sample in samples for moment in (sample.time - sample.seconds, sample.time)]
+    )
+    if lived[0] - _CLOCK_S <= used[0] and used[1] <= lived[1] + _CLOCK_S:
+        both = _span([*lived, *used])
+        return both, both
+    return lived, used
+
+
+def _span(moments: Sequence[float]) -> Span:
     begun = min(moments, default=0.0)
     return begun, max(max(moments, default=0.0), begun + 1e-3)
 
 
-def _timeline(phases: Sequence[Phase], span: tuple[float, float]) -> str:
+def _timeline(phases: Sequence[Phase], span: Span) -> str:
     height = _ROW * len(phases) + 18
     return "".join(
         [
@@ -115,7 +128,7 @@ def _timeline(phases: Sequence[Phase], span: tuple[float, float]) -> str:
     )
 
 
-def _bars(phases: Sequence[Phase], span: tuple[float, float]) -> Iterator[str]:
+def _bars(phases: Sequence[Phase], span: Span) -> Iterator[str]:
     begun, ended = span
     scale = WIDTH / (ended - begun)
     now = time.time()

@@ -351,7 +351,7 @@ def test_the_machine_itself_ends_a_job_whose_gpu_idles(
 ) -> None:
     """Nobody is connected; the end names the GPU, the samples tell what it did, and its nvidia-smi has ended."""
     place_task(job, lambda: time.sleep(60))
-    end = supervised(job, gpu_floor_percent=10, gpu_window_s=0.8)
+    end = supervised(job, gpu_floor_percent=10, gpu_window_s=0.8, grace_s=60)
     assert (end["how"], end["signal"]) == ("idle", 0)
     assert end["detail"].startswith("GPU 1 of 2 did not reach 10 % in 0.0133333 min")
     found = agent.SampleFile(job.file(agent.SAMPLES)).read()
@@ -374,7 +374,7 @@ def test_a_value_that_an_idle_function_returns_when_asked_to_end_is_kept(
         return "never"
 
     place_task(job, function)
-    assert supervised(job, gpu_floor_percent=10, gpu_window_s=0.8, grace_s=10)["how"] == "finished"
+    assert supervised(job, gpu_floor_percent=10, gpu_window_s=0.8, grace_s=60)["how"] == "finished"
     assert b"checkpoint" in result(job)[1]
 
 

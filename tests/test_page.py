@@ -135,6 +135,28 @@ def test_curves_have_gaps_and_not_more_points_than_can_be_seen(workspace: Worksp
     assert list(charts(())) == []
 
 
+def test_a_machine_that_lives_in_another_year_squeezes_nothing(workspace: Workspace) -> None:
+    """Its curves have a span of their own."""
+    run_id = runs.opened(workspace)
+    runs.launched(workspace, run_id)
+    runs.closed(workspace, run_id)
+    history = journal.read(workspace.directory(run_id))
+    told = show.story(history)
+    far = samples.parse(lines(*(sample(n, t=1e9 + 5 * n) for n in range(100))))
+    paths = [
+        each["d"] or ""
+        for tag, each in read(page(told, far)).elements
+        if each.get("class") == "curve c0"
+    ]
+    assert len(paths) == 4, "CPU, memory, GPU and its memory"
+    assert paths[0].startswith("M8.0 "), "the first sample's end, 5 s of 500"
+    assert "L800.0 " in paths[0]
+    bars = [
+        float(each["width"] or 0) for tag, each in read(page(told, far)).elements if tag == "rect"
+    ]
+    assert max(bars) > 100
+
+
 def test_show_writes_the_page_into_a_file(workspace: Workspace, tmp_path: Path) -> None:
     """One that is there is replaced; a run without any sample is drawn as well; a folder that is not there is code 74."""
     run_id = runs.opened(workspace)
