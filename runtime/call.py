@@ -24,7 +24,7 @@ from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
-from dayfly.runtime import entrust, environment, payload, preview, redact
+from dayfly.runtime import entrust, environment, outputs, payload, preview, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.context import Context
@@ -97,6 +97,7 @@ class Call:
             entrust.call(context.workspace)
         redact.remember(secrets.values())
         _check_arguments(function, args, kwargs)
+        outputs.check_folder(spec.outputs)
         packed = payload.pack(function, args, kwargs)
         recipe = environment.recipe(
             spec.environment,
