@@ -180,7 +180,11 @@ def _asked(url: str, headers: Mapping[str, str], sha256: str | None) -> Any:
 
 
 def _check_safe(url: str, led_to: str, sha256: str | None) -> None:
-    if sha256 is None and url.lower().startswith("https:") and not led_to.lower().startswith("https:"):
+    if (
+        sha256 is None
+        and url.lower().startswith("https:")
+        and not led_to.lower().startswith("https:")
+    ):
         raise OSError("it leads to a server without https: give sha256=")
 
 
