@@ -177,6 +177,7 @@ class Call:
             grace_s=_GRACE_S,
             hold_s=self.spec.hold_s,
             pickler=payload.pickler_zip(self.context.workspace.home / "cache"),
+            checkpoints=attendance.checkpoints.restore(session) if attendance.lineage else "",
         )
 
     def _bring_data(self, session: Session, attendance: Attendance) -> dict[str, str]:

@@ -26,7 +26,7 @@ def folder_of(history: History) -> Path:
     return Path(elsewhere) / history.id[:12] if elsewhere else history.directory / "outputs"
 
 
-def check_folder(folder: str | None) -> None:
+def check_folder(folder: str | os.PathLike[str] | None) -> None:
     """Refuses a folder in which nothing can be made, before there is anything to put into it.
 
     Raises:
@@ -34,7 +34,8 @@ def check_folder(folder: str | None) -> None:
     """
     if folder is None:
         return
-    there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
+    place = Path(folder)
+    there = next(path for path in (place, *place.parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise SpecError(
             f"outputs={folder!r}: nothing can be written into {there}; name another folder"

@@ -75,6 +75,7 @@ class Task:
         grace_s: between asking the job to end and ending it.
         hold_s: for how long its result waits on the machine after its end, where nobody comes for it.
         pickler: the zip of cloudpickle, of the client's version.
+        checkpoints: digest of the list of an earlier attempt's checkpoints, all of which are on the machine; "" for none.
     """
 
     sealed: bytes = field(repr=False)
@@ -85,6 +86,7 @@ class Task:
     max_runtime_s: float = 86400.0
     grace_s: float = 10.0
     hold_s: float = 3600.0
+    checkpoints: str = ""
 
 
 @dataclass(frozen=True)

@@ -399,6 +399,7 @@ class Session:
             "max_runtime_s": task.max_runtime_s,
             "grace_s": task.grace_s,
             "hold_s": task.hold_s,
+            "checkpoints": task.checkpoints,
             "task": "",
         }
         body = task.sealed
