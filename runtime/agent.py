@@ -14,7 +14,7 @@ Keys and secrets reach each of them through a pipe on stdin, never through argv,
 # pathlib takes longer to import than the agent takes to answer its first frame, so paths are strings here;
 # imports inside functions have the same reason: three of these processes start before the function does.
 # ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH108, PTH110, PTH111, PTH112, PTH113, PTH114, PTH115, PTH116
-# ruff: noqa: PTH118, PTH119, PTH120, PTH122, PTH123, PTH208
+# ruff: noqa: PTH118, PTH119, PTH120, PTH122, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -573,7 +573,7 @@ class JobFolder:
         return self._claim_unstarted()
 
     def _furnish(self, place_task: Callable[[str], None]) -> None:
-        for folder in ("work", "outputs"):
+        for folder in ("work", "outputs", "checkpoints"):
             os.mkdir(self.file(folder), 0o700)
         for log in ("stdout.log", "stderr.log", "supervisor.log"):
             os.close(os.open(self.file(log), os.O_WRONLY | os.O_CREAT, 0o600))
@@ -884,6 +884,8 @@ class Server:
                 os.rename(self._blob(request["task"]), path)
             else:
                 _write_file(path, body)
+            if request["checkpoints"]:
+                self._restore(os.path.dirname(path), request["checkpoints"])
 
         if self.job.exists() and self.job.status()["state"] != "absent":
             return {"started": False}
@@ -904,6 +906,25 @@ class Server:
         finally:
             os.close(lock)
         return {"started": True}
+
+    def _restore(self, folder: str, listing: str) -> None:
+        """Put an earlier attempt's checkpoints into the job's folder, as files of its own."""
+        from shutil import copyfile
+
+        with open(self._blob(listing), "rb") as file:
+            told = json.loads(file.read())
+        for path, digest, size, mode in told["entries"]:
+            place = os.path.join(folder, path)
+            if not digest:
+                os.makedirs(place, 0o700, exist_ok=True)
+                continue
+            blob = self._blob(digest)
+            if not _is_whole(blob, size):
+                raise Refusal("data", f"content {digest} is not here any more")
+            copyfile(blob, place)
+            os.chmod(place, 0o600 | mode)
+        for path, target in told["links"]:
+            os.symlink(target, os.path.join(folder, path))
 
     def _interpreter(self, wanted: str) -> str:
         if os.path.sep in wanted:
@@ -1002,7 +1023,7 @@ class Server:
         """List them, some at a time; a job whose folder is gone has left none."""
         credit = self._credits[request["id"]]
         batch: list[Any] = []
-        for entry in OutputFolder(self.job.file("outputs")).entries():
+        for entry in OutputFolder(self.job.file(os.path.basename(request["of"]))).entries():
             batch.append(entry)
             if len(batch) == OutputFolder.BATCH:
                 self._emit_list(request, credit, batch)
@@ -1017,7 +1038,8 @@ class Server:
 
     def on_files(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Send the files that are asked for as [path, offset, size], one after the other, each with its digest."""
-        folder, credit = OutputFolder(self.job.file("outputs")), self._credits[request["id"]]
+        folder = OutputFolder(self.job.file(os.path.basename(request["of"])))
+        credit = self._credits[request["id"]]
 
         def send(head: dict[str, Any], data: bytes) -> None:
             credit.take(len(data))
@@ -1879,6 +1901,7 @@ class Supervisor:
             **self.order["variables"],
             "DAYFLY_RUN": self.order["run_id"],
             "DAYFLY_OUTPUT_DIR": self.job.file("outputs"),
+            "DAYFLY_CHECKPOINT_DIR": self.job.file("checkpoints"),
         }
         command = _launch(self.order["python"], (), "run", self.job.path)
         folder, streams = self.job.file("work"), (outputs[0], outputs[1])
@@ -2700,8 +2723,26 @@ class Runner:
             return self._exited(end)
         except BaseException as error:
             if self._stopping.asked and isinstance(error, KeyboardInterrupt):
+                self._let_checkpoint(function)
                 raise
             return self._raised(error), error
+
+    def _let_checkpoint(self, function: Any) -> None:
+        """A callable that can keep its state is asked to, once its call has been interrupted."""
+        from functools import partial
+
+        while isinstance(function, partial):
+            # A coroutine function is the argument of what awaits it.
+            ours = getattr(function.func, "__name__", "") == "run_coroutine" and function.args
+            function = function.args[0] if ours else function.func
+        owner = getattr(function, "__self__", function)
+        checkpoint = getattr(owner, "checkpoint", None)
+        if not callable(checkpoint):
+            return
+        try:
+            checkpoint()
+        except Exception as error:  # noqa: BLE001 - its own trouble is the user's to see, and changes no end
+            sys.stderr.write(self._traceback(error))
 
     def _exited(self, end: SystemExit) -> tuple[dict[str, Any], Any]:
         if end.code is None or (isinstance(end.code, int) and end.code == 0):

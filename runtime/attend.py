@@ -43,6 +43,7 @@ from dayfly.stacks.standing import hold_until
 from dayfly.stacks.workspace import Workspace
 
 if TYPE_CHECKING:
+    from dayfly.runtime.checkpoints import Checkpoints
     from dayfly.runtime.records import JobEnd, Keys
     from dayfly.runtime.session import Session
 
@@ -124,6 +125,13 @@ class Attendance:
     def history(self) -> History:
         """What the journal knows so far."""
         return journal.read(self.directory)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Those of all attempts."""
+        from dayfly.runtime.checkpoints import Checkpoints
+
+        return Checkpoints(self.directory.with_name(self.lineage or self.directory.name))
 
     @property
     def keys(self) -> Keys:
@@ -326,16 +334,25 @@ class Attendance:
             Exception: the function's own, or a RunFailed or ResultFailed of ours.
         """
         with self._left_there_in_trouble():
-            end = self._follow(session, with_log=with_log)
+            with self._checkpoints_kept(session):
+                end = self._follow(session, with_log=with_log)
             if end is None:
                 raise _NeverStarted
             self._lengthen_hold(session)
             result = self._bring_home(session, end)
             outputs.bring(self, session)
             self._acknowledge(session)
+        if result is not None and stored.summary(result).get("outcome") == "value":
+            self.checkpoints.discard()
         if result is None:
             raise ending.failure(self.directory, end)
         return self._handed_over(lambda: outcome.unpack(result, run_id=self.directory.name))
+
+    def _checkpoints_kept(self, session: Session) -> AbstractContextManager[None]:
+        """Only for a job that may be attempted again."""
+        if not self.history.intent.get("spec", {}).get("retries"):
+            return contextlib.nullcontext()
+        return self.checkpoints.kept(session, self.display.warning, lambda: not self.stopping)
 
     def hold(self, session: Session, *, with_log: bool) -> JobEnd | None:
         """Brings home what a job has left whose client is gone; the machine keeps it too, until the end of the hold.

@@ -24,7 +24,7 @@ from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
-from dayfly.runtime import entrust, environment, idle_floor, payload, preview, redact
+from dayfly.runtime import entrust, environment, idle_floor, outputs, payload, preview, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.context import Context
@@ -97,6 +97,7 @@ class Call:
             entrust.call(context.workspace)
         redact.remember(secrets.values())
         _check_arguments(function, args, kwargs)
+        outputs.check_folder(spec.outputs)
         packed = payload.pack(function, args, kwargs)
         recipe = environment.recipe(
             spec.environment,
@@ -179,6 +180,7 @@ class Call:
             gpu_floor_percent=self.spec.min_gpu_utilization or 0.0,
             gpu_window_s=self.spec.gpu_window_s,
             pickler=payload.pickler_zip(self.context.workspace.home / "cache"),
+            checkpoints=attendance.checkpoints.restore(session) if attendance.lineage else "",
         )
 
     def _bring_data(self, session: Session, attendance: Attendance) -> dict[str, str]:

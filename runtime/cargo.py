@@ -86,13 +86,25 @@ class Cargo:
         if not self._items:
             return {}
         blobs = {blob.digest: blob for tree in self._trees.values() for blob in tree.blobs()}
-        sending = _Sending(blobs.values(), progress)
-        session.transfer(sending.run)
+        send(session, blobs.values(), progress)
         paths = {}
         for key, tree in self._trees.items():
             listing = session.put(tree.listing())
             paths[key] = session.make_tree(key, listing)
         return {VARIABLE: json.dumps({"store": f"{cache_dir}/urls", "paths": paths})}
+
+
+def send(
+    session: Session,
+    blobs: Iterable[Blob],
+    progress: Callable[[int, int], None] = lambda _have, _all: None,
+) -> None:
+    """Brings contents to the machine, as far as it has not got them.
+
+    Raises:
+        DataFailed: one has changed meanwhile, or the machine has no room.
+    """
+    session.transfer(_Sending(blobs, progress).run)
 
 
 class _Sending:

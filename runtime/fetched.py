@@ -145,7 +145,6 @@ def _from_web(store: Store, place: Path, url: str, sha256: str | None) -> tuple[
     import posixpath
     import urllib.error
     import urllib.parse
-    import urllib.request
 
     told = store.known(url)
     headers = {"User-Agent": "dayfly", "Accept-Encoding": "identity"}
@@ -156,9 +155,8 @@ def _from_web(store: Store, place: Path, url: str, sha256: str | None) -> tuple[
     else:
         told = None
     if headers:
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http and https only
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+            with _asked(url, headers, sha256) as answer:
                 told = _download(store, url, answer, headers, sha256)
         except urllib.error.HTTPError as error:
             if error.code != 304 or told is None:
@@ -171,12 +169,29 @@ def _from_web(store: Store, place: Path, url: str, sha256: str | None) -> tuple[
     return path, int(told["size"])
 
 
+def _asked(url: str, headers: Mapping[str, str], sha256: str | None) -> Any:
+    """The answer of a server; one that leads from https to where anybody may alter it is not taken."""
+    import urllib.request
+
+    request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - http and https only
+    answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+    _check_safe(url, answer.url, sha256)
+    return answer
+
+
+def _check_safe(url: str, led_to: str, sha256: str | None) -> None:
+    if (
+        sha256 is None
+        and url.lower().startswith("https:")
+        and not led_to.lower().startswith("https:")
+    ):
+        raise OSError("it leads to a server without https: give sha256=")
+
+
 def _download(
     store: Store, url: str, answer: Any, headers: Mapping[str, str], sha256: str | None
 ) -> dict[str, Any]:
     """Take a whole answer; where the connection breaks, the rest is asked for, of the same version."""
-    import urllib.request
-
     etag = answer.headers.get("ETag", "")
     size = int(answer.headers.get("Content-Length") or -1)
     ranges = answer.headers.get("Accept-Ranges") == "bytes" and etag.startswith('"')
@@ -193,8 +208,7 @@ def _download(
                 time.sleep(0.2 * (_TRIES - left))
                 wanted = {**headers, "Range": f"bytes={file.tell()}-", "If-Range": etag}
                 wanted.pop("If-None-Match", None)
-                request = urllib.request.Request(url, headers=wanted)  # noqa: S310
-                answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+                answer = _asked(url, wanted, sha256)
                 if answer.status != 206:
                     # It is another version by now, and comes whole.
                     file.seek(0)

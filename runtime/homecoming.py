@@ -39,11 +39,13 @@ class Homecoming:
 
     Args:
         folder: where to.
+        of: which folder of the job, "outputs" or "checkpoints".
         manifest: takes one line of JSON for each file: path, size, sha256, modified_ns.
         progress: told how many bytes of how many are here.
         aborted: asked now and then; raises to end it.
 
     Attributes:
+        entries: what is there and may be made here, as it was listed.
         left_out: why something is not brought, by path.
         complete: True when all is here but what is left out.
     """
@@ -53,13 +55,14 @@ class Homecoming:
         folder: Path,
         manifest: Path,
         *,
+        of: str = "outputs",
         progress: Callable[[int, int], None] = lambda _have, _all: None,
         aborted: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self._manifest = folder, Manifest(manifest)
-        self._progress, self._aborted = progress, aborted
+        self._progress, self._aborted, self._of = progress, aborted, of
         self.left_out: dict[str, str] = {}
-        self._entries: list[Entry] = []
+        self.entries: list[Entry] = []
         self._pending: deque[Entry] = deque()
         self._again: set[str] = set()
         self._spellings: dict[str, str] = {}
@@ -69,7 +72,7 @@ class Homecoming:
     @property
     def empty(self) -> bool:
         """True where the function has left nothing at all, as far as is known."""
-        return not self._entries and not self.left_out
+        return not self.entries and not self.left_out
 
     def run(self, session: Session) -> None:
         """Brings all of it, through every dropped connection.
@@ -82,30 +85,43 @@ class Homecoming:
         session.transfer(self._list)
         self._look_at_disk()
         session.transfer(self._fetch)
-        if self._entries:
+        if self.entries:
             self._finish()
         self.complete = True
 
     # -- the list
 
     def _list(self, link: Link, heard: Callable[[], None]) -> None:
+        self._sort(self._listed(link, heard))
+
+    def changed(self, session: Session) -> bool:
+        """Whether anything there is another than when it was listed."""
+        now: list[Entry] = []
+
+        def look(link: Link, heard: Callable[[], None]) -> None:
+            now[:] = self._listed(link, heard)
+
+        session.transfer(look)
+        return [entry for entry in now if not entry.refusal] != self.entries
+
+    def _listed(self, link: Link, heard: Callable[[], None]) -> list[Entry]:
         entries: list[Entry] = []
-        for _, data in link.stream({"op": "outputs"}):
+        for _, data in link.stream({"op": "outputs", "of": self._of}):
             heard()
             entries += [Entry.of(told) for told in _lines(data)]
             if len(entries) > _ENTRIES_MOST:
                 raise OSError(
                     errno.EFBIG,
-                    f"the function has left more than {_ENTRIES_MOST:,} files and folders in DAYFLY_OUTPUT_DIR: pack"
+                    f"the function has left more than {_ENTRIES_MOST:,} files and folders in its folder for {self._of}: pack"
                     " them into an archive there",
                 )
-        self._sort(entries)
+        return entries
 
     def _sort(self, entries: list[Entry]) -> None:
         """What may be made here, and which files are still to come."""
         self.left_out = {entry.path: entry.refusal for entry in entries if entry.refusal}
-        self._entries = [entry for entry in entries if not entry.refusal]
-        wanted = [e for e in self._entries if e.kind == "file"]
+        self.entries = [entry for entry in entries if not entry.refusal]
+        wanted = [e for e in self.entries if e.kind == "file"]
         self._manifest.recall(self.folder, wanted)
         here = self._manifest.lines
         self._pending = deque(entry for entry in wanted if entry.path not in here)
@@ -115,7 +131,7 @@ class Homecoming:
 
     def _look_at_disk(self) -> None:
         """Refuses what has no room here, before any of it comes."""
-        if not self._entries:
+        if not self.entries:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = sum(entry.size - (size_of(self._part(entry)) or 0) for entry in self._pending)
@@ -145,7 +161,9 @@ class Homecoming:
         arriving: Arriving | None = None
         awaited = deque(batch)
         try:
-            for answer, data in link.stream({"op": "files"}, json.dumps(asked).encode()):
+            for answer, data in link.stream(
+                {"op": "files", "of": self._of}, json.dumps(asked).encode()
+            ):
                 heard()
                 self._aborted()
                 if "file" not in answer:
@@ -224,7 +242,7 @@ class Homecoming:
 
     def _finish(self) -> None:
         """Folders that hold no file, and links, which come last: nothing is ever written through one."""
-        for entry in self._entries:
+        for entry in self.entries:
             place = self.folder / entry.path
             try:
                 if entry.kind == "folder":

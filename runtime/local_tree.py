@@ -38,6 +38,9 @@ class LocalTree:
 
     Lifecycle: constructing looks at names and sizes, `begin` has the contents digested in a thread, `blobs` waits for that.
 
+    Args:
+        whole: nothing stays here for its name, and links stay links.
+
     Attributes:
         source: the file or folder.
         size: bytes of all files.
@@ -45,10 +48,11 @@ class LocalTree:
         left_out: why something stays here, by its path.
     """
 
-    def __init__(self, source: Path) -> None:
-        self.source = source
+    def __init__(self, source: Path, *, whole: bool = False) -> None:
+        self.source, self._whole = source, whole
         self.left_out: dict[str, str] = {}
         self._folders: list[str] = []
+        self._links: list[tuple[str, str]] = []
         self._files: list[_Found] = []
         try:
             if source.is_dir():
@@ -64,9 +68,11 @@ class LocalTree:
 
     def _look(self, source: Path) -> None:
         self._folders.append(source.name)
-        ignore = Ignore.of(source)
+        ignore = None if self._whole else Ignore.of(source)
         for path, place in _walk(source, ignore, self.left_out):
-            if place.is_dir():
+            if self._whole and place.is_symlink():
+                self._links.append((path, str(place.readlink())))
+            elif place.is_dir():
                 self._folders.append(path)
             elif stat.S_ISREG((status := place.stat()).st_mode):
                 self._files.append(_found(path, place))
@@ -102,7 +108,8 @@ class LocalTree:
         pairs = zip(self._digested.result(), self._files, strict=True)
         entries: list[list[object]] = [[path, "", 0, 0] for path in self._folders]
         entries += [[file.path, digest, file.size, file.mode & 0o100] for digest, file in pairs]
-        return json.dumps({"name": self.source.name, "entries": entries}).encode()
+        told = {"name": self.source.name, "entries": entries, "links": self._links}
+        return json.dumps(told).encode()
 
 
 def _found(path: str, place: Path) -> _Found:
@@ -110,7 +117,9 @@ def _found(path: str, place: Path) -> _Found:
     return _Found(path, place, status.st_size, status.st_mode)
 
 
-def _walk(source: Path, ignore: Ignore, left_out: dict[str, str]) -> Iterator[tuple[str, Path]]:
+def _walk(
+    source: Path, ignore: Ignore | None, left_out: dict[str, str]
+) -> Iterator[tuple[str, Path]]:
     """Every entry with its path from the folder above, a folder before what it holds."""
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(source, frozenset())]
     while waiting:
@@ -119,8 +128,12 @@ def _walk(source: Path, ignore: Ignore, left_out: dict[str, str]) -> Iterator[tu
         above |= {(status.st_dev, status.st_ino)}
         for place in sorted(folder.iterdir()):
             path = place.relative_to(source.parent).as_posix()
+            if ignore is None and place.is_symlink():
+                yield path, place
+                continue
             is_folder = place.is_dir()
-            reason = ignore.reason(place, folder=is_folder) or _unfit(place, above)
+            reason = ignore.reason(place, folder=is_folder) if ignore else ""
+            reason = reason or _unfit(place, above)
             if reason:
                 left_out[path] = reason
                 continue

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dayfly.errors import DayflyError, JobStopped, OutputsFailed
+from dayfly.errors import DayflyError, JobStopped, OutputsFailed, SpecError
 from dayfly.infra.units import human_bytes
 from dayfly.runtime.homecoming import Homecoming
 from dayfly.stacks.journal import History
@@ -23,6 +24,22 @@ def folder_of(history: History) -> Path:
     """Where the outputs of a run are, or are going to be: `outputs/` of its directory, or a folder of its own in `outputs=`."""
     elsewhere = history.intent.get("spec", {}).get("outputs")
     return Path(elsewhere) / history.id[:12] if elsewhere else history.directory / "outputs"
+
+
+def check_folder(folder: str | os.PathLike[str] | None) -> None:
+    """Refuses a folder in which nothing can be made, before there is anything to put into it.
+
+    Raises:
+        SpecError: names what cannot be written.
+    """
+    if folder is None:
+        return
+    place = Path(folder)
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise SpecError(
+            f"outputs={folder!r}: nothing can be written into {there}; name another folder"
+        )
 
 
 def are_home(history: History) -> bool:
@@ -84,6 +101,8 @@ def _lost(attendance: Attendance, arriving: Homecoming, trouble: Exception) -> O
 
 
 def _tell(attendance: Attendance, told: dict[str, Any]) -> None:
+    if attendance.phase != "outputs":
+        attendance.step("outputs")
     attendance.display.done(described(told))
     for line in told["left_out"][:_TOLD]:
         attendance.display.note(f"left out of the outputs: {line}")

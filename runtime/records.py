@@ -82,6 +82,7 @@ class Task:
         pickler: the zip of cloudpickle, of the client's version.
         gpu_floor_percent: the machine ends the job where a GPU stays under this for `gpu_window_s`; 0 never.
         gpu_window_s: see there.
+        checkpoints: digest of the list of an earlier attempt's checkpoints, all of which are on the machine; "" for none.
     """
 
     sealed: bytes = field(repr=False)
@@ -94,6 +95,7 @@ class Task:
     hold_s: float = 3600.0
     gpu_floor_percent: float = 0.0
     gpu_window_s: float = 3600.0
+    checkpoints: str = ""
 
 
 @dataclass(frozen=True)

@@ -410,6 +410,7 @@ class Session:
             "hold_s": task.hold_s,
             "gpu_floor_percent": task.gpu_floor_percent,
             "gpu_window_s": task.gpu_window_s,
+            "checkpoints": task.checkpoints,
             "task": "",
         }
         body = task.sealed

@@ -353,6 +353,14 @@ def test_what_is_not_there_or_is_not_it_is_an_error(
     assert list(store.iterdir()) == []
 
 
+def test_a_server_that_leads_away_from_https_is_not_followed() -> None:
+    """Anybody on the way could alter what comes; a digest tells."""
+    fetched._check_safe("https://a/x", "https://b/x", None)
+    fetched._check_safe("https://a/x", "http://b/x", SHA)
+    with pytest.raises(OSError, match="give sha256="):
+        fetched._check_safe("HTTPS://a/x", "http://b/x", None)
+
+
 def test_a_call_fetches_without_dayfly(site: str, tmp_path: Path) -> None:
     """The code for it travels with the call."""
     digest = hashlib.sha256(Site.content).hexdigest()

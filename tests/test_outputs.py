@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dayfly.errors import Forged, JobStopped
+from dayfly.errors import Forged, JobStopped, SpecError
 from dayfly.runtime import agent, outputs
 from dayfly.runtime.homecoming import Homecoming
 from dayfly.runtime.session import Session
@@ -351,3 +352,17 @@ def test_a_socket_is_special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [entry[:2] for entry in entries] == [["s", "special"]]
     with pytest.raises(ValueError, match="No such device"):
         list(OutputFolder(str(tmp_path)).read("s", 0, 1))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_there_is_a_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that is yet to be made, the nearest that is there counts."""
+    outputs.check_folder(None)
+    outputs.check_folder(str(tmp_path / "a" / "b"))
+    monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
+    with pytest.raises(SpecError, match=re.escape(f"nothing can be written into {tmp_path};")):
+        outputs.check_folder(str(tmp_path / "a" / "b"))
+    (tmp_path / "file").touch()
+    with pytest.raises(SpecError, match="file"):
+        outputs.check_folder(str(tmp_path / "file" / "b"))

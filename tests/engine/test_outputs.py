@@ -63,3 +63,23 @@ def test_a_function_that_fails_after_it_wrote_has_its_outputs_here(
     shown = capfd.readouterr().err
     assert f"1 file, 3.0 MB, in {job.outputs}" in shown
     assert "left out of the outputs: away: it is a link out of the folder" in shown
+
+
+def test_the_next_attempt_goes_on_from_the_checkpoints_of_the_last() -> None:
+    """On another machine, whose folder has them; when the value is here they are not kept."""
+
+    @cluster(provider="local", environment=[], time="10m", retries=1)
+    def f() -> list[str]:
+        folder = Path(os.environ["DAYFLY_CHECKPOINT_DIR"])
+        found = sorted(path.name for path in folder.iterdir())
+        if not found:
+            (folder / "step_1").write_text("one")
+            os.kill(os.getpid(), 9)
+        return [*found, (folder / "step_1").read_text()]
+
+    job = f.submit()
+    assert job.result(timeout=240) == ["step_1", "one"]
+    job.receipt(timeout=120)
+    first = job.directory.with_name(journal.read(job.directory).intent["lineage"])
+    assert first != job.directory
+    assert not list(first.glob("checkpoints*"))
