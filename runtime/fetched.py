@@ -12,7 +12,6 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +280,9 @@ def _from_file_system(
         finally:
             if part.exists():
                 part.unlink()
+
+    # Loaded here: once a process has begun to end, and its jobs are seen out, this module cannot be loaded any more.
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(fetch, missing))

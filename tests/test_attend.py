@@ -55,6 +55,9 @@ class Far:
         sink("stdout", 0, b"token")
         return self._act("follow", END)  # type: ignore[no-any-return]
 
+    def look(self, *_: object) -> Any:
+        return self._act("look", SimpleNamespace(last=0, samples=b""))
+
     def arm_deadline(self, *_: object, **__: object) -> str:
         return self._act("arm_deadline", "process")  # type: ignore[no-any-return]
 

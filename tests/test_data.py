@@ -211,7 +211,8 @@ def test_a_folder_is_a_path_on_the_machine(runs: Runs, tmp_path: Path) -> None:
         value = runs.outcome(session).value
         assert value[:5] == ("set", True, True, True, (True, 0o400))
         assert not cuts
-        assert between.connections >= 4
+        # Of two cuts in a row the second may meet a connection that is dead already.
+        assert between.connections >= 3
         seen.clear()
         bring(Cargo(packed.data), session, runs.server, progress)
         assert [have for have in seen if have] == seen[:1] or not seen

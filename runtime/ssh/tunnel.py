@@ -158,8 +158,8 @@ class _Joint:
     def _guarded(self, carry: Callable[[], None]) -> None:
         try:
             carry()
-        # EOFError and SSHException: paramiko's, of a connection that is gone.
-        except (OSError, EOFError, paramiko.SSHException):
+        # EOFError and SSHException: paramiko's, of a connection that is gone; ValueError: of a socket that was closed.
+        except (OSError, EOFError, ValueError, paramiko.SSHException):
             self.abandon()
 
     def _forth(self) -> None:
