@@ -1776,71 +1776,46 @@ class _Stopping:
             raise KeyboardInterrupt("the run was stopped")
 
 
-class Runner:
-    """Calls the function of one task and leaves what came of it as a sealed result."""
+class Caller:
+    """Loads a function, calls it, and writes down what came of that: for a job of one call, and for each warm call."""
 
-    def __init__(self, job: JobFolder, order: Mapping[str, Any]) -> None:
-        self.job, self._run_id = job, order["run_id"]
-        self._key = bytes.fromhex(order["key"])
-        self._pickler = order["pickler"]
-        self._gpus = _GpuQuery()
+    def __init__(
+        self, stopping: _Stopping, gpus: Callable[[], tuple[list[str], str]], opened: Callable[[], Any]
+    ) -> None:
+        """`gpus` gives names and driver, `opened` the file that an outcome is written to."""
+        self._stopping, self._gpus, self._opened = stopping, gpus, opened
         self._began = time.monotonic()
-        self._stopping = _Stopping()
 
-    def run(self) -> int:
-        """Run the task and give the exit code of the process."""
-        with open(self.job.file("task.sealed"), "rb") as file:
-            task = unseal(self._key, self._run_id, TASK_SEQ, file.read())
-        head, _, pickled = task.partition(b"\n")
-        header = json.loads(head)
-        here = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - as everywhere here, 3.8 must read it
-        if header["python"] != here:
-            os.write(
-                2,
-                f"dayfly: the function was pickled by Python {header['python']}, this is {here}\n".encode(),
-            )
-            return 78
-        self._prepare(header)
-        try:
-            outcome, value = self._outcome(header, pickled)
-        except KeyboardInterrupt:
-            if not self._stopping.asked:
-                raise
-            sys.stderr.write(self._traceback(sys.exc_info()[1]))
-            return 143
-        self._leave(outcome, value)
-        return 0
-
-    def _prepare(self, header: Mapping[str, Any]) -> None:
+    @staticmethod
+    def take_sources(sources: Mapping[str, str]) -> None:
+        """Have tracebacks show the lines of files that are not here."""
         import linecache
 
-        sys.argv = [""]
-        # The agent's own folder was put first by the launcher; the pickler must win over one of the environment.
-        sys.path[0] = self._pickler
-        import cloudpickle  # noqa: F401 - from here on it is the one that was loaded
-
-        sys.path[0] = ""
-        sys.path.append(self._pickler)
-        for name, text in header["sources"].items():
+        for name, text in sources.items():
             linecache.cache[name] = (len(text), None, text.splitlines(True), name)
 
-    def _outcome(self, header: Mapping[str, Any], pickled: bytes) -> tuple[dict[str, Any], Any]:
-        """Call the function, and describe what came of it together with the value or exception itself."""
+    def load(
+        self, imports: Iterable[str], pickled: bytes
+    ) -> tuple[dict[str, Any] | None, Any]:
+        """Unpickle what is authentic; give it, or describe why it cannot be loaded, with the exception itself."""
         import pickle
         from importlib.util import find_spec
 
-        missing = [
-            name for name in header["imports"] if name not in sys.modules and not find_spec(name)
-        ]
+        missing = [name for name in imports if name not in sys.modules and not find_spec(name)]
         if missing:
             return {"outcome": "missing_import", "modules": missing}, None
         try:
-            function, arguments, named = pickle.loads(pickled)  # noqa: S301 - unsealed with this run's key
+            return None, pickle.loads(pickled)  # noqa: S301 - unsealed with this run's key
         except ModuleNotFoundError as error:
             text = self._traceback(error)
             return {"outcome": "missing_import", "modules": [error.name], "traceback": text}, None
         except Exception as error:  # noqa: BLE001 - whatever a class does when it is loaded is the user's to see
             return self._raised(error), error
+
+    def call(
+        self, function: Callable[..., Any], arguments: Iterable[Any], named: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Any]:
+        """Call the function, and describe what came of it together with the value or exception itself."""
         try:
             return {"outcome": "value"}, function(*arguments, **named)
         except SystemExit as end:
@@ -1875,22 +1850,24 @@ class Runner:
             trace = trace.tb_next
         return "".join(traceback.format_exception(type(error), error, trace))
 
-    def _leave(self, outcome: dict[str, Any], value: Any) -> None:
+    def leave(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
+        """Write what came of it, and give its header."""
         outcome = {**self._common(), "type": _type_name(value), **outcome}
         pickling = outcome["outcome"] in ("value", "raised")
         if pickling:
             if self._write(outcome, value):
-                return
+                return outcome
             kind = "unpicklable_value" if outcome["outcome"] == "value" else "unpicklable_exception"
             reason = outcome["traceback"] or self._pickling_traceback
             outcome.update(outcome=kind, text=_repr(value), traceback=reason)
         self._write(outcome)
+        return outcome
 
     _pickling_traceback = ""
 
     def _write(self, outcome: Mapping[str, Any], *values: Any) -> bool:
-        """Write the sealed result; tell whether the value, if one is given, could be pickled."""
-        writer = SealedWriter(self.job.file("result.sealed"), self._key, self._run_id, RESULT_SEQ)
+        """Write the result; tell whether the value, if one is given, could be pickled."""
+        writer = self._opened()
         writer.write(json.dumps(outcome).encode() + b"\n")
         try:
             for value in values:
@@ -1906,17 +1883,14 @@ class Runner:
         import resource
         import threading
 
-        gpus, driver = self._gpus.answer()
+        gpus, driver = self._gpus()
         threads = [
             thread.name
             for thread in threading.enumerate()
             if thread is not threading.main_thread() and not thread.daemon
         ]
         if threads:
-            names = ", ".join(threads)
-            sys.stderr.write(
-                f"dayfly: the function returned while threads were running, ended: {names}\n"
-            )
+            self._threads_run_on(", ".join(threads))
         unit = 1 if sys.platform == "darwin" else 1024
         return {
             "type": "",
@@ -1936,8 +1910,67 @@ class Runner:
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
         }
 
+    def _threads_run_on(self, names: str) -> None:
+        sys.stderr.write(
+            f"dayfly: the function returned while threads were running, ended: {names}\n"
+        )
 
-def _pickle(value: Any, writer: SealedWriter, check: bool) -> None:
+
+class Runner(Caller):
+    """Runs one task: calls its function and leaves what came of it as a sealed result."""
+
+    def __init__(self, job: JobFolder, order: Mapping[str, Any]) -> None:
+        self.job, self.order = job, order
+        self._run_id = order["run_id"]
+        self._key = bytes.fromhex(order["key"])
+        super().__init__(_Stopping(), _GpuQuery().answer, self._result)
+
+    def _result(self) -> SealedWriter:
+        return SealedWriter(self.job.file("result.sealed"), self._key, self._run_id, RESULT_SEQ)
+
+    def run(self) -> int:
+        """Run the task and give the exit code of the process."""
+        with open(self.job.file("task.sealed"), "rb") as file:
+            task = unseal(self._key, self._run_id, TASK_SEQ, file.read())
+        head, _, pickled = task.partition(b"\n")
+        header = json.loads(head)
+        here = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - as everywhere here, 3.8 must read it
+        if header["python"] != here:
+            os.write(
+                2,
+                f"dayfly: the function was pickled by Python {header['python']}, this is {here}\n".encode(),
+            )
+            return 78
+        self._prepare()
+        if "warm" in header:
+            return Zygote(self.job, self.order, header["warm"], self._gpus).serve()
+        self.take_sources(header["sources"])
+        try:
+            outcome, value = self._outcome(header["imports"], pickled)
+        except KeyboardInterrupt:
+            if not self._stopping.asked:
+                raise
+            sys.stderr.write(self._traceback(sys.exc_info()[1]))
+            return 143
+        self.leave(outcome, value)
+        return 0
+
+    def _prepare(self) -> None:
+        pickler = self.order["pickler"]
+        sys.argv = [""]
+        # The agent's own folder was put first by the launcher; the pickler must win over one of the environment.
+        sys.path[0] = pickler
+        import cloudpickle  # noqa: F401 - from here on it is the one that was loaded
+
+        sys.path[0] = ""
+        sys.path.append(pickler)
+
+    def _outcome(self, imports: Iterable[str], pickled: bytes) -> tuple[dict[str, Any], Any]:
+        failure, loaded = self.load(imports, pickled)
+        return (failure, loaded) if failure is not None else self.call(*loaded)
+
+
+def _pickle(value: Any, writer: Any, check: bool) -> None:
     import pickle
 
     import cloudpickle
