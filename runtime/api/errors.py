@@ -23,6 +23,7 @@
     │   ├── JobExited           its process ended with an exit code and no result
     │   ├── JobStopped          it was stopped on request
     │   ├── DeadlineReached     max_runtime or max_cost ended it
+    │   ├── CallTimeout         the timeout of one call of a warm run ended that call
     │   └── InstanceLost        the machine is gone or was not reachable for too long
     ├── ResultFailed            the value cannot come back (phase result)
     │   ├── UnpicklableResult   the function's value, or the exception that it raised, cannot be pickled
@@ -202,6 +203,12 @@ class JobStopped(RunFailed):
 
 class DeadlineReached(RunFailed):
     """`max_runtime`, or the time that `max_cost` pays for, ended the job."""
+
+
+class CallTimeout(RunFailed, TimeoutError):
+    """One call of a warm run took longer than its own timeout; the run goes on."""
+
+    exit_code = 124
 
 
 class InstanceLost(RunFailed):
