@@ -2117,7 +2117,8 @@ def _volunteer_for_oom(score: int = 500) -> None:
 
 WARM_INLINE_BYTES = 256 << 10
 WARM_OUTPUT_BYTES = 16 << 10
-_PARCEL_BYTES = 1 << 20
+# A line that breaks again and again should have carried some of them whole before it does.
+_PARCEL_BYTES = 32 << 10
 _PREFIX = struct.Struct(">I")
 CALL_PREFIX = struct.Struct(">QQ")
 
@@ -2342,6 +2343,8 @@ class Zygote:
 
     # An item of a map that takes no longer than this is given to a child together with the ones after it.
     TOGETHER_S, TOGETHER_MOST = 0.005, 64
+    # The first client has just started this, and comes.
+    FIRST_S = 60.0
 
     def __init__(
         self,
@@ -2355,6 +2358,7 @@ class Zygote:
         self.gpus = gpus()
         self._settings = settings
         self._linger_s, self._grace_s = settings["linger_s"], settings["grace_s"]
+        self._alone_s = max(self.FIRST_S, self._linger_s)
         self._keeps = settings["isolation"] == "process"
         self._free = self._places()
         self._slots = len(self._free)
@@ -2436,14 +2440,14 @@ class Zygote:
             return not self._ready or self._client is None
         if self._client is not None or self._queue or self._busy:
             self._alone_since = time.monotonic()
-        return time.monotonic() - self._alone_since >= self._linger_s
+        return time.monotonic() - self._alone_since >= self._alone_s
 
     def _pause(self) -> float:
         """How long nothing has to be looked at: a child's output is, the less often the longer it is silent."""
         now = time.monotonic()
         if self._ready or (self._closing or self._stopping):
             return 0.05
-        pause = 3600.0 if self._client is not None else max(0.0, self._linger_s)
+        pause = 3600.0 if self._client is not None else self._alone_s
         for child in self._children.values():
             pause = min(pause, child.kill_at - now)
             if child.given:
@@ -2513,6 +2517,7 @@ class Zygote:
         if self._client is not None:
             self._drop(self._client)
         self._client, self._generation, self._blobs = peer, head["generation"], head["blobs"]
+        self._alone_s = self._linger_s
         devices = self._free if self._settings["by"] == "gpu" else []
         peer.send({"hello": {"slots": self._slots, "devices": devices, "pid": os.getpid()}})
         self._ready = [call for call in self._calls.values() if call.result is not None]

@@ -344,6 +344,9 @@ class Attendance:
             raise RunFailed(f"run {self.directory.name}: the function was never started there")
         self._bring_home(session, end)
         self.record("held", with_log=with_log)
+        if self.history.intent.get("warm") and with_log:
+            # Its client was its whole purpose, and what that has not fetched is here: nothing on the machine is waited for.
+            self._acknowledge(session)
         return end
 
     def _bring_home(self, session: Session, end: JobEnd) -> bytes | None:

@@ -6,11 +6,38 @@ import dataclasses
 import json
 import threading
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from dayfly.runtime.warm_call import Times, WarmCall
+if TYPE_CHECKING:
+    from dayfly.runtime.warm_call import WarmCall
+
 
 FILE = "calls.jsonl"
+
+
+@dataclasses.dataclass
+class Times:
+    """Where the time of a call went, in seconds; peak memory of its process in bytes.
+
+    Attributes:
+        pickle_s: making bytes of the arguments.
+        upload_s: bringing large ones to the machine, before the call was sent.
+        queue_s: waiting there for a free slot.
+        run_s: in the child: loading, calling, pickling the value.
+        download_s: fetching a large result.
+        total_s: from `submit` to the value.
+        peak_rss_bytes: of the process that made it.
+    """
+
+    pickle_s: float = 0.0
+    upload_s: float = 0.0
+    queue_s: float = 0.0
+    run_s: float = 0.0
+    download_s: float = 0.0
+    total_s: float = 0.0
+    peak_rss_bytes: int = 0
+
+
 _SECONDS = tuple(field.name for field in dataclasses.fields(Times) if field.name.endswith("_s"))
 
 

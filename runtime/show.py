@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dayfly.infra.units import human_bytes, human_seconds
-from dayfly.runtime import wording
+from dayfly.runtime import ledger, wording
 from dayfly.runtime.redact import redact
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
@@ -72,6 +72,7 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
         "provenance": provenance(history),
         "job": _fields(history, "job_ended"),
         "result": _fields(history, "result"),
+        "calls": ledger.totals(history.directory),
         "directory": str(history.directory),
         "events": [{"event": e.name, "time": e.time, **e.fields} for e in history.events],
         "receipt": receipt.as_dict() if receipt else None,
@@ -102,6 +103,7 @@ def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
         ("resources", [(r["name"], r["type"]) for r in told["resources"]]),
         ("provenance", [(name, _words(value)) for name, value in told["provenance"].items()]),
         ("function", _outcome(told)),
+        ("calls", _calls(told["calls"])),
         ("events", _events(told["events"])),
         ("money", _money(told)),
         ("receipt", _receipt(told["receipt"])),
@@ -141,6 +143,17 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         said = ": ".join(str(result[n]) for n in ("outcome", "type") if result.get(n))
         rows.append(("result", said))
     return rows
+
+
+def _calls(totals: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """The sums of a warm run's ledger."""
+    if totals is None:
+        return []
+    rows = [("made", f"{totals['calls']}, {totals['without_value']} of them without a value")]
+    for name, value in totals.items():
+        if name.endswith("_s"):
+            rows.append((name.removesuffix("_s"), human_seconds(value)))
+    return [*rows, ("peak memory", f"{human_bytes(totals['peak_rss_bytes'])} in one call")]
 
 
 def _events(events: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -4,38 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import dataclasses
 import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Generic, TypeVar
 
 from dayfly.runtime import outcome
+from dayfly.runtime.ledger import Times
 from dayfly.runtime.redact import redact_known
 
 R = TypeVar("R")
-
-
-@dataclasses.dataclass
-class Times:
-    """Where the time of a call went, in seconds; peak memory of its process in bytes.
-
-    Attributes:
-        pickle_s: making bytes of the arguments.
-        upload_s: bringing large ones to the machine, before the call was sent.
-        queue_s: waiting there for a free slot.
-        run_s: in the child: loading, calling, pickling the value.
-        download_s: fetching a large result.
-        total_s: from `submit` to the value.
-        peak_rss_bytes: of the process that made it.
-    """
-
-    pickle_s: float = 0.0
-    upload_s: float = 0.0
-    queue_s: float = 0.0
-    run_s: float = 0.0
-    download_s: float = 0.0
-    total_s: float = 0.0
-    peak_rss_bytes: int = 0
 
 
 class WarmCall(concurrent.futures.Future[R], Generic[R]):
