@@ -2304,7 +2304,7 @@ class _Child:
         self.last = self.leaving = False
         self.why = ""
         self.kill_at = float("inf")
-        self.oom_before = _oom_kills()
+        self.oom_before = 0
 
     def relay(self, call: KnownCall | None, ends: Iterable[int], label: bytes) -> bool:
         pairs = zip(self.printed, ends)  # noqa: B905 - 3.8 has no strict
@@ -2357,7 +2357,8 @@ class Zygote:
         self.key = bytes.fromhex(order["key"])
         self.gpus = gpus()
         self._settings = settings
-        self._linger_s, self._grace_s = settings["linger_s"], settings["grace_s"]
+        self._linger_s: float = settings["linger_s"]
+        self._grace_s: float = settings["grace_s"]
         self._alone_s = max(self.FIRST_S, self._linger_s)
         self._keeps = settings["isolation"] == "process"
         self._free = self._places()
@@ -2377,6 +2378,7 @@ class Zygote:
         self._to_import: list[str] = []
         self._ready: list[KnownCall] = []
         self._closing = self._stopping = False
+        self._counted, self._oom_count = -float("inf"), 0
 
     def _places(self) -> list[str]:
         """Give each slot's device; where slots are not GPUs they have none."""
@@ -2692,10 +2694,18 @@ class Zygote:
                 os._exit(70)
         theirs.close()
         child = _Child(pid, ours, printed, None)
+        child.oom_before = self._oom_kills_of_late()
         self._selector.register(
             ours, selectors.EVENT_READ, lambda events: self._on_child(child, events)
         )
         return child
+
+    def _oom_kills_of_late(self) -> int:
+        """Reading the count takes a tenth of what a fork does, and one of a second ago tells as much."""
+        now = time.monotonic()
+        if now - self._counted >= 1.0:
+            self._counted, self._oom_count = now, _oom_kills()
+        return self._oom_count
 
     def _become_child(self, channel: Any, printed: tuple[_Printed, _Printed]) -> None:
         import signal

@@ -21,6 +21,9 @@ HERE = sys.modules[__name__]
 class Own:
     """The user's."""
 
+    def method(self) -> None:
+        """One of its functions."""
+
 
 def helper() -> int:
     """Used by others."""
@@ -113,7 +116,7 @@ def test_a_closure_s_variable_is_watched() -> None:
         with_keyword,
         with_module,
         Own,
-        Own().__init__,
+        Own().method,
     ],
 )
 def test_what_can_change_in_place_is_never_taken_for_unchanged(

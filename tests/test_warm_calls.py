@@ -298,7 +298,7 @@ def test_calls_come_back_once_however_often_the_connection_drops(tmp_path: Path)
         between.cut_after = 60_000
         sent = []
         for number in range(0, 200, 10):
-            batch = [((n, str(made)), {}) for n in range(number, number + 10)]
+            batch: list[Any] = [((n, str(made)), {}) for n in range(number, number + 10)]
             sent += calls.submit_all(batch, reuse=number % 20 == 0)
         values = [call.result(WAIT_S) for call in sent]
         between.cut_after = None

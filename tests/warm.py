@@ -128,7 +128,7 @@ class Warm:
 @contextlib.contextmanager
 def warm(folder: Path, port: int | None = None, **how: Any) -> Iterator[Warm]:
     """A warm run on a server of its own."""
-    more = {name: how.pop(name) for name in ("variables", "max_runtime_s") if name in how}
+    more: dict[str, Any] = {"variables": how.pop("variables", {})}
     with sshd(folder / "machine") as server, begun(server, folder, port, how, more) as run:
         yield run
 
