@@ -887,8 +887,8 @@ class Server:
             }
             channel.sendall(parcel(encode(hello)))
             for data in iter(lambda: channel.recv(1 << 18), b""):
-                for head, content in inbox.feed(data):
-                    self._emit(request, head, content)
+                for payload in inbox.payloads(data):
+                    self._emit(request, {}, payload)
         except ConnectionError:
             return {}
         finally:
@@ -2100,9 +2100,9 @@ def _volunteer_for_oom(score: int = 500) -> None:
 # call; a child that may be used again takes the next one. Each `serve` whose client asks for it carries parcels (a
 # length, then what `encode` makes) between that client and the socket; the latest client is the one that counts.
 #
-#   client -> zygote   {"calls": [{n, size, blob, function, reuse, timeout_s}], "ack": [n], "stop": [n], "close": true}
+#   client -> zygote   {"calls": [{n, size, blob, function, group, timeout_s}], "ack": [n], "stop": [n], "close": true}
 #                      and the sealed calls, one after the other; a large one is content by digest instead (`blob`)
-#   zygote -> client   {"hello": {slots, devices, pid}}, once a client is attached
+#   zygote -> client   {"hello": {slots, pid}}, once a client is attached
 #                      {"results": [{n, size, file, out, err, queued_s, took_s}]} and, for each, the sealed result (none
 #                      where it lies in a file, for `get`), and the ends of what the call has printed on both streams
 #   zygote -> child    {"blobs": folder, "calls": [{n, size, blob}], "last": bool, "device": text}, {"load": function}
@@ -2145,6 +2145,11 @@ class Inbox:
         self._held = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Give each taken apart."""
+        return map(decode, self.payloads(data))
+
+    def payloads(self, data: bytes) -> Iterator[bytes]:
+        """Give each as it is."""
         self._held += data
         while len(self._held) >= _PREFIX.size:
             (length,) = _PREFIX.unpack_from(self._held)
@@ -2153,7 +2158,7 @@ class Inbox:
                 return
             payload = bytes(memoryview(self._held)[_PREFIX.size : end])
             del self._held[:end]
-            yield decode(payload)
+            yield payload
 
 
 class Peer:
@@ -2257,7 +2262,8 @@ class KnownCall:
     def __init__(self, entry: Mapping[str, Any], sealed: bytes) -> None:
         self.number: int = entry["n"]
         self.function: str = entry["function"]
-        self.reuse: bool = entry["reuse"]
+        # Calls of one group, which is not 0, may be made by one process, one after the other.
+        self.group: int = entry["group"]
         self.timeout_s: float | None = entry["timeout_s"]
         self.entry = {name: entry[name] for name in ("n", "size", "blob")}
         self.sealed = sealed
@@ -2299,8 +2305,9 @@ class _Child:
         self.pid, self.peer, self.printed = pid, Peer(channel), printed
         # None is no place at all: a child that was forked ahead has one from its first call on.
         self.device = device
-        self.function = ""
+        self.function, self.group = "", 0
         self.given: list[KnownCall] = []
+        self.idle_since = 0.0
         self.last = self.leaving = False
         self.why = ""
         self.kill_at = float("inf")
@@ -2343,6 +2350,8 @@ class Zygote:
 
     # An item of a map that takes no longer than this is given to a child together with the ones after it.
     TOGETHER_S, TOGETHER_MOST = 0.005, 64
+    # For so long a process waits for the next item of its map.
+    IDLE_S = 0.25
     # The first client has just started this, and comes.
     FIRST_S = 60.0
 
@@ -2404,7 +2413,6 @@ class Zygote:
 
     def _listen(self) -> None:
         import selectors
-        import signal
         import socket
 
         os.mkdir(self.job.file("calls"), 0o700)
@@ -2419,10 +2427,15 @@ class Zygote:
         self._woken, self._wake = os.pipe()
         for end in (self._woken, self._wake):
             os.set_blocking(end, False)
+        self._hear_signals()
+        self._selector.register(self._woken, selectors.EVENT_READ, self._on_signal)
+
+    def _hear_signals(self) -> None:
+        import signal
+
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
-        self._selector.register(self._woken, selectors.EVENT_READ, self._on_signal)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
@@ -2447,13 +2460,16 @@ class Zygote:
     def _pause(self) -> float:
         """How long nothing has to be looked at: a child's output is, the less often the longer it is silent."""
         now = time.monotonic()
-        if self._ready or (self._closing or self._stopping):
+        stuck = self._queue and not self._busy
+        if self._ready or stuck or self._closing or self._stopping:
             return 0.05
         pause = 3600.0 if self._client is not None else self._alone_s
         for child in self._children.values():
             pause = min(pause, child.kill_at - now)
             if child.given:
                 pause = min(pause, 0.005 if now - self._moved < 1.0 else 0.05)
+            elif self._waits(child):
+                pause = min(pause, child.idle_since + self.IDLE_S - now)
         return max(0.0, pause)
 
     def _tend(self) -> None:
@@ -2461,11 +2477,10 @@ class Zygote:
         look = now - self._looked >= 0.004
         if look:
             self._looked = now
-        for child in self._busy:
-            if look:
+        for child in list(self._children.values()):
+            if look and child.given:
                 self._relay(child)
             self._check_time(child, now)
-        for child in list(self._children.values()):
             self._reap(child)
         self._start_queued()
         self._send_results()
@@ -2520,8 +2535,7 @@ class Zygote:
             self._drop(self._client)
         self._client, self._generation, self._blobs = peer, head["generation"], head["blobs"]
         self._alone_s = self._linger_s
-        devices = self._free if self._settings["by"] == "gpu" else []
-        peer.send({"hello": {"slots": self._slots, "devices": devices, "pid": os.getpid()}})
+        peer.send({"hello": {"slots": self._slots, "pid": os.getpid()}})
         self._ready = [call for call in self._calls.values() if call.result is not None]
 
     def _drop(self, peer: Peer) -> None:
@@ -2608,21 +2622,32 @@ class Zygote:
         """Give a child that may take it now: one that waits for more of the same function, else a new one in a free slot."""
         idle = [c for c in self._children.values() if not c.given and not c.last and not c.leaving]
         for child in idle:
-            if child.function == call.function and (self._keeps or call.reuse):
+            same = child.function == call.function
+            if same and (self._keeps or (call.group and child.group == call.group)):
                 return child
         for child in idle:
             self._dismiss(child)
         if not self._free:
             return None
-        child = self._ahead(call.function) or self._fork()
+        try:
+            child = self._ahead(call.function) or self._fork()
+        except OSError as error:
+            return self._not_forked(call, error)
         self._children[child.pid] = child
         child.device = self._free.pop(0)
-        child.function = call.function
+        child.function, child.group = call.function, call.group
         return child
+
+    def _not_forked(self, call: KnownCall, error: OSError) -> None:
+        """Wait for what runs to make room; where nothing does, it is the call that fails, not the run."""
+        if not self._busy:
+            self._queue.remove(call)
+            os.write(2, f"dayfly: no process for call {call.number}: {error}\n".encode())
+            self._refuse(call, "died", signal=0, code=71, out_of_memory=False)
 
     def _give(self, child: _Child) -> None:
         calls = self._batch(child)
-        child.last = not (self._keeps or calls[0].reuse)
+        child.last = not (self._keeps or calls[0].group)
         child.given += calls
         now = time.monotonic()
         for call in calls:
@@ -2637,13 +2662,14 @@ class Zygote:
         first = self._queue[0]
         usual_s = self._usual_s.get(first.function)
         most = 1
-        if first.reuse and usual_s is not None:
+        if first.group and usual_s is not None:
             share = -(-len(self._queue) // self._slots)
             most = min(int(self.TOGETHER_S / max(usual_s, 1e-6)), self.TOGETHER_MOST, share)
         count = 1
         while count < min(most, len(self._queue)):
             call = self._queue[count]
-            if not call.reuse or call.function != first.function or call.timeout_s is not None:
+            same = (call.group, call.function) == (first.group, first.function)
+            if not same or call.timeout_s is not None:
                 break
             count += 1
         if first.timeout_s is not None:
@@ -2656,7 +2682,10 @@ class Zygote:
         enough = self._spare is not None or (self._keeps and self._children)
         if enough or self._stopping or self._closing:
             return
-        self._spare = self._fork()
+        try:
+            self._spare = self._fork()
+        except OSError:
+            return  # No memory or no room now; a call that needs one will tell.
         # What a GPU's place is must be known before anything that may look for it is loaded.
         if self._loaded and self._settings["by"] != "gpu":
             self._spare.function = self._loaded
@@ -2681,10 +2710,15 @@ class Zygote:
         import selectors
         import socket
 
-        ours, theirs = socket.socketpair()
         folder = self.job.file("calls")
         printed = (_Printed(folder, 1), _Printed(folder, 2))
-        pid = os.fork()
+        ours, theirs = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError:
+            for each in (*printed, ours, theirs):
+                each.close()
+            raise
         if not pid:
             # The copy of the zygote must never go on as the zygote.
             try:
@@ -2693,12 +2727,21 @@ class Zygote:
             finally:
                 os._exit(70)
         theirs.close()
+        self._give_group(pid)
         child = _Child(pid, ours, printed, None)
         child.oom_before = self._oom_kills_of_late()
         self._selector.register(
             ours, selectors.EVENT_READ, lambda events: self._on_child(child, events)
         )
         return child
+
+    @staticmethod
+    def _give_group(pid: int) -> None:
+        """It does so itself, too, whoever is first: its group must be there before it is sent a signal."""
+        try:
+            os.setpgid(pid, pid)
+        except OSError:
+            return
 
     def _oom_kills_of_late(self) -> int:
         """Reading the count takes a tenth of what a fork does, and one of a second ago tells as much."""
@@ -2760,7 +2803,7 @@ class Zygote:
         for stream in child.printed:
             stream.end_line(label)
         usual_s = self._usual_s.get(call.function, head["took_s"])
-        self._usual_s[call.function] = 0.8 * usual_s + 0.2 * head["took_s"]
+        self._usual_s[call.function] = (usual_s + head["took_s"]) / 2
         if child.why == "stopped" or call.unwanted:
             self._refuse(call, "stopped")
         else:
@@ -2771,11 +2814,7 @@ class Zygote:
         if child.last and self._settings["by"] != "gpu":
             # A GPU is free when its memory is: when the process has ended.
             self._leave_slot(child)
-        if not child.given and not child.last and not self._keeps and not self._wanted(child):
-            self._dismiss(child)
-
-    def _wanted(self, child: _Child) -> bool:
-        return any(call.reuse and call.function == child.function for call in self._queue[:1])
+        child.idle_since = time.monotonic()
 
     def _dismiss(self, child: _Child) -> None:
         """Let it end by itself: it has been given all that it will get."""
@@ -2816,12 +2855,20 @@ class Zygote:
             child.signal(signal.SIGKILL)
             child.kill_at = now + 1.0
         call = child.given[0] if child.given else None
-        if call is None or child.why:
+        if call is None:
+            if self._waits(child) and now >= child.idle_since + self.IDLE_S:
+                self._dismiss(child)
+            return
+        if child.why:
             return
         if call.unwanted:
             self._end_call(child, "stopped")
         elif call.timeout_s is not None and now >= call.given + call.timeout_s:
             self._end_call(child, "timeout")
+
+    def _waits(self, child: _Child) -> bool:
+        """Whether it waits for the next call of its group, which may be on its way, or never come."""
+        return not (child.given or child.last or child.leaving or self._keeps)
 
     def _stop_call(self, number: int) -> None:
         call = self._calls.get(number)
@@ -2888,11 +2935,12 @@ class Zygote:
                 import_module(name)
             except BaseException:  # noqa: BLE001, S112 - then it is the children's to import, and to tell
                 continue
+        # A module may have taken them for itself.
+        self._hear_signals()
         if self._spare is not None:
             spare, self._spare = self._spare, None
             self._children[spare.pid] = spare
             self._dismiss(spare)
-        self._fork_ahead()
 
     # -- the end
 

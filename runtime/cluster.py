@@ -25,6 +25,7 @@ from dayfly.stacks import settings
 if TYPE_CHECKING:
     from dayfly.infra.plan import Plan
     from dayfly.runtime.job import Job
+    from dayfly.runtime.warm_map import MapOptions
     from dayfly.runtime.warm_run import Isolation, Slots, WarmRun
 
 P = ParamSpec("P")
@@ -134,59 +135,23 @@ class RemoteFunction(Generic[P, R]):
             self.__dayfly_function__, self.spec, slots=slots, isolation=isolation, linger=linger
         )
 
-    def map(
-        self,
-        items: Iterable[Any],
-        *more: Iterable[Any],
-        slots: Slots | None = None,
-        isolation: Isolation = "fork",
-        max_concurrency: int | None = None,
-        return_exceptions: bool = False,
-        retries: int = 0,
-        timeout: float | str | None = None,
-    ) -> list[R]:
+    def map(self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]) -> list[R]:
         """Calls it for each item on one machine, and gives the values in the items' order.
 
-        It is a session around `WarmRun.map`, where the arguments are explained; to take values as they come, use that.
+        It is a session around `WarmRun.map`, where the arguments are explained; to have other slots, or values as they
+        come, use that.
 
         Raises:
             Exception: what the first item to fail has raised, unless `return_exceptions`.
             DayflyError: it could not run, or its machine could not be proved gone.
         """
-        with self.session(slots=slots, isolation=isolation) as run:
-            return list(
-                run.map(
-                    items,
-                    *more,
-                    max_concurrency=max_concurrency,
-                    return_exceptions=return_exceptions,
-                    retries=retries,
-                    timeout=timeout,
-                )
-            )
+        with self.session() as run:
+            return list(run.map(items, *more, **how))
 
-    def starmap(
-        self,
-        items: Iterable[Sequence[Any]],
-        *,
-        slots: Slots | None = None,
-        isolation: Isolation = "fork",
-        max_concurrency: int | None = None,
-        return_exceptions: bool = False,
-        retries: int = 0,
-        timeout: float | str | None = None,
-    ) -> list[R]:
+    def starmap(self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]) -> list[R]:
         """As `map`, each item holding all the arguments of its call."""
-        with self.session(slots=slots, isolation=isolation) as run:
-            return list(
-                run.starmap(
-                    items,
-                    max_concurrency=max_concurrency,
-                    return_exceptions=return_exceptions,
-                    retries=retries,
-                    timeout=timeout,
-                )
-            )
+        with self.session() as run:
+            return list(run.starmap(items, **how))
 
     def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan:
         """Every resource from the real engine's preview, $/h and worst case; nothing is created."""

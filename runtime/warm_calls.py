@@ -45,7 +45,7 @@ class WarmCalls(Generic[R]):
         greeted: threading.Event | None = None,
     ) -> None:
         self._function, self._session, self._directory = function, session, directory
-        self._numbers = itertools.count(1)
+        self._numbers, self._groups = itertools.count(1), itertools.count(1)
         self._ledger = Ledger(directory)
         keys = session.keys
         self._line = WarmLine(keys.run_id, keys.hmac_key, self._fetch, self._ledger.enter, greeted)
@@ -68,18 +68,22 @@ class WarmCalls(Generic[R]):
         """Calls that the machine makes at once; 0 until it has answered."""
         return self._line.slots
 
+    def new_group(self) -> int:
+        """A number by which calls of one map know each other."""
+        return next(self._groups)
+
     def submit_all(
         self,
         calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
         *,
-        reuse: bool = False,
+        group: int = 0,
         timeout_s: float | None = None,
     ) -> list[WarmCall[R]]:
         """Sends several calls together.
 
         Args:
             calls: positional arguments and arguments by name, of each.
-            reuse: whether one process may make several of them, one after the other.
+            group: calls of one `new_group` may be made by one process, one after the other; 0 is none.
             timeout_s: for which each may run; the machine ends it then, and it raises CallTimeout.
 
         Raises:
@@ -88,7 +92,7 @@ class WarmCalls(Generic[R]):
         for args, kwargs in calls:
             self._function.check(args, kwargs)
         digest = self._function.digest(self._session)
-        sent = [self._sent(digest, args, kwargs, reuse, timeout_s) for args, kwargs in calls]
+        sent = [self._sent(digest, args, kwargs, group, timeout_s) for args, kwargs in calls]
         self._line.send(sent)
         return [each.call for each in sent]
 
@@ -97,7 +101,7 @@ class WarmCalls(Generic[R]):
         digest: str,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        reuse: bool,
+        group: int,
         timeout_s: float | None,
     ) -> Sent:
         began, keys = time.perf_counter(), self._session.keys
@@ -113,7 +117,7 @@ class WarmCalls(Generic[R]):
             packed = time.perf_counter()
             blob, sealed = self._session.put(sealed), b""
             call.times.upload_s = time.perf_counter() - packed
-        return Sent(call, digest, sealed, blob, reuse, timeout_s)
+        return Sent(call, digest, sealed, blob, group, timeout_s)
 
     def _fetch(self, number: int) -> Path:
         file = self._directory / f"call-{number}.sealed"

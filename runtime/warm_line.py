@@ -35,7 +35,7 @@ class Sent:
         function: SHA-256 of the content that holds the function.
         sealed: the sealed arguments, empty where they are content by digest.
         blob: SHA-256 of that content, "" where there is none.
-        reuse: whether its process may be one that has made another such call.
+        group: calls of one group, which is not 0, may be made by one process, one after the other.
         timeout_s: seconds for which it may run there.
     """
 
@@ -43,7 +43,7 @@ class Sent:
     function: str
     sealed: bytes
     blob: str = ""
-    reuse: bool = False
+    group: int = 0
     timeout_s: float | None = None
 
     def entry(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Sent:
             "size": len(self.sealed),
             "blob": self.blob,
             "function": self.function,
-            "reuse": self.reuse,
+            "group": self.group,
             "timeout_s": self.timeout_s,
         }
 
@@ -83,12 +83,12 @@ class WarmLine:
         self._run_id, self._key = run_id, key
         self._fetch, self._settled = fetch, settled
         self.slots = 0
-        self.devices: tuple[str, ...] = ()
         self.pid = 0
         self.greeted = greeted or threading.Event()
         self._open: dict[int, Sent] = {}
         self._fetching: set[int] = set()
         self._acks: list[int] = []
+        self._unwanted: set[int] = set()
         self._closing = False
         self._changing = threading.Lock()
         self._generation = 0
@@ -107,6 +107,8 @@ class WarmLine:
 
     def stop(self, number: int) -> None:
         """Has the machine end a call; one that it does not know any more has its result on its way."""
+        with self._changing:
+            self._unwanted.add(number)
         self._post((), {"stop": [number]})
 
     def close(self) -> None:
@@ -169,16 +171,21 @@ class WarmLine:
             return True
         hello = head["hello"]
         self.slots, self.pid = int(hello["slots"]), int(hello["pid"])
-        self.devices = tuple(hello["devices"])
         self._link = self._opening
         self.greeted.set()
         with self._changing:
             again = [sent for n, sent in self._open.items() if n not in self._fetching]
-        self._post(again, {"close": True} if self._closing else {})
+            unwanted = sorted(self._unwanted)
+        self._post(again)
+        # Behind the calls: of one that has not arrived the machine would not know what to stop.
+        self._post((), {"stop": unwanted, **({"close": True} if self._closing else {})})
         return False
 
     def put(self, item: Message | Exception, /) -> None:
         """Takes what the link brings, in its own thread."""
+        if not isinstance(item, Exception) and item[1]:
+            # A parcel of the zygote's; what has no body is the agent's own word.
+            item = agent.decode(item[1])
         if isinstance(item, Exception) or "results" not in item[0]:
             self._events.put(item)
             return
@@ -229,6 +236,7 @@ class WarmLine:
     def _take(self, number: int) -> Sent | None:
         with self._changing:
             self._fetching.discard(number)
+            self._unwanted.discard(number)
             return self._open.pop(number, None)
 
     def _fetch_result(self, entry: dict[str, Any], stdout: bytes, stderr: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from dayfly.errors import DayflyError, EnvironmentFailed, JobStopped, RunFailed, SpecError
 from dayfly.infra.units import seconds, shown
@@ -21,6 +21,22 @@ _TOGETHER = 64
 _FINAL = (EnvironmentFailed, JobStopped)
 
 
+class MapOptions(TypedDict, total=False):
+    """How the items of a map are called.
+
+    Attributes:
+        max_concurrency: calls at once at most; by default as many as the machine has slots.
+        return_exceptions: gives an exception in the place of a value, instead of raising the first one.
+        retries: further attempts of an item that has raised, crashed, or taken too long; 0.
+        timeout: for how long each attempt may run on the machine; seconds, or "10m".
+    """
+
+    max_concurrency: int | None
+    return_exceptions: bool
+    retries: int
+    timeout: float | str | None
+
+
 class WarmMap(Generic[R]):
     """The items of one map.
 
@@ -35,11 +51,11 @@ class WarmMap(Generic[R]):
         *,
         total: int | None,
         ordered: bool,
-        max_concurrency: int | None,
-        return_exceptions: bool,
-        retries: int,
-        timeout: float | str | None,
-        progress: Callable[[str], None],
+        progress: Callable[[str], None] = lambda _: None,
+        max_concurrency: int | None = None,
+        return_exceptions: bool = False,
+        retries: int = 0,
+        timeout: float | str | None = None,
     ) -> None:
         for name, value, least in (
             ("max_concurrency", max_concurrency, 1),
@@ -49,6 +65,7 @@ class WarmMap(Generic[R]):
                 raise SpecError(f"{name}={shown(value)} must be a whole number of at least {least}")
         self._there, self._items = there, enumerate(items)
         self._total, self._ordered, self._progress = total, ordered, progress
+        self._group = there.new_group()
         self._most = max_concurrency or _AHEAD + 2 * there.slots
         self._returns, self._retries = return_exceptions, retries
         self._timeout_s = None if timeout is None else seconds(timeout, "timeout")
@@ -97,7 +114,7 @@ class WarmMap(Generic[R]):
         if not batch:
             return
         calls = self._there.submit_all(
-            [(args, {}) for _, args, _ in batch], reuse=True, timeout_s=self._timeout_s
+            [(args, {}) for _, args, _ in batch], group=self._group, timeout_s=self._timeout_s
         )
         for call, attempt in zip(calls, batch, strict=True):
             self._under_way[call.number], self._calls[call.number] = attempt, call

@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
 from dayfly.errors import LeakRisk, RunFailed, SpecError
 from dayfly.infra.spec import Spec
@@ -21,7 +21,7 @@ from dayfly.runtime.job import Job
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_calls import WarmCalls
 from dayfly.runtime.warm_function import WarmFunction
-from dayfly.runtime.warm_map import WarmMap
+from dayfly.runtime.warm_map import MapOptions, WarmMap
 
 if TYPE_CHECKING:
     from dayfly.runtime.session import Session
@@ -178,13 +178,7 @@ class WarmRun(Generic[P, R]):
         return self._calls_there().submit_all([(args, kwargs)])[0]
 
     def map(
-        self,
-        items: Iterable[Any],
-        *more: Iterable[Any],
-        max_concurrency: int | None = None,
-        return_exceptions: bool = False,
-        retries: int = 0,
-        timeout: float | str | None = None,
+        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
     ) -> Iterator[R]:
         """Calls it for each item, or for the items of several iterables side by side, and gives the values in their order.
 
@@ -194,77 +188,26 @@ class WarmRun(Generic[P, R]):
         Args:
             items: the first argument of each call.
             more: the second argument, and so on; the shortest ends it.
-            max_concurrency: calls at once at most; by default as many as the machine has slots.
-            return_exceptions: gives an exception in the place of a value, instead of raising the first one.
-            retries: further attempts of an item that has raised, crashed, or taken too long.
-            timeout: for how long each attempt may run.
+            how: see MapOptions.
         """
-        calls = zip(items, *more, strict=False) if more else ((item,) for item in items)
-        total = len(items) if isinstance(items, Sequence) and not more else None
-        return self._mapped(
-            calls,
-            total,
-            True,
-            max_concurrency=max_concurrency,
-            return_exceptions=return_exceptions,
-            retries=retries,
-            timeout=timeout,
-        )
+        return self._mapped(_side_by_side(items, more), _length(items, more), True, how)
 
     def map_unordered(
-        self,
-        items: Iterable[Any],
-        *more: Iterable[Any],
-        max_concurrency: int | None = None,
-        return_exceptions: bool = False,
-        retries: int = 0,
-        timeout: float | str | None = None,
+        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
     ) -> Iterator[R]:
         """As `map`, each value as soon as it is there."""
-        calls = zip(items, *more, strict=False) if more else ((item,) for item in items)
-        total = len(items) if isinstance(items, Sequence) and not more else None
-        return self._mapped(
-            calls,
-            total,
-            False,
-            max_concurrency=max_concurrency,
-            return_exceptions=return_exceptions,
-            retries=retries,
-            timeout=timeout,
-        )
+        return self._mapped(_side_by_side(items, more), _length(items, more), False, how)
 
-    def starmap(
-        self,
-        items: Iterable[Sequence[Any]],
-        *,
-        max_concurrency: int | None = None,
-        return_exceptions: bool = False,
-        retries: int = 0,
-        timeout: float | str | None = None,
-    ) -> Iterator[R]:
+    def starmap(self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]) -> Iterator[R]:
         """As `map`, each item holding all the arguments of its call."""
-        total = len(items) if isinstance(items, Sequence) else None
-        return self._mapped(
-            items,
-            total,
-            True,
-            max_concurrency=max_concurrency,
-            return_exceptions=return_exceptions,
-            retries=retries,
-            timeout=timeout,
-        )
+        return self._mapped(items, _length(items, ()), True, how)
 
     def _mapped(
-        self, calls: Iterable[Sequence[Any]], total: int | None, ordered: bool, **how: Any
+        self, calls: Iterable[Sequence[Any]], total: int | None, ordered: bool, how: MapOptions
     ) -> Iterator[R]:
-        display = self._running.display
+        progress = self._running.display.progress
         made: WarmMap[R] = WarmMap(
-            self._calls_there(),
-            calls,
-            total=total,
-            ordered=ordered,
-            progress=display.progress,
-            **how,
+            self._calls_there(), calls, total=total, ordered=ordered, progress=progress, **how
         )
         return made.results()
 
@@ -331,6 +274,18 @@ class WarmRun(Generic[P, R]):
         if self._calls is not None:
             self._calls.end(job.exception() or _ended_there(self._running.id))
         self._ready.set()
+
+
+def _side_by_side(items: Iterable[Any], more: Sequence[Iterable[Any]]) -> Iterable[Sequence[Any]]:
+    return zip(items, *more, strict=False)
+
+
+def _length(items: Iterable[Any], more: Sequence[Iterable[Any]]) -> int | None:
+    """How many there are, where that can be told."""
+    every = [items, *more]
+    if not all(isinstance(each, Sized) for each in every):
+        return None
+    return min(len(each) for each in every if isinstance(each, Sized))
 
 
 def _ended_there(run_id: str) -> RunFailed:

@@ -223,7 +223,7 @@ def test_a_call_sealed_for_another_number_is_not_made(shared: Warm, tmp_path: Pa
     calls, keys = shared.calls(abs), shared.server.keys
     marker = tmp_path / "made"
     digest = calls._function.digest(shared.session)
-    made = calls._sent(digest, (-1,), {}, False, None)
+    made = calls._sent(digest, (-1,), {}, 0, None)
     head = b'{"function": "%s"}\n' % digest.encode()
     forged = agent.seal(
         keys.hmac_key,
@@ -299,7 +299,7 @@ def test_calls_come_back_once_however_often_the_connection_drops(tmp_path: Path)
         sent = []
         for number in range(0, 200, 10):
             batch: list[Any] = [((n, str(made)), {}) for n in range(number, number + 10)]
-            sent += calls.submit_all(batch, reuse=number % 20 == 0)
+            sent += calls.submit_all(batch, group=number // 20 % 2)
         values = [call.result(WAIT_S) for call in sent]
         between.cut_after = None
         run.end()

@@ -87,15 +87,7 @@ class Warm:
 
     def map(self, function: Callable[..., Any], items: Iterable[Any], **how: Any) -> list[Any]:
         """The values of a map."""
-        usual: dict[str, Any] = {
-            "total": None,
-            "ordered": True,
-            "max_concurrency": None,
-            "return_exceptions": False,
-            "retries": 0,
-            "timeout": None,
-            "progress": lambda _: None,
-        }
+        usual = {"total": None, "ordered": True}
         calls = ((item,) for item in items)
         made: WarmMap[Any] = WarmMap(self.calls(function), calls, **{**usual, **how})
         return list(made.results())
