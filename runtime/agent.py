@@ -2368,7 +2368,7 @@ class Zygote:
         self._settings = settings
         self._linger_s: float = settings["linger_s"]
         self._grace_s: float = settings["grace_s"]
-        self._alone_s = max(self.FIRST_S, self._linger_s)
+        self._alone_s: float = max(self.FIRST_S, self._linger_s)
         self._keeps = settings["isolation"] == "process"
         self._free = self._places()
         self._slots = len(self._free)
@@ -2632,7 +2632,8 @@ class Zygote:
         try:
             child = self._ahead(call.function) or self._fork()
         except OSError as error:
-            return self._not_forked(call, error)
+            self._not_forked(call, error)
+            return None
         self._children[child.pid] = child
         child.device = self._free.pop(0)
         child.function, child.group = call.function, call.group
