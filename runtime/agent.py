@@ -4,7 +4,8 @@ Standard library only, Python 3.8 and newer, and it never imports dayfly; the cl
 
     serve                frames on stdin and stdout of one channel; ends when the channel closes
     supervise JOBDIR     detached: starts the job, enforces max_runtime, records how it ended
-    run JOBDIR           under the environment's Python: calls the function, leaves the sealed result
+    run JOBDIR           under the environment's Python: calls the function, leaves the sealed result; of a warm run
+                         it is the zygote, which has each call made in a forked child
     deadline RUN         detached, or by a timer of systemd: ends every process of the run at a time that can be moved
     gpu all              loads the driver's library, and uses each GPU a little; what it does it says first
     host_key STEP        as root: one step of replacing the host key of this machine's SSH server
@@ -14,7 +15,7 @@ Keys and secrets reach each of them through a pipe on stdin, never through argv,
 # pathlib takes longer to import than the agent takes to answer its first frame, so paths are strings here;
 # imports inside functions have the same reason: three of these processes start before the function does.
 # ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH108, PTH110, PTH111, PTH112, PTH113, PTH114, PTH115, PTH116
-# ruff: noqa: PTH118, PTH119, PTH120, PTH122, PTH123, PTH208, PTH211
+# ruff: noqa: PTH109, PTH117, PTH118, PTH119, PTH120, PTH122, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -669,6 +670,7 @@ class Server:
         "host_key",
         "deadline",
         "data_tree",
+        "warm",
     }
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes, cache: str) -> None:
@@ -681,6 +683,8 @@ class Server:
         self._sending = threading.Lock()
         self._credits: dict[int, Credit] = {}
         self.builds: set[Popen[str]] = set()
+        self._zygotes: dict[int, Any] = {}
+        self._moving = threading.Lock()
 
     def serve(self) -> None:
         """Answer until the channel closes."""
@@ -999,9 +1003,11 @@ class Server:
         return self.job.status()
 
     def on_get(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """Send the sealed result from an offset on."""
+        """Send the sealed result, the run's or that of one warm call, from an offset on."""
+        number = int(request.get("call", 0))
+        name = os.path.join("calls", f"{number}.sealed") if number else "result.sealed"
         try:
-            descriptor = os.open(self.job.file("result.sealed"), os.O_RDONLY)
+            descriptor = os.open(self.job.file(name), os.O_RDONLY)
         except FileNotFoundError:
             raise Refusal("result", "the job left no result") from None
         credit, offset = self._credits[request["id"]], request["offset"]
@@ -1052,6 +1058,55 @@ class Server:
             except ValueError as error:
                 send({"file": number, "why": str(error)}, b"")
         return {}
+
+    # -- warm calls
+
+    def on_warm(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Carry parcels between this client and the zygote until that one hangs up; the others come by `on_pass`."""
+        self._require_job()
+        channel = self._reach_zygote()
+        self._zygotes[request["id"]] = channel
+        inbox = Inbox()
+        try:
+            hello = {
+                "generation": request["generation"],
+                "blobs": os.path.dirname(self._blob("x")),
+            }
+            channel.sendall(parcel(encode(hello)))
+            for data in iter(lambda: channel.recv(1 << 18), b""):
+                for payload in inbox.payloads(data):
+                    self._emit(request, {}, payload)
+        except ConnectionError:
+            return {}
+        finally:
+            del self._zygotes[request["id"]]
+            channel.close()
+        return {}
+
+    def _reach_zygote(self) -> Any:
+        """Connect to it as soon as it listens."""
+        import socket
+
+        while True:
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                with self._moving:
+                    in_folder(self.job.path, lambda: channel.connect("zygote"))  # noqa: B023 - called at once
+                return channel
+            except (FileNotFoundError, ConnectionRefusedError):
+                channel.close()
+            if self.job.status()["state"] == "ended":
+                raise Refusal("ended", "the run takes no more calls: it has ended")
+            time.sleep(0.005)
+
+    def on_pass(self, request: dict[str, Any], body: bytes) -> None:
+        """Hand a parcel on; where the zygote has gone, whoever asked for it hears of that by `on_warm`."""
+        channel = self._zygotes.get(request["of"])
+        if channel is not None:
+            try:
+                channel.sendall(parcel(body))
+            except OSError:
+                return
 
     # -- the environment
 
@@ -2652,71 +2707,47 @@ class _Stopping:
             raise KeyboardInterrupt("the run was stopped")
 
 
-class Runner:
-    """Calls the function of one task and leaves what came of it as a sealed result."""
+class Caller:
+    """Loads a function, calls it, and writes down what came of that: for a job of one call, and for each warm call."""
 
-    def __init__(self, job: JobFolder, order: Mapping[str, Any]) -> None:
-        self.job, self._run_id = job, order["run_id"]
-        self._key = bytes.fromhex(order["key"])
-        self._pickler = order["pickler"]
-        self._gpus = _GpuQuery()
+    def __init__(
+        self,
+        stopping: _Stopping,
+        gpus: Callable[[], tuple[list[str], str]],
+        opened: Callable[[], Any],
+    ) -> None:
+        """`gpus` gives names and driver, `opened` the file that an outcome is written to."""
+        self._stopping, self._gpus, self._opened = stopping, gpus, opened
         self._began = time.monotonic()
-        self._stopping = _Stopping()
 
-    def run(self) -> int:
-        """Run the task and give the exit code of the process."""
-        with open(self.job.file("task.sealed"), "rb") as file:
-            task = unseal(self._key, self._run_id, TASK_SEQ, file.read())
-        head, _, pickled = task.partition(b"\n")
-        header = json.loads(head)
-        here = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - as everywhere here, 3.8 must read it
-        if header["python"] != here:
-            os.write(
-                2,
-                f"dayfly: the function was pickled by Python {header['python']}, this is {here}\n".encode(),
-            )
-            return 78
-        self._prepare(header)
-        try:
-            outcome, value = self._outcome(header, pickled)
-        except KeyboardInterrupt:
-            if not self._stopping.asked:
-                raise
-            sys.stderr.write(self._traceback(sys.exc_info()[1]))
-            return 143
-        self._leave(outcome, value)
-        return 0
-
-    def _prepare(self, header: Mapping[str, Any]) -> None:
+    @staticmethod
+    def take_sources(sources: Mapping[str, str]) -> None:
+        """Have tracebacks show the lines of files that are not here."""
         import linecache
 
-        sys.argv = [""]
-        # The agent's own folder was put first by the launcher; the pickler must win over one of the environment.
-        sys.path[0] = self._pickler
-        import cloudpickle  # noqa: F401 - from here on it is the one that was loaded
-
-        sys.path[0] = ""
-        sys.path.append(self._pickler)
-        for name, text in header["sources"].items():
+        for name, text in sources.items():
             linecache.cache[name] = (len(text), None, text.splitlines(True), name)
 
-    def _outcome(self, header: Mapping[str, Any], pickled: bytes) -> tuple[dict[str, Any], Any]:
-        """Call the function, and describe what came of it together with the value or exception itself."""
+    def load(self, imports: Iterable[str], pickled: bytes) -> tuple[dict[str, Any] | None, Any]:
+        """Unpickle what is authentic; give it, or describe why it cannot be loaded, with the exception itself."""
         import pickle
         from importlib.util import find_spec
 
-        missing = [
-            name for name in header["imports"] if name not in sys.modules and not find_spec(name)
-        ]
+        missing = [name for name in imports if name not in sys.modules and not find_spec(name)]
         if missing:
             return {"outcome": "missing_import", "modules": missing}, None
         try:
-            function, arguments, named = pickle.loads(pickled)  # noqa: S301 - unsealed with this run's key
+            return None, pickle.loads(pickled)  # noqa: S301 - unsealed with this run's key
         except ModuleNotFoundError as error:
             text = self._traceback(error)
             return {"outcome": "missing_import", "modules": [error.name], "traceback": text}, None
         except Exception as error:  # noqa: BLE001 - whatever a class does when it is loaded is the user's to see
             return self._raised(error), error
+
+    def call(
+        self, function: Callable[..., Any], arguments: Iterable[Any], named: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Any]:
+        """Call the function, and describe what came of it together with the value or exception itself."""
         try:
             return {"outcome": "value"}, function(*arguments, **named)
         except SystemExit as end:
@@ -2769,22 +2800,24 @@ class Runner:
             trace = trace.tb_next
         return "".join(traceback.format_exception(type(error), error, trace))
 
-    def _leave(self, outcome: dict[str, Any], value: Any) -> None:
+    def leave(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
+        """Write what came of it, and give its header."""
         outcome = {**self._common(), "type": _type_name(value), **outcome}
         pickling = outcome["outcome"] in ("value", "raised")
         if pickling:
             if self._write(outcome, value):
-                return
+                return outcome
             kind = "unpicklable_value" if outcome["outcome"] == "value" else "unpicklable_exception"
             reason = outcome["traceback"] or self._pickling_traceback
             outcome.update(outcome=kind, text=_repr(value), traceback=reason)
         self._write(outcome)
+        return outcome
 
     _pickling_traceback = ""
 
     def _write(self, outcome: Mapping[str, Any], *values: Any) -> bool:
-        """Write the sealed result; tell whether the value, if one is given, could be pickled."""
-        writer = SealedWriter(self.job.file("result.sealed"), self._key, self._run_id, RESULT_SEQ)
+        """Write the result; tell whether the value, if one is given, could be pickled."""
+        writer = self._opened()
         writer.write(json.dumps(outcome).encode() + b"\n")
         try:
             for value in values:
@@ -2800,17 +2833,14 @@ class Runner:
         import resource
         import threading
 
-        gpus, driver = self._gpus.answer()
+        gpus, driver = self._gpus()
         threads = [
             thread.name
             for thread in threading.enumerate()
             if thread is not threading.main_thread() and not thread.daemon
         ]
         if threads:
-            names = ", ".join(threads)
-            sys.stderr.write(
-                f"dayfly: the function returned while threads were running, ended: {names}\n"
-            )
+            self._threads_run_on(", ".join(threads))
         unit = 1 if sys.platform == "darwin" else 1024
         return {
             "type": "",
@@ -2830,8 +2860,67 @@ class Runner:
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
         }
 
+    def _threads_run_on(self, names: str) -> None:
+        sys.stderr.write(
+            f"dayfly: the function returned while threads were running, ended: {names}\n"
+        )
 
-def _pickle(value: Any, writer: SealedWriter, check: bool) -> None:
+
+class Runner(Caller):
+    """Runs one task: calls its function and leaves what came of it as a sealed result."""
+
+    def __init__(self, job: JobFolder, order: Mapping[str, Any]) -> None:
+        self.job, self.order = job, order
+        self._run_id = order["run_id"]
+        self._key = bytes.fromhex(order["key"])
+        super().__init__(_Stopping(), _GpuQuery().answer, self._result)
+
+    def _result(self) -> SealedWriter:
+        return SealedWriter(self.job.file("result.sealed"), self._key, self._run_id, RESULT_SEQ)
+
+    def run(self) -> int:
+        """Run the task and give the exit code of the process."""
+        with open(self.job.file("task.sealed"), "rb") as file:
+            task = unseal(self._key, self._run_id, TASK_SEQ, file.read())
+        head, _, pickled = task.partition(b"\n")
+        header = json.loads(head)
+        here = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - as everywhere here, 3.8 must read it
+        if header["python"] != here:
+            os.write(
+                2,
+                f"dayfly: the function was pickled by Python {header['python']}, this is {here}\n".encode(),
+            )
+            return 78
+        self._prepare()
+        if "warm" in header:
+            return Zygote(self.job, self.order, header["warm"], self._gpus).serve()
+        self.take_sources(header["sources"])
+        try:
+            outcome, value = self._outcome(header["imports"], pickled)
+        except KeyboardInterrupt:
+            if not self._stopping.asked:
+                raise
+            sys.stderr.write(self._traceback(sys.exc_info()[1]))
+            return 143
+        self.leave(outcome, value)
+        return 0
+
+    def _prepare(self) -> None:
+        pickler = self.order["pickler"]
+        sys.argv = [""]
+        # The agent's own folder was put first by the launcher; the pickler must win over one of the environment.
+        sys.path[0] = pickler
+        import cloudpickle  # noqa: F401 - from here on it is the one that was loaded
+
+        sys.path[0] = ""
+        sys.path.append(pickler)
+
+    def _outcome(self, imports: Iterable[str], pickled: bytes) -> tuple[dict[str, Any], Any]:
+        failure, loaded = self.load(imports, pickled)
+        return (failure, loaded) if failure is not None else self.call(*loaded)
+
+
+def _pickle(value: Any, writer: Any, check: bool) -> None:
     import pickle
 
     import cloudpickle
@@ -2890,13 +2979,1120 @@ def run(path: str) -> None:
     _end_process(code)
 
 
-def _volunteer_for_oom() -> None:
+def _volunteer_for_oom(score: int = 500) -> None:
     """When memory runs out the kernel should take the job, not its supervisor or the SSH server."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("500")
+            file.write(str(score))
     except OSError:
         return
+
+
+# ---------------------------------------------------------------------------------------------- warm calls
+#
+# A run whose task says "warm" has a zygote in the place of its runner, under the same supervisor: deadline, stop, log,
+# end and hold are those of any job. The zygote listens on a unix socket in the job's folder, and forks a child for each
+# call; a child that may be used again takes the next one. Each `serve` whose client asks for it carries parcels (a
+# length, then what `encode` makes) between that client and the socket; the latest client is the one that counts.
+#
+#   client -> zygote   {"calls": [{n, size, blob, function, group, timeout_s}], "ack": [n], "stop": [n], "close": true}
+#                      and the sealed calls, one after the other; a large one is content by digest instead (`blob`)
+#   zygote -> client   {"hello": {slots, pid}}, once a client is attached
+#                      {"results": [{n, size, file, out, err, queued_s, took_s}]} and, for each, the sealed result (none
+#                      where it lies in a file, for `get`), and the ends of what the call has printed on both streams
+#   zygote -> child    {"blobs": folder, "calls": [{n, size, blob}], "last": bool, "device": text}, {"load": function}
+#   child -> zygote    {"loaded": function, ...}, {"n", "size", "file", "out", "err", "clean", "took_s"} and the result
+#
+# A call is known by its number, which begins with 1 and is never used again: what is sent twice runs once, and its
+# result is kept, and sent to each new client, until it is acknowledged. Call n is sealed as number 2n of the run, its
+# result as 2n + 1, so that neither can stand for another. It names its function by the SHA-256 of the content that
+# holds it, so that a changed function, or one with a changed global, is another one and gets a child of its own.
+# The zygote loads no function and calls none. It ends when it is told to close, and when it has had nothing to do and
+# no client for `linger_s`: what was not acknowledged by then is in the result of the run.
+
+WARM_INLINE_BYTES = 256 << 10
+WARM_OUTPUT_BYTES = 16 << 10
+# A line that breaks again and again should have carried some of them whole before it does.
+_PARCEL_BYTES = 32 << 10
+_PREFIX = struct.Struct(">I")
+CALL_PREFIX = struct.Struct(">QQ")
+
+
+def call_seq(number: int) -> int:
+    """Where a call stands in the run's sequence."""
+    return 2 * number
+
+
+def call_result_seq(number: int) -> int:
+    """Where the result of a call stands in the run's sequence."""
+    return 2 * number + 1
+
+
+def parcel(payload: bytes) -> bytes:
+    """Put the length in front, for a stream."""
+    return _PREFIX.pack(len(payload)) + payload
+
+
+class Inbox:
+    """Takes whole parcels out of what arrives."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Give each taken apart."""
+        return map(decode, self.payloads(data))
+
+    def payloads(self, data: bytes) -> Iterator[bytes]:
+        """Give each as it is."""
+        self._held += data
+        while len(self._held) >= _PREFIX.size:
+            (length,) = _PREFIX.unpack_from(self._held)
+            end = _PREFIX.size + length
+            if len(self._held) < end:
+                return
+            payload = bytes(memoryview(self._held)[_PREFIX.size : end])
+            del self._held[:end]
+            yield payload
+
+
+class Peer:
+    """One end of a unix socket that nobody waits for: what it does not take at once stays in memory."""
+
+    def __init__(self, channel: Any) -> None:
+        channel.setblocking(False)
+        self.channel, self.over = channel, False
+        self._inbox, self._held = Inbox(), bytearray()
+
+    @property
+    def full(self) -> bool:
+        return bool(self._held)
+
+    def send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
+        self._held += parcel(encode(head, body))
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            while self._held and not self.over:
+                sent = self.channel.send(memoryview(self._held)[: 1 << 20])
+                del self._held[:sent]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.over = True
+
+    def receive(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Give every parcel that is whole; `over` is set where the other end has gone."""
+        while not self.over:
+            try:
+                data = self.channel.recv(1 << 18)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            self.over = not data
+            yield from self._inbox.feed(data)
+
+    def close(self) -> None:
+        self.over = True
+        self.channel.close()
+
+
+def in_folder(folder: str, act: Callable[[], Any]) -> Any:
+    """Do something with a name in a folder: the whole path of a unix socket may be no longer than 107 bytes."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        return act()
+    finally:
+        os.chdir(before)
+
+
+class _Printed:
+    """What a child prints on one stream: a file without a name that it appends to, read here as it grows."""
+
+    def __init__(self, folder: str, log: int) -> None:
+        path = os.path.join(folder, f"printed.{time.time_ns()}")
+        self.child_end = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        os.unlink(path)
+        self._log, self._read, self._line = log, 0, b""
+
+    def size(self) -> int:
+        return os.fstat(self.child_end).st_size
+
+    def relay(self, until: int, label: bytes, call: KnownCall | None) -> bool:
+        """Pass on to the run's log what lies before `until`, by whole lines where they get a label."""
+        moved = False
+        while self._read < until:
+            data = os.pread(self.child_end, min(CHUNK_BYTES, until - self._read), self._read)
+            if not data:
+                break
+            self._read, moved = self._read + len(data), True
+            if call is not None:
+                call.keep(self._log, data)
+            self._pass_on(data, label)
+        return moved
+
+    def _pass_on(self, data: bytes, label: bytes) -> None:
+        if not label:
+            _write_all(self._log, data)
+            return
+        *lines, self._line = (self._line + data).split(b"\n")
+        if lines:
+            _write_all(self._log, b"".join(label + line + b"\n" for line in lines))
+
+    def end_line(self, label: bytes) -> None:
+        """What has no end of its own gets one where the next line may be another call's."""
+        if self._line:
+            self._pass_on(b"\n", label)
+
+    def close(self) -> None:
+        os.close(self.child_end)
+
+
+class KnownCall:
+    """A call, as the zygote knows it, from its arrival until its result is acknowledged."""
+
+    def __init__(self, entry: Mapping[str, Any], sealed: bytes) -> None:
+        self.number: int = entry["n"]
+        self.function: str = entry["function"]
+        # Calls of one group, which is not 0, may be made by one process, one after the other.
+        self.group: int = entry["group"]
+        self.timeout_s: float | None = entry["timeout_s"]
+        self.entry = {name: entry[name] for name in ("n", "size", "blob")}
+        self.sealed = sealed
+        self.arrived, self.given = time.monotonic(), 0.0
+        self.printed = {1: bytearray(), 2: bytearray()}
+        self.unwanted = False
+        self.result: dict[str, Any] | None = None
+        self.sealed_result = b""
+
+    def keep(self, log: int, data: bytes) -> None:
+        held = self.printed[log]
+        held += data
+        del held[:-WARM_OUTPUT_BYTES]
+
+    def done(self, result: Mapping[str, Any], sealed: bytes) -> None:
+        self.sealed = b""
+        self.sealed_result = sealed
+        self.result = {
+            "n": self.number,
+            "size": len(sealed),
+            "file": bool(result.get("file")),
+            "out": len(self.printed[1]),
+            "err": len(self.printed[2]),
+            "queued_s": (self.given or time.monotonic()) - self.arrived,
+            "took_s": result.get("took_s", 0.0),
+        }
+
+    def content(self) -> bytes:
+        """What follows the result's entry on its way to the client."""
+        return b"".join((self.sealed_result, self.printed[1], self.printed[2]))
+
+
+class _Child:
+    """A forked process, seen from the zygote."""
+
+    def __init__(
+        self, pid: int, channel: Any, printed: tuple[_Printed, _Printed], device: str | None
+    ) -> None:
+        self.pid, self.peer, self.printed = pid, Peer(channel), printed
+        # None is no place at all: a child that was forked ahead has one from its first call on.
+        self.device = device
+        self.function, self.group = "", 0
+        self.given: list[KnownCall] = []
+        self.idle_since = 0.0
+        self.last = self.leaving = False
+        self.why = ""
+        self.kill_at = float("inf")
+        self.oom_before = 0
+
+    def relay(self, call: KnownCall | None, ends: Iterable[int], label: bytes) -> bool:
+        pairs = zip(self.printed, ends)  # noqa: B905 - 3.8 has no strict
+        return any([stream.relay(end, label, call) for stream, end in pairs])
+
+    def signal(self, number: int) -> None:
+        """To all that the call has started, but for what has left its group."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+
+    def ended(self) -> int | None:
+        """Give the status that it ended with, and end what it has left in its group; None while it lives."""
+        import signal
+
+        if hasattr(os, "waitid"):
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return None
+            # Before it is reaped: until then nobody else can get the number of its group.
+            self.signal(signal.SIGKILL)
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if not pid:
+            return None
+        self.signal(signal.SIGKILL)
+        return status
+
+    def close(self) -> None:
+        self.peer.close()
+        for stream in self.printed:
+            stream.close()
+
+
+class Zygote:
+    """Has the calls of one warm run made, each in a forked child, and keeps their results for the client."""
+
+    # An item of a map that takes no longer than this is given to a child together with the ones after it.
+    TOGETHER_S, TOGETHER_MOST = 0.005, 64
+    # For so long a process waits for the next item of its map.
+    IDLE_S = 0.25
+    # The first client has just started this, and comes.
+    FIRST_S = 60.0
+
+    def __init__(
+        self,
+        job: JobFolder,
+        order: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        gpus: Callable[[], tuple[list[str], str]],
+    ) -> None:
+        self.job, self.run_id = job, order["run_id"]
+        self.key = bytes.fromhex(order["key"])
+        self.gpus = gpus()
+        self._settings = settings
+        self._linger_s: float = settings["linger_s"]
+        self._grace_s: float = settings["grace_s"]
+        self._alone_s: float = max(self.FIRST_S, self._linger_s)
+        self._keeps = settings["isolation"] == "process"
+        self._free = self._places()
+        self._slots = len(self._free)
+        self._calls: dict[int, KnownCall] = {}
+        self._queue: list[KnownCall] = []
+        self._acknowledged, self._acknowledged_to = set(), 0  # type: set[int], int
+        self._children: dict[int, _Child] = {}
+        self._spare: _Child | None = None
+        self._client: Peer | None = None
+        self._peers = set()  # type: set[Peer]
+        self._generation = -1
+        self._blobs = self._loaded = ""
+        self._alone_since = self._looked = self._moved = time.monotonic()
+        self._usual_s: dict[str, float] = {}
+        self._imported: set[str] = set()
+        self._to_import: list[str] = []
+        self._ready: list[KnownCall] = []
+        self._closing = self._stopping = False
+        self._counted, self._oom_count = -float("inf"), 0
+
+    def _places(self) -> list[str]:
+        """Give each slot's device; where slots are not GPUs they have none."""
+        if self._settings["by"] == "gpu":
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            names = [str(number) for number in range(len(self.gpus[0]))]
+            return [name for name in visible.split(",") if name] if visible is not None else names
+        return [""] * (self._settings["slots"] or (1 if self._keeps else _cores()))
+
+    # -- the loop
+
+    def serve(self) -> int:
+        """Take calls until there is an end of them; give the exit code of the process."""
+        self._listen()
+        self._fork_ahead()
+        while not self._over():
+            for key, events in self._selector.select(self._pause()):
+                key.data(events)
+            self._tend()
+        self._end_children()
+        self._leave_results()
+        return 143 if self._stopping else 0
+
+    def _listen(self) -> None:
+        import selectors
+        import socket
+
+        os.mkdir(self.job.file("calls"), 0o700)
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        in_folder(self.job.path, lambda: self._listener.bind("zygote.tmp"))
+        self._listener.listen(8)
+        self._listener.setblocking(False)
+        # Seen only once it answers.
+        os.rename(self.job.file("zygote.tmp"), self.job.file("zygote"))
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._woken, self._wake = os.pipe()
+        for end in (self._woken, self._wake):
+            os.set_blocking(end, False)
+        self._hear_signals()
+        self._selector.register(self._woken, selectors.EVENT_READ, self._on_signal)
+
+    def _hear_signals(self) -> None:
+        import signal
+
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _on_signal(self, events: int) -> None:
+        try:
+            os.read(self._woken, 4096)
+        except BlockingIOError:
+            return
+
+    @property
+    def _busy(self) -> list[_Child]:
+        return [child for child in self._children.values() if child.given]
+
+    def _over(self) -> bool:
+        if self._closing or self._stopping:
+            return not self._ready or self._client is None
+        if self._client is not None or self._queue or self._busy:
+            self._alone_since = time.monotonic()
+        return time.monotonic() - self._alone_since >= self._alone_s
+
+    def _pause(self) -> float:
+        """How long nothing has to be looked at: a child's output is, the less often the longer it is silent."""
+        now = time.monotonic()
+        stuck = self._queue and not self._busy
+        if self._ready or stuck or self._closing or self._stopping:
+            return 0.05
+        pause = 3600.0 if self._client is not None else self._alone_s
+        for child in self._children.values():
+            pause = min(pause, child.kill_at - now)
+            if child.given:
+                pause = min(pause, 0.005 if now - self._moved < 1.0 else 0.05)
+            elif self._waits(child):
+                pause = min(pause, child.idle_since + self.IDLE_S - now)
+        return max(0.0, pause)
+
+    def _tend(self) -> None:
+        now = time.monotonic()
+        look = now - self._looked >= 0.004
+        if look:
+            self._looked = now
+        for child in list(self._children.values()):
+            if look and child.given:
+                self._relay(child)
+            self._check_time(child, now)
+            self._reap(child)
+        self._start_queued()
+        self._send_results()
+        if self._to_import and not self._queue and not self._busy:
+            self._import_ahead()
+        self._fork_ahead()
+
+    # -- the client
+
+    def _accept(self, events: int) -> None:
+        import selectors
+
+        try:
+            channel, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        peer = Peer(channel)
+        self._peers.add(peer)
+        self._selector.register(
+            channel, selectors.EVENT_READ, lambda events: self._on_client(peer, events)
+        )
+
+    def _watch(self, peer: Peer) -> None:
+        """Wait for the other end to take more, too, where something is held back for it."""
+        import selectors
+
+        if peer.channel.fileno() < 0:
+            return
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.full else 0)
+        key = self._selector.get_key(peer.channel)
+        if key.events != wanted:
+            self._selector.modify(peer.channel, wanted, key.data)
+
+    def _on_client(self, peer: Peer, events: int) -> None:
+        peer.flush()
+        for head, body in peer.receive():
+            if "generation" in head:
+                self._attach(peer, head)
+            elif peer is self._client:
+                self._on_parcel(head, body)
+        if peer.over:
+            self._drop(peer)
+        else:
+            self._watch(peer)
+
+    def _attach(self, peer: Peer, head: Mapping[str, Any]) -> None:
+        """The latest client counts: what an earlier connection still holds of it must not come in after it."""
+        if head["generation"] <= self._generation:
+            self._drop(peer)
+            return
+        if self._client is not None:
+            self._drop(self._client)
+        self._client, self._generation, self._blobs = peer, head["generation"], head["blobs"]
+        self._alone_s = self._linger_s
+        peer.send({"hello": {"slots": self._slots, "pid": os.getpid()}})
+        self._ready = [call for call in self._calls.values() if call.result is not None]
+
+    def _drop(self, peer: Peer) -> None:
+        if peer.channel.fileno() >= 0:
+            self._selector.unregister(peer.channel)
+            peer.close()
+        self._peers.discard(peer)
+        if peer is self._client:
+            self._client, self._alone_since = None, time.monotonic()
+
+    def _on_parcel(self, head: Mapping[str, Any], body: bytes) -> None:
+        offset = 0
+        for entry in head.get("calls", ()):
+            self._on_call(entry, body[offset : offset + entry["size"]])
+            offset += entry["size"]
+        for number in head.get("stop", ()):
+            self._stop_call(number)
+        for number in head.get("ack", ()):
+            self._acknowledge(number)
+        self._closing = self._closing or bool(head.get("close"))
+
+    def _on_call(self, entry: Mapping[str, Any], sealed: bytes) -> None:
+        number = entry["n"]
+        if number in self._calls or number <= self._acknowledged_to or number in self._acknowledged:
+            return
+        call = self._calls[number] = KnownCall(entry, sealed)
+        self._queue.append(call)
+
+    def _acknowledge(self, number: int) -> None:
+        call = self._calls.get(number)
+        if call is None or call.result is None:
+            return
+        del self._calls[number]
+        if call.result["file"]:
+            os.unlink(self.call_file(number))
+        self._acknowledged.add(number)
+        while self._acknowledged_to + 1 in self._acknowledged:
+            self._acknowledged_to += 1
+            self._acknowledged.remove(self._acknowledged_to)
+
+    def call_file(self, number: int) -> str:
+        """Where a result lies that is too large to be sent by itself."""
+        return self.job.file(os.path.join("calls", f"{number}.sealed"))
+
+    def _send_results(self) -> None:
+        client = self._client
+        if client is None:
+            self._ready.clear()
+            return
+        while self._ready:
+            size, entries, parts = 0, [], []
+            while self._ready and size < _PARCEL_BYTES:
+                call = self._ready.pop(0)
+                if call.result is not None:
+                    entries.append(call.result)
+                    parts.append(call.content())
+                    size += len(parts[-1])
+            client.send({"results": entries}, b"".join(parts))
+        self._watch(client)
+
+    def _finish(self, call: KnownCall, result: Mapping[str, Any], sealed: bytes) -> None:
+        call.done(result, sealed)
+        self._ready.append(call)
+
+    def _refuse(self, call: KnownCall, outcome: str, **more: Any) -> None:
+        """Finish a call that has no result of its own."""
+        header = {"outcome": outcome, "type": "", "text": "", "traceback": "", **more}
+        payload = json.dumps(header).encode() + b"\n"
+        sealed = seal(self.key, self.run_id, call_result_seq(call.number), payload)
+        self._finish(call, {"took_s": time.monotonic() - (call.given or call.arrived)}, sealed)
+
+    # -- children
+
+    def _start_queued(self) -> None:
+        if self._closing or self._stopping:
+            return
+        while self._queue:
+            child = self._child_for(self._queue[0])
+            if child is None:
+                return
+            self._give(child)
+
+    def _child_for(self, call: KnownCall) -> _Child | None:
+        """Give a child that may take it now: one that waits for more of the same function, else a new one in a free slot."""
+        idle = [c for c in self._children.values() if not c.given and not c.last and not c.leaving]
+        for child in idle:
+            same = child.function == call.function
+            if same and (self._keeps or (call.group and child.group == call.group)):
+                return child
+        for child in idle:
+            self._dismiss(child)
+        if not self._free:
+            return None
+        try:
+            child = self._ahead(call.function) or self._fork()
+        except OSError as error:
+            self._not_forked(call, error)
+            return None
+        self._children[child.pid] = child
+        child.device = self._free.pop(0)
+        child.function, child.group = call.function, call.group
+        return child
+
+    def _not_forked(self, call: KnownCall, error: OSError) -> None:
+        """Wait for what runs to make room; where nothing does, it is the call that fails, not the run."""
+        if not self._busy:
+            self._queue.remove(call)
+            os.write(2, f"dayfly: no process for call {call.number}: {error}\n".encode())
+            self._refuse(call, "died", signal=0, code=71, out_of_memory=False)
+
+    def _give(self, child: _Child) -> None:
+        calls = self._batch(child)
+        child.last = not (self._keeps or calls[0].group)
+        child.given += calls
+        now = time.monotonic()
+        for call in calls:
+            call.given = now
+        head = {"blobs": self._blobs, "calls": [call.entry for call in calls], "last": child.last}
+        child.peer.send({**head, "device": child.device}, b"".join(c.sealed for c in calls))
+        self._watch(child.peer)
+        self._loaded, self._moved = child.function, now
+
+    def _batch(self, child: _Child) -> list[KnownCall]:
+        """Take the next call from the queue, with those that follow where all of them together are short."""
+        first = self._queue[0]
+        usual_s = self._usual_s.get(first.function)
+        most = 1
+        if first.group and usual_s is not None:
+            share = -(-len(self._queue) // self._slots)
+            most = min(int(self.TOGETHER_S / max(usual_s, 1e-6)), self.TOGETHER_MOST, share)
+        count = 1
+        while count < min(most, len(self._queue)):
+            call = self._queue[count]
+            same = (call.group, call.function) == (first.group, first.function)
+            if not same or call.timeout_s is not None:
+                break
+            count += 1
+        if first.timeout_s is not None:
+            count = 1
+        calls, self._queue[:count] = self._queue[:count], []
+        return calls
+
+    def _fork_ahead(self) -> None:
+        """Have the next child ready before there is a call for it, with the function that was called last."""
+        enough = self._spare is not None or (self._keeps and self._children)
+        if enough or self._stopping or self._closing:
+            return
+        try:
+            self._spare = self._fork()
+        except OSError:
+            return  # No memory or no room now; a call that needs one will tell.
+        # What a GPU's place is must be known before anything that may look for it is loaded.
+        if self._loaded and self._settings["by"] != "gpu":
+            self._spare.function = self._loaded
+            self._spare.peer.send({"blobs": self._blobs, "load": self._loaded})
+
+    def _ahead(self, function: str) -> _Child | None:
+        """Give the child that was forked ahead, unless it has another function in it, or has ended."""
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        if spare.ended() is not None:
+            self._forget_channel(spare)
+            spare.close()
+            return None
+        if spare.function not in ("", function):
+            self._children[spare.pid] = spare
+            self._dismiss(spare)
+            return None
+        return spare
+
+    def _fork(self) -> _Child:
+        import selectors
+        import socket
+
+        folder = self.job.file("calls")
+        printed = (_Printed(folder, 1), _Printed(folder, 2))
+        ours, theirs = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError:
+            for each in (*printed, ours, theirs):
+                each.close()
+            raise
+        if not pid:
+            # The copy of the zygote must never go on as the zygote.
+            try:
+                ours.close()
+                self._become_child(theirs, printed)
+            finally:
+                os._exit(70)
+        theirs.close()
+        self._give_group(pid)
+        child = _Child(pid, ours, printed, None)
+        child.oom_before = self._oom_kills_of_late()
+        self._selector.register(
+            ours, selectors.EVENT_READ, lambda events: self._on_child(child, events)
+        )
+        return child
+
+    @staticmethod
+    def _give_group(pid: int) -> None:
+        """It does so itself, too, whoever is first: its group must be there before it is sent a signal."""
+        try:
+            os.setpgid(pid, pid)
+        except OSError:
+            return
+
+    def _oom_kills_of_late(self) -> int:
+        """Reading the count takes a tenth of what a fork does, and one of a second ago tells as much."""
+        now = time.monotonic()
+        if now - self._counted >= 1.0:
+            self._counted, self._oom_count = now, _oom_kills()
+        return self._oom_count
+
+    def _become_child(self, channel: Any, printed: tuple[_Printed, _Printed]) -> None:
+        import signal
+
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setpgid(0, 0)
+        for target, stream in zip((1, 2), printed):  # noqa: B905 - 3.8 has no strict
+            os.dup2(stream.child_end, target)
+            stream.close()
+        others = [*self._children.values(), *filter(None, [self._spare])]
+        for child in others:
+            child.close()
+        for peer in self._peers:
+            peer.close()
+        self._selector.close()
+        self._listener.close()
+        _volunteer_for_oom(700)
+        _fresh_randomness()
+        code = 1
+        try:
+            code = InChild(self, channel).work()
+        except BaseException:  # noqa: BLE001 - said on the call's stderr, and the zygote sees the code
+            sys.excepthook(*sys.exc_info())
+        _end_process(code)
+
+    def _on_child(self, child: _Child, events: int) -> None:
+        child.peer.flush()
+        self._hear(child)
+        if child.peer.over:
+            # Its end is seen by its status; what it has forked may hold the other end for long.
+            self._forget_channel(child)
+        else:
+            self._watch(child.peer)
+
+    def _forget_channel(self, child: _Child) -> None:
+        if child.peer.channel.fileno() >= 0:
+            self._selector.unregister(child.peer.channel)
+            child.peer.close()
+
+    def _hear(self, child: _Child) -> None:
+        for head, body in child.peer.receive():
+            if "loaded" in head:
+                self._on_loaded(head)
+            elif child.given:
+                self._on_result(child, head, body)
+
+    def _on_result(self, child: _Child, head: Mapping[str, Any], sealed: bytes) -> None:
+        call = child.given.pop(0)
+        label = self._label(call)
+        child.relay(call, (head["out"], head["err"]), label)
+        for stream in child.printed:
+            stream.end_line(label)
+        usual_s = self._usual_s.get(call.function, head["took_s"])
+        self._usual_s[call.function] = (usual_s + head["took_s"]) / 2
+        if child.why == "stopped" or call.unwanted:
+            self._refuse(call, "stopped")
+        else:
+            self._finish(call, head, sealed)
+        if not head["clean"]:
+            child.leaving = True
+            self._take_back(child)
+        if child.last and self._settings["by"] != "gpu":
+            # A GPU is free when its memory is: when the process has ended.
+            self._leave_slot(child)
+        child.idle_since = time.monotonic()
+
+    def _dismiss(self, child: _Child) -> None:
+        """Let it end by itself: it has been given all that it will get."""
+        import socket
+
+        if not child.leaving:
+            child.leaving = True
+            if self._settings["by"] != "gpu":
+                self._leave_slot(child)
+            try:
+                child.peer.channel.shutdown(socket.SHUT_WR)
+            except OSError:
+                return  # It has gone already.
+
+    def _leave_slot(self, child: _Child) -> None:
+        if child.device is not None:
+            self._free.append(child.device)
+            child.device = None
+
+    def _take_back(self, child: _Child) -> None:
+        """What it was given and has not begun goes to another."""
+        self._queue[:0], child.given = child.given, []
+
+    def _label(self, call: KnownCall) -> bytes:
+        return f"[{call.number}] ".encode() if self._slots > 1 else b""
+
+    def _relay(self, child: _Child) -> None:
+        # The sizes first: the result of each call that ended before these bytes were written is then on its way.
+        sizes = [stream.size() for stream in child.printed]
+        self._hear(child)
+        if child.given and child.relay(child.given[0], sizes, self._label(child.given[0])):
+            self._moved = time.monotonic()
+
+    def _check_time(self, child: _Child, now: float) -> None:
+        import signal
+
+        if now >= child.kill_at:
+            child.signal(signal.SIGKILL)
+            child.kill_at = now + 1.0
+        call = child.given[0] if child.given else None
+        if call is None:
+            if self._waits(child) and now >= child.idle_since + self.IDLE_S:
+                self._dismiss(child)
+            return
+        if child.why:
+            return
+        if call.unwanted:
+            self._end_call(child, "stopped")
+        elif call.timeout_s is not None and now >= call.given + call.timeout_s:
+            self._end_call(child, "timeout")
+
+    def _waits(self, child: _Child) -> bool:
+        """Whether it waits for the next call of its group, which may be on its way, or never come."""
+        return not (child.given or child.last or child.leaving or self._keeps)
+
+    def _stop_call(self, number: int) -> None:
+        call = self._calls.get(number)
+        if call is None or call.result is not None:
+            return
+        call.unwanted = True
+        if call in self._queue:
+            self._queue.remove(call)
+            self._refuse(call, "stopped")
+
+    def _end_call(self, child: _Child, why: str) -> None:
+        import signal
+
+        child.why = child.why or why
+        child.kill_at = time.monotonic() + self._grace_s
+        child.signal(signal.SIGTERM)
+
+    def _reap(self, child: _Child) -> None:
+        status = child.ended()
+        if status is None:
+            return
+        del self._children[child.pid]
+        self._hear(child)
+        call = child.given[0] if child.given else None
+        label = b"" if call is None else self._label(call)
+        child.relay(call, [stream.size() for stream in child.printed], label)
+        for stream in child.printed:
+            stream.end_line(label)
+        if call is not None:
+            child.given.pop(0)
+            self._died(child, call, status)
+        self._take_back(child)
+        self._leave_slot(child)
+        self._forget_channel(child)
+        child.close()
+
+    def _died(self, child: _Child, call: KnownCall, status: int) -> None:
+        """Finish a call whose child has ended under it."""
+        signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
+        if child.why or self._stopping:
+            self._refuse(call, child.why or "stopped", timeout_s=call.timeout_s)
+            return
+        oom = signalled == 9 and _oom_kills() > child.oom_before
+        self._refuse(call, "died", signal=signalled, code=code, out_of_memory=oom)
+
+    # -- importing ahead
+
+    def _on_loaded(self, head: Mapping[str, Any]) -> None:
+        if head["safe"]:
+            self._to_import += [name for name in head["modules"] if name not in self._imported]
+
+    def _import_ahead(self) -> None:
+        """Import what a child had to import before it could call its function, so that the next ones have it.
+
+        Only what a child has imported without harm: a crash, a thread or a GPU that was touched has stayed in it.
+        """
+        from importlib import import_module
+
+        names, self._to_import = self._to_import, []
+        for name in names:
+            self._imported.add(name)
+            try:
+                import_module(name)
+            except BaseException:  # noqa: BLE001, S112 - then it is the children's to import, and to tell
+                continue
+        # A module may have taken them for itself.
+        self._hear_signals()
+        if self._spare is not None:
+            spare, self._spare = self._spare, None
+            self._children[spare.pid] = spare
+            self._dismiss(spare)
+
+    # -- the end
+
+    def _end_children(self) -> None:
+        """Let each child end, the ones that are at work by their grace."""
+        import signal
+
+        children = [*self._children.values(), *filter(None, [self._spare])]
+        for child in children:
+            if child.given or self._stopping:
+                self._end_call(child, "stopped")
+            else:
+                self._dismiss(child)
+            self._children[child.pid] = child
+        over = time.monotonic() + self._grace_s
+        while self._children:
+            self._selector.select(0.01)
+            self._on_signal(0)
+            for child in list(self._children.values()):
+                if time.monotonic() > over:
+                    child.signal(signal.SIGKILL)
+                self._hear(child)
+                self._reap(child)
+        self._ready.clear()
+
+    def _leave_results(self) -> None:
+        """Leave what the client has not acknowledged in the result of the run, where an ended run's is looked for."""
+        writer = SealedWriter(self.job.file("result.sealed"), self.key, self.run_id, RESULT_SEQ)
+        header = {"outcome": "calls", "type": "", "text": "", "traceback": ""}
+        writer.write(json.dumps(header).encode() + b"\n")
+        for number, call in self._calls.items():
+            if call.result is not None:
+                self._copy_result(writer, number, call)
+        writer.commit()
+
+    def _copy_result(self, writer: SealedWriter, number: int, call: KnownCall) -> None:
+        if not (call.result or {})["file"]:
+            payload = call.sealed_result[HEADER_BYTES:]
+            writer.write(CALL_PREFIX.pack(number, len(payload)))
+            writer.write(payload)
+            return
+        with open(self.call_file(number), "rb") as file:
+            file.seek(HEADER_BYTES)
+            writer.write(CALL_PREFIX.pack(number, _size(self.call_file(number)) - HEADER_BYTES))
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                writer.write(chunk)
+
+
+class InChild(Caller):
+    """A forked child's own side: calls one function after another until nothing more comes."""
+
+    def __init__(self, zygote: Zygote, channel: Any) -> None:
+        super().__init__(_Stopping(), lambda: zygote.gpus, self._opened_result)
+        self._zygote, self._channel = zygote, channel
+        self._pid = os.getpid()
+        self._functions: dict[str, tuple[dict[str, Any] | None, Any]] = {}
+        self._blobs = ""
+        self._number = 0
+        self._keeps = zygote._settings["isolation"] == "process"
+        self._writer: _Spilling | None = None
+
+    def work(self) -> int:
+        """Call what arrives, and give the exit code of the process."""
+        inbox = Inbox()
+        while True:
+            try:
+                data = self._channel.recv(1 << 18)
+            except KeyboardInterrupt:
+                return 143
+            if not data:
+                return 0
+            for head, body in inbox.feed(data):
+                self._blobs = head["blobs"]
+                if "load" in head:
+                    self._function(head["load"])
+                elif not self._take(head, body):
+                    return 143 if self._stopping.asked else 0
+
+    def _take(self, head: Mapping[str, Any], body: bytes) -> bool:
+        """Make the calls of one parcel; tell whether this child may be given more."""
+        if head["device"]:
+            os.environ["CUDA_VISIBLE_DEVICES"] = head["device"]
+        offset = 0
+        for entry in head["calls"]:
+            sealed = body[offset : offset + entry["size"]]
+            offset += entry["size"]
+            if not self._make(entry, sealed):
+                return False
+        return not head["last"]
+
+    def _make(self, entry: Mapping[str, Any], sealed: bytes) -> bool:
+        self._number, self._began = entry["n"], time.monotonic()
+        if entry["blob"]:
+            sealed = self._blob(entry["blob"])
+        payload = unseal(self._zygote.key, self._zygote.run_id, call_seq(self._number), sealed)
+        head, _, pickled = payload.partition(b"\n")
+        try:
+            outcome, value = self._outcome(json.loads(head)["function"], pickled)
+        except KeyboardInterrupt:
+            if not self._stopping.asked:
+                raise
+            sys.stderr.write(self._traceback(sys.exc_info()[1]))
+            return False
+        if os.getpid() != self._pid:
+            os._exit(0)  # A copy that the function has forked, and let return.
+        self.leave(outcome, value)
+        return self._report()
+
+    def _blob(self, digest: str) -> bytes:
+        path = os.path.join(self._blobs, os.path.basename(digest))
+        with open(path, "rb") as file:
+            content = file.read()
+        os.unlink(path)
+        return content
+
+    def _outcome(self, digest: str, pickled: bytes) -> tuple[dict[str, Any], Any]:
+        failure, function = self._function(digest)
+        if failure is not None:
+            return failure, function
+        failure, loaded = self.load((), pickled)
+        return (failure, loaded) if failure is not None else self.call(function, *loaded)
+
+    def _function(self, digest: str) -> tuple[dict[str, Any] | None, Any]:
+        """Give the function of that digest, loaded once."""
+        if digest not in self._functions:
+            began, before = time.monotonic(), set(sys.modules)
+            with open(os.path.join(self._blobs, os.path.basename(digest)), "rb") as file:
+                content = file.read()
+            found = _sha256()
+            found.update(content)
+            if found.hexdigest() != digest:
+                raise FrameError("the function is not the one that was sent")
+            head, _, pickled = content.partition(b"\n")
+            header = json.loads(head)
+            self.take_sources(header["sources"])
+            self._functions[digest] = self.load(header["imports"], pickled)
+            if self._functions[digest][0] is None:
+                self._tell_imports(digest, header["imports"], before, began)
+        return self._functions[digest]
+
+    def _tell_imports(
+        self, digest: str, imports: Iterable[str], before: set[str], began: float
+    ) -> None:
+        """Import what the function will, and tell the zygote of it where that took its time."""
+        from importlib import import_module
+
+        for name in imports:
+            try:
+                import_module(name)
+            except Exception:  # noqa: BLE001, S112 - the function may do without it; if not, it will say so itself
+                continue
+        new = [name for name in sys.modules if name not in before and _is_installed(name)]
+        if new and time.monotonic() - began > 0.01:
+            import threading
+
+            safe = threading.active_count() == 1 and not _touches_gpu()
+            self._send({"loaded": digest, "modules": new, "safe": safe})
+
+    def _opened_result(self) -> _Spilling:
+        zygote = self._zygote
+        self._writer = _Spilling(
+            zygote.call_file(self._number),
+            zygote.key,
+            zygote.run_id,
+            call_result_seq(self._number),
+        )
+        return self._writer
+
+    def _report(self) -> bool:
+        """Send the result; tell whether this process can be given another call."""
+        import threading
+
+        clean = self._keeps or threading.active_count() == 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        writer = self._writer
+        assert writer is not None
+        head = {
+            "n": self._number,
+            "file": writer.spilt,
+            "out": os.fstat(1).st_size,
+            "err": os.fstat(2).st_size,
+            "clean": clean and not self._stopping.asked,
+            "took_s": time.monotonic() - self._began,
+        }
+        self._send(head, b"" if writer.spilt else writer.sealed)
+        return bool(head["clean"])
+
+    def _send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
+        self._channel.sendall(parcel(encode(head, body)))
+
+    def _threads_run_on(self, names: str) -> None:
+        if not self._keeps:
+            super()._threads_run_on(names)
+
+
+class _Spilling:
+    """A sealed result that stays in memory while it is small, and becomes a file where it is not."""
+
+    def __init__(self, path: str, key: bytes, run_id: str, seq: int) -> None:
+        self._place = (path, key, run_id, seq)
+        self._parts: list[bytes] = []
+        self._length = 0
+        self._file: SealedWriter | None = None
+        self.sealed = b""
+
+    @property
+    def spilt(self) -> bool:
+        return self._file is not None
+
+    def write(self, data: bytes) -> int:
+        if self._file is not None:
+            return self._file.write(data)
+        part = bytes(data)
+        self._parts.append(part)
+        self._length += len(part)
+        if self._length > WARM_INLINE_BYTES:
+            self._file = SealedWriter(*self._place)
+            for held in self._parts:
+                self._file.write(held)
+            self._parts.clear()
+        return len(part)
+
+    def commit(self) -> None:
+        if self._file is not None:
+            self._file.commit()
+        else:
+            _, key, run_id, seq = self._place
+            self.sealed = seal(key, run_id, seq, b"".join(self._parts))
+
+    def discard(self) -> None:
+        if self._file is not None:
+            self._file.discard()
+
+
+def _is_installed(name: str) -> bool:
+    """Tell a module that comes from a file of this Python or of its environment from one that came with a function."""
+    module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
+    origin = getattr(spec, "origin", None) or ""
+    return bool(os.path.isabs(origin) and origin.startswith((sys.prefix, sys.base_prefix)))
+
+
+def _touches_gpu() -> bool:
+    try:
+        held = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return False  # No such place, and on that system no such GPU.
+    return any(path.startswith(("/dev/nvidia", "/dev/kfd", "/dev/dri")) for path in held)
+
+
+def _fresh_randomness() -> None:
+    """Python's own generator sees to it by itself; without this each child would draw the same numbers from NumPy's."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
 
 
 # ---------------------------------------------------------------------------------------------- deadline

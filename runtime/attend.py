@@ -380,6 +380,9 @@ class Attendance:
         self._bring_home(session, end)
         outputs.bring(self, session)
         self.record("held", with_log=with_log)
+        if self.history.intent.get("warm") and with_log:
+            # Its client was its whole purpose, and what that has not fetched is here: nothing on the machine is waited for.
+            self._acknowledge(session)
         return end
 
     def _bring_samples(self, session: Session) -> None:

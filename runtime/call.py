@@ -56,6 +56,7 @@ class Call:
         secrets: values of the named variables.
         cargo: what the Data among the arguments brings to the machine.
         display: where progress is shown.
+        begun: of a warm run: takes the session as soon as calls can be made; None where one call is all.
     """
 
     context: Context
@@ -67,6 +68,7 @@ class Call:
     secrets: Mapping[str, str] = field(repr=False)
     cargo: Cargo
     display: Display
+    begun: Callable[[Session], None] | None = field(default=None, repr=False)
 
     @classmethod
     def prepare(
@@ -90,15 +92,47 @@ class Call:
         Raises:
             SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
         """
+
+        def pack() -> Payload:
+            check_arguments(function, args, kwargs)
+            return payload.pack(function, args, kwargs)
+
+        return cls._around(pack, spec, display, to_run=to_run)
+
+    @classmethod
+    def prepare_warm(
+        cls,
+        function: Callable[..., Any],
+        spec: Spec,
+        settings: Mapping[str, Any],
+        begun: Callable[[Session], None],
+    ) -> Call:
+        """Step 1 of a warm run, in which the function is to be called many times.
+
+        Args:
+            function: what will be called.
+            spec: what is asked for.
+            settings: how the calls are to be made, for the machine.
+            begun: takes the session as soon as calls can be made there.
+
+        Raises:
+            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
+        """
+        call = cls._around(lambda: payload.warm_task(function, settings), spec, None, to_run=True)
+        return dataclasses.replace(call, begun=begun)
+
+    @classmethod
+    def _around(
+        cls, pack: Callable[[], Payload], spec: Spec, display: Display | None, *, to_run: bool
+    ) -> Call:
         context = Context.open()
         secrets = _secrets(spec)
         # It takes its tenth of a second while all this is looked at; whether it came is seen when it is needed.
         with contextlib.suppress(KeeperMissing):
             entrust.call(context.workspace)
         redact.remember(secrets.values())
-        _check_arguments(function, args, kwargs)
         outputs.check_folder(spec.outputs)
-        packed = payload.pack(function, args, kwargs)
+        packed = pack()
         recipe = environment.recipe(
             spec.environment,
             packed.project_root,
@@ -135,6 +169,8 @@ class Call:
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
             session.start(task)
+            if self.begun is not None:
+                self.begun(session)
             return attendance.finish(session)
 
     def new_stack(self, attendance: Attendance, offers: tuple[Offer, ...]) -> RunStack:
@@ -154,6 +190,7 @@ class Call:
                 "environment": self.recipe.source,
                 "environment_digest": None if self.recipe.empty else self.recipe.digest,
                 "lineage": attendance.lineage,
+                "warm": self.begun is not None,
                 "keeper": attendance.entrust(self.context.workspace),
             },
         )
@@ -300,9 +337,14 @@ def _refused(spec: Spec, refusals: Sequence[SpecError | NoCapacity]) -> SpecErro
     return SpecError(said or f"nothing that {', '.join(spec.providers)} offers satisfies {spec}")
 
 
-def _check_arguments(
+def check_arguments(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> None:
+    """Refuses what the function could not be called with.
+
+    Raises:
+        PayloadError: with the function's signature.
+    """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from os import PathLike
 from typing import (
@@ -27,6 +27,8 @@ from dayfly.stacks import settings
 if TYPE_CHECKING:
     from dayfly.infra.plan import Plan
     from dayfly.runtime.job import Job
+    from dayfly.runtime.warm_map import MapOptions
+    from dayfly.runtime.warm_run import Isolation, Slots, WarmRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -128,6 +130,48 @@ class RemoteFunction(Generic[P, R]):
         return cast(
             "Job[R]", Job.start(Call.prepare(self.__dayfly_function__, args, kwargs, self.spec))
         )
+
+    def session(
+        self,
+        *,
+        slots: Slots | None = None,
+        isolation: Isolation = "fork",
+        linger: float | str = "60s",
+    ) -> WarmRun[P, R]:
+        """One run whose machine is kept for many calls, for as long as a `with` block lasts.
+
+        Args:
+            slots: calls at once on the machine: a number, "cores" (the default), or "gpu" for one on each GPU.
+            isolation: "fork" makes each call in a process of its own; "process" makes them one after the other in one
+                that stays: faster, and what a crash takes with it is all that the function has kept there.
+            linger: for how long the machine waits for a client that is gone, when it has nothing to do.
+
+        Raises:
+            SpecError: one of them cannot be.
+        """
+        from dayfly.runtime.warm_run import WarmRun
+
+        return WarmRun(
+            self.__dayfly_function__, self.spec, slots=slots, isolation=isolation, linger=linger
+        )
+
+    def map(self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]) -> list[R]:
+        """Calls it for each item on one machine, and gives the values in the items' order.
+
+        It is a session around `WarmRun.map`, where the arguments are explained; to have other slots, or values as they
+        come, use that.
+
+        Raises:
+            Exception: what the first item to fail has raised, unless `return_exceptions`.
+            DayflyError: it could not run, or its machine could not be proved gone.
+        """
+        with self.session() as run:
+            return list(run.map(items, *more, **how))
+
+    def starmap(self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]) -> list[R]:
+        """As `map`, each item holding all the arguments of its call."""
+        with self.session() as run:
+            return list(run.starmap(items, **how))
 
     async def _plan_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
         from dayfly.runtime.aside import aside

@@ -89,6 +89,13 @@ class Display:
                 self._leave()
             self._show_live()
 
+    def progress(self, detail: str) -> None:
+        """Says how far the step under way has come, in the live line of a terminal and when the step ends."""
+        with self._surface.lock:
+            if self._step is not None:
+                name, since, _ = self._step
+                self._step = (name, since, redact(detail))
+
     def output(self, stream: Stream, data: bytes) -> None:
         """Passes the function's own output on, as it is and at once."""
         with self._surface.lock:

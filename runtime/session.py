@@ -47,6 +47,7 @@ from dayfly.runtime.ssh.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from dayfly.runtime.environment import Recipe
+    from dayfly.runtime.warm_line import WarmLine
 
 _T = TypeVar("_T")
 _ATTEMPT_S = 20.0
@@ -175,6 +176,11 @@ class Session:
         link.open(timeout_s)
         return link
 
+    @property
+    def closed(self) -> bool:
+        """True once `close` was called."""
+        return self._closed.is_set()
+
     # -- reconnecting
 
     def _sleep(self, seconds: float) -> None:
@@ -260,6 +266,11 @@ class Session:
     ) -> dict[str, Any]:
         with _refusals():
             return self._persist(lambda link: link.ask(head, body), within_s)
+
+    @property
+    def keys(self) -> Keys:
+        """The run's own."""
+        return self._keys
 
     # -- the host key
 
@@ -523,8 +534,35 @@ class Session:
             note,
         )
 
-    def fetch_result(self, path: Path) -> None:
+    def carry(self, line: WarmLine) -> None:
+        """Carry a warm run's calls there and their results back until it has ended, over every new link all that is open.
+
+        Raises:
+            InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+            Forged: a result was not sealed for its call.
+        """
+
+        def act(link: Link) -> None:
+            self._see_to_meanwhile()
+            number = link.subscribe(line)
+            try:
+                line.open(link, number)
+                while not line.has_ended(within_s=1.0):
+                    self._see_to_meanwhile()
+            finally:
+                link.unsubscribe(number)
+            if self.status().state == "running":
+                raise Disconnected("the machine has hung up")
+
+        with _refusals():
+            self._persist(act)
+
+    def fetch_result(self, path: Path, call: int = 0) -> None:
         """Bring the sealed result to `path`, which appears only when all of it is there and authentic.
+
+        Args:
+            path: where to.
+            call: the number of a warm call; 0 is the run itself.
 
         Raises:
             Forged: what arrived was not sealed for this run; it is deleted.
@@ -535,12 +573,12 @@ class Session:
         with _refusals(), os.fdopen(descriptor, "r+b") as file:
             # What an earlier client had fetched may have been torn by its end.
             file.truncate(0)
-            self._persist(lambda link: self._fetch(link, file.fileno()))
+            self._persist(lambda link: self._fetch(link, file.fileno(), call))
             file.flush()
             os.fsync(file.fileno())
         try:
             agent.check_sealed_file(
-                self._keys.hmac_key, self._keys.run_id, agent.RESULT_SEQ, str(aside)
+                self._keys.hmac_key, self._keys.run_id, agent.call_result_seq(call), str(aside)
             )
         except agent.FrameError as error:
             aside.unlink()
@@ -552,9 +590,9 @@ class Session:
         finally:
             os.close(folder)
 
-    def _fetch(self, link: Link, descriptor: int) -> None:
+    def _fetch(self, link: Link, descriptor: int, call: int) -> None:
         have = os.fstat(descriptor).st_size
-        for answer, data in link.stream({"op": "get", "offset": have}):
+        for answer, data in link.stream({"op": "get", "offset": have, "call": call}):
             self._progress()
             if data:
                 agent.write_at(descriptor, answer["offset"], data)

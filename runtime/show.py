@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dayfly.infra.units import human_bytes, human_seconds
-from dayfly.runtime import phases, samples, wording
+from dayfly.runtime import ledger, phases, samples, wording
 from dayfly.runtime.outputs import described
 from dayfly.runtime.phases import Phase
 from dayfly.runtime.redact import redact
@@ -76,6 +76,7 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
         "job": _fields(history, "job_ended"),
         "result": _fields(history, "result"),
         "outputs": _fields(history, "outputs"),
+        "calls": ledger.totals(history.directory),
         "directory": str(history.directory),
         "events": [{"event": e.name, "time": e.time, **e.fields} for e in history.events],
         "receipt": receipt.as_dict() if receipt else None,
@@ -111,6 +112,7 @@ def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
         ("timeline", _timeline(told["phases"])),
         ("use", _use(told["use"])),
         ("outputs", _outputs(told["outputs"])),
+        ("calls", _calls(told["calls"])),
         ("events", _events(told["events"])),
         ("money", _money(told)),
         ("receipt", _receipt(told["receipt"])),
@@ -203,6 +205,17 @@ def _outputs(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     if told["left_out_count"] > len(told["left_out"]):
         rows.append(("left out", f"{told['left_out_count'] - len(told['left_out'])} more"))
     return rows
+
+
+def _calls(totals: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """The sums of a warm run's ledger."""
+    if totals is None:
+        return []
+    rows = [("made", f"{totals['calls']}, {totals['without_value']} of them without a value")]
+    for name, value in totals.items():
+        if name.endswith("_s"):
+            rows.append((name.removesuffix("_s"), human_seconds(value)))
+    return [*rows, ("peak memory", f"{human_bytes(totals['peak_rss_bytes'])} in one call")]
 
 
 def _events(events: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -75,6 +75,17 @@ def test_rubbish_is_refused(rubbish: bytes) -> None:
         agent.unseal(KEY, RUN, 0, rubbish)
 
 
+@given(st.integers(1, 2**32), st.integers(1, 2**32))
+def test_no_call_and_no_result_stands_in_another_s_place(one: int, other: int) -> None:
+    """Nor in that of the run's own task and result."""
+    places = {agent.TASK_SEQ, agent.RESULT_SEQ}
+    for number in {one, other}:
+        mine = {agent.call_seq(number), agent.call_result_seq(number)}
+        assert len(mine) == 2
+        assert not mine & places
+        places |= mine
+
+
 def test_the_same_key_serves_no_other_channel_or_direction() -> None:
     """The keys of two channels, and of the two directions of one, are all different."""
     keys = {*agent.channel_keys(KEY, b"a" * 16), *agent.channel_keys(KEY, b"b" * 16), KEY}

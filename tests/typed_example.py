@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import assert_type
 
-from dayfly import Job, Plan, Receipt, attach, cluster
+from dayfly import Job, Plan, Receipt, WarmCall, attach, cluster
 
 
 @cluster
@@ -38,3 +39,11 @@ async def use() -> None:
         assert_type(line, str)
     assert_type(await job.detach.aio(), str)
     (await attach.aio(job.id, log=False)).result()
+    with halve.session(slots=2) as s:
+        assert_type(s(3.0), float)
+        call = s.submit(3.0)
+        assert_type(call, WarmCall[float])
+        assert_type(await call, float)
+        assert_type(s.map([1.0, 2.0], timeout="1m"), Iterator[float])
+    assert_type(s.receipt(), Receipt)
+    assert_type(halve.map([1.0]), list[float])

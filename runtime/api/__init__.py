@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from dayfly.runtime.attach import attach
     from dayfly.runtime.cluster import RemoteFunction, cluster
     from dayfly.runtime.data import Data
+    from dayfly.runtime.gather import gather
     from dayfly.runtime.job import Job
+    from dayfly.runtime.warm_call import WarmCall
+    from dayfly.runtime.warm_run import WarmRun
     from dayfly.stacks.receipt import Receipt
 
 __all__ = [
@@ -28,8 +31,11 @@ __all__ = [
     "Receipt",
     "RemoteFunction",
     "Spec",
+    "WarmCall",
+    "WarmRun",
     "attach",
     "cluster",
+    "gather",
 ]
 
 # Loaded at first use, so that `import dayfly` costs next to nothing.
@@ -44,8 +50,11 @@ _HOME = {
     "Receipt": "dayfly.stacks.receipt",
     "RemoteFunction": "dayfly.runtime.cluster",
     "Spec": "dayfly.infra.spec",
+    "WarmCall": "dayfly.runtime.warm_call",
+    "WarmRun": "dayfly.runtime.warm_run",
     "attach": "dayfly.runtime.attach",
     "cluster": "dayfly.runtime.cluster",
+    "gather": "dayfly.runtime.gather",
 }
 
 

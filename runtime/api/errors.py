@@ -26,6 +26,7 @@
     │   ├── DeadlineReached     max_runtime or max_cost ended it
     │   ├── Detached            this process has let go of it, as was asked for; it goes on, and has its value later
     │   ├── GpuIdle             a GPU stayed under min_gpu_utilization, so the machine ended it
+    │   ├── CallTimeout         the timeout of one call of a warm run ended that call
     │   └── InstanceLost        the machine is gone or was not reachable for too long
     ├── ResultFailed            the value cannot come back (phase result)
     │   ├── OutputsFailed       its machine went before all of DAYFLY_OUTPUT_DIR was here; the value is
@@ -222,6 +223,12 @@ class Detached(RunFailed):
 class GpuIdle(RunFailed):
     """A GPU stayed under `min_gpu_utilization` for its window, and the machine ended the job: no failure of the function's,
     and not tried again, since another machine would idle too."""
+
+
+class CallTimeout(RunFailed, TimeoutError):
+    """One call of a warm run took longer than its own timeout; the run goes on."""
+
+    exit_code = 124
 
 
 class InstanceLost(RunFailed):

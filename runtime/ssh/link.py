@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dayfly.errors import ConnectFailed, Forged
 from dayfly.infra.machine import Machine
@@ -33,6 +33,13 @@ _GREETING_BYTES = 64 << 10
 Message = tuple[dict[str, Any], bytes]
 # One thread for all links: two hundred of them would wake up two hundred times as often.
 watch = Watch(lambda: PING_EVERY_S / _LOOKS_A_PING)
+
+
+class Taker(Protocol):
+    """Takes what belongs to a request, in the reader's own thread; an exception where the link has broken."""
+
+    def put(self, item: Message | Exception, /) -> None:
+        """Take one; must neither wait for long nor for the link."""
 
 
 class AgentRefused(Exception):
@@ -65,7 +72,7 @@ class Link:
         self._opening = nonce + hmac_key + bytes.fromhex(run_id)
         self._send_key, self._receive_key = agent.channel_keys(hmac_key, nonce)
         self._sending = threading.Lock()
-        self._waiting: dict[int, queue.SimpleQueue[Message | Exception]] = {}
+        self._waiting: dict[int, Taker] = {}
         self._changing = threading.Lock()
         self._next = 1
         self._sent = self._received = 0
@@ -181,13 +188,13 @@ class Link:
 
     def send(self, head: dict[str, Any], body: bytes = b"") -> Callable[[], dict[str, Any]]:
         """Send a request of one answer without waiting for it; what is given waits for it, as `ask` does."""
-        number, arriving = self._register()
+        arriving: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+        number = self.subscribe(arriving)
         self.post({**head, "id": number}, body)
 
         def answer() -> dict[str, Any]:
             message = arriving.get()
-            with self._changing:
-                self._waiting.pop(number, None)
+            self.unsubscribe(number)
             return _accepted(message)[0]
 
         return answer
@@ -199,7 +206,8 @@ class Link:
 
         After each `wake_s` without one, an empty message is given.
         """
-        number, arriving = self._register()
+        arriving: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+        number = self.subscribe(arriving)
         owed = 0
         try:
             self.post({**head, "id": number}, body)
@@ -221,17 +229,21 @@ class Link:
                         self.post({"op": "credit", "id": 0, "of": number, "bytes": owed})
                     owed = 0
         finally:
-            with self._changing:
-                self._waiting.pop(number, None)
+            self.unsubscribe(number)
 
-    def _register(self) -> tuple[int, queue.SimpleQueue[Message | Exception]]:
-        arriving: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+    def subscribe(self, taker: Taker) -> int:
+        """Give the number of a request that is to be posted, all of whose messages `taker` gets."""
         with self._changing:
             if self._broken is not None:
                 raise self._broken
             number, self._next = self._next, self._next + 1
-            self._waiting[number] = arriving
-        return number, arriving
+            self._waiting[number] = taker
+        return number
+
+    def unsubscribe(self, number: int) -> None:
+        """Nothing of that request is wanted any more."""
+        with self._changing:
+            self._waiting.pop(number, None)
 
     def post(self, head: dict[str, Any], body: bytes = b"") -> None:
         """Send a frame that needs no answer, or whose answer is awaited elsewhere.
