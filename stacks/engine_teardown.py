@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from dayfly.errors import ConfigurationError
-from dayfly.infra import providers
+from dayfly.infra import creations, providers
 from dayfly.stacks import isolated, journal, state
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
@@ -94,6 +94,7 @@ class EngineTeardown:
             if found is None:
                 return "pulumi", declared, 0
             found.check_providers()
+            found.check_ownership(history.id, _known_ids(history))
             count = len(found.custom_resources)
             if count == 0 and not found.pending:
                 return "pulumi", declared, 0
@@ -193,6 +194,24 @@ class EngineTeardown:
                 timeout_s=_DESTROY_TIMEOUT_S,
                 pass_fds=() if slot is None else (slot,),
             )
+
+
+def _known_ids(history: History) -> set[str] | None:
+    """Ids of all that a run has asked for; None where its provider keeps no record of that.
+
+    Raises:
+        StateUnusable: the record cannot be read now, so that the state cannot be held against it.
+    """
+    if history.provider not in providers.names():
+        return None
+    if not providers.load(history.provider).keeps_creations:
+        return None
+    try:
+        return {creation.id for creation in creations.read(history.directory)}
+    except OSError as trouble:
+        raise state.StateUnusable(
+            f"the record of its requests cannot be read: {trouble}"
+        ) from trouble
 
 
 def engine_processes(run_id: str) -> list[psutil.Process]:

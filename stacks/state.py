@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,32 @@ class State:
         return tuple(
             resource
             for resource in self.resources
-            if resource.get("custom")
-            and not str(resource.get("type", "")).startswith("pulumi:providers:")
+            if resource.get("custom") and not _is_provider(resource)
         )
+
+    @property
+    def _held(self) -> list[dict[str, Any]]:
+        return [*self.resources, *(operation.get("resource", {}) for operation in self.pending)]
+
+    def check_ownership(self, run: str, known: Collection[str] | None) -> None:
+        """Refuses a state that names what is not this run's: the engine would delete it.
+
+        Args:
+            run: whose state it is.
+            known: ids of everything that the run has made; None where its provider keeps no record, and goes by the run.
+
+        Raises:
+            StateUnusable: it names another run, a folder that is none of its own, or an id that nobody was answered.
+        """
+        for resource in self._held:
+            _check_places(resource, run)
+            id = str(resource.get("id") or "")
+            is_derived = not id or id.endswith(run) or _is_provider(resource)
+            if known is not None and resource.get("custom") and not is_derived and id not in known:
+                raise StateUnusable(
+                    f"the state of {resource.get('urn')} has the id {id}, which no request of this run was answered with;"
+                    " it was not given to the engine"
+                )
 
     def check_providers(self) -> None:
         """Refuses a state whose dynamic resources refer to anything but the classes of our own providers.
@@ -52,8 +76,7 @@ class State:
         pinned = {
             cls.reference() for name in providers.names() for cls in providers.load(name).dynamic
         }
-        held = [*self.resources, *(operation.get("resource", {}) for operation in self.pending)]
-        for resource in held:
+        for resource in self._held:
             for side in ("inputs", "outputs"):
                 value = resource.get(side, {}).get("__provider")
                 # Edited, it may be anything, also something that cannot be looked up in a set.
@@ -62,6 +85,20 @@ class State:
                         f"the state of {resource.get('urn')} was edited: its __provider is not Dayfly's, and the engine"
                         " would run it; it was not given to the engine"
                     )
+
+
+def _check_places(resource: Mapping[str, Any], run: str) -> None:
+    for values in (resource.get("inputs", {}), resource.get("outputs", {})):
+        folder = Path(str(values.get("directory", run))).parts
+        if values.get("run", run) != run or run not in folder or ".." in folder:
+            raise StateUnusable(
+                f"the state of {resource.get('urn')} was edited: it names another run, or another's folder; it was not"
+                " given to the engine"
+            )
+
+
+def _is_provider(resource: Mapping[str, Any]) -> bool:
+    return str(resource.get("type", "")).startswith("pulumi:providers:")
 
 
 def file_of(workspace: Workspace, stack: str) -> Path | None:

@@ -70,6 +70,31 @@ def test_anything_else_is_refused_before_the_engine_sees_it(value: Any, pending:
         held.check_providers()
 
 
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"inputs": {"run": "f" * 32}},
+        {"outputs": {"run": "f" * 32}},
+        {"outputs": {"run": 7}},
+        {"outputs": {"directory": "/etc"}},
+        {"inputs": {"directory": f"/home/{_RUN}/../other"}},
+        {"id": "i-other"},
+    ],
+)
+@pytest.mark.parametrize("pending", [False, True])
+def test_what_is_not_this_run_s_is_refused(edited: dict[str, Any], pending: bool) -> None:
+    """The engine would end another run's machine, or remove another's folder."""
+    own = {"custom": True, "urn": "u", "type": "pulumi-python:dynamic/dayfly:X", "id": "i-1"}
+    own |= {"inputs": {"run": _RUN}, "outputs": {"run": _RUN, "directory": f"/home/{_RUN}/machine"}}
+    ready = own | {"id": f"ready-{_RUN}"}
+    provider = {"custom": True, "type": "pulumi:providers:pulumi-python", "id": "some-uuid"}
+    State((own, ready, provider), ({"resource": own},)).check_ownership(_RUN, {"i-1"})
+    wrong = own | edited
+    held = State((), ({"resource": wrong},)) if pending else State((own, wrong), ())
+    with pytest.raises(StateUnusable, match="not given to the engine"):
+        held.check_ownership(_RUN, {"i-1"})
+
+
 def test_a_stack_that_never_was_has_no_state(workspace: Workspace) -> None:
     """That is no error: nothing was created."""
     assert state.read(workspace, None, _RUN, _RUN) is None
