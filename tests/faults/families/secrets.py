@@ -212,8 +212,8 @@ def _used(
     attached = scene.place.dayfly("attach", run, variables=scene.variables)
     said += attached.stdout + attached.stderr
     # A client that was killed before its order had left for the machine has started nothing.
-    wanted = ("ValueError" if "raises" in scene.mode else "5", "function was never started")
-    return said, [f"attach said {said[-600:]}"] * (not any(each in said for each in wanted))
+    ways = ("ValueError" if "raises" in scene.mode else "5", "function was never started")
+    return said, [f"attach said {said[-600:]}"] * (not any(each in said for each in ways))
 
 
 def _all_said(client: subprocess.Popen[bytes]) -> str:
