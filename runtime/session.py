@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -32,9 +30,13 @@ from dayfly.errors import (
 from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
+from dayfly.runtime.content import Content
+from dayfly.runtime.download import Download
+from dayfly.runtime.pack import Pack
 from dayfly.runtime.records import Facts, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.ssh.connection import Disconnected, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
+from dayfly.runtime.upload import INLINE_BYTES, Upload
 
 if TYPE_CHECKING:
     from dayfly.runtime.environment import Recipe
@@ -49,9 +51,6 @@ _ASK_AFTER, _ASK_AFTER_S, _ASK_EVERY_S = 4, 5.0, 10.0
 _DEAD = ("terminated", "preempted", "unhealthy", "stopping")
 # How often whoever follows a job looks after what else must not end meanwhile.
 _MEANWHILE_S = 60.0
-_INLINE_BYTES = 256 << 10
-_CHUNK_BYTES = 1 << 20
-_CHUNKS_AHEAD = 4
 # A machine may answer before it has its keys; going on for a minute would look like an attack.
 _REFUSALS = 3
 
@@ -314,15 +313,35 @@ class Session:
         names = GpuFindings.__dataclass_fields__
         return GpuFindings(**{name: gpus.get(name, answer[name]) for name in names})
 
-    def put(self, content: bytes | Path) -> str:
+    def put(self, content: bytes | Path, digest: str = "") -> str:
         """Bring content to the machine unless it is there; a transfer that broke off is resumed.
+
+        Args:
+            content: a file, or the bytes themselves.
+            digest: its SHA-256, where it is known: that spares reading the content, if the machine has it.
 
         Returns:
             Its SHA-256, which is its name on the machine.
         """
-        with _refusals(), _opened(content) as (digest, size, read):
-            self._persist(lambda link: _put(link, digest, size, read, self._progress))
-        return digest
+        with _refusals(), Content(content, digest) as opened:
+            upload = Upload(opened)
+            self._persist(lambda link: upload.send(link, self._progress))
+            return opened.digest()
+
+    def put_many(self, files: Mapping[str, Path]) -> None:
+        """Bring many files' content to the machine, the small ones together; what is there already does not travel.
+
+        Args:
+            files: by the SHA-256 of what is in them, which is its name on the machine.
+
+        Raises:
+            RunFailed: a file is gone, or is another than its SHA-256 says.
+        """
+        pack = Pack(files)
+        with _refusals():
+            self._persist(lambda link: pack.send(link, self._progress))
+        for digest, path in pack.large.items():
+            self.put(path, digest)
 
     def build_environment(self, recipe: Recipe, on_output: Callable[[str], None]) -> str:
         """Make the environment on the machine, or find it made.
@@ -397,7 +416,7 @@ class Session:
             "task": "",
         }
         body = task.sealed
-        if len(body) > _INLINE_BYTES:
+        if len(body) > INLINE_BYTES:
             if self.status().state != "absent":
                 return
             request["task"], body = self.put(body), b""
@@ -453,13 +472,12 @@ class Session:
         with _refusals(), os.fdopen(descriptor, "r+b") as file:
             # What an earlier client had fetched may have been torn by its end.
             file.truncate(0)
-            self._persist(lambda link: self._fetch(link, file.fileno()))
+            download = Download(file.fileno())
+            self._persist(lambda link: download.fetch(link, self._progress))
             file.flush()
             os.fsync(file.fileno())
         try:
-            agent.check_sealed_file(
-                self._keys.hmac_key, self._keys.run_id, agent.RESULT_SEQ, str(aside)
-            )
+            download.check(self._keys.hmac_key, self._keys.run_id, agent.RESULT_SEQ)
         except agent.FrameError as error:
             aside.unlink()
             raise Forged(f"the result is not authentic: {error}") from error
@@ -469,13 +487,6 @@ class Session:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-    def _fetch(self, link: Link, descriptor: int) -> None:
-        have = os.fstat(descriptor).st_size
-        for answer, data in link.stream({"op": "get", "offset": have}):
-            self._progress()
-            if data:
-                agent.write_at(descriptor, answer["offset"], data)
 
     def acknowledge(self) -> None:
         """Tell the machine that the result is safe here, and that it may forget it."""
@@ -518,49 +529,3 @@ def _own_uv() -> Path:
     from uv import find_uv_bin
 
     return Path(find_uv_bin())
-
-
-@contextlib.contextmanager
-def _opened(content: bytes | Path) -> Iterator[tuple[str, int, Callable[[int], bytes]]]:
-    """Give digest, size, and a function that reads a chunk at an offset."""
-    if isinstance(content, bytes):
-        view = content
-        yield (
-            hashlib.sha256(view).hexdigest(),
-            len(view),
-            lambda offset: view[offset : offset + _CHUNK_BYTES],
-        )
-        return
-    with content.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        number = file.fileno()
-        yield (
-            digest,
-            os.fstat(number).st_size,
-            lambda offset: os.pread(number, _CHUNK_BYTES, offset),
-        )
-
-
-def _put(
-    link: Link,
-    digest: str,
-    size: int,
-    read: Callable[[int], bytes],
-    acknowledged: Callable[[], None],
-) -> None:
-    """Send what the machine has not; small content goes at once, without asking."""
-    request = {"op": "put", "digest": digest, "size": size}
-    if size <= _INLINE_BYTES:
-        link.ask({**request, "offset": 0}, read(0))
-        return
-    have = link.ask(request)["have"]
-    answers: deque[Callable[[], dict[str, Any]]] = deque()
-    while have < size or answers:
-        # Some on their way at once, so that a long line is never empty.
-        if have < size and len(answers) < _CHUNKS_AHEAD:
-            data = read(have)
-            answers.append(link.send({**request, "offset": have}, data))
-            have += len(data)
-        else:
-            answers.popleft()()
-            acknowledged()

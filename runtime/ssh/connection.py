@@ -15,15 +15,12 @@ import paramiko
 from dayfly.errors import ConfigurationError, ConnectFailed, HostKeyMismatch
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
+from dayfly.runtime.ssh.transport import Transport
 
 # paramiko logs a dropped connection as an error; whoever holds the connection decides what it means.
 logging.getLogger("dayfly.ssh").addHandler(logging.NullHandler())
 
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
-_WINDOW_BYTES = 16 << 20
-_PACKET_BYTES = 256 << 10
-# paramiko deadlocks when a channel closes during a new key exchange (its issue 822), which it starts each 512 MB.
-_REKEY_BYTES = 32 << 30
 _KEEPALIVE_S = 15
 _STDERR_BYTES = 4096
 # A slow link takes its time with a frame; what finds a dead one is the silence of the machine.
@@ -59,12 +56,6 @@ class _PromptSocket(socket.socket):
         return data
 
 
-class _Transport(paramiko.Transport):
-    """paramiko's transport, waking up rarely: an idle connection should cost nothing."""
-
-    _active_check_timeout = 5.0
-
-
 class Connection:
     """One command on the machine, its stdin and stdout.
 
@@ -72,6 +63,7 @@ class Connection:
 
     Attributes:
         shown: the host key that the machine has shown, "" until it has.
+        round_trip_s: how long the machine took to answer a request that it need not think about.
     """
 
     def __init__(
@@ -79,8 +71,9 @@ class Connection:
     ) -> None:
         self._machine, self._user_key, self._clock = machine, user_key, clock
         self.shown = ""
+        self.round_trip_s = 0.0
         self._socket: _PromptSocket | None = None
-        self._transport: paramiko.Transport | None = None
+        self._transport: Transport | None = None
         self._channel: paramiko.Channel | None = None
         # paramiko's own time-out of a channel is for sending too, so waiting for bytes is done here.
         self._arrival = threading.Event()
@@ -120,14 +113,11 @@ class Connection:
 
     def _login(self, timeout_s: float) -> None:
         assert self._socket is not None
-        transport = _Transport(
-            self._socket, default_window_size=_WINDOW_BYTES, default_max_packet_size=_PACKET_BYTES
-        )
+        transport = Transport(self._socket)
         self._transport = transport
         transport.daemon = True
         transport.set_log_channel("dayfly.ssh")
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout_s
-        transport.packetizer.REKEY_BYTES = transport.packetizer.REKEY_PACKETS = _REKEY_BYTES
         pinned = self._machine.host_keys
         pinned_type = pinned[0].partition(" ")[0]
         options = transport.get_security_options()
@@ -144,7 +134,7 @@ class Connection:
             )
         key = paramiko.Ed25519Key.from_private_key_file(str(self._user_key))
         try:
-            transport.auth_publickey(self._machine.user, key)
+            transport.log_in(self._machine.user, key)
         except paramiko.AuthenticationException as error:
             # The same exception stands for a server that was silent, or went, before it had decided.
             if not transport.is_active() or "timeout" in str(error):
@@ -156,11 +146,38 @@ class Connection:
 
     def _start(self, command: str, timeout_s: float) -> None:
         assert self._transport is not None
+        began = time.monotonic()
         channel = self._transport.open_session(timeout=timeout_s)
+        self.round_trip_s = time.monotonic() - began
         self._channel = channel
-        channel.exec_command(command)
         channel.settimeout(_SEND_S)
         channel.in_buffer.set_event(self._arrival)
+        self._transport.execute(channel, command)
+
+    def streams(self, path: str, count: int, timeout_s: float) -> list[Stream]:
+        """Have the server connect to a Unix socket on the machine, `count` times; fewer times, or never, where it refuses.
+
+        Raises:
+            Disconnected: the connection went.
+        """
+        with _mapped("the connection"):
+            transport = self._open_transport()
+            return [
+                Stream(transport, each) for each in transport.open_streams(path, count, timeout_s)
+            ]
+
+    def commands(self, command: str, count: int, timeout_s: float) -> list[Stream]:
+        """Run `command` on as many channels of its own, at most `count`, as the server grants.
+
+        Raises:
+            Disconnected: the connection went.
+        """
+        with _mapped("the connection"):
+            transport = self._open_transport()
+            channels = transport.open_sessions(count, timeout_s)
+            for each in channels:
+                transport.execute(each, command)
+            return [Stream(transport, each) for each in channels]
 
     @property
     def heard(self) -> float:
@@ -178,8 +195,7 @@ class Connection:
         """
         channel = self._open_channel()
         with _mapped("the connection"):
-            # A memoryview, since paramiko would copy the rest of the bytes for each packet.
-            channel.sendall(memoryview(data))  # type: ignore[arg-type]
+            self._open_transport().send_all(channel, memoryview(data))
 
     def receive(self, size: int, timeout_s: float) -> bytes:
         """Give what has arrived, at most `size` bytes; nothing where the time is over.
@@ -215,6 +231,11 @@ class Connection:
             raise Disconnected("not connected")
         return self._channel
 
+    def _open_transport(self) -> Transport:
+        if self._transport is None:
+            raise Disconnected("not connected")
+        return self._transport
+
     def close(self) -> None:
         """Close socket, channel and connection; whoever waits on them is told."""
         if self._socket is not None:
@@ -226,6 +247,40 @@ class Connection:
                 self._transport.close()
         if self._socket is not None:
             self._socket.close()
+
+
+class Stream:
+    """One more channel of a connection, for bytes in both directions."""
+
+    def __init__(self, transport: Transport, channel: paramiko.Channel) -> None:
+        self._transport, self._channel = transport, channel
+        channel.settimeout(_SEND_S)
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Send all of `data`.
+
+        Raises:
+            Disconnected: it went, perhaps after a part of it.
+        """
+        with _mapped("the connection"):
+            self._transport.send_all(self._channel, memoryview(data))
+
+    def receive(self, size: int) -> bytes:
+        """Give what arrives next, at most `size` bytes.
+
+        Raises:
+            Disconnected: it ended.
+        """
+        with _mapped("the connection"):
+            data = self._channel.recv(size)
+        if not data:
+            raise Disconnected("a stream was closed")
+        return data
+
+    def close(self) -> None:
+        """Close this channel alone."""
+        with contextlib.suppress(Exception):
+            self._channel.close()
 
 
 @contextlib.contextmanager

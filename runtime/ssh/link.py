@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import secrets
 import threading
@@ -16,6 +17,7 @@ from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
+from dayfly.runtime.ssh.lanes import Lanes
 
 # A dead link is noticed within 30 s of its last word: three pings and the reader's own second.
 PING_EVERY_S = 9.0
@@ -24,6 +26,7 @@ _RECEIVE_BYTES = 4 << 20
 _GREETING_BYTES = 64 << 10
 
 Message = tuple[dict[str, Any], bytes]
+Body = bytes | memoryview
 
 
 class AgentRefused(Exception):
@@ -39,6 +42,9 @@ class Link:
 
     Lifecycle: constructing does nothing, `open` connects and starts the agent, `close` ends both (the job goes on).
     A link that broke stays broken: every request on it, waiting or new, raises what broke it.
+
+    Attributes:
+        lanes: further channels of its connection, for large content.
     """
 
     def __init__(
@@ -65,6 +71,9 @@ class Link:
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
         self._arrived = bytearray()
+        self.lanes = Lanes(
+            self, self._connection, run_id, functools.partial(agent.lane_key, hmac_key, nonce)
+        )
 
     # -- lifetime
 
@@ -163,7 +172,7 @@ class Link:
 
     # -- requests
 
-    def ask(self, head: dict[str, Any], body: bytes = b"") -> dict[str, Any]:
+    def ask(self, head: dict[str, Any], body: Body = b"") -> dict[str, Any]:
         """Send a request and give its answer.
 
         Raises:
@@ -174,29 +183,37 @@ class Link:
         *_, (answer, _) = self.stream(head, body)
         return answer
 
-    def send(self, head: dict[str, Any], body: bytes = b"") -> Callable[[], dict[str, Any]]:
+    def send(self, head: dict[str, Any], body: Body = b"") -> Callable[[], dict[str, Any]]:
         """Send a request of one answer without waiting for it; what is given waits for it, as `ask` does."""
         number, arriving = self._register()
         self.post({**head, "id": number}, body)
 
         def answer() -> dict[str, Any]:
             message = arriving.get()
-            with self._changing:
-                self._waiting.pop(number, None)
+            self._forget(number)
             return _accepted(message)[0]
 
         return answer
 
     def stream(
-        self, head: dict[str, Any], body: bytes = b"", *, wake_s: float | None = None
+        self, head: dict[str, Any], body: Body = b"", *, wake_s: float | None = None
     ) -> Iterator[Message]:
-        """Send a request and give every message that belongs to it, the answer last.
+        """Send a request, and give every message that belongs to it as it comes, the answer last.
 
         After each `wake_s` without one, an empty message is given.
         """
         number, arriving = self._register()
         try:
             self.post({**head, "id": number}, body)
+        except BaseException:
+            self._forget(number)
+            raise
+        return self._messages(number, arriving, wake_s)
+
+    def _messages(
+        self, number: int, arriving: queue.SimpleQueue[Message | Exception], wake_s: float | None
+    ) -> Iterator[Message]:
+        try:
             while True:
                 # Bounded also without `wake_s`: a silent link is broken by its reader, which tells all.
                 try:
@@ -211,8 +228,11 @@ class Link:
                 if data:
                     self.post({"op": "credit", "id": 0, "of": number, "bytes": len(data)})
         finally:
-            with self._changing:
-                self._waiting.pop(number, None)
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        with self._changing:
+            self._waiting.pop(number, None)
 
     def _register(self) -> tuple[int, queue.SimpleQueue[Message | Exception]]:
         arriving: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
@@ -223,7 +243,7 @@ class Link:
             self._waiting[number] = arriving
         return number, arriving
 
-    def post(self, head: dict[str, Any], body: bytes = b"") -> None:
+    def post(self, head: dict[str, Any], body: Body = b"") -> None:
         """Send a frame that needs no answer, or whose answer is awaited elsewhere.
 
         A frame that was sent in part spoils all that would follow it, so the link breaks with it.
@@ -236,13 +256,13 @@ class Link:
                 self._connection.send(frame)
             except Disconnected as error:
                 # The reader closes the connection that it found fault with, and knows better why.
-                raise self._abandon(error) from None
+                raise self.fail(error) from None
             except BaseException:
-                self._abandon(Disconnected("a frame was sent only in part"))
+                self.fail(Disconnected("a frame was sent only in part"))
                 raise
 
-    def _abandon(self, error: Exception) -> Exception:
-        """Break the link and close its connection; gives what broke it first."""
+    def fail(self, error: Exception) -> Exception:
+        """Break the link and close its connection, so that whoever waits hears of it; gives what broke it first."""
         self._break(error)
         self._connection.close()
         return self._broken or error
@@ -264,7 +284,7 @@ class Link:
                         f"the machine was silent for {PING_EVERY_S * PINGS_MISSED:.0f} s"
                     )
         except Exception as error:  # noqa: BLE001 - whatever ended it, everyone who waits must hear of it
-            self._abandon(error)
+            self.fail(error)
 
     def _take_frame(self) -> Message | None:
         """Take one whole frame from what has arrived; nothing of it is looked at before it is verified."""

@@ -1,0 +1,151 @@
+"""Upload: one content on its way to a machine, through as many broken links as it takes."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Protocol
+
+from dayfly.errors import Forged
+from dayfly.runtime.content import Content
+from dayfly.runtime.ssh.connection import Disconnected
+from dayfly.runtime.ssh.lanes import UPWARD_WINDOW_BYTES
+from dayfly.runtime.ssh.link import AgentRefused, Link
+
+INLINE_BYTES = 256 << 10
+# More than this is worth lanes of its own; and its digest takes so long that sending does not wait for it.
+FRAMES_BYTES = 4 << 20
+_PIECE_BYTES = 1 << 20
+
+
+class _Way(Protocol):
+    def put(self, of: int, offset: int, data: bytes | memoryview) -> None: ...
+
+
+class _Frames:
+    """The way through the link itself."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def put(self, of: int, offset: int, data: bytes | memoryview) -> None:
+        self._link.post({"op": "piece", "id": 0, "of": of, "offset": offset}, data)
+
+
+class _Sending:
+    """The pieces that the machine has not, handed out to threads that send them, one for each way."""
+
+    def __init__(self, content: Content, link: Link, of: int) -> None:
+        self._content, self._link, self._of = content, link, of
+        self._next, self._giving = 0, threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self.failure: BaseException | None = None
+
+    def start(self, ways: Sequence[_Way], have: int) -> None:
+        """Send what is not there yet."""
+        self._next = have
+        self._threads = [
+            threading.Thread(target=self._work, args=(way,), daemon=True) for way in ways
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def name(self) -> None:
+        """Tell the machine the digest, as soon as it is known."""
+        thread = threading.Thread(target=self._guarded, args=(self._name,), daemon=True)
+        thread.start()
+
+    def stop(self) -> None:
+        """Hand out no further piece."""
+        self._next = self._content.size
+
+    def finish(self) -> None:
+        """Stop, and wait until each way is free again."""
+        self.stop()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, way: _Way) -> None:
+        self._guarded(lambda: self._send_pieces(way))
+
+    def _send_pieces(self, way: _Way) -> None:
+        while True:
+            with self._giving:
+                offset = self._next
+                self._next = min(offset + _PIECE_BYTES, self._content.size)
+                size = self._next - offset
+            if not size:
+                return
+            way.put(self._of, offset, self._content.read(offset, size))
+
+    def _name(self) -> None:
+        digest = self._content.digest()
+        self._link.post({"op": "named", "id": 0, "of": self._of, "digest": digest})
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Whoever waits for the machine's answer hears of what went wrong here, since the link breaks with it."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
+            if not isinstance(error, (Disconnected, Forged)):
+                self.failure = error
+            self._link.fail(Disconnected(f"the sending broke off: {error}"))
+
+
+class Upload:
+    """One content, brought to the machine by `send`, which may be called again where a link broke."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+
+    def send(self, link: Link, heard: Callable[[], None]) -> None:
+        """Bring all that the machine has not.
+
+        Args:
+            link: the way.
+            heard: called whenever the machine has said how much is there.
+
+        Raises:
+            Disconnected: the link broke; some of it is there.
+            AgentRefused: the machine cannot take it.
+            RunFailed: the content changed meanwhile.
+        """
+        content = self._content
+        if content.size <= INLINE_BYTES:
+            link.ask({"op": "put", "digest": content.digest()}, content.read(0, content.size))
+            return
+        try:
+            self._receive(link, heard)
+        except AgentRefused as refusal:
+            if refusal.kind != "stale":
+                raise
+            # What was there under its name was not of it, and is gone now.
+            self._receive(link, heard)
+
+    def _receive(self, link: Link, heard: Callable[[], None]) -> None:
+        content, of = self._content, secrets.randbits(60)
+        large = content.size > FRAMES_BYTES
+        unknown = large and not content.digested
+        digest = "" if unknown else content.digest()
+        name = content.likeness() if unknown else digest
+        request = {"op": "receive", "of": of, "size": content.size, "name": name, "digest": digest}
+        sending = _Sending(content, link, of)
+        answers = link.stream(request)
+        try:
+            with ExitStack() as stack:
+                taken = link.lanes.taken(UPWARD_WINDOW_BYTES)
+                lanes = stack.enter_context(taken) if large else []
+                answer, _ = next(answers)
+                if not answer.get("done"):
+                    sending.start(lanes or [_Frames(link)], answer["have"])
+                    if unknown:
+                        sending.name()
+                for _ in answers:
+                    heard()
+                sending.finish()
+        except (Disconnected, Forged) as error:
+            raise sending.failure or error from None
+        finally:
+            sending.stop()
