@@ -237,27 +237,50 @@ class Arrival:
         changed: notified with each change; holds the lock of all of it.
     """
 
-    def __init__(self, size: int, have: int = 0) -> None:
+    def __init__(self, size: int, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        """Some of it may be there already, as (start, end)."""
         import threading
 
-        self.size, self.have = size, have
+        self.size, self.have, self._at = size, 0, 0
         self.failure: Exception | None = None
         self.changed = threading.Condition()
-        self._pieces: dict[int, tuple[int, int]] = {}
-        self._at = have
+        # By where a piece starts: up to where it has arrived, and where it ends.
+        self._pieces = {start: (end, end) for start, end in ranges if start < end <= size}
+        self._advance()
 
-    def note(self, start: int, end: int, whole: int) -> int:
-        """Of the piece that goes from `start` to `whole` all up to `end` has arrived; gives `have`."""
+    def _advance(self) -> None:
+        while self._at in self._pieces:
+            self.have, whole = self._pieces[self._at]
+            if self.have < whole:
+                break
+            del self._pieces[self._at]
+            self._at = whole
+
+    def note(self, start: int, end: int, whole: int) -> None:
+        """Of the piece that goes from `start` to `whole` all up to `end` has arrived."""
         with self.changed:
             self._pieces[start] = (end, whole)
-            while self._at in self._pieces:
-                self.have, whole = self._pieces[self._at]
-                if self.have < whole:
-                    break
-                del self._pieces[self._at]
-                self._at = whole
+            self._advance()
             self.changed.notify_all()
-            return self.have
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Give what is there, as (start, end), in order and never two where there could be one."""
+        with self.changed:
+            later = sorted((start, end) for start, (end, _) in self._pieces.items())
+            merged = [(0, self.have)]
+        for start, end in later:
+            if start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        return merged
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """Give what is not there, as (start, end), in order."""
+        ranges = self.ranges()
+        ends = [start for start, _ in ranges[1:]] + [self.size]
+        gaps = [(start, ends[number]) for number, (_, start) in enumerate(ranges)]
+        return [(start, end) for start, end in gaps if start < end]
 
     def fail(self, error: Exception) -> None:
         """Have everyone who waits for more raise `error`."""
@@ -838,7 +861,7 @@ class Server:
         if request["digest"]:
             transfer.name(request["digest"])
         try:
-            self._emit(request, {"have": transfer.arrival.have})
+            self._emit(request, {"gaps": transfer.arrival.gaps()})
             digest = transfer.digested(
                 lambda: os.path.exists(self._blob(transfer.named)),
                 lambda have: self._emit(request, {"have": have}),
@@ -867,8 +890,11 @@ class Server:
             transfer.name(request["digest"])
 
     def on_lanes(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """Listen for as many lanes, and tell where."""
-        path = self.lanes.listen(request["count"])
+        """Listen for lanes, and tell where; nowhere where there is no place for a socket."""
+        try:
+            path = self.lanes.listen(request["most"])
+        except OSError:
+            return {"path": "", "relay": []}
         command = _launch(sys.executable, ("-I", "-S"), "relay", path)
         return {"path": path, "relay": ["env", f"DAYFLY_RUN={self.run_id}", *command]}
 
@@ -1007,6 +1033,7 @@ class Transfer:
     """
 
     PROGRESS_BYTES = 1 << 20
+    _RANGES = 64
 
     def __init__(self, part: str, size: int) -> None:
         import threading
@@ -1016,10 +1043,19 @@ class Transfer:
         flags = os.O_RDWR | os.O_CREAT
         self._file = os.open(part, flags, 0o600)
         self._note = os.open(part + ".have", flags, 0o600)
-        noted = int.from_bytes(os.pread(self._note, 8, 0), "big")
-        self.arrival = Arrival(size, min(noted, size, os.fstat(self._file).st_size))
-        self.resumed = self.arrival.have > 0
+        self.arrival = Arrival(size, self._noted(os.fstat(self._file).st_size))
+        self.resumed = self.arrival.gaps() != [(0, size)]
         self._noting = threading.Lock()
+
+    def _noted(self, size: int) -> list[tuple[int, int]]:
+        """Give what is there by the note, as (start, end); nothing of what the file cannot hold."""
+        note = os.pread(self._note, 8 + 16 * self._RANGES, 0)
+        words = struct.unpack(f">{len(note) // 8}Q", note[: len(note) // 8 * 8])
+        count = min(words[0], (len(words) - 1) // 2) if words else 0
+        ranges = [(words[place], words[place + 1]) for place in range(1, 1 + 2 * count, 2)]
+        places = [place for ends in ranges for place in ends]
+        # What was torn by a crash of the machine is no help.
+        return ranges if places == sorted(set(places)) and places[-1:] <= [size] else []
 
     def name(self, digest: str) -> None:
         """Say what its digest must be."""
@@ -1033,11 +1069,11 @@ class Transfer:
             if not 0 <= start <= offset <= offset + len(data) <= whole <= self.arrival.size:
                 raise ValueError(f"a piece from {start} to {whole} of {self.arrival.size} bytes")
             write_at(self._file, offset, data)
+            self.arrival.note(start, offset + len(data), whole)
             with self._noting:
-                before = self.arrival.have
-                have = self.arrival.note(start, offset + len(data), whole)
-                if have > before:
-                    os.pwrite(self._note, have.to_bytes(8, "big"), 0)
+                ranges = self.arrival.ranges()[: self._RANGES]
+                words = [len(ranges), *(place for ends in ranges for place in ends)]
+                os.pwrite(self._note, struct.pack(f">{len(words)}Q", *words), 0)
         except Exception as error:  # noqa: BLE001 - it is raised where the answer is made
             self.arrival.fail(error)
 
@@ -1096,14 +1132,14 @@ class Lanes:
     authentication code, that was told in a frame.
     """
 
-    ACCEPT_S = 20.0
+    ACCEPT_S = 10.0
 
     def __init__(self, server: Server, nonce: bytes) -> None:
         self._server, self._nonce = server, nonce
         self._listening: dict[str, Any] = {}
 
-    def listen(self, count: int) -> str:
-        """Take `count` connections from now on; gives the socket's path, which only this user can reach."""
+    def listen(self, most: int) -> str:
+        """Take so many connections, those that come soon; gives the socket's path, which only this user can reach."""
         import socket
         import threading
 
@@ -1115,21 +1151,21 @@ class Lanes:
         path = os.path.join(folder, "lanes")
         listener = self._listening[path] = socket.socket(socket.AF_UNIX)
         listener.bind(path)
-        listener.listen(count)
+        listener.listen(most)
         listener.settimeout(self.ACCEPT_S)
-        threading.Thread(target=self._accept, args=(path, listener, count), daemon=True).start()
+        threading.Thread(target=self._accept, args=(path, listener, most), daemon=True).start()
         return path
 
-    def _accept(self, path: str, listener: Any, count: int) -> None:
+    def _accept(self, path: str, listener: Any, most: int) -> None:
         import threading
 
         try:
-            for _ in range(count):
+            for _ in range(most):
                 connection = listener.accept()[0]
                 connection.settimeout(None)
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
         except OSError:
-            pass  # Fewer came than were expected.
+            pass  # No further one came.
         finally:
             self._end(path)
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from dayfly.runtime import agent
+from dayfly.runtime.pieces import pieces_of
 from dayfly.runtime.ssh.connection import Disconnected
 from dayfly.runtime.ssh.lanes import DOWNWARD_WINDOW_BYTES, Lane
 from dayfly.runtime.ssh.link import Link
@@ -27,6 +28,7 @@ class Download:
     def __init__(self, descriptor: int) -> None:
         """An empty file, open for reading and writing, is what it goes to."""
         self._descriptor = descriptor
+        self._arrival = agent.Arrival(0)
         self._have = 0
         self._header, self._digest = b"", hashlib.sha256()
         self._buffer = bytearray(1 << 20)
@@ -73,9 +75,10 @@ class Download:
     def _by_lanes(
         self, link: Link, lanes: Sequence[Lane], size: int, heard: Callable[[], None]
     ) -> None:
-        arrival = agent.Arrival(size, self._have)
-        starts = range(self._have, size, _PIECE_BYTES)
-        pieces = [(start, min(start + _PIECE_BYTES, size)) for start in starts]
+        # What came before the last link broke is not asked for again.
+        (_, have), *later = self._arrival.ranges()
+        arrival = self._arrival = agent.Arrival(size, [(0, max(have, self._have)), *later])
+        pieces = list(pieces_of(arrival.gaps(), _PIECE_BYTES))
 
         def work(lane: Lane, mine: Sequence[tuple[int, int]]) -> None:
             try:

@@ -45,6 +45,8 @@ _T = TypeVar("_T")
 _ATTEMPT_S = 20.0
 # A machine that is gone swallows what is sent to it; the provider should be asked before a minute is over.
 _RECONNECT_S = 10.0
+# Most links are gone for less than this, and who waits for one wants to see more as soon as it is back.
+_BRIEF_S, _SOON_S = 60.0, 0.3
 # The first failures are those of any dropped connection; asking the provider costs a request.
 _ASK_AFTER, _ASK_AFTER_S, _ASK_EVERY_S = 4, 5.0, 10.0
 # A machine out of reach of which the provider says this will not come back.
@@ -161,7 +163,8 @@ class Session:
             raise InstanceLost("the session is closed")
         keys = self._keys
         link = Link(self.machine, keys.user_key, keys.run_id, keys.hmac_key, self._clock)
-        link.open(timeout_s)
+        # A machine that was spoken to before has the agent.
+        link.open(timeout_s, bring=self._link is None)
         return link
 
     # -- reconnecting
@@ -191,7 +194,8 @@ class Session:
 
     def _pause(self, state: RetryCallState) -> float:
         self._failures += 1
-        ceiling_s = min(5.0, 0.05 * 2.0 ** min(self._failures, 10))
+        most_s = _SOON_S if self._silent_s < _BRIEF_S else 5.0
+        ceiling_s = min(most_s, 0.05 * 2.0 ** min(self._failures, 10))
         # Jitter, so that the many runs of one client do not all come back at the same instant.
         return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 - nothing secret hangs on it
 

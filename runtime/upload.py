@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
 from dayfly.errors import Forged
 from dayfly.runtime.content import Content
+from dayfly.runtime.pieces import pieces_of
 from dayfly.runtime.ssh.connection import Disconnected
 from dayfly.runtime.ssh.lanes import UPWARD_WINDOW_BYTES
 from dayfly.runtime.ssh.link import AgentRefused, Link
@@ -17,7 +18,8 @@ from dayfly.runtime.ssh.link import AgentRefused, Link
 INLINE_BYTES = 256 << 10
 # More than this is worth lanes of its own; and its digest takes so long that sending does not wait for it.
 FRAMES_BYTES = 4 << 20
-_PIECE_BYTES = 1 << 20
+# A piece costs an order of its own; the more of them are on their way at once, the more are torn where a link breaks.
+_PIECE_BYTES, _STRIPE_BYTES = 1 << 20, 256 << 10
 
 
 class _Way(Protocol):
@@ -39,13 +41,14 @@ class _Sending:
 
     def __init__(self, content: Content, link: Link, of: int) -> None:
         self._content, self._link, self._of = content, link, of
-        self._next, self._giving = 0, threading.Lock()
+        self._pieces: Iterator[tuple[int, int]] = iter(())
+        self._giving = threading.Lock()
         self._threads: list[threading.Thread] = []
         self.failure: BaseException | None = None
 
-    def start(self, ways: Sequence[_Way], have: int) -> None:
+    def start(self, ways: Sequence[_Way], gaps: Iterable[Sequence[int]]) -> None:
         """Send what is not there yet."""
-        self._next = have
+        self._pieces = pieces_of(gaps, _PIECE_BYTES if len(ways) == 1 else _STRIPE_BYTES)
         self._threads = [
             threading.Thread(target=self._work, args=(way,), daemon=True) for way in ways
         ]
@@ -59,7 +62,8 @@ class _Sending:
 
     def stop(self) -> None:
         """Hand out no further piece."""
-        self._next = self._content.size
+        with self._giving:
+            self._pieces = iter(())
 
     def finish(self) -> None:
         """Stop, and wait until each way is free again."""
@@ -73,12 +77,11 @@ class _Sending:
     def _send_pieces(self, way: _Way) -> None:
         while True:
             with self._giving:
-                offset = self._next
-                self._next = min(offset + _PIECE_BYTES, self._content.size)
-                size = self._next - offset
-            if not size:
+                piece = next(self._pieces, None)
+            if piece is None:
                 return
-            way.put(self._of, offset, self._content.read(offset, size))
+            start, end = piece
+            way.put(self._of, start, self._content.read(start, end - start))
 
     def _name(self) -> None:
         digest = self._content.digest()
@@ -129,7 +132,8 @@ class Upload:
         large = content.size > FRAMES_BYTES
         unknown = large and not content.digested
         digest = "" if unknown else content.digest()
-        name = content.likeness() if unknown else digest
+        # The same name each time, or what is there of it would not be found again.
+        name = content.likeness() if large else digest
         request = {"op": "receive", "of": of, "size": content.size, "name": name, "digest": digest}
         sending = _Sending(content, link, of)
         answers = link.stream(request)
@@ -139,7 +143,7 @@ class Upload:
                 lanes = stack.enter_context(taken) if large else []
                 answer, _ = next(answers)
                 if not answer.get("done"):
-                    sending.start(lanes or [_Frames(link)], answer["have"])
+                    sending.start(lanes or [_Frames(link)], answer["gaps"])
                     if unknown:
                         sending.name()
                 for _ in answers:

@@ -63,7 +63,6 @@ class Connection:
 
     Attributes:
         shown: the host key that the machine has shown, "" until it has.
-        round_trip_s: how long the machine took to answer a request that it need not think about.
     """
 
     def __init__(
@@ -71,7 +70,6 @@ class Connection:
     ) -> None:
         self._machine, self._user_key, self._clock = machine, user_key, clock
         self.shown = ""
-        self.round_trip_s = 0.0
         self._socket: _PromptSocket | None = None
         self._transport: Transport | None = None
         self._channel: paramiko.Channel | None = None
@@ -94,7 +92,7 @@ class Connection:
             with _mapped(f"{self._machine.host}:{self._machine.port}"):
                 self._connect(timeout_s)
                 self._login(timeout_s)
-                self._start(command, timeout_s)
+                self._start(command)
         except BaseException:
             self.close()
             raise
@@ -134,7 +132,7 @@ class Connection:
             )
         key = paramiko.Ed25519Key.from_private_key_file(str(self._user_key))
         try:
-            transport.log_in(self._machine.user, key)
+            self._channel = transport.log_in(self._machine.user, key, timeout_s)
         except paramiko.AuthenticationException as error:
             # The same exception stands for a server that was silent, or went, before it had decided.
             if not transport.is_active() or "timeout" in str(error):
@@ -144,15 +142,11 @@ class Connection:
             ) from error
         transport.set_keepalive(_KEEPALIVE_S)
 
-    def _start(self, command: str, timeout_s: float) -> None:
-        assert self._transport is not None
-        began = time.monotonic()
-        channel = self._transport.open_session(timeout=timeout_s)
-        self.round_trip_s = time.monotonic() - began
-        self._channel = channel
+    def _start(self, command: str) -> None:
+        channel = self._open_channel()
         channel.settimeout(_SEND_S)
         channel.in_buffer.set_event(self._arrival)
-        self._transport.execute(channel, command)
+        self._open_transport().execute(channel, command)
 
     def streams(self, path: str, count: int, timeout_s: float) -> list[Stream]:
         """Have the server connect to a Unix socket on the machine, `count` times; fewer times, or never, where it refuses.

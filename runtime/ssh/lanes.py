@@ -6,6 +6,7 @@ import contextlib
 import math
 import shlex
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,7 @@ class Lanes:
         self._run_id, self._key = run_id, key
         self._lanes: list[Lane] = []
         self._numbers = 0
+        self._round_trip_s: float | None = None
         self._most, self._forwarded = _MOST, True
         self._using = threading.Lock()
 
@@ -94,30 +96,30 @@ class Lanes:
             Disconnected: the link broke.
         """
         with self._using:
-            count = count_for(self._connection.round_trip_s, window_bytes)
-            if len(self._lanes) < min(count, self._most):
-                self._open(min(count, self._most) - len(self._lanes))
+            if self._round_trip_s is None or len(self._lanes) < self._wanted(window_bytes):
+                self._open(window_bytes)
             try:
-                yield self._lanes[:count]
+                yield self._lanes[: self._wanted(window_bytes)]
             except BaseException:
                 while self._lanes:
                     self._lanes.pop().close()
                 raise
 
-    def _open(self, count: int) -> None:
-        from dayfly.runtime.ssh.link import AgentRefused
+    def _wanted(self, window_bytes: int) -> int:
+        return min(count_for(self._round_trip_s or 0.0, window_bytes), self._most)
 
-        try:
-            place = self._link.ask({"op": "lanes", "count": count})
-        except AgentRefused:
-            self._most = len(self._lanes)
-            return
-        streams = self._streams(place, count)
+    def _open(self, window_bytes: int) -> None:
+        began = time.monotonic()
+        place = self._link.ask({"op": "lanes", "most": _MOST})
+        self._round_trip_s = time.monotonic() - began
+        count = self._wanted(window_bytes) - len(self._lanes)
+        streams = self._streams(place, count) if place["path"] else []
         if len(streams) < count:
             self._most = len(self._lanes) + len(streams)
         for stream in streams:
             self._numbers += 1
-            self._lanes.append(Lane(stream, self._key(self._numbers), self._run_id, self._numbers))
+            key = self._key(self._numbers)
+            self._lanes.append(Lane(stream, key, self._run_id, self._numbers))
 
     def _streams(self, place: dict[str, Any], count: int) -> list[Stream]:
         if self._forwarded:

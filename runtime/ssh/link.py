@@ -77,8 +77,12 @@ class Link:
 
     # -- lifetime
 
-    def open(self, timeout_s: float) -> None:
+    def open(self, timeout_s: float, *, bring: bool = True) -> None:
         """Connect and bring the agent to its first frame.
+
+        Args:
+            timeout_s: all of it, in seconds.
+            bring: send the agent along unasked, which spares a new machine a round trip.
 
         Raises:
             HostKeyMismatch: another key than the pinned one.
@@ -90,10 +94,10 @@ class Link:
             command = bootstrap.command(self._run_id, self._machine.cache_dir)
             self._connection.open(command, timeout_s)
             # Sent before anything is known of the machine: the answer needs no round trip of its own.
-            self._connection.send(self._opening)
+            block = bootstrap.agent_block() if bring else bootstrap.NO_AGENT
+            self._connection.send(self._opening + block)
             if self._greeting(until) == bootstrap.NEED_AGENT:
-                source = bootstrap.agent_source()
-                self._connection.send(len(source).to_bytes(4, "big") + source)
+                self._connection.send(bootstrap.agent_block())
             self._first_frame(until)
         except BaseException:
             self.close()

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import paramiko
@@ -60,12 +60,20 @@ class Transport(paramiko.Transport):
         self.packetizer.REKEY_BYTES = self.packetizer.REKEY_PACKETS = _REKEY_BYTES
         self._later: deque[Message] = deque()
 
-    def log_in(self, user: str, key: paramiko.PKey) -> None:
-        """Authenticate with a key, as `auth_publickey`."""
+    def log_in(self, user: str, key: paramiko.PKey, timeout_s: float) -> Channel:
+        """Authenticate with a key, as `auth_publickey`, and open the first channel for a command.
+
+        The channel is asked for at once: what follows a request that is granted is passed on (RFC 4252, 5.1).
+        """
         asked, decided = _Eager(self), threading.Event()
         self.auth_handler = asked
         asked.auth_publickey(user, key, decided)
+        opening = self._begin("session", b"")
         asked.wait_for_response(decided)
+        channels = self._opened([opening], timeout_s)
+        if not channels:
+            raise paramiko.SSHException("the server lets nobody in for a command")
+        return channels[0]
 
     # -- key exchange
 
@@ -148,9 +156,14 @@ class Transport(paramiko.Transport):
 
     def _open(self, kind: str, more: bytes, count: int, timeout_s: float) -> list[Channel]:
         """All at once, so that it takes one round trip; paramiko's own way takes one each."""
-        opened = [self._begin(kind, more) for _ in range(count)]
+        return self._opened([self._begin(kind, more) for _ in range(count)], timeout_s)
+
+    def _opened(
+        self, opening: Sequence[tuple[Channel, threading.Event]], timeout_s: float
+    ) -> list[Channel]:
+        """Wait for the server's word on each; gives those that it has opened."""
         until = time.monotonic() + timeout_s
-        for _, answered in opened:
+        for _, answered in opening:
             while not answered.wait(0.1):
                 if time.monotonic() > until:
                     raise paramiko.SSHException(
@@ -159,7 +172,9 @@ class Transport(paramiko.Transport):
         if not self.is_active():
             raise EOFError("the connection was closed")
         self.get_exception()  # What a refusal has left there is not the next caller's.
-        return [channel for channel, _ in opened if self._channels.get(channel.get_id()) is channel]
+        return [
+            channel for channel, _ in opening if self._channels.get(channel.get_id()) is channel
+        ]
 
     def _begin(self, kind: str, more: bytes) -> tuple[Channel, threading.Event]:
         with self.lock:
