@@ -19,6 +19,8 @@ from paramiko.packet import Packetizer
 from dayfly.runtime.ssh import packets
 
 PACKET_BYTES = 500
+# What a cipher that authenticates by itself has no use for.
+NONE: Any = None
 KEY, IV = bytes(range(16)), b"\x01\x02\x03\x04\x00" + b"\xff" * 6 + b"\xf0"
 
 
@@ -30,8 +32,8 @@ class Pair:
         self.ours: Any = packets.packetizer_class()(here)
         self.theirs: Any = Packetizer(there)
         gcm: Any = AESGCM(KEY)
-        self.ours.set_outbound_cipher(gcm, 16, None, 16, None, aead=True, iv_out=IV)
-        self.theirs.set_inbound_cipher(gcm, 16, None, 16, None, aead=True, iv_in=IV)
+        self.ours.set_outbound_cipher(gcm, 16, NONE, 16, NONE, aead=True, iv_out=IV)
+        self.theirs.set_inbound_cipher(gcm, 16, NONE, 16, NONE, aead=True, iv_in=IV)
 
     def read(self, count: int) -> list[tuple[int, int, bytes]]:
         """The kind, channel and data of the next packets."""
@@ -87,7 +89,7 @@ def test_no_counter_is_used_twice_when_the_line_breaks(
     def write(data: object) -> None:
         raise KeyboardInterrupt
 
-    pair.ours.set_outbound_cipher(Watched(), 16, None, 16, None, aead=True, iv_out=IV)
+    pair.ours.set_outbound_cipher(Watched(), 16, NONE, 16, NONE, aead=True, iv_out=IV)
     monkeypatch.setattr(pair.ours, "write_all", write)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
@@ -97,7 +99,7 @@ def test_no_counter_is_used_twice_when_the_line_breaks(
 
 def test_another_cipher_takes_the_usual_way(pair: Pair) -> None:
     """Nothing is sent, and the caller is told."""
-    pair.ours.set_outbound_cipher(None, 8, None, 0, None)
+    pair.ours.set_outbound_cipher(NONE, 8, NONE, 0, NONE)
     assert not pair.ours.send_data(1, memoryview(bytes(3 * PACKET_BYTES)), PACKET_BYTES)
 
 
