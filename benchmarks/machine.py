@@ -18,6 +18,8 @@ from dayfly.runtime.session import Session
 from tests.sshd import Server, sshd
 
 CIPHER = "aes128-gcm@openssh.com"
+# What scp speaks with a server.
+_SFTP = "Subsystem sftp internal-sftp"
 _RAM = Path("/dev/shm")
 
 
@@ -95,7 +97,7 @@ def running() -> Iterator[Bench]:
     within = _RAM if os.access(_RAM, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="dayfly-bench-", dir=within) as name:
         folder = Path(name)
-        with sshd(folder / "machine") as server:
+        with sshd(folder / "machine", settings=_SFTP) as server:
             yield Bench(server, folder, server.machine.port)
 
 

@@ -46,7 +46,7 @@ _ATTEMPT_S = 20.0
 # A machine that is gone swallows what is sent to it; the provider should be asked before a minute is over.
 _RECONNECT_S = 10.0
 # Most links are gone for less than this, and who waits for one wants to see more as soon as it is back.
-_BRIEF_S, _SOON_S = 60.0, 0.3
+_BRIEF_S, _SOON_S = 60.0, 0.2
 # The first failures are those of any dropped connection; asking the provider costs a request.
 _ASK_AFTER, _ASK_AFTER_S, _ASK_EVERY_S = 4, 5.0, 10.0
 # A machine out of reach of which the provider says this will not come back.

@@ -24,6 +24,7 @@ _MOST = 16
 # A server grants ten sessions unless it is told otherwise; one is the link's own, one is left to its user.
 _MOST_COMMANDS = 8
 _OPEN_S = 20.0
+_PACKET_BYTES = 1 << 20
 
 
 def count_for(round_trip_s: float, window_bytes: int) -> int:
@@ -37,6 +38,7 @@ class Lane:
     def __init__(self, stream: Stream, key: bytes, run_id: str, number: int) -> None:
         self._stream, self._key, self._run_id = stream, key, run_id
         self._orders = 0
+        self._rest = memoryview(b"")
         stream.send(number.to_bytes(4, "big"))
 
     def put(self, of: int, offset: int, data: bytes | memoryview) -> None:
@@ -52,13 +54,16 @@ class Lane:
         """Have the agent send a piece of something that it has, behind what was wanted before."""
         self._order({"what": what, "offset": offset, "bytes": size})
 
-    def receive(self, size: int) -> bytes:
+    def receive(self, size: int) -> memoryview:
         """Give the next bytes of what was wanted, at most `size`.
 
         Raises:
             Disconnected: the lane ended.
         """
-        return self._stream.receive(size)
+        # Packets as they come: cutting one to size would copy it.
+        data = self._rest or memoryview(self._stream.receive(_PACKET_BYTES))
+        self._rest = data[size:]
+        return data[:size]
 
     def _order(self, order: dict[str, Any]) -> None:
         sealed = agent.seal(self._key, self._run_id, self._orders, agent.encode(order))

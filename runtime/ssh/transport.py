@@ -16,6 +16,7 @@ from paramiko.channel import Channel
 from paramiko.message import Message
 
 from dayfly.runtime.ssh import packets
+from dayfly.runtime.ssh.arrivals import Arrivals
 
 _WINDOW_BYTES = 16 << 20
 _PACKET_BYTES = 256 << 10
@@ -184,6 +185,7 @@ class Transport(paramiko.Transport):
             self.channel_events[number], self.channels_seen[number] = answered, True
             channel._set_transport(self)
             channel._set_window(_WINDOW_BYTES, _PACKET_BYTES)
+            channel.in_buffer = Arrivals()
         message = Message().add_byte(b"\x5a").add_string(kind)
         for value in (number, _WINDOW_BYTES, _PACKET_BYTES):
             message.add_int(value)
