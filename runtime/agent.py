@@ -1039,7 +1039,8 @@ class Transfer:
         import threading
 
         self._part, self.named = part, ""
-        self._known = self._asked = False
+        self._known = self._asked = self._closed = False
+        self._writing = 0
         flags = os.O_RDWR | os.O_CREAT
         self._file = os.open(part, flags, 0o600)
         self._note = os.open(part + ".have", flags, 0o600)
@@ -1065,6 +1066,10 @@ class Transfer:
 
     def write(self, start: int, offset: int, data: bytes | memoryview, whole: int) -> None:
         """Write a part of the piece from `start` to `whole`; what goes wrong is told to whoever waits."""
+        with self.arrival.changed:
+            if self._closed:
+                return
+            self._writing += 1
         try:
             if not 0 <= start <= offset <= offset + len(data) <= whole <= self.arrival.size:
                 raise ValueError(f"a piece from {start} to {whole} of {self.arrival.size} bytes")
@@ -1076,6 +1081,14 @@ class Transfer:
                 os.pwrite(self._note, struct.pack(f">{len(words)}Q", *words), 0)
         except Exception as error:  # noqa: BLE001 - it is raised where the answer is made
             self.arrival.fail(error)
+        finally:
+            self._written()
+
+    def _written(self) -> None:
+        with self.arrival.changed:
+            self._writing -= 1
+            if self._closed:
+                self.arrival.changed.notify_all()
 
     def digested(self, needless: Callable[[], bool], tell: Callable[[int], None]) -> str:
         """Digest it until all is there and its digest is known; "" as soon as it turns out to be here already."""
@@ -1121,6 +1134,11 @@ class Transfer:
                 continue
 
     def close(self) -> None:
+        with self.arrival.changed:
+            # Whoever is at a write must not find another file under the number.
+            self._closed = True
+            while self._writing:
+                self.arrival.changed.wait()
         os.close(self._file)
         os.close(self._note)
 
@@ -1173,8 +1191,11 @@ class Lanes:
         listener = self._listening.pop(path, None)
         if listener is not None:
             listener.close()
-            os.unlink(path)
-            os.rmdir(os.path.dirname(path))
+            try:
+                os.unlink(path)
+                os.rmdir(os.path.dirname(path))
+            except OSError:
+                pass  # Somebody tidied up there.
 
     def close(self) -> None:
         for path in list(self._listening):

@@ -29,7 +29,7 @@ class Content:
         self._descriptor = -1
         self.size = 0
         self._digest = digest
-        self._digesting = threading.Lock()
+        self._digesting, self._closed = threading.Lock(), False
 
     def __enter__(self) -> Content:
         if isinstance(self._source, Path):
@@ -45,6 +45,7 @@ class Content:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._closed = True
         with self._digesting:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
@@ -74,6 +75,8 @@ class Content:
             if not self._digest:
                 digest = hashlib.sha256()
                 for offset in range(0, self.size, _READ_BYTES):
+                    if self._closed:
+                        raise RunFailed("the content is not wanted any more")
                     digest.update(self.read(offset, min(_READ_BYTES, self.size - offset)))
                 self._digest = digest.hexdigest()
             return self._digest

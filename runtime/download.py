@@ -18,7 +18,7 @@ FRAMES_BYTES = 4 << 20
 _PIECE_BYTES = 2 << 20
 # Wanted at once on each lane: a little more than its window.
 _PIECES_AHEAD = 10
-_RECEIVE_BYTES = 4 << 20
+_RECEIVE_BYTES, _READ_BYTES = 4 << 20, 1 << 20
 _WHAT = "result"
 
 
@@ -31,7 +31,6 @@ class Download:
         self._arrival = agent.Arrival(0)
         self._have = 0
         self._header, self._digest = b"", hashlib.sha256()
-        self._buffer = bytearray(1 << 20)
 
     def fetch(self, link: Link, heard: Callable[[], None]) -> None:
         """Bring all of it that is not here yet.
@@ -96,12 +95,14 @@ class Download:
             while self._have < size:
                 self._take_in(arrival.await_more(self._have))
                 heard()
-        except Exception as error:
-            # A lane that is out of step is of no use any more, nor is the link that it belongs to.
-            link.fail(error if isinstance(error, Disconnected) else Disconnected(str(error)))
+        except BaseException:
+            # A lane that is out of step is of no use any more, and without its link nobody waits for it.
+            link.fail(Disconnected("the fetching was broken off"))
             raise
-        for thread in threads:
-            thread.join()
+        finally:
+            # None may write when the file is somebody else's.
+            for thread in threads:
+                thread.join()
 
     def _receive(
         self, lane: Lane, pieces: Sequence[tuple[int, int]], arrival: agent.Arrival
@@ -121,15 +122,14 @@ class Download:
     def _take_in(self, have: int) -> None:
         """Digest what has arrived without a gap; the header is no part of that."""
         while self._have < have:
-            room = len(self._buffer)
+            room = _READ_BYTES
             if not self._header:
                 room = agent.HEADER_BYTES
                 if have < room:
                     return
-            view = memoryview(self._buffer)[: min(room, have - self._have)]
-            size = os.preadv(self._descriptor, [view], self._have)
+            data = os.pread(self._descriptor, min(room, have - self._have), self._have)
             if self._header:
-                self._digest.update(view[:size])
+                self._digest.update(data)
             else:
-                self._header = bytes(view[:size])
-            self._have += size
+                self._header = data
+            self._have += len(data)

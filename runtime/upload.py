@@ -44,6 +44,7 @@ class _Sending:
         self._pieces: Iterator[tuple[int, int]] = iter(())
         self._giving = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._stopped = False
         self.failure: BaseException | None = None
 
     def start(self, ways: Sequence[_Way], gaps: Iterable[Sequence[int]]) -> None:
@@ -60,14 +61,10 @@ class _Sending:
         thread = threading.Thread(target=self._guarded, args=(self._name,), daemon=True)
         thread.start()
 
-    def stop(self) -> None:
-        """Hand out no further piece."""
-        with self._giving:
-            self._pieces = iter(())
-
     def finish(self) -> None:
-        """Stop, and wait until each way is free again."""
-        self.stop()
+        """Hand out no further piece, and wait until nobody is at one."""
+        with self._giving:
+            self._stopped, self._pieces = True, iter(())
         for thread in self._threads:
             thread.join()
 
@@ -92,6 +89,8 @@ class _Sending:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
+            if self._stopped:
+                return
             if not isinstance(error, (Disconnected, Forged)):
                 self.failure = error
             self._link.fail(Disconnected(f"the sending broke off: {error}"))
@@ -137,10 +136,9 @@ class Upload:
         request = {"op": "receive", "of": of, "size": content.size, "name": name, "digest": digest}
         sending = _Sending(content, link, of)
         answers = link.stream(request)
-        try:
-            with ExitStack() as stack:
-                taken = link.lanes.taken(UPWARD_WINDOW_BYTES)
-                lanes = stack.enter_context(taken) if large else []
+        with ExitStack() as stack:
+            lanes = stack.enter_context(link.lanes.taken(UPWARD_WINDOW_BYTES)) if large else []
+            try:
                 answer, _ = next(answers)
                 if not answer.get("done"):
                     sending.start(lanes or [_Frames(link)], answer["gaps"])
@@ -148,8 +146,13 @@ class Upload:
                         sending.name()
                 for _ in answers:
                     heard()
+            except AgentRefused:
+                raise  # It takes what is on its way, and throws it away.
+            except BaseException as error:
+                # Whoever is at a piece may have to wait for long; without the link nobody has.
+                link.fail(Disconnected("the sending was broken off"))
+                if sending.failure is not None and isinstance(error, (Disconnected, Forged)):
+                    raise sending.failure from None
+                raise
+            finally:
                 sending.finish()
-        except (Disconnected, Forged) as error:
-            raise sending.failure or error from None
-        finally:
-            sending.stop()

@@ -9,7 +9,7 @@ from collections import deque
 from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
 
 
-class Arrivals(BufferedPipe):
+class Arrivals(BufferedPipe):  # type: ignore[type-arg]  # it is generic in its stubs alone
     """paramiko's buffer of a channel, which copies each byte three times, and all that waits whenever some is read."""
 
     def __init__(self) -> None:
