@@ -19,6 +19,7 @@ def upload(
 ) -> Row:
     """The row of a file that is brought there."""
     with _bench(round_trip_s) as bench, bench.session() as session, bench.connected():
+        session.status()  # Long before anything large, a session has asked for something.
         source = bench.folder / "source"
 
         def ours() -> float:
@@ -38,6 +39,7 @@ def download(
 ) -> Row:
     """The row of a result that is brought here."""
     with _bench(round_trip_s) as bench, bench.session() as session, bench.connected():
+        session.status()  # Long before anything large, a session has asked for something.
         source = machine.random_file(bench.folder / "source", size)
         bench.leave_result(source)
         here = bench.folder / "here"

@@ -6,7 +6,6 @@ import contextlib
 import math
 import shlex
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ _PACKET_BYTES = 1 << 20
 
 def count_for(round_trip_s: float, window_bytes: int) -> int:
     """How many channels keep the line full, when each may have `window_bytes` on its way."""
-    return max(1, min(_MOST, math.ceil(round_trip_s * _BYTES_PER_S / window_bytes)))
+    return max(1, math.ceil(min(_MOST, round_trip_s * _BYTES_PER_S / window_bytes)))
 
 
 class Lane:
@@ -89,7 +88,6 @@ class Lanes:
         self._run_id, self._key = run_id, key
         self._lanes: list[Lane] = []
         self._numbers = 0
-        self._round_trip_s: float | None = None
         self._most, self._forwarded = _MOST, True
         self._using = threading.Lock()
 
@@ -101,7 +99,7 @@ class Lanes:
             Disconnected: the link broke.
         """
         with self._using:
-            if self._round_trip_s is None or len(self._lanes) < self._wanted(window_bytes):
+            if (self._most and not self._lanes) or len(self._lanes) < self._wanted(window_bytes):
                 self._open(window_bytes)
             try:
                 yield self._lanes[: self._wanted(window_bytes)]
@@ -111,12 +109,10 @@ class Lanes:
                 raise
 
     def _wanted(self, window_bytes: int) -> int:
-        return min(count_for(self._round_trip_s or 0.0, window_bytes), self._most)
+        return min(count_for(self._link.round_trip_s, window_bytes), self._most)
 
     def _open(self, window_bytes: int) -> None:
-        began = time.monotonic()
         place = self._link.ask({"op": "lanes", "most": _MOST})
-        self._round_trip_s = time.monotonic() - began
         count = self._wanted(window_bytes) - len(self._lanes)
         streams = self._streams(place, count) if place["path"] else []
         if len(streams) < count:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import queue
 import secrets
 import threading
@@ -45,6 +46,7 @@ class Link:
 
     Attributes:
         lanes: further channels of its connection, for large content.
+        round_trip_s: the shortest time that any answer has taken.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Link:
         self._sent = self._received = 0
         self._broken: Exception | None = None
         self._heard = clock()
+        self.round_trip_s = math.inf
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
         self._arrived = bytearray()
@@ -184,7 +187,9 @@ class Link:
             Disconnected: the link broke before the answer came.
             Forged: a frame was not authentic; the link is closed.
         """
+        began = time.monotonic()
         *_, (answer, _) = self.stream(head, body)
+        self.round_trip_s = min(self.round_trip_s, time.monotonic() - began)
         return answer
 
     def send(self, head: dict[str, Any], body: Body = b"") -> Callable[[], dict[str, Any]]:
