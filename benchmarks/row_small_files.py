@@ -7,5 +7,5 @@ from benchmarks.report import Row, Say
 
 
 def measure(say: Say) -> Row:
-    """digest 2,000 files and bring their content to a machine 20 ms away, against rsync -a on a connection that is there; best of 3 in turn"""
+    """digest 2,000 files and bring their content to a machine 20 ms away, against rsync -a over ssh; best of 3 in turn"""
     return tree.measure("small_files", 0.6, say, again=False)
