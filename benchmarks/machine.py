@@ -18,8 +18,8 @@ from dayfly.runtime.session import Session
 from tests.sshd import Server, sshd
 
 CIPHER = "aes128-gcm@openssh.com"
-# What scp speaks with a server.
-_SFTP = "Subsystem sftp internal-sftp"
+# What scp speaks with on a server, as its distribution sets it up.
+_SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
 _RAM = Path("/dev/shm")
 
 
@@ -97,7 +97,9 @@ def running() -> Iterator[Bench]:
     within = _RAM if os.access(_RAM, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="dayfly-bench-", dir=within) as name:
         folder = Path(name)
-        with sshd(folder / "machine", settings=_SFTP) as server:
+        found = [path for path in _SFTP_SERVERS if Path(path).exists()]
+        settings = f"Subsystem sftp {(found or ['internal-sftp'])[0]}"
+        with sshd(folder / "machine", settings=settings) as server:
             yield Bench(server, folder, server.machine.port)
 
 
