@@ -6,6 +6,7 @@ Standard library only, Python 3.8 and newer, and it never imports dayfly; the cl
     supervise JOBDIR     detached: starts the job, enforces max_runtime, records how it ended
     run JOBDIR           under the environment's Python: calls the function, leaves the sealed result; of a warm run
                          it is the zygote, which has each call made in a forked child
+    relay SOCKET         a lane for large content, where the SSH server does not lead to the socket itself
     deadline RUN         detached, or by a timer of systemd: ends every process of the run at a time that can be moved
     gpu all              loads the driver's library, and uses each GPU a little; what it does it says first
     host_key STEP        as root: one step of replacing the host key of this machine's SSH server
@@ -14,8 +15,8 @@ Keys and secrets reach each of them through a pipe on stdin, never through argv,
 """
 # pathlib takes longer to import than the agent takes to answer its first frame, so paths are strings here;
 # imports inside functions have the same reason: three of these processes start before the function does.
-# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH108, PTH110, PTH111, PTH112, PTH113, PTH114, PTH115, PTH116
-# ruff: noqa: PTH109, PTH117, PTH118, PTH119, PTH120, PTH122, PTH123, PTH208, PTH211
+# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH106, PTH108, PTH110, PTH111, PTH112, PTH113, PTH114, PTH115
+# ruff: noqa: PTH109, PTH116, PTH117, PTH118, PTH119, PTH120, PTH122, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -61,10 +62,14 @@ class FrameError(ValueError):
     """Bytes that are not an authentic frame of this run in this place; nothing of them may be used."""
 
 
-def _sha256() -> Any:
+def _sha256(data: bytes = b"") -> Any:
     from hashlib import sha256
 
-    return sha256()
+    return sha256(data)
+
+
+def _digest(data: bytes) -> str:
+    return str(_sha256(data).hexdigest())
 
 
 def _header(key: bytes, run_id: str, seq: int, length: int, digest: bytes) -> bytes:
@@ -115,11 +120,16 @@ def unseal(key: bytes, run_id: str, seq: int, sealed: bytes) -> bytes:
     payload = sealed[HEADER_BYTES:]
     digest = _sha256()
     digest.update(payload)
-    _check_payload(len(payload), digest.digest(), length, expected)
+    check_payload(len(payload), digest.digest(), length, expected)
     return payload
 
 
-def _check_payload(length: int, digest: bytes, expected_length: int, expected: bytes) -> None:
+def check_payload(length: int, digest: bytes, expected_length: int, expected: bytes) -> None:
+    """Compare what came with what the header says.
+
+    Raises:
+        FrameError: it is another.
+    """
     if length != expected_length:
         raise FrameError(f"{length} bytes of payload, the header says {expected_length}")
     if digest != expected:
@@ -138,7 +148,7 @@ def check_sealed_file(key: bytes, run_id: str, seq: int, path: str) -> None:
         for chunk in iter(lambda: file.read(1 << 20), b""):
             digest.update(chunk)
             length += len(chunk)
-    _check_payload(length, digest.digest(), expected_length, expected)
+    check_payload(length, digest.digest(), expected_length, expected)
 
 
 class SealedWriter:
@@ -171,7 +181,7 @@ class SealedWriter:
         self._file.close()
 
 
-def encode(head: Mapping[str, Any], body: bytes = b"") -> bytes:
+def encode(head: Mapping[str, Any], body: bytes | memoryview = b"") -> bytes:
     """Put a message's JSON head and its bytes into one payload."""
     text = json.dumps(head).encode()
     return b"".join((struct.pack(">I", len(text)), text, body))
@@ -202,7 +212,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def write_at(descriptor: int, offset: int, data: bytes) -> None:
+def write_at(descriptor: int, offset: int, data: bytes | memoryview) -> None:
     """Write all of `data` at a place in a file."""
     view = memoryview(data)
     while view:
@@ -220,6 +230,81 @@ def _read_exactly(descriptor: int, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
+
+
+class Arrival:
+    """Which bytes of a content have arrived, piece by piece, and how many of them without a gap from its start.
+
+    Attributes:
+        size: of the content.
+        have: so many bytes from its start are there.
+        failure: what ended it early.
+        changed: notified with each change; holds the lock of all of it.
+    """
+
+    def __init__(self, size: int, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        """Some of it may be there already, as (start, end)."""
+        import threading
+
+        self.size, self.have, self._at = size, 0, 0
+        self.failure: Exception | None = None
+        self.changed = threading.Condition()
+        # By where a piece starts: up to where it has arrived, and where it ends.
+        self._pieces = {start: (end, end) for start, end in ranges if start < end <= size}
+        self._advance()
+
+    def _advance(self) -> None:
+        while self._at in self._pieces:
+            self.have, whole = self._pieces[self._at]
+            if self.have < whole:
+                break
+            del self._pieces[self._at]
+            self._at = whole
+
+    def note(self, start: int, end: int, whole: int) -> None:
+        """Of the piece that goes from `start` to `whole` all up to `end` has arrived."""
+        with self.changed:
+            self._pieces[start] = (end, whole)
+            self._advance()
+            self.changed.notify_all()
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Give what is there, as (start, end), in order and never two where there could be one."""
+        with self.changed:
+            later = sorted((start, end) for start, (end, _) in self._pieces.items())
+            merged = [(0, self.have)]
+        for start, end in later:
+            if start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        return merged
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """Give what is not there, as (start, end), in order."""
+        ranges = self.ranges()
+        ends = [start for start, _ in ranges[1:]] + [self.size]
+        gaps = [(start, ends[number]) for number, (_, start) in enumerate(ranges)]
+        return [(start, end) for start, end in gaps if start < end]
+
+    def fail(self, error: Exception) -> None:
+        """Have everyone who waits for more raise `error`."""
+        with self.changed:
+            self.failure = self.failure or error
+            self.changed.notify_all()
+
+    def await_more(self, known: int, or_else: Callable[[], bool] = bool) -> int:
+        """Wait until more than `known` bytes are there, or something else has changed; gives how many are.
+
+        Raises:
+            Exception: what it failed with.
+        """
+        with self.changed:
+            while self.have <= known and self.failure is None and not or_else():
+                self.changed.wait()
+            if self.failure is not None:
+                raise self.failure
+            return self.have
 
 
 def _sync_folder(path: str) -> None:
@@ -262,19 +347,22 @@ def _size(path: str) -> int:
         return 0
 
 
-def _file_digest(path: str) -> str:
-    digest = _sha256()
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-    return str(digest.hexdigest())
-
-
 def _finish_blob(part: str, blob: str) -> None:
     """Give content its name. Whoever changes it in place later, as only root can, changes its time, too."""
     os.chmod(part, BLOB_MODE)
     os.utime(part, (BLOB_TIME, BLOB_TIME))
     os.rename(part, blob)
+
+
+def _place(blob: str, data: bytes) -> None:
+    """Write aside, then name it: content can be brought again, so that it need not reach the disk at once."""
+    aside = f"{blob}.{os.getpid()}-{_thread.get_ident()}.tmp"
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        _write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
+    _finish_blob(aside, blob)
 
 
 def _is_whole(blob: str, size: int) -> bool:
@@ -663,6 +751,7 @@ class Server:
     CREDITED = frozenset({"attach", "get", "outputs", "files"})
     THREADED = CREDITED | {
         "look",
+        "receive",
         "environment",
         "stop",
         "facts",
@@ -685,6 +774,8 @@ class Server:
         self.builds: set[Popen[str]] = set()
         self._zygotes: dict[int, Any] = {}
         self._moving = threading.Lock()
+        self.lanes = Lanes(self, nonce)
+        self.transfers: dict[int, Transfer] = {}
 
     def serve(self) -> None:
         """Answer until the channel closes."""
@@ -784,42 +875,88 @@ class Server:
         return os.path.join(folder, os.path.basename(digest))
 
     def on_put(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """Take content by digest; a frame without an offset asks how much is here."""
-        blob = self._blob(request["digest"])
-        part = f"{blob}.{self.run_id}.part"
-        if _is_whole(blob, request["size"]):
-            return {"have": request["size"]}
-        if "offset" not in request:
-            # Never all of it: what completes the content is a frame with its last bytes.
-            return {"have": min(_size(part), request["size"] - 1)}
-        self._write_part(part, request["offset"], body)
-        if request["offset"] + len(body) < request["size"]:
-            return {"have": request["offset"] + len(body)}
-        if _file_digest(part) != request["digest"]:
-            os.unlink(part)
+        """Take content by digest that is small enough for one frame."""
+        if _digest(body) != request["digest"]:
             raise Refusal("digest", "what arrived is not what was sent")
-        _finish_blob(part, blob)
-        return {"have": request["size"]}
+        blob = self._blob(request["digest"])
+        if not _is_whole(blob, len(body)):
+            _place(blob, body)
+        return {}
 
-    @staticmethod
-    def _write_part(part: str, offset: int, body: bytes) -> None:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT, 0o600)
+    def on_receive(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Take content that comes in pieces, by frames or over lanes; tells how much is there, and ends when all is.
+
+        Its digest may be told later, so that nobody has to wait for it with sending.
+        """
+        size = request["size"]
+        if request["digest"] and _is_whole(self._blob(request["digest"]), size):
+            return {"have": size}
+        part = f"{self._blob(request['name'])}.{self.run_id}.part"
+        transfer = self.transfers[request["of"]] = Transfer(part, size)
+        if request["digest"]:
+            transfer.name(request["digest"])
         try:
-            write_at(descriptor, offset, body)
+            self._emit(request, {"gaps": transfer.arrival.gaps()})
+            digest = transfer.digested(
+                lambda: _is_whole(self._blob(transfer.named), size),
+                lambda have: self._emit(request, {"have": have}),
+            )
+            if digest and digest != transfer.named:
+                transfer.discard()
+                kind = "stale" if transfer.resumed else "digest"
+                raise Refusal(kind, "what arrived is not what was sent")
+            transfer.keep(self._blob(transfer.named))
+            return {"have": size}
         finally:
-            os.close(descriptor)
+            del self.transfers[request["of"]]
+            transfer.close()
+
+    def on_piece(self, request: dict[str, Any], body: bytes) -> None:
+        """Take a piece of what is being received."""
+        transfer = self.transfers.get(request["of"])
+        if transfer is not None:
+            start = request["offset"]
+            transfer.write(start, start, body, start + len(body))
+
+    def on_named(self, request: dict[str, Any], body: bytes) -> None:
+        """Learn the digest of what is being received."""
+        transfer = self.transfers.get(request["of"])
+        if transfer is not None:
+            transfer.name(request["digest"])
+
+    def on_lanes(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Listen for lanes, and tell where; nowhere where there is no place for a socket."""
+        try:
+            path = self.lanes.listen(request["most"])
+        except OSError:
+            return {"path": "", "relay": []}
+        command = _launch(sys.executable, ("-I", "-S"), "relay", path)
+        return {"path": path, "relay": ["env", f"DAYFLY_RUN={self.run_id}", *command]}
+
+    def source(self, what: str) -> str:
+        """Give the path of what may be asked for: the result of the run, or that of a warm call by its number."""
+        if what == "result":
+            return self.job.file("result.sealed")
+        if what.isdigit():
+            return self.job.file(os.path.join("calls", f"{what}.sealed"))
+        raise Refusal("machine", f"there is nothing called {what!r} to get")
 
     # -- data: content by digest, many at a time, and folders of it
 
     def on_data_have(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Tell how much is here of each [digest, size], and how much room is left."""
+        # Looked at by name first: most of many small files are new to a machine, and each look at one costs a call.
+        folder = os.path.dirname(self._blob(""))
+        names = set(os.listdir(folder))
         have = []
         for digest, size in json.loads(body):
-            blob = self._blob(digest)
-            whole = _is_whole(blob, size)
-            part = _size(f"{blob}.{self.run_id}.part")
-            have.append(size if whole else min(part, max(0, size - 1)))
-        room = os.statvfs(os.path.join(self.cache, "blobs"))
+            if digest in names and _is_whole(os.path.join(folder, digest), size):
+                have.append(size)
+            else:
+                part = f"{digest}.{self.run_id}.part"
+                there = Transfer.there(os.path.join(folder, part)) if part in names else 0
+                have.append(min(there, max(0, size - 1)))
+        room = os.statvfs(folder)
         return {"have": have, "free": room.f_bavail * room.f_frsize}
 
     def on_data_pack(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -828,17 +965,11 @@ class Server:
         for digest, size in request["blobs"]:
             data = body[place : place + size]
             place += size
-            blob = self._blob(digest)
-            if _is_whole(blob, size):
-                continue
-            found = _sha256()
-            found.update(data)
-            if found.hexdigest() != digest:
+            if _digest(data) != digest:
                 raise Refusal("digest", "what arrived is not what was sent")
-            part = f"{blob}.{self.run_id}.part"
-            with open(part, "wb") as file:
-                file.write(data)
-            _finish_blob(part, blob)
+            blob = self._blob(digest)
+            if not _is_whole(blob, size):
+                _place(blob, data)
         return {}
 
     def on_data_tree(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -1003,15 +1134,19 @@ class Server:
         return self.job.status()
 
     def on_get(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """Send the sealed result, the run's or that of one warm call, from an offset on."""
-        number = int(request.get("call", 0))
-        name = os.path.join("calls", f"{number}.sealed") if number else "result.sealed"
+        """Send the sealed result, the run's or that of one warm call, from an offset on.
+
+        Where that is more than is wanted in this way, only its size is told.
+        """
         try:
-            descriptor = os.open(self.job.file(name), os.O_RDONLY)
+            descriptor = os.open(self.source(request["what"]), os.O_RDONLY)
         except FileNotFoundError:
             raise Refusal("result", "the job left no result") from None
         credit, offset = self._credits[request["id"]], request["offset"]
         try:
+            size = os.fstat(descriptor).st_size
+            if size - offset > request["most"]:
+                return {"size": size}
             while True:
                 data = os.pread(descriptor, CHUNK_BYTES, offset)
                 if not data:
@@ -1021,7 +1156,7 @@ class Server:
                 offset += len(data)
         finally:
             os.close(descriptor)
-        return {"size": offset}
+        return {"size": size}
 
     # -- what the job has left in its folder for outputs
 
@@ -1200,6 +1335,299 @@ class OutputFolder:
         yield told, last
 
 
+class Transfer:
+    """Content on its way to this machine in pieces: written as they come, digested as far as there is no gap.
+
+    What is there is noted beside it, so that another agent can go on where this one ended.
+    """
+
+    PROGRESS_BYTES = 1 << 20
+    _RANGES = 64
+
+    def __init__(self, part: str, size: int) -> None:
+        import threading
+
+        self._part, self.named = part, ""
+        self._known = self._asked = self._closed = False
+        self._writing = 0
+        flags = os.O_RDWR | os.O_CREAT
+        self._file = os.open(part, flags, 0o600)
+        self._note = os.open(part + ".have", flags, 0o600)
+        note = os.pread(self._note, 8 + 16 * self._RANGES, 0)
+        self.arrival = Arrival(size, self._noted(note, os.fstat(self._file).st_size))
+        self.resumed = self.arrival.gaps() != [(0, size)]
+        self._noting = threading.Lock()
+
+    @classmethod
+    def there(cls, part: str) -> int:
+        """Tell how many bytes are there of what is or was on its way, by its note."""
+        try:
+            with open(part + ".have", "rb") as file:
+                note = file.read(8 + 16 * cls._RANGES)
+        except FileNotFoundError:
+            return 0
+        return sum(end - start for start, end in cls._noted(note, _size(part)))
+
+    @staticmethod
+    def _noted(note: bytes, size: int) -> list[tuple[int, int]]:
+        """Give what is there by the note, as (start, end); nothing of what a file of that size cannot hold."""
+        words = struct.unpack(f">{len(note) // 8}Q", note[: len(note) // 8 * 8])
+        count = min(words[0], (len(words) - 1) // 2) if words else 0
+        ranges = [(words[place], words[place + 1]) for place in range(1, 1 + 2 * count, 2)]
+        places = [place for ends in ranges for place in ends]
+        # What was torn by a crash of the machine is no help.
+        return ranges if places == sorted(set(places)) and places[-1:] <= [size] else []
+
+    def name(self, digest: str) -> None:
+        """Say what its digest must be."""
+        with self.arrival.changed:
+            self.named, self._known = digest, True
+            self.arrival.changed.notify_all()
+
+    def write(self, start: int, offset: int, data: bytes | memoryview, whole: int) -> None:
+        """Write a part of the piece from `start` to `whole`; what goes wrong is told to whoever waits."""
+        with self.arrival.changed:
+            if self._closed:
+                return
+            self._writing += 1
+        try:
+            if not 0 <= start <= offset <= offset + len(data) <= whole <= self.arrival.size:
+                raise ValueError(f"a piece from {start} to {whole} of {self.arrival.size} bytes")
+            write_at(self._file, offset, data)
+            self.arrival.note(start, offset + len(data), whole)
+            with self._noting:
+                ranges = self.arrival.ranges()[: self._RANGES]
+                words = [len(ranges), *(place for ends in ranges for place in ends)]
+                os.pwrite(self._note, struct.pack(f">{len(words)}Q", *words), 0)
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is made
+            self.arrival.fail(error)
+        finally:
+            self._written()
+
+    def _written(self) -> None:
+        with self.arrival.changed:
+            self._writing -= 1
+            if self._closed:
+                self.arrival.changed.notify_all()
+
+    def digested(self, needless: Callable[[], bool], tell: Callable[[int], None]) -> str:
+        """Digest it until all is there and its digest is known; "" as soon as it turns out to be here already."""
+        digest, done, told = _sha256(), 0, 0
+        buffer = memoryview(bytearray(min(1 << 20, self.arrival.size)))
+        every = max(self.PROGRESS_BYTES, self.arrival.size // 64)
+        with open(self._file, "rb", buffering=0, closefd=False) as file:
+            while done < self.arrival.size or not self._known:
+                have = self.arrival.await_more(done, self._newly_named)
+                if self._newly_named():
+                    self._asked = True
+                    if needless():
+                        return ""
+                if have > done:
+                    size = file.readinto(buffer[: have - done]) or 0
+                    digest.update(buffer[:size])
+                    done += size
+                if done - told >= every:
+                    tell(done)
+                    told = done
+        return str(digest.hexdigest())
+
+    def _newly_named(self) -> bool:
+        return self._known and not self._asked
+
+    def keep(self, path: str) -> None:
+        """Give it the name under which it is looked for."""
+        try:
+            if not _is_whole(path, self.arrival.size):
+                _finish_blob(self._part, path)
+        except FileNotFoundError:
+            if not _is_whole(path, self.arrival.size):
+                raise
+            # Another session has brought the same.
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove what is there of it."""
+        for path in (self._part, self._part + ".have"):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                continue
+
+    def close(self) -> None:
+        with self.arrival.changed:
+            # Whoever is at a write must not find another file under the number.
+            self._closed = True
+            while self._writing:
+                self.arrival.changed.wait()
+        os.close(self._file)
+        os.close(self._note)
+
+
+class Lanes:
+    """Further ways for large content, each through a connection to a Unix socket of ours; what it carries is ordered by frames.
+
+    The bytes themselves travel as they are: they are of the run as soon as all of them have the digest, or the
+    authentication code, that was told in a frame.
+    """
+
+    ACCEPT_S = 10.0
+
+    def __init__(self, server: Server, nonce: bytes) -> None:
+        self._server, self._nonce = server, nonce
+        self._listening: dict[str, Any] = {}
+
+    def listen(self, most: int) -> str:
+        """Take so many connections, those that come soon; gives the socket's path, which only this user can reach."""
+        import socket
+        import threading
+
+        folder = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - a folder of ours in it, of a random name
+        # The path of a Unix socket has room for a hundred bytes.
+        folder = folder if len(folder) < 60 else "/tmp"  # noqa: S108
+        folder = os.path.join(folder, "dayfly-" + os.urandom(8).hex())
+        os.mkdir(folder, 0o700)
+        path = os.path.join(folder, "lanes")
+        listener = self._listening[path] = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen(most)
+        listener.settimeout(self.ACCEPT_S)
+        threading.Thread(target=self._accept, args=(path, listener, most), daemon=True).start()
+        return path
+
+    def _accept(self, path: str, listener: Any, most: int) -> None:
+        import threading
+
+        try:
+            for _ in range(most):
+                connection = listener.accept()[0]
+                connection.settimeout(None)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        except OSError:
+            pass  # No further one came.
+        finally:
+            self._end(path)
+
+    def _end(self, path: str) -> None:
+        listener = self._listening.pop(path, None)
+        if listener is not None:
+            listener.close()
+            try:
+                os.unlink(path)
+                os.rmdir(os.path.dirname(path))
+            except OSError:
+                pass  # Somebody tidied up there.
+
+    def close(self) -> None:
+        for path in list(self._listening):
+            self._end(path)
+
+    def _serve(self, connection: Any) -> None:
+        """Carry out the orders of one lane until it closes, or until there is one that is not authentic."""
+        try:
+            number = int.from_bytes(_receive(connection, 4), "big")
+            key = lane_key(self._server.key, self._nonce, number)
+            seq = 0
+            while True:
+                header = _receive(connection, HEADER_BYTES)
+                length, digest = open_header(key, self._server.run_id, seq, header)
+                if length > CHUNK_BYTES:
+                    raise FrameError(f"an order of {length} bytes")
+                payload = _receive(connection, length)
+                check_payload(len(payload), _sha256(payload).digest(), length, digest)
+                self._carry_out(connection, decode(payload)[0])
+                seq += 1
+        except (EOFError, OSError):
+            pass
+        except (FrameError, Refusal) as error:
+            os.write(2, f"dayfly: {error}\n".encode())
+        finally:
+            connection.close()
+
+    def _carry_out(self, connection: Any, order: dict[str, Any]) -> None:
+        if "of" in order:
+            self._take(connection, order["of"], order["offset"], order["bytes"])
+        else:
+            self._give(connection, order["what"], order["offset"], order["bytes"])
+
+    def _take(self, connection: Any, of: int, start: int, size: int) -> None:
+        from socket import MSG_WAITALL
+
+        # What is received no longer, because it is here already, must be taken from the line all the same.
+        transfer = self._server.transfers.get(of)
+        buffer, offset = memoryview(bytearray(min(size, CHUNK_BYTES))), start
+        while offset < start + size:
+            # All at once: the server hands on 32 KB at a time, and each write here costs several calls.
+            room = buffer[: start + size - offset]
+            count = connection.recv_into(room, len(room), MSG_WAITALL)
+            if not count:
+                raise EOFError
+            if transfer is not None:
+                transfer.write(start, offset, buffer[:count], start + size)
+            offset += count
+
+    def _give(self, connection: Any, what: str, offset: int, size: int) -> None:
+        descriptor = os.open(self._server.source(what), os.O_RDONLY)
+        try:
+            end = offset + size
+            while offset < end:
+                if sys.platform == "linux":
+                    count = os.sendfile(connection.fileno(), descriptor, offset, end - offset)
+                else:
+                    data = os.pread(descriptor, min(CHUNK_BYTES, end - offset), offset)
+                    connection.sendall(data)
+                    count = len(data)
+                if not count:
+                    raise EOFError
+                offset += count
+        finally:
+            os.close(descriptor)
+
+
+def lane_key(key: bytes, nonce: bytes, number: int) -> bytes:
+    """The key of the orders on one lane: one of another lane, channel or run does not fit."""
+    import hmac
+
+    return hmac.digest(key, b"lane %d of " % number + nonce, "sha256")
+
+
+def _receive(connection: Any, size: int) -> bytes:
+    """Receive exactly so many bytes.
+
+    Raises:
+        EOFError: there are no more.
+    """
+    data = b""
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return data
+
+
+def relay(path: str) -> None:
+    """Lead stdin and stdout of a channel to the agent's socket, where the server itself does not."""
+    import socket
+    import threading
+
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+
+    def upward() -> None:
+        for data in iter(lambda: os.read(0, CHUNK_BYTES), b""):
+            connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+
+    threading.Thread(target=upward, daemon=True).start()
+    try:
+        for data in iter(lambda: connection.recv(CHUNK_BYTES), b""):
+            _write_all(1, data)
+    except OSError:
+        pass  # Either end went; there is nothing to say to the other.
+    finally:
+        os._exit(0)
+
+
 class LogFollower:
     """Reads what a job writes as it is written, and knows when it has ended."""
 
@@ -1285,6 +1713,7 @@ def serve(opening: bytes, cache: str) -> None:
     finally:
         import signal
 
+        server.lanes.close()
         for build in list(server.builds):
             try:
                 os.killpg(build.pid, signal.SIGTERM)
@@ -4223,6 +4652,7 @@ def main() -> None:
         "supervise": supervise,
         "run": run,
         "deadline": deadline,
+        "relay": relay,
         "gpu": gpu,
         "host_key": host_key,
     }

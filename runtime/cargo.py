@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dayfly.errors import DataFailed
+from dayfly.errors import DataFailed, RunFailed
 from dayfly.infra.units import human_bytes
 from dayfly.runtime.data import BACKENDS, Data
 from dayfly.runtime.local_tree import Blob, LocalTree
@@ -23,9 +22,11 @@ if TYPE_CHECKING:
 
 VARIABLE = "DAYFLY_DATA"
 _LARGE_BYTES = 10 * 10**9
-# A file of this size goes alone; smaller ones together, as many as fit.
-_ALONE_BYTES, _PACK_BYTES, _PACKS_AHEAD = 256 << 10, 1 << 20, 8
-_ASKED = 5000
+# A file of more than this size goes alone; smaller ones together, as many as the machine is soon through with.
+_ALONE_BYTES, _PACK_BYTES, _PACK_FILES = 256 << 10, 1 << 20, 500
+# So many may be unanswered: more than any line has room for, so that it is never empty.
+_PACKS_AHEAD = 64
+_ASKED = 50_000
 _SPARE_BYTES = 256 << 20
 _TOLD = 5
 
@@ -107,6 +108,21 @@ def send(
     session.transfer(_Sending(blobs, progress).run)
 
 
+def blobs_of(files: Mapping[str, Path]) -> list[Blob]:
+    """Looks at the sizes of files that are given by their digest.
+
+    Raises:
+        DataFailed: one is gone.
+    """
+    blobs = []
+    for digest, path in files.items():
+        try:
+            blobs.append(Blob(digest, path, path.stat().st_size))
+        except OSError as error:
+            raise DataFailed(f"{path} cannot be read any more: {error}") from error
+    return blobs
+
+
 class _Sending:
     """The contents that the machine has not, from this computer's files, as often as the connection breaks."""
 
@@ -155,32 +171,23 @@ class _Sending:
 
     @staticmethod
     def _send_alone(link: Link, blob: Blob, told: Callable[[int], None]) -> None:
-        from dayfly.runtime.session import CHUNK_BYTES, put_content
+        from dayfly.runtime.content import Content
         from dayfly.runtime.ssh.link import AgentRefused
+        from dayfly.runtime.upload import Upload
 
-        there: int | None = None
-
-        def acknowledged() -> None:
-            nonlocal there
-            there = min(blob.size, (there or 0) + CHUNK_BYTES)
-            told(there)
-
-        with blob.path.open("rb") as file:
-
-            def read(offset: int) -> bytes:
-                nonlocal there
-                there = offset if there is None else there
-                data = os.pread(file.fileno(), CHUNK_BYTES, offset)
-                if not data:
-                    raise DataFailed(f"{blob.path} was changed while it was sent")
-                return data
-
-            try:
-                put_content(link, blob.digest, blob.size, read, acknowledged)
-            except AgentRefused as refusal:
-                if refusal.kind != "digest":
-                    raise
-                raise DataFailed(f"{blob.path} was changed while it was sent") from refusal
+        try:
+            with Content(blob.path, blob.digest) as content:
+                if content.size != blob.size:
+                    raise _changed(blob)
+                Upload(content).send(link, told)
+        except OSError as error:
+            raise _unreadable(blob, error) from error
+        except RunFailed as error:
+            raise _changed(blob) from error
+        except AgentRefused as refusal:
+            if refusal.kind != "digest":
+                raise
+            raise _changed(blob) from refusal
 
     def _send_packed(self, link: Link, blobs: Sequence[Blob], told: Callable[[int], None]) -> None:
         """Many in one frame, and several frames on their way: a round trip for each would take long."""
@@ -208,7 +215,7 @@ def _packs(blobs: Iterable[Blob]) -> Iterable[list[Blob]]:
     pack: list[Blob] = []
     size = 0
     for blob in blobs:
-        if pack and size + blob.size > _PACK_BYTES:
+        if pack and (size + blob.size > _PACK_BYTES or len(pack) == _PACK_FILES):
             yield pack
             pack, size = [], 0
         pack.append(blob)
@@ -221,10 +228,18 @@ def _content(blob: Blob) -> bytes:
     try:
         data = blob.path.read_bytes()
     except OSError as error:
-        raise DataFailed(f"{blob.path} cannot be read any more: {error}") from error
+        raise _unreadable(blob, error) from error
     if hashlib.sha256(data).hexdigest() != blob.digest:
-        raise DataFailed(f"{blob.path} was changed while it was sent")
+        raise _changed(blob)
     return data
+
+
+def _changed(blob: Blob) -> DataFailed:
+    return DataFailed(f"{blob.path} was changed while it was sent")
+
+
+def _unreadable(blob: Blob, error: OSError) -> DataFailed:
+    return DataFailed(f"{blob.path} cannot be read any more: {error}")
 
 
 def with_backends(recipe: Recipe, items: Iterable[Data]) -> Recipe:

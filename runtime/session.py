@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -40,10 +38,13 @@ from dayfly.errors import (
 from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
+from dayfly.runtime.content import Content
+from dayfly.runtime.download import Download
 from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.ssh.connection import Disconnected, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
 from dayfly.runtime.ssh.tunnel import Tunnel
+from dayfly.runtime.upload import INLINE_BYTES, Upload
 
 if TYPE_CHECKING:
     from dayfly.runtime.environment import Recipe
@@ -53,15 +54,14 @@ _T = TypeVar("_T")
 _ATTEMPT_S = 20.0
 # A machine that is gone swallows what is sent to it; the provider should be asked before a minute is over.
 _RECONNECT_S = 10.0
+# Most links are gone for less than this, and who waits for one wants to see more as soon as it is back.
+_BRIEF_S, _SOON_S = 60.0, 0.2
 # The first failures are those of any dropped connection; asking the provider costs a request.
 _ASK_AFTER, _ASK_AFTER_S, _ASK_EVERY_S = 4, 5.0, 10.0
 # A machine out of reach of which the provider says this will not come back.
 _DEAD = ("terminated", "preempted", "unhealthy", "stopping")
 # How often whoever follows a job looks after what else must not end meanwhile.
 _MEANWHILE_S = 60.0
-_INLINE_BYTES = 256 << 10
-CHUNK_BYTES = 1 << 20
-_CHUNKS_AHEAD = 4
 # A machine may answer before it has its keys; going on for a minute would look like an attack.
 _REFUSALS = 3
 
@@ -173,7 +173,8 @@ class Session:
             raise InstanceLost("the session is closed")
         keys = self._keys
         link = Link(self.machine, keys.user_key, keys.run_id, keys.hmac_key, self._clock)
-        link.open(timeout_s)
+        # A machine that was spoken to before has the agent.
+        link.open(timeout_s, bring=self._link is None)
         return link
 
     @property
@@ -208,7 +209,8 @@ class Session:
 
     def _pause(self, state: RetryCallState) -> float:
         self._failures += 1
-        ceiling_s = min(5.0, 0.05 * 2.0 ** min(self._failures, 10))
+        most_s = _SOON_S if self._silent_s < _BRIEF_S else 5.0
+        ceiling_s = min(most_s, 0.05 * 2.0 ** min(self._failures, 10))
         # Jitter, so that the many runs of one client do not all come back at the same instant.
         return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 - nothing secret hangs on it
 
@@ -335,15 +337,33 @@ class Session:
         names = GpuFindings.__dataclass_fields__
         return GpuFindings(**{name: gpus.get(name, answer[name]) for name in names})
 
-    def put(self, content: bytes | Path) -> str:
+    def put(self, content: bytes | Path, digest: str = "") -> str:
         """Bring content to the machine unless it is there; a transfer that broke off is resumed.
+
+        Args:
+            content: a file, or the bytes themselves.
+            digest: its SHA-256, where it is known: that spares reading the content, if the machine has it.
 
         Returns:
             Its SHA-256, which is its name on the machine.
         """
-        with _refusals(), _opened(content) as (digest, size, read):
-            self._persist(lambda link: put_content(link, digest, size, read, self._progress))
-        return digest
+        with _refusals(), Content(content, digest) as opened:
+            upload = Upload(opened)
+            self._persist(lambda link: upload.send(link, lambda _: self._progress()))
+            return opened.digest()
+
+    def put_many(self, files: Mapping[str, Path]) -> None:
+        """Bring many files' content to the machine, the small ones together; what is there already does not travel.
+
+        Args:
+            files: by the SHA-256 of what is in them, which is its name on the machine.
+
+        Raises:
+            DataFailed: a file is gone, or is another than its SHA-256 says.
+        """
+        from dayfly.runtime import cargo
+
+        cargo.send(self, cargo.blobs_of(files))
 
     def make_tree(self, key: str, listing: str) -> str:
         """Have a folder made of content that is there, from the digest of its list, and give its path; once for a run."""
@@ -425,7 +445,7 @@ class Session:
             "task": "",
         }
         body = task.sealed
-        if len(body) > _INLINE_BYTES:
+        if len(body) > INLINE_BYTES:
             if self.status().state != "absent":
                 return
             request["task"], body = self.put(body), b""
@@ -573,13 +593,13 @@ class Session:
         with _refusals(), os.fdopen(descriptor, "r+b") as file:
             # What an earlier client had fetched may have been torn by its end.
             file.truncate(0)
-            self._persist(lambda link: self._fetch(link, file.fileno(), call))
+            download = Download(file.fileno(), call)
+            self._persist(lambda link: download.fetch(link, self._progress))
             file.flush()
             os.fsync(file.fileno())
         try:
-            agent.check_sealed_file(
-                self._keys.hmac_key, self._keys.run_id, agent.call_result_seq(call), str(aside)
-            )
+            seq = agent.call_result_seq(call)
+            download.check(self._keys.hmac_key, self._keys.run_id, seq)
         except agent.FrameError as error:
             aside.unlink()
             raise Forged(f"the result is not authentic: {error}") from error
@@ -589,13 +609,6 @@ class Session:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-    def _fetch(self, link: Link, descriptor: int, call: int) -> None:
-        have = os.fstat(descriptor).st_size
-        for answer, data in link.stream({"op": "get", "offset": have, "call": call}):
-            self._progress()
-            if data:
-                agent.write_at(descriptor, answer["offset"], data)
 
     def transfer(self, act: Callable[[Link, Callable[[], None]], None]) -> None:
         """Do what takes many frames, and do it again on a new link each time that one breaks.
@@ -661,49 +674,3 @@ def _own_uv() -> Path:
     from uv import find_uv_bin
 
     return Path(find_uv_bin())
-
-
-@contextlib.contextmanager
-def _opened(content: bytes | Path) -> Iterator[tuple[str, int, Callable[[int], bytes]]]:
-    """Give digest, size, and a function that reads a chunk at an offset."""
-    if isinstance(content, bytes):
-        view = content
-        yield (
-            hashlib.sha256(view).hexdigest(),
-            len(view),
-            lambda offset: view[offset : offset + CHUNK_BYTES],
-        )
-        return
-    with content.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        number = file.fileno()
-        yield (
-            digest,
-            os.fstat(number).st_size,
-            lambda offset: os.pread(number, CHUNK_BYTES, offset),
-        )
-
-
-def put_content(
-    link: Link,
-    digest: str,
-    size: int,
-    read: Callable[[int], bytes],
-    acknowledged: Callable[[], None],
-) -> None:
-    """Send what the machine has not; small content goes at once, without asking."""
-    request = {"op": "put", "digest": digest, "size": size}
-    if size <= _INLINE_BYTES:
-        link.ask({**request, "offset": 0}, read(0))
-        return
-    have = link.ask(request)["have"]
-    answers: deque[Callable[[], dict[str, Any]]] = deque()
-    while have < size or answers:
-        # Some on their way at once, so that a long line is never empty.
-        if have < size and len(answers) < _CHUNKS_AHEAD:
-            data = read(have)
-            answers.append(link.send({**request, "offset": have}, data))
-            have += len(data)
-        else:
-            answers.popleft()()
-            acknowledged()

@@ -17,7 +17,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dayfly.runtime import agent
@@ -26,6 +26,37 @@ KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 RUN, OTHER_RUN = secrets.token_hex(16), "f" * 32
 pytestmark = pytest.mark.process
 AGENT = Path(agent.__file__)
+
+
+# -- pieces
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(8)), st.data())
+def test_pieces_make_a_whole_in_any_order(order: list[int], data: st.DataObject) -> None:
+    """What is there, and what is not, is known after each, also where one was torn and the next goes on with it."""
+    ends = sorted(data.draw(st.sets(st.integers(1, 99), min_size=8, max_size=8)))
+    pieces = list(zip([0, *ends], ends, strict=False))
+    arrival, there = agent.Arrival(ends[-1]), set[int]()
+    for start, end in (pieces[number] for number in order):
+        for part in sorted({data.draw(st.integers(start, end)), end}):
+            arrival.note(start, part, end)
+            there |= set(range(start, part))
+            for known in (arrival, agent.Arrival(arrival.size, arrival.ranges())):
+                gaps = {place for gap in known.gaps() for place in range(*gap)}
+                assert gaps == set(range(arrival.size)) - there
+                assert known.have == min(gaps, default=arrival.size)
+    assert arrival.ranges() == [(0, arrival.size)]
+
+
+def test_whoever_waits_for_pieces_hears_of_a_failure() -> None:
+    """Instead of waiting for what will not come."""
+    arrival = agent.Arrival(10)
+    arrival.note(0, 5, 10)
+    assert arrival.await_more(4) == 5
+    arrival.fail(OSError("full"))
+    with pytest.raises(OSError, match="full"):
+        arrival.await_more(5)
 
 
 # -- frames

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import queue
 import secrets
 import threading
@@ -16,6 +18,7 @@ from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
+from dayfly.runtime.ssh.lanes import Lanes
 from dayfly.runtime.ssh.watch import Watch
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ _RECEIVE_BYTES = 4 << 20
 _GREETING_BYTES = 64 << 10
 
 Message = tuple[dict[str, Any], bytes]
+Body = bytes | memoryview
 # One thread for all links: two hundred of them would wake up two hundred times as often.
 watch = Watch(lambda: PING_EVERY_S / _LOOKS_A_PING)
 
@@ -55,6 +59,10 @@ class Link:
 
     Lifecycle: constructing does nothing, `open` connects and starts the agent, `close` ends both (the job goes on).
     A link that broke stays broken: every request on it, waiting or new, raises what broke it.
+
+    Attributes:
+        lanes: further channels of its connection, for large content.
+        round_trip_s: the shortest time that any answer has taken.
     """
 
     def __init__(
@@ -78,13 +86,21 @@ class Link:
         self._sent = self._received = 0
         self._broken: Exception | None = None
         self._heard = self._pinged = self._looked = clock()
+        self.round_trip_s = math.inf
         self._reader: threading.Thread | None = None
         self._arrived = bytearray()
+        self.lanes = Lanes(
+            self, self._connection, run_id, functools.partial(agent.lane_key, hmac_key, nonce)
+        )
 
     # -- lifetime
 
-    def open(self, timeout_s: float) -> None:
+    def open(self, timeout_s: float, *, bring: bool = True) -> None:
         """Connect and bring the agent to its first frame.
+
+        Args:
+            timeout_s: all of it, in seconds.
+            bring: send the agent along unasked, which spares a new machine a round trip.
 
         Raises:
             HostKeyMismatch: another key than the pinned one.
@@ -96,10 +112,10 @@ class Link:
             command = bootstrap.command(self._run_id, self._machine.cache_dir)
             self._connection.open(command, timeout_s)
             # Sent before anything is known of the machine: the answer needs no round trip of its own.
-            self._connection.send(self._opening)
+            block = bootstrap.agent_block() if bring else bootstrap.NO_AGENT
+            self._connection.send(self._opening + block)
             if self._greeting(until) == bootstrap.NEED_AGENT:
-                source = bootstrap.agent_source()
-                self._connection.send(len(source).to_bytes(4, "big") + source)
+                self._connection.send(bootstrap.agent_block())
             self._first_frame(until)
         except BaseException:
             self.close()
@@ -175,7 +191,7 @@ class Link:
 
     # -- requests
 
-    def ask(self, head: dict[str, Any], body: bytes = b"") -> dict[str, Any]:
+    def ask(self, head: dict[str, Any], body: Body = b"") -> dict[str, Any]:
         """Send a request and give its answer.
 
         Raises:
@@ -183,10 +199,12 @@ class Link:
             Disconnected: the link broke before the answer came.
             Forged: a frame was not authentic; the link is closed.
         """
+        began = time.monotonic()
         *_, (answer, _) = self.stream(head, body)
+        self.round_trip_s = min(self.round_trip_s, time.monotonic() - began)
         return answer
 
-    def send(self, head: dict[str, Any], body: bytes = b"") -> Callable[[], dict[str, Any]]:
+    def send(self, head: dict[str, Any], body: Body = b"") -> Callable[[], dict[str, Any]]:
         """Send a request of one answer without waiting for it; what is given waits for it, as `ask` does."""
         arriving: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
         number = self.subscribe(arriving)
@@ -200,17 +218,26 @@ class Link:
         return answer
 
     def stream(
-        self, head: dict[str, Any], body: bytes = b"", *, wake_s: float | None = None
+        self, head: dict[str, Any], body: Body = b"", *, wake_s: float | None = None
     ) -> Iterator[Message]:
-        """Send a request and give every message that belongs to it, the answer last.
+        """Send a request, and give every message that belongs to it as it comes, the answer last.
 
         After each `wake_s` without one, an empty message is given.
         """
         arriving: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
         number = self.subscribe(arriving)
-        owed = 0
         try:
             self.post({**head, "id": number}, body)
+        except BaseException:
+            self.unsubscribe(number)
+            raise
+        return self._messages(number, arriving, wake_s)
+
+    def _messages(
+        self, number: int, arriving: queue.SimpleQueue[Message | Exception], wake_s: float | None
+    ) -> Iterator[Message]:
+        owed = 0
+        try:
             while True:
                 # Bounded also without `wake_s`: a silent link is broken by its reader, which tells all.
                 try:
@@ -245,7 +272,7 @@ class Link:
         with self._changing:
             self._waiting.pop(number, None)
 
-    def post(self, head: dict[str, Any], body: bytes = b"") -> None:
+    def post(self, head: dict[str, Any], body: Body = b"") -> None:
         """Send a frame that needs no answer, or whose answer is awaited elsewhere.
 
         A frame that was sent in part spoils all that would follow it, so the link breaks with it.
@@ -262,13 +289,13 @@ class Link:
             self._connection.send(frame)
         except Disconnected as error:
             # The reader closes the connection that it found fault with, and knows better why.
-            raise self._abandon(error) from None
+            raise self.fail(error) from None
         except BaseException:
-            self._abandon(Disconnected("a frame was sent only in part"))
+            self.fail(Disconnected("a frame was sent only in part"))
             raise
 
-    def _abandon(self, error: Exception) -> Exception:
-        """Break the link and close its connection; gives what broke it first."""
+    def fail(self, error: Exception) -> Exception:
+        """Break the link and close its connection, so that whoever waits hears of it; gives what broke it first."""
         self._break(error)
         self._connection.close()
         return self._broken or error
@@ -297,7 +324,7 @@ class Link:
                 if data:
                     self._heard = self._clock()
         except Exception as error:  # noqa: BLE001 - whatever ended it, everyone who waits must hear of it
-            self._abandon(error)
+            self.fail(error)
 
     def _take_frame(self) -> Message | None:
         """Take one whole frame from what has arrived; nothing of it is looked at before it is verified."""
@@ -331,7 +358,7 @@ class Link:
         # This process was stopped, or had no time: what has come meanwhile is not read yet, so the next look judges.
         away, self._looked = now - self._looked > PING_EVERY_S, now
         if not away and now - self.heard > PING_EVERY_S * PINGS_MISSED:
-            self._abandon(
+            self.fail(
                 Disconnected(f"the machine was silent for {PING_EVERY_S * PINGS_MISSED:.0f} s")
             )
         elif now - self._pinged >= PING_EVERY_S:
