@@ -944,7 +944,7 @@ class Server:
     # -- data: content by digest, many at a time, and folders of it
 
     def on_data_have(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """Tell how much is here of each [digest, size], and how much room is left."""
+        """Tell how much is here of each [digest, size], and how much room is left; -1 of an empty one that is not here."""
         # Looked at by name first: most of many small files are new to a machine, and each look at one costs a call.
         folder = os.path.dirname(self._blob(""))
         names = set(os.listdir(folder))
@@ -955,7 +955,7 @@ class Server:
             else:
                 part = f"{digest}.{self.run_id}.part"
                 there = Transfer.there(os.path.join(folder, part)) if part in names else 0
-                have.append(min(there, max(0, size - 1)))
+                have.append(min(there, size - 1))
         room = os.statvfs(folder)
         return {"have": have, "free": room.f_bavail * room.f_frsize}
 
@@ -1414,7 +1414,8 @@ class Transfer:
         """Digest it until all is there and its digest is known; "" as soon as it turns out to be here already."""
         digest, done, told = _sha256(), 0, 0
         buffer = memoryview(bytearray(min(1 << 20, self.arrival.size)))
-        every = max(self.PROGRESS_BYTES, self.arrival.size // 64)
+        # Often enough for whoever has to see to other things meanwhile, also on a slow line.
+        every = min(4 * self.PROGRESS_BYTES, max(self.PROGRESS_BYTES, self.arrival.size // 64))
         with open(self._file, "rb", buffering=0, closefd=False) as file:
             while done < self.arrival.size or not self._known:
                 have = self.arrival.await_more(done, self._newly_named)

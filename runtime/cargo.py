@@ -158,8 +158,8 @@ class _Sending:
             heard()
             free = int(answer["free"])
             for blob, have in zip(asked, answer["have"], strict=True):
-                there += have
-                if have < blob.size or not blob.size:
+                there += max(0, have)
+                if have < blob.size:
                     missing.append(blob)
         needed = sum(blob.size for blob in self._waiting) - there
         if needed > max(0, free - _SPARE_BYTES) and needed:

@@ -395,6 +395,7 @@ def test_many_files_travel_together_and_only_those_that_are_not_there(
         assert len([head for head in sent if head["op"] == "data_pack"]) <= 4
         sent.clear()
         changed = tmp_path / "7"
+        del files[hashlib.sha256(changed.read_bytes()).hexdigest()]
         changed.write_bytes(b"another")
         files[hashlib.sha256(b"another").hexdigest()] = changed
         session.put_many(files)

@@ -125,7 +125,7 @@ def test_twenty_links_sleep_until_their_machines_say_something(
         threads = set(threading.enumerate()) - before
         ours = Counter(thread.name for thread in threads if thread.name.startswith("dayfly"))
         assert ours == {"dayfly-watch": 1, "dayfly-read": LINKS}
-        assert Counter(type(thread).__name__ for thread in threads)["_Transport"] == LINKS
+        assert Counter(type(thread).__name__ for thread in threads)["Transport"] == LINKS
         for _ in range(18):
             clock.now += 1.0
             watch.round()
