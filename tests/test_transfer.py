@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -401,6 +403,53 @@ def test_many_files_travel_together_and_only_those_that_are_not_there(
         session.put_many(files)
         assert [len(head["blobs"]) for head in sent if head["op"] == "data_pack"] == [1]
         session.put_many({})
+
+
+@pytest.mark.parametrize("size", [30, 300_000, len(CONTENT)], ids=["small", "frames", "lanes"])
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_whatever_way_content_came_what_was_changed_in_place_is_not_taken_for_it(
+    server: Server, tmp_path: Path, size: int, many: bool
+) -> None:
+    """One store with one notion of what is whole, for each way into it."""
+    clear(server)
+    path = tmp_path / "data.bin"
+    path.write_bytes(CONTENT[:size])
+    digest = hashlib.sha256(CONTENT[:size]).hexdigest()
+    blob = server.home.parent / "cache" / "blobs" / digest
+    with Session(server.machine, server.keys) as session:
+        for _ in range(2):
+            if many:
+                session.put_many({digest: path})
+            else:
+                assert session.put(path) == digest
+            assert blobs(server) == {digest: CONTENT[:size]}
+            found = blob.stat()
+            assert (found.st_mode & 0o777, int(found.st_mtime)) == (
+                agent.BLOB_MODE,
+                agent.BLOB_TIME,
+            )
+            blob.chmod(0o600)
+            blob.write_bytes(b"x" * size)
+
+
+def test_what_is_there_of_a_content_is_known_by_its_note(server: Server) -> None:
+    """Not by the size of a file that is written at several places; of an empty content nothing is not all."""
+    clear(server)
+    wanted, empty = "ab" * 32, hashlib.sha256(b"").hexdigest()
+    part = server.home.parent / "cache" / "blobs" / f"{wanted}.{server.keys.run_id}.part"
+    part.write_bytes(bytes(5000))
+    note = struct.pack(">5Q", 2, 0, 1000, 4000, 5000)
+    part.with_name(part.name + ".have").write_bytes(note)
+    asked = [[wanted, 9000], [wanted, 1500], ["cd" * 32, 10], [empty, 0]]
+    with Session(server.machine, server.keys) as session:
+
+        def have() -> Any:
+            assert session._link is not None
+            return session._link.ask({"op": "data_have"}, json.dumps(asked).encode())["have"]
+
+        assert have() == [2000, 1499, 0, -1]
+        session.put(b"")
+        assert have() == [2000, 1499, 0, 0]
 
 
 @pytest.mark.parametrize("large", [False, True])

@@ -125,12 +125,15 @@ def test_arguments_that_cannot_travel_are_named_and_nothing_is_sent(shared: Warm
     assert shared.call(function, 1) is None
 
 
-def test_large_arguments_and_results_go_beside_the_line(shared: Warm) -> None:
-    """Whole, and nothing of them stays on the machine."""
-    blob = os.urandom(1 << 20)
+@pytest.mark.parametrize("lanes", [False, True])
+def test_large_arguments_and_results_go_beside_the_line(shared: Warm, lanes: bool) -> None:
+    """Whole, by frames or over lanes, and nothing of them stays on the machine."""
+    blob = os.urandom((5 if lanes else 1) << 20)
     call = shared.submit(lambda data: data + b"!", blob)
     assert call.result(WAIT_S) == blob + b"!"
     assert call.times.download_s > 0
+    assert shared.session._link is not None
+    assert bool(shared.session._link.lanes._lanes) is lanes
     shared.call(abs, 1)
     until = time.monotonic() + WAIT_S
     while list((shared.job / "calls").glob("*.sealed")):
