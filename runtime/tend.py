@@ -64,13 +64,11 @@ def tend(context: Context, run_id: str, report: Callable[[str], None]) -> float 
     if status == "HELD":
         return _hold(context, history, report)
     if status == "CLOSED" and late_look.due(history.directory) is not None:
-        return _looked_again(context, history, report)
+        _look_again(context, history, report)
     return None
 
 
-def _looked_again(
-    context: Context, history: History, report: Callable[[str], None]
-) -> float | None:
+def _look_again(context: Context, history: History, report: Callable[[str], None]) -> None:
     """Ends what no listing could show before the run was closed."""
     provider = providers.load(history.provider)
     owner = str(history.intent.get("owner", context.workspace.owner))
@@ -80,7 +78,6 @@ def _looked_again(
         finding = Finding(history.id, "ORPHAN", "", provider.name, found=late, owner=owner)
         gc.destroy(context.workspace, context.engine_or_none(), finding, report)
     late_look.done(history.directory)
-    return None
 
 
 def _destroyed(context: Context, history: History, report: Callable[[str], None]) -> float | None:

@@ -118,7 +118,7 @@ class Ward:
             status, why = standing(self.history, now)
         except Exception as error:  # noqa: BLE001  # whatever can stand in a file
             return "ORPHAN", f"its journal cannot be understood: {type(error).__name__}: {error}"
-        if status == "CLOSED":
+        if status == "CLOSED" and late_look.due(self.directory) is not None:
             why += "; its provider is asked once more, since a listing may lag"
         return status, why
 
