@@ -29,7 +29,7 @@ from dayfly.errors import (
     SpecError,
 )
 from dayfly.infra import providers
-from dayfly.runtime import at_exit
+from dayfly.runtime import at_exit, wakeful
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.call import Call
 from dayfly.runtime.display import Display
@@ -112,7 +112,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
     @property
     def id(self) -> str:
         """The run's id, with which `dayfly.attach` finds it from any process; that of the latest attempt."""
-        self._known.wait()
+        wakeful.wait(self._known.wait)
         return self._id
 
     @property
@@ -169,7 +169,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             LeakRisk: it could not be proved.
             TimeoutError: not yet.
         """
-        if not self._closed.wait(timeout):
+        if not wakeful.wait(self._closed.wait, timeout):
             raise TimeoutError(f"run {self.id} is not closed yet: {self.status()}")
         if self._teardown_error is not None:
             raise self._teardown_error
@@ -195,9 +195,24 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
     # -- what waits and what runs
 
+    def result(self, timeout: float | None = None) -> R:
+        """As of a Future; an interrupt ends the wait whichever thread was given the signal."""
+        wakeful.wait(self._ended, timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As of a Future; an interrupt ends the wait whichever thread was given the signal."""
+        wakeful.wait(self._ended, timeout)
+        return super().exception(0)
+
+    def _ended(self, turn_s: float) -> bool:
+        with contextlib.suppress(TimeoutError, concurrent.futures.CancelledError):
+            super().exception(turn_s)
+        return self.done()
+
     def wait_closed(self) -> None:
         """Waits until the machine is proved gone or the attempt to prove it has failed."""
-        self._closed.wait()
+        wakeful.wait(self._closed.wait)
 
     def leave(self) -> str:
         """Leaves the teardown to the keeper, so that this process may end now.

@@ -1,0 +1,89 @@
+"""Waiting: an interrupt ends it, whichever thread the kernel gave the signal to."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly.runtime import wakeful
+from dayfly.runtime.display import Display
+from dayfly.runtime.job import Job
+from dayfly.runtime.surface import Pipe
+from dayfly.stacks.settings import Settings
+from dayfly.stacks.workspace import Workspace
+
+LONG_S = 20.0
+
+
+@pytest.fixture
+def job(clean_environment: Path) -> Iterator[Job[int]]:
+    """One that nobody has begun."""
+    display = Display(Pipe())
+    yield Job(Workspace.open(Settings({})), display)
+    display.done()
+
+
+@pytest.fixture
+def interrupted_elsewhere() -> Iterator[None]:
+    """A thread that is given a SIGINT while the main thread sleeps."""
+
+    def hear() -> None:
+        time.sleep(0.3)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        over.wait(LONG_S)
+
+    over = threading.Event()
+    thread = threading.Thread(target=hear)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda job: job.result(LONG_S),
+        lambda job: job.exception(LONG_S),
+        lambda job: job.receipt(LONG_S),
+        lambda job: job.wait_closed(),
+        lambda job: job.id,
+    ],
+    ids=["result", "exception", "receipt", "wait_closed", "id"],
+)
+@pytest.mark.usefixtures("interrupted_elsewhere")
+def test_a_signal_that_another_thread_was_given_ends_the_wait(
+    job: Job[int], verb: Callable[[Job[int]], Any]
+) -> None:
+    """A first Ctrl-C was lost so, about once in sixteen, and the function went on to its end."""
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        verb(job)
+    assert time.monotonic() - begun < LONG_S / 2
+
+
+def test_a_wait_is_over_in_time_and_not_before() -> None:
+    """With a bound shorter than a turn, longer, and none."""
+    event = threading.Event()
+    for bound_s in (0.0, wakeful.TURN_S / 5, wakeful.TURN_S * 1.5):
+        begun = time.monotonic()
+        assert not wakeful.wait(event.wait, bound_s)
+        assert time.monotonic() - begun >= bound_s
+    event.set()
+    assert wakeful.wait(event.wait)
+    assert wakeful.wait(event.wait, 0.0)
+
+
+def test_the_functions_own_timeout_error_is_no_timeout_of_the_wait(job: Job[int]) -> None:
+    """It is told at once, also where nobody set a bound."""
+    own = TimeoutError("the function's own")
+    job.set_exception(own)
+    assert job.exception() is own
+    with pytest.raises(TimeoutError, match="the function's own"):
+        job.result()
