@@ -29,6 +29,9 @@ class Plan:
         hold_usd: dollars of a full hold of the result.
         environment: what would be installed, in one line.
         if_this_computer_dies: what ends the machine then, in one line.
+        min_gpu_utilization: percent below which no GPU may stay for the next; None where one may idle.
+        gpu_utilization_window_s: seconds.
+        code: what travels of the user's own, in one line; "" for a machine alone.
     """
 
     function: str
@@ -41,6 +44,9 @@ class Plan:
     hold_usd: float
     environment: str
     if_this_computer_dies: str
+    min_gpu_utilization: float | None = None
+    gpu_utilization_window_s: float = 0.0
+    code: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for review in a pull request."""

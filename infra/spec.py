@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Self
 
 from dayfly.errors import SpecError
@@ -18,6 +20,9 @@ from dayfly.infra.units import number, seconds, shown, size_bytes, suggestion
 
 DEFAULT_MAX_RUNTIME_S = 24 * 3600.0
 DEFAULT_HOLD_S = 3600.0
+DEFAULT_GPU_WINDOW_S = 3600.0
+# In less a GPU may wait for one batch of data.
+_LEAST_GPU_WINDOW_S = 60.0
 _MOST = 1_000_000
 # The user of an address may be a token; that of an SSH address is a name, and its key is elsewhere.
 _CREDENTIALS = (
@@ -51,10 +56,15 @@ class Spec:
         max_runtime: seconds after which the machine ends (given as "24h", "01:00:00" or a number).
         max_cost: dollars that the run may cost at most; turns into a deadline from the actual rate.
         hold: seconds for which a result waits on the machine when the client is gone.
+        outputs: folder of this computer in which each run puts what its function has left in DAYFLY_OUTPUT_DIR, in a
+            folder named by its id; None keeps it in the run's own directory.
         retries: further attempts, each a run of its own, after the function or its machine failed.
         max_machines: machines to try at most where one after the other turns out to be unfit.
         wait_for_teardown: the call returns only when the machine is proved gone.
         job_name: a label for people, never an identity.
+        min_gpu_utilization: percent; where no reading of a GPU reaches it for `gpu_utilization_window`, the machine itself
+            ends the run as GpuIdle. None never does.
+        gpu_utilization_window: seconds for that (given as "1h", "30m" or a number).
 
     Raises:
         SpecError: a field cannot be; names it with its value and what to write instead.
@@ -76,10 +86,13 @@ class Spec:
     max_runtime: float | str | timedelta = DEFAULT_MAX_RUNTIME_S
     max_cost: float | None = None
     hold: float | str | timedelta = DEFAULT_HOLD_S
+    outputs: str | PathLike[str] | None = None
     retries: int = 0
     max_machines: int = 3
     wait_for_teardown: bool = False
     job_name: str | None = None
+    min_gpu_utilization: float | None = None
+    gpu_utilization_window: float | str | timedelta = DEFAULT_GPU_WINDOW_S
 
     def __post_init__(self) -> None:
         self._set("provider", _providers(self.provider))
@@ -88,10 +101,12 @@ class Spec:
         self._set("allow_cidr", _network(self.allow_cidr))
         self._set("max_runtime", seconds(self.max_runtime, "max_runtime"))
         self._set("hold", seconds(self.hold, "hold"))
+        self._check_idle()
         for name in ("memory", "disk"):
             value = getattr(self, name)
             self._set(name, None if value is None else size_bytes(value, name))
         self._set("environment", _environment(self.environment))
+        self._set("outputs", _folder(self.outputs))
         self._check_counts()
         self._check_texts()
         _check_python(self.python)
@@ -120,6 +135,24 @@ class Spec:
                 f"max_cost={shown(cost)} must be a number of dollars above 0; leave it out for no limit"
             )
 
+    def _check_idle(self) -> None:
+        least = self.min_gpu_utilization
+        if least is not None and (
+            not isinstance(least, int | float)
+            or isinstance(least, bool)
+            or not 0 < number(least) <= 100
+        ):
+            raise SpecError(
+                f"min_gpu_utilization={shown(least)} must be a percentage above 0, 100 at most; leave it out to let a GPU idle"
+            )
+        given = self.gpu_utilization_window
+        window_s = seconds(given, "gpu_utilization_window")
+        if window_s < _LEAST_GPU_WINDOW_S:
+            raise SpecError(
+                f'gpu_utilization_window={shown(given)} must be "1m" at least: a GPU waits for data now and then'
+            )
+        self._set("gpu_utilization_window", window_s)
+
     def _check_texts(self) -> None:
         for name in ("instance_type", "region", "gpu", "job_name"):
             value = getattr(self, name)
@@ -142,6 +175,11 @@ class Spec:
     def hold_s(self) -> float:
         """`hold` in seconds."""
         return float(self.hold)  # type: ignore[arg-type]  # made a float when the Spec was
+
+    @property
+    def gpu_window_s(self) -> float:
+        """`gpu_utilization_window` in seconds."""
+        return float(self.gpu_utilization_window)  # type: ignore[arg-type]  # made a float when the Spec was
 
     @property
     def memory_bytes(self) -> int:
@@ -242,6 +280,21 @@ def _network(value: object) -> str | None:
         raise SpecError(
             f'allow_cidr={value!r} is not an IPv4 network ({error}); write "203.0.113.7/32"'
         ) from None
+
+
+def _folder(value: object) -> str | None:
+    """An absolute path: whoever brings them home later may work in another folder."""
+    if value is None:
+        return None
+    path = fspath(value) if isinstance(value, str | PathLike) else ""
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise SpecError(
+            f'outputs={shown(value)} must be a folder of this computer, outputs="./results"'
+        )
+    folder = Path(path).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"outputs={shown(value)} is a file; name a folder")
+    return str(folder)
 
 
 def _environment(value: object) -> str | tuple[str, ...] | None:

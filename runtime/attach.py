@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed, SpecError
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
-from dayfly.runtime import ending, payload, redact, stored
+from dayfly.runtime import ending, outputs, payload, redact, stored
+from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
 from dayfly.runtime.run_log import STREAMS
+from dayfly.runtime.verb import act
 from dayfly.stacks import journal
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.journal import History
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
     from dayfly.runtime.session import Session
 
 
+async def _attach_aio(run_id: str, display: Display | None = None, *, log: bool = True) -> Job[Any]:
+    def take() -> Job[Any]:
+        job = attach(run_id, display, log=log)
+        job.id  # noqa: B018  # once it is known no property blocks any more
+        return job
+
+    # Whoever is cancelled meanwhile leaves the run as it was found, to the keeper.
+    return await aside(take, unwanted=lambda late: late.detach())
+
+
+@act(_attach_aio)
 def attach(run_id: str, display: Display | None = None, *, log: bool = True) -> Job[Any]:
     """The job of a run that was started by any process of this user on this computer.
 
@@ -94,7 +107,8 @@ def _finish(stack: RunStack, attendance: Attendance, log: bool) -> Any:
     with attendance.stack(stack) as machine:
         # A log whose secrets the keeper could not mask is still on the machine only.
         with_log = attendance.history.field("held", "with_log", True)
-        if (with_log or not log) and (stack.directory / stored.RESULT).exists():
+        here = (stack.directory / stored.RESULT).exists() and outputs.are_home(attendance.history)
+        if here and (with_log or not log):
             _replay(stack.directory, attendance.display)
             return stored.value(stack.directory)
         with _session(machine, attendance) as session:

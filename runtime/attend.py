@@ -15,10 +15,13 @@ from dayfly.errors import (
     ConnectFailed,
     DayflyError,
     DeadlineReached,
+    Detached,
     Forged,
     InstanceLost,
     JobStopped,
+    KeeperMissing,
     MachineUnfit,
+    OutputsFailed,
     ResultFailed,
     RunFailed,
 )
@@ -27,16 +30,20 @@ from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
-from dayfly.runtime import agent, ending, entrust, outcome, stored
+from dayfly.runtime import agent, ending, entrust, outcome, outputs, stored
 from dayfly.runtime.display import Display
+from dayfly.runtime.idle_watch import Idle, IdleWatch
 from dayfly.runtime.run_log import RunLog
+from dayfly.runtime.sample_log import SampleLog
 from dayfly.stacks import journal
+from dayfly.stacks.bill import rate_of
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.standing import hold_until
 from dayfly.stacks.workspace import Workspace
 
 if TYPE_CHECKING:
+    from dayfly.runtime.checkpoints import Checkpoints
     from dayfly.runtime.records import JobEnd, Keys
     from dayfly.runtime.session import Session
 
@@ -65,6 +72,8 @@ class Attendance:
         display: where progress is shown.
         lineage: the id of the first attempt, "" in the first.
         plan: makes the Plan of the resources that the program declares; None where a plan was shown long ago.
+        joined: told the stack, and each one that follows it.
+        news: told when the function runs, and whenever its log has grown.
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class Attendance:
         lineage: str = "",
         plan: Callable[[list[dict[str, str]], str], Plan] | None = None,
         joined: Callable[[RunStack], None] = lambda _: None,
+        news: Callable[[], None] = lambda: None,
     ) -> None:
         self.display = display
         self.lineage = lineage
@@ -82,11 +92,12 @@ class Attendance:
         self.run_stack: RunStack | None = None
         self._plan = plan
         self.joined = joined
+        self._news = news
         self._session: Session | None = None
         self._following = False
         self._keeper: dict[str, Any] | None = None
         self._keeperless_s = self._keeperless_until = 0.0
-        self._stopping = threading.Event()
+        self._stopping, self._detaching = threading.Event(), threading.Event()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -116,12 +127,18 @@ class Attendance:
         return journal.read(self.directory)
 
     @property
+    def checkpoints(self) -> Checkpoints:
+        """Those of all attempts."""
+        from dayfly.runtime.checkpoints import Checkpoints
+
+        return Checkpoints(self.directory.with_name(self.lineage or self.directory.name))
+
+    @property
     def keys(self) -> Keys:
         """The keys of this run."""
         from dayfly.runtime.records import Keys
 
-        key = (self.directory / "hmac_key").read_bytes()
-        return Keys(self.directory.name, self.directory / "user_key", key)
+        return Keys.of(self.directory)
 
     def session(
         self, machine: Machine, *, connect_timeout_s: float = _CONNECT_S, kept: bool = True
@@ -231,8 +248,14 @@ class Attendance:
         )
         with self._lock:
             self._session = session
+        self._news()
         if self._stopping.is_set():
             raise JobStopped("stopped before the function was started")
+
+    @property
+    def reached(self) -> Session | None:
+        """The session with the machine; None as long as there is none."""
+        return self._session
 
     @property
     def offer(self) -> Offer:
@@ -298,7 +321,7 @@ class Attendance:
             self.display.note(event.fields["text"])
 
     def finish(self, session: Session, *, with_log: bool = True) -> Any:
-        """Steps 6 and 7: follows the log to the end, brings the result home, checks it, and lets the machine forget it.
+        """Steps 6 and 7: follows the log to the end, brings result and outputs home, checks them, and lets the machine forget them.
 
         Args:
             session: with the machine.
@@ -311,15 +334,25 @@ class Attendance:
             Exception: the function's own, or a RunFailed or ResultFailed of ours.
         """
         with self._left_there_in_trouble():
-            end = self._follow(session, with_log=with_log)
+            with self._checkpoints_kept(session):
+                end = self._follow(session, with_log=with_log)
             if end is None:
                 raise _NeverStarted
             self._lengthen_hold(session)
             result = self._bring_home(session, end)
+            outputs.bring(self, session)
             self._acknowledge(session)
+        if result is not None and stored.summary(result).get("outcome") == "value":
+            self.checkpoints.discard()
         if result is None:
             raise ending.failure(self.directory, end)
         return self._handed_over(lambda: outcome.unpack(result, run_id=self.directory.name))
+
+    def _checkpoints_kept(self, session: Session) -> AbstractContextManager[None]:
+        """Only for a job that may be attempted again."""
+        if not self.history.intent.get("spec", {}).get("retries"):
+            return contextlib.nullcontext()
+        return self.checkpoints.kept(session, self.display.warning, lambda: not self.stopping)
 
     def hold(self, session: Session, *, with_log: bool) -> JobEnd | None:
         """Brings home what a job has left whose client is gone; the machine keeps it too, until the end of the hold.
@@ -340,11 +373,25 @@ class Attendance:
         if status.end is None:
             return None
         end = self._follow(session) if with_log else status.end
+        if not with_log:
+            self._bring_samples(session)
         if end is None:
             raise RunFailed(f"run {self.directory.name}: the function was never started there")
         self._bring_home(session, end)
+        outputs.bring(self, session)
         self.record("held", with_log=with_log)
+        if self.history.intent.get("warm") and with_log:
+            # Its client was its whole purpose, and what that has not fetched is here: nothing on the machine is waited for.
+            self._acknowledge(session)
         return end
+
+    def _bring_samples(self, session: Session) -> None:
+        """What the job has used is no secret, also where its log may hold some."""
+        samples = self._sample_log()
+        # Of a machine that is lost more will be heard at the next step; nothing else may cost the result.
+        with contextlib.suppress(RunFailed):
+            found = session.look(samples.last)
+            samples.take(found.last, found.samples)
 
     def _bring_home(self, session: Session, end: JobEnd) -> bytes | None:
         """The result, checked and on this computer's disk; None where the job has left none."""
@@ -387,11 +434,13 @@ class Attendance:
                 f"run {self.directory.name}: the machine knows no such job: the function was never started there, or it"
                 " has deleted its own home folder; call it again"
             ) from None
-        except (DeadlineReached, Forged):
+        except (DeadlineReached, Forged, OutputsFailed):
             raise
         except DayflyError as trouble:
             if self._stopping.is_set():
                 raise
+            if self._detaching.is_set():
+                raise self._let_go() from None
             if time.time() >= self.history.deadline - 1:
                 raise DeadlineReached(
                     f"run {self.directory.name}: its machine ended at the deadline; raise max_runtime or max_cost"
@@ -418,7 +467,7 @@ class Attendance:
         self.entrust(self.run_stack.workspace, self.history)
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
         return ResultFailed(
-            f"run {self.directory.name}: {trouble}. Its machine is still up, and its result is safe there until {clock}"
+            f"run {self.directory.name}: {trouble}. Its machine is still up, and what its function has left is safe there until {clock}"
             f" at the latest: dayfly attach {self.directory.name[:12]}"
         )
 
@@ -438,16 +487,29 @@ class Attendance:
 
     def _follow(self, session: Session, *, with_log: bool = True) -> JobEnd | None:
         """Brings the log home until the job has ended; None where the machine knows of no job."""
-        with RunLog(self.directory, self.display) as log:
+        with RunLog(self.directory, self.display, self._news) as log:
             self.step("run")
             if session.status().state == "absent":
                 return None
             with self._lock:
                 self._following = True
+            self._news()
             if self._stopping.is_set():
                 session.stop()
-            take = log.take if with_log else _leave_there
-            return session.follow(take, log.size("stdout"), log.size("stderr"))
+            take, samples = log.take if with_log else _leave_there, self._sample_log()
+            sizes = log.size("stdout"), log.size("stderr")
+            return session.follow(take, *sizes, samples.take, samples.last)
+
+    def _sample_log(self) -> SampleLog:
+        """Keeps what the machine uses, and warns of a GPU that is paid for and idles."""
+        if providers.load(self.offer.provider).same_computer:
+            return SampleLog(self.directory, self.display)
+        watch = IdleWatch(rate_of(self.history), self._warn_of_idle)
+        return SampleLog(self.directory, self.display, watch.take)
+
+    def _warn_of_idle(self, idle: Idle) -> None:
+        self.record("gpu_idle", gpu=idle.gpu, percent=idle.percent)
+        self.display.warning(idle.text)
 
     def stop(self) -> None:
         """Stops the job wherever it is; what has been created is destroyed on the way out."""
@@ -472,6 +534,40 @@ class Attendance:
                 bound.cancel()
         session.close()
 
+    def detach(self) -> None:
+        """Has the run left to the keeper, which brings home what comes of it and destroys the machine then.
+
+        Raises:
+            KeeperMissing: there is none; nothing has changed.
+        """
+        assert self.run_stack is not None
+        if self.entrust(self.run_stack.workspace, self.history) is None:
+            raise KeeperMissing(
+                f"run {self.directory.name} cannot be detached: no keeper could be started that would finish it;"
+                " `dayfly keeper status` tells more"
+            )
+        self._detaching.set()
+        assert self._session is not None
+        self._session.close()
+
+    def _let_go(self) -> Detached:
+        assert self.run_stack is not None
+        self.run_stack.leave_open()
+        self.record("detached", by=journal.myself(), wished=True)
+        run = self.directory.name
+        self.display.note(
+            f"run {run} goes on by itself, and its machine ends with its function; `dayfly attach {run[:12]}` brings"
+            " its log and its value"
+        )
+        return Detached(
+            f"run {run} was detached, and goes on; its value comes by: dayfly attach {run[:12]}"
+        )
+
+    @property
+    def following(self) -> bool:
+        """True once the function has started."""
+        return self._following
+
     @property
     def stopping(self) -> bool:
         """True once `stop` was called."""
@@ -486,4 +582,5 @@ def _teardown_shown(
         try:
             yield machine
         finally:
-            attendance.step("teardown")
+            if attendance.run_stack is None or attendance.run_stack.needs_closing:
+                attendance.step("teardown")

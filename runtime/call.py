@@ -23,8 +23,10 @@ from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
-from dayfly.runtime import entrust, environment, payload, preview, redact
+from dayfly.infra.units import human_bytes
+from dayfly.runtime import entrust, environment, idle_floor, outputs, payload, preview, redact
 from dayfly.runtime.attend import Attendance
+from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.environment import Recipe
@@ -52,7 +54,9 @@ class Call:
         payload: function and arguments.
         recipe: what is to be installed.
         secrets: values of the named variables.
+        cargo: what the Data among the arguments brings to the machine.
         display: where progress is shown.
+        begun: of a warm run: takes the session as soon as calls can be made; None where one call is all.
     """
 
     context: Context
@@ -62,7 +66,9 @@ class Call:
     payload: Payload
     recipe: Recipe
     secrets: Mapping[str, str] = field(repr=False)
+    cargo: Cargo
     display: Display
+    begun: Callable[[Session], None] | None = field(default=None, repr=False)
 
     @classmethod
     def prepare(
@@ -86,25 +92,62 @@ class Call:
         Raises:
             SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
         """
+
+        def pack() -> Payload:
+            check_arguments(function, args, kwargs)
+            return payload.pack(function, args, kwargs)
+
+        return cls._around(pack, spec, display, to_run=to_run)
+
+    @classmethod
+    def prepare_warm(
+        cls,
+        function: Callable[..., Any],
+        spec: Spec,
+        settings: Mapping[str, Any],
+        begun: Callable[[Session], None],
+    ) -> Call:
+        """Step 1 of a warm run, in which the function is to be called many times.
+
+        Args:
+            function: what will be called.
+            spec: what is asked for.
+            settings: how the calls are to be made, for the machine.
+            begun: takes the session as soon as calls can be made there.
+
+        Raises:
+            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
+        """
+        call = cls._around(lambda: payload.warm_task(function, settings), spec, None, to_run=True)
+        return dataclasses.replace(call, begun=begun)
+
+    @classmethod
+    def _around(
+        cls, pack: Callable[[], Payload], spec: Spec, display: Display | None, *, to_run: bool
+    ) -> Call:
         context = Context.open()
         secrets = _secrets(spec)
         # It takes its tenth of a second while all this is looked at; whether it came is seen when it is needed.
         with contextlib.suppress(KeeperMissing):
             entrust.call(context.workspace)
         redact.remember(secrets.values())
-        _check_arguments(function, args, kwargs)
-        packed = payload.pack(function, args, kwargs)
+        outputs.check_folder(spec.outputs)
+        packed = pack()
         recipe = environment.recipe(
             spec.environment,
             packed.project_root,
             packed.imports,
             same_computer=all(providers.load(name).same_computer for name in spec.providers),
         )
+        recipe = with_backends(recipe, packed.data.values())
+        cargo = Cargo(packed.data)
         shown = display or Display.standard()
+        for warning in cargo.warnings():
+            shown.note(warning)
         offers = ladder(spec, shown.note, to_run=to_run)
         heal(context, shown.note)
         return cls(
-            context, context.engine(shown.note), spec, offers, packed, recipe, secrets, shown
+            context, context.engine(shown.note), spec, offers, packed, recipe, secrets, cargo, shown
         )
 
     def attempt(self, attendance: Attendance, offers: tuple[Offer, ...]) -> Any:
@@ -112,6 +155,7 @@ class Call:
         # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
         loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
         loading.start()
+        self.cargo.begin()
         with (
             attendance.stack(self.new_stack(attendance, offers)) as machine,
             attendance.session(machine) as session,
@@ -125,6 +169,8 @@ class Call:
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
             session.start(task)
+            if self.begun is not None:
+                self.begun(session)
             return attendance.finish(session)
 
     def new_stack(self, attendance: Attendance, offers: tuple[Offer, ...]) -> RunStack:
@@ -144,6 +190,7 @@ class Call:
                 "environment": self.recipe.source,
                 "environment_digest": None if self.recipe.empty else self.recipe.digest,
                 "lineage": attendance.lineage,
+                "warm": self.begun is not None,
                 "keeper": attendance.entrust(self.context.workspace),
             },
         )
@@ -152,21 +199,40 @@ class Call:
         """Makes the environment on the machine and seals function and arguments for it."""
         from dayfly.runtime.records import Task
 
+        idle_floor.check_machine(self.spec, session)
         python = self.recipe.python
         if not self.recipe.empty:
             attendance.step("environment", self.recipe.source)
             python = session.build_environment(self.recipe_for(session), self.display.note)
+        variables = self._bring_data(session, attendance)
         attendance.step("start")
         return Task(
             sealed=attendance.seal(self.payload.task),
             python=python,
             secrets=dict(self.secrets),
-            variables={},
+            variables=variables,
             max_runtime_s=attendance.function_limit_s,
             grace_s=_GRACE_S,
             hold_s=self.spec.hold_s,
+            gpu_floor_percent=self.spec.min_gpu_utilization or 0.0,
+            gpu_window_s=self.spec.gpu_window_s,
             pickler=payload.pickler_zip(self.context.workspace.home / "cache"),
+            checkpoints=attendance.checkpoints.restore(session) if attendance.lineage else "",
         )
+
+    def _bring_data(self, session: Session, attendance: Attendance) -> dict[str, str]:
+        """What the function's process needs to know of its Data, all of which is there then."""
+        if self.cargo.size:
+            attendance.step("data", human_bytes(self.cargo.size))
+
+        def progress(have: int, total: int) -> None:
+            self.display.detail(f"{human_bytes(have)} of {human_bytes(total)}")
+
+        variables = self.cargo.bring(session, session.machine.cache_dir, progress)
+        if self.cargo.size:
+            self.display.done(human_bytes(self.cargo.size))
+            attendance.record("data", bytes=self.cargo.size)
+        return variables
 
     def recipe_for(self, session: Session) -> Recipe:
         """The recipe with the uv of the machine's platform."""
@@ -184,6 +250,7 @@ class Call:
             resources_from=resources_from,
             function=self.payload.function,
             environment_source=self.recipe.source,
+            code=str(self.payload.code),
         )
 
     def preview(self) -> Plan:
@@ -200,6 +267,7 @@ def make_plan(
     resources_from: str,
     function: str,
     environment_source: str,
+    code: str = "",
 ) -> Plan:
     """A Plan of a ladder's first rung."""
     from dayfly.infra.plan import Resource
@@ -218,6 +286,9 @@ def make_plan(
         hold_usd=rate * min(spec.hold_s, runtime_s) / 3600,
         environment=environment_source,
         if_this_computer_dies=providers.load(first.provider).limits.if_this_computer_dies,
+        min_gpu_utilization=spec.min_gpu_utilization,
+        gpu_utilization_window_s=spec.gpu_window_s,
+        code=code,
     )
 
 
@@ -253,6 +324,7 @@ def ladder(
         note(f"not in the ladder: {reason}")
     for offer in offers:
         cost.allowed_runtime_s(spec, offer)
+        idle_floor.check_offer(spec, offer)
     return tuple(offers)
 
 
@@ -265,9 +337,14 @@ def _refused(spec: Spec, refusals: Sequence[SpecError | NoCapacity]) -> SpecErro
     return SpecError(said or f"nothing that {', '.join(spec.providers)} offers satisfies {spec}")
 
 
-def _check_arguments(
+def check_arguments(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> None:
+    """Refuses what the function could not be called with.
+
+    Raises:
+        PayloadError: with the function's signature.
+    """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

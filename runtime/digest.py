@@ -19,14 +19,19 @@ class Digest:
     Whether two equal strings are one object depends on how a module was loaded (compiled, or from its cache), and a
     pickle writes the second as a reference only in one of the cases. So references to strings are written out.
     Beyond MAX_CANONICAL_BYTES, where a large variable travels with the code, the bytes are digested as they are.
+
+    Attributes:
+        size: bytes that were written.
     """
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
         self._held = bytearray()
         self._plain = False
+        self.size = 0
 
     def write(self, data: bytes | memoryview, /) -> int:
+        self.size += len(data)
         if self._plain:
             self._sha256.update(data)
             return len(data)

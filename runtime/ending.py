@@ -5,7 +5,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from dayfly.errors import DayflyError, DeadlineReached, JobExited, JobKilled, JobStopped, RunFailed
+from dayfly.errors import (
+    DayflyError,
+    DeadlineReached,
+    GpuIdle,
+    JobExited,
+    JobKilled,
+    JobStopped,
+    RunFailed,
+)
 from dayfly.runtime.records import JobEnd
 from dayfly.runtime.run_log import tail
 from dayfly.stacks.journal import History
@@ -19,6 +27,11 @@ def failure(directory: Path, end: JobEnd) -> DayflyError:
     if end.how == "deadline":
         return DeadlineReached(
             f"run {run}: the function was ended at the deadline; raise max_runtime or max_cost{words}"
+        )
+    if end.how == "idle":
+        return GpuIdle(
+            f"run {run}: {end.detail}; the machine has ended it, as min_gpu_utilization asked:"
+            f" `dayfly show {run[:12]}` has its use, `dayfly logs {run[:12]}` its words"
         )
     if end.how == "vanished":
         return RunFailed(

@@ -12,7 +12,17 @@ from typing import Any, NoReturn
 
 import cloudpickle.cloudpickle as machinery
 
-from dayfly.errors import EnvironmentFailed, JobExited, ResultFailed, UnpicklableResult
+from dayfly.errors import (
+    CallTimeout,
+    EnvironmentFailed,
+    JobExited,
+    JobKilled,
+    JobStopped,
+    ResultFailed,
+    RunFailed,
+    UnpicklableResult,
+)
+from dayfly.runtime import agent
 
 # Where the name to import is not the name to install, for what is not installed here.
 _DISTRIBUTIONS = {
@@ -43,13 +53,17 @@ def unpack(result: bytes, *, run_id: str) -> Any:
         JobExited: the function ended its process with an exit code.
         ResultFailed: the result is of a kind that this version does not know.
     """
-    head, _, pickled = result.partition(b"\n")
-    header: dict[str, Any] = json.loads(head)
+    _, _, pickled = result.partition(b"\n")
+    header = header_of(result)
     outcome = header["outcome"]
     if outcome == "value":
         return _loaded(pickled, header, run_id) if pickled else None
     if outcome == "raised":
         _raise(_loaded(pickled, header, run_id), header, run_id)
+    if outcome == "calls":
+        return {number: _told(part, run_id) for number, part in calls(result).items()}
+    if outcome in CALL_FAILURES:
+        raise _failed_call(header, run_id)
     if outcome in ("unpicklable_value", "unpicklable_exception"):
         raise _unpicklable(header, run_id)
     if outcome == "missing_import":
@@ -58,6 +72,60 @@ def unpack(result: bytes, *, run_id: str) -> Any:
         code = int(header["code"])
         raise JobExited(f"the function ended its process with sys.exit({code})", code)
     raise ResultFailed(f"run {run_id} ended with an unknown outcome {outcome!r}: update dayfly")
+
+
+def header_of(result: bytes) -> dict[str, Any]:
+    """What is said of a result without unpickling any of it."""
+    header: dict[str, Any] = json.loads(result[: result.index(b"\n")])
+    return header
+
+
+def calls(result: bytes) -> dict[int, bytes]:
+    """What a warm run has left, whose client went before it had fetched everything: the results by call."""
+    place, found = result.index(b"\n") + 1, dict[int, bytes]()
+    while place < len(result):
+        number, size = agent.CALL_PREFIX.unpack_from(result, place)
+        place += agent.CALL_PREFIX.size
+        found[number] = result[place : place + size]
+        place += size
+    return found
+
+
+def _told(result: bytes, run_id: str) -> Any:
+    """The value, or the exception itself."""
+    try:
+        return unpack(result, run_id=run_id)
+    except Exception as error:  # noqa: BLE001 - whatever the function raised, for whoever looks at it now
+        return error
+
+
+CALL_FAILURES = ("died", "stopped", "timeout")
+
+
+def _failed_call(header: Mapping[str, Any], run_id: str) -> RunFailed:
+    """The error for a warm call whose process has not come to its end."""
+    if header["outcome"] == "stopped":
+        return JobStopped(f"a call of run {run_id} was stopped on request")
+    if header["outcome"] == "timeout":
+        return CallTimeout(
+            f"a call of run {run_id} took longer than its timeout of {header['timeout_s']:g} s, and was ended"
+        )
+    if not header["signal"]:
+        code = int(header["code"])
+        return JobExited(
+            f"the process of a call of run {run_id} exited with code {code} and left no result",
+            code,
+        )
+    why = (
+        "the kernel's out-of-memory killer ended it: ask for more memory, or have fewer calls at once"
+        if header["out_of_memory"]
+        else f"signal {header['signal']} ended it"
+    )
+    return JobKilled(
+        f"the process of a call of run {run_id} was killed: {why}",
+        header["signal"],
+        header["out_of_memory"],
+    )
 
 
 def distribution_of(module: str) -> str:

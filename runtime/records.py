@@ -15,6 +15,11 @@ class Keys:
     user_key: Path
     hmac_key: bytes = field(repr=False)
 
+    @classmethod
+    def of(cls, directory: Path) -> Keys:
+        """Those that a run's directory holds."""
+        return cls(directory.name, directory / "user_key", (directory / "hmac_key").read_bytes())
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -75,6 +80,9 @@ class Task:
         grace_s: between asking the job to end and ending it.
         hold_s: for how long its result waits on the machine after its end, where nobody comes for it.
         pickler: the zip of cloudpickle, of the client's version.
+        gpu_floor_percent: the machine ends the job where a GPU stays under this for `gpu_window_s`; 0 never.
+        gpu_window_s: see there.
+        checkpoints: digest of the list of an earlier attempt's checkpoints, all of which are on the machine; "" for none.
     """
 
     sealed: bytes = field(repr=False)
@@ -85,20 +93,24 @@ class Task:
     max_runtime_s: float = 86400.0
     grace_s: float = 10.0
     hold_s: float = 3600.0
+    gpu_floor_percent: float = 0.0
+    gpu_window_s: float = 3600.0
+    checkpoints: str = ""
 
 
 @dataclass(frozen=True)
 class JobEnd:
     """How a job ended; "finished" means that it left a result, whatever is in it; "vanished" that
-    its folder on the machine was deleted. Times are unix times."""
+    its folder on the machine was deleted; "idle" that a GPU was, which `detail` names. Times are unix times."""
 
-    how: Literal["finished", "killed", "exited", "deadline", "stopped", "vanished"]
+    how: Literal["finished", "killed", "exited", "deadline", "stopped", "vanished", "idle"]
     code: int
     signal: int
     out_of_memory: bool
     started: float
     ended: float
     peak_rss_bytes: int = 0
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,3 +123,20 @@ class JobStatus:
     acknowledged: bool
     stdout_size: int
     stderr_size: int
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What one look at a job has found.
+
+    Attributes:
+        status: where it stands.
+        samples: lines for a run's SampleLog, and the number of the last; b"" where none is new.
+        last: that number.
+        tails: the last bytes of each log, by the stream's name.
+    """
+
+    status: JobStatus
+    samples: bytes
+    last: int
+    tails: dict[str, bytes] = field(repr=False)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from dayfly.errors import (
     ConnectFailed,
+    DataFailed,
     DayflyError,
     EnvironmentFailed,
     Forged,
@@ -28,34 +33,40 @@ from dayfly.errors import (
     InstanceLost,
     ResultFailed,
     RunFailed,
+    SpecError,
 )
 from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
-from dayfly.runtime.records import Facts, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
+from dayfly.runtime.content import Content
+from dayfly.runtime.download import Download
+from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.ssh.connection import Disconnected, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
+from dayfly.runtime.ssh.tunnel import Tunnel
+from dayfly.runtime.upload import INLINE_BYTES, Upload
 
 if TYPE_CHECKING:
     from dayfly.runtime.environment import Recipe
+    from dayfly.runtime.warm_line import WarmLine
 
 _T = TypeVar("_T")
 _ATTEMPT_S = 20.0
 # A machine that is gone swallows what is sent to it; the provider should be asked before a minute is over.
 _RECONNECT_S = 10.0
+# Most links are gone for less than this, and who waits for one wants to see more as soon as it is back.
+_BRIEF_S, _SOON_S = 60.0, 0.2
 # The first failures are those of any dropped connection; asking the provider costs a request.
 _ASK_AFTER, _ASK_AFTER_S, _ASK_EVERY_S = 4, 5.0, 10.0
 # A machine out of reach of which the provider says this will not come back.
 _DEAD = ("terminated", "preempted", "unhealthy", "stopping")
 # How often whoever follows a job looks after what else must not end meanwhile.
 _MEANWHILE_S = 60.0
-_INLINE_BYTES = 256 << 10
-_CHUNK_BYTES = 1 << 20
-_CHUNKS_AHEAD = 4
 # A machine may answer before it has its keys; going on for a minute would look like an attack.
 _REFUSALS = 3
 
 Sink = Callable[[Literal["stdout", "stderr"], int, bytes], None]
+SampleSink = Callable[[int, bytes], None]
 
 
 class Session:
@@ -162,8 +173,14 @@ class Session:
             raise InstanceLost("the session is closed")
         keys = self._keys
         link = Link(self.machine, keys.user_key, keys.run_id, keys.hmac_key, self._clock)
-        link.open(timeout_s)
+        # A machine that was spoken to before has the agent.
+        link.open(timeout_s, bring=self._link is None)
         return link
+
+    @property
+    def closed(self) -> bool:
+        """True once `close` was called."""
+        return self._closed.is_set()
 
     # -- reconnecting
 
@@ -192,7 +209,8 @@ class Session:
 
     def _pause(self, state: RetryCallState) -> float:
         self._failures += 1
-        ceiling_s = min(5.0, 0.05 * 2.0 ** min(self._failures, 10))
+        most_s = _SOON_S if self._silent_s < _BRIEF_S else 5.0
+        ceiling_s = min(most_s, 0.05 * 2.0 ** min(self._failures, 10))
         # Jitter, so that the many runs of one client do not all come back at the same instant.
         return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 - nothing secret hangs on it
 
@@ -250,6 +268,11 @@ class Session:
     ) -> dict[str, Any]:
         with _refusals():
             return self._persist(lambda link: link.ask(head, body), within_s)
+
+    @property
+    def keys(self) -> Keys:
+        """The run's own."""
+        return self._keys
 
     # -- the host key
 
@@ -314,15 +337,37 @@ class Session:
         names = GpuFindings.__dataclass_fields__
         return GpuFindings(**{name: gpus.get(name, answer[name]) for name in names})
 
-    def put(self, content: bytes | Path) -> str:
+    def put(self, content: bytes | Path, digest: str = "") -> str:
         """Bring content to the machine unless it is there; a transfer that broke off is resumed.
+
+        Args:
+            content: a file, or the bytes themselves.
+            digest: its SHA-256, where it is known: that spares reading the content, if the machine has it.
 
         Returns:
             Its SHA-256, which is its name on the machine.
         """
-        with _refusals(), _opened(content) as (digest, size, read):
-            self._persist(lambda link: _put(link, digest, size, read, self._progress))
-        return digest
+        with _refusals(), Content(content, digest) as opened:
+            upload = Upload(opened)
+            self._persist(lambda link: upload.send(link, lambda _: self._progress()))
+            return opened.digest()
+
+    def put_many(self, files: Mapping[str, Path]) -> None:
+        """Bring many files' content to the machine, the small ones together; what is there already does not travel.
+
+        Args:
+            files: by the SHA-256 of what is in them, which is its name on the machine.
+
+        Raises:
+            DataFailed: a file is gone, or is another than its SHA-256 says.
+        """
+        from dayfly.runtime import cargo
+
+        cargo.send(self, cargo.blobs_of(files))
+
+    def make_tree(self, key: str, listing: str) -> str:
+        """Have a folder made of content that is there, from the digest of its list, and give its path; once for a run."""
+        return str(self._ask({"op": "data_tree", "key": key, "list": listing})["path"])
 
     def build_environment(self, recipe: Recipe, on_output: Callable[[str], None]) -> str:
         """Make the environment on the machine, or find it made.
@@ -394,10 +439,13 @@ class Session:
             "max_runtime_s": task.max_runtime_s,
             "grace_s": task.grace_s,
             "hold_s": task.hold_s,
+            "gpu_floor_percent": task.gpu_floor_percent,
+            "gpu_window_s": task.gpu_window_s,
+            "checkpoints": task.checkpoints,
             "task": "",
         }
         body = task.sealed
-        if len(body) > _INLINE_BYTES:
+        if len(body) > INLINE_BYTES:
             if self.status().state != "absent":
                 return
             request["task"], body = self.put(body), b""
@@ -405,33 +453,69 @@ class Session:
 
     def status(self) -> JobStatus:
         """Ask where the job stands."""
-        answer = self._ask({"op": "stat"})
-        answer["end"] = _job_end(answer["end"])
-        return JobStatus(**{name: answer[name] for name in JobStatus.__dataclass_fields__})
+        return _job_status(self._ask({"op": "stat"}))
 
-    def follow(self, sink: Sink, stdout_offset: int = 0, stderr_offset: int = 0) -> JobEnd:
+    def look(self, since: int = -1, tail: int = 0) -> Glance:
+        """Look once at a job that somebody else may be following.
+
+        Args:
+            since: number of the last sample that is known already.
+            tail: so many of the last bytes of each log.
+
+        Raises:
+            InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+        """
+
+        def act(link: Link) -> Glance:
+            answer: dict[str, Any] = {}
+            found: dict[str, tuple[int, bytes]] = {}
+            for answer, data in link.stream({"op": "look", "samples": since, "tail": tail}):
+                if "stream" in answer:
+                    found[answer["stream"]] = answer["offset"], data
+            last, samples = found.pop("samples", (since, b""))
+            tails = {name: data for name, (_, data) in found.items()}
+            return Glance(_job_status(answer), samples, last, tails)
+
+        with _refusals():
+            return self._persist(act)
+
+    def follow(
+        self,
+        sink: Sink,
+        stdout_offset: int = 0,
+        stderr_offset: int = 0,
+        samples: SampleSink | None = None,
+        since: int = -1,
+    ) -> JobEnd:
         """Hand over what the job writes until it has ended, without gap or repeat, however often the connection drops.
 
         Args:
             sink: takes a stream's name, the offset of the bytes in it, and the bytes.
             stdout_offset: how much of stdout is known already.
             stderr_offset: the same of stderr.
+            samples: takes whole lines of samples of the machine, and the number of the last of them.
+            since: number of the last sample that is known already.
 
         Raises:
             InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
         """
-        offsets = {"stdout": stdout_offset, "stderr": stderr_offset}
+        offsets = {"stdout": stdout_offset, "stderr": stderr_offset, "samples": since}
 
         def act(link: Link) -> JobEnd:
             answer: dict[str, Any] = {}
             self._see_to_meanwhile()
-            request = {"op": "attach", "offsets": dict(offsets)}
+            logs = {name: offsets[name] for name in ("stdout", "stderr")}
+            request = {"op": "attach", "offsets": logs, "samples": offsets["samples"]}
             for answer, data in link.stream(request, wake_s=_MEANWHILE_S):
                 self._see_to_meanwhile()
                 if not answer:
                     continue
                 self._progress()
-                if "stream" in answer:
+                if answer.get("stream") == "samples":
+                    if samples is not None:
+                        samples(answer["offset"], data)
+                    offsets["samples"] = answer["offset"]
+                elif "stream" in answer:
                     sink(answer["stream"], answer["offset"], data)
                     offsets[answer["stream"]] = answer["offset"] + len(data)
             end = _job_end(answer["end"])
@@ -441,8 +525,64 @@ class Session:
         with _refusals():
             return self._persist(act)
 
-    def fetch_result(self, path: Path) -> None:
+    def forward(
+        self, port: int, local_port: int = 0, note: Callable[[str], None] = lambda _: None
+    ) -> Tunnel:
+        """A port of this computer that leads to one of the machine's loopback, while it is entered.
+
+        Args:
+            port: of the machine.
+            local_port: of this computer; 0 for any that is free.
+            note: told once of each reason why a connection could not be made.
+
+        Raises:
+            SpecError: no such port can be.
+        """
+        for number, least in ((port, 1), (local_port, 0)):
+            if not least <= number <= 65535:
+                raise SpecError(f"port {number}: ports are from {least} to 65535")
+        again = Retrying(
+            retry=retry_if_exception_type(Disconnected),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            stop=stop_after_delay(_RECONNECT_S),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return Tunnel(
+            lambda: again.copy()(lambda: self._linked().tunnel(port, _RECONNECT_S)),
+            local_port,
+            note,
+        )
+
+    def carry(self, line: WarmLine) -> None:
+        """Carry a warm run's calls there and their results back until it has ended, over every new link all that is open.
+
+        Raises:
+            InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+            Forged: a result was not sealed for its call.
+        """
+
+        def act(link: Link) -> None:
+            self._see_to_meanwhile()
+            number = link.subscribe(line)
+            try:
+                line.open(link, number)
+                while not line.has_ended(within_s=1.0):
+                    self._see_to_meanwhile()
+            finally:
+                link.unsubscribe(number)
+            if self.status().state == "running":
+                raise Disconnected("the machine has hung up")
+
+        with _refusals():
+            self._persist(act)
+
+    def fetch_result(self, path: Path, call: int = 0) -> None:
         """Bring the sealed result to `path`, which appears only when all of it is there and authentic.
+
+        Args:
+            path: where to.
+            call: the number of a warm call; 0 is the run itself.
 
         Raises:
             Forged: what arrived was not sealed for this run; it is deleted.
@@ -453,13 +593,13 @@ class Session:
         with _refusals(), os.fdopen(descriptor, "r+b") as file:
             # What an earlier client had fetched may have been torn by its end.
             file.truncate(0)
-            self._persist(lambda link: self._fetch(link, file.fileno()))
+            download = Download(file.fileno(), call)
+            self._persist(lambda link: download.fetch(link, self._progress))
             file.flush()
             os.fsync(file.fileno())
         try:
-            agent.check_sealed_file(
-                self._keys.hmac_key, self._keys.run_id, agent.RESULT_SEQ, str(aside)
-            )
+            seq = agent.call_result_seq(call)
+            download.check(self._keys.hmac_key, self._keys.run_id, seq)
         except agent.FrameError as error:
             aside.unlink()
             raise Forged(f"the result is not authentic: {error}") from error
@@ -470,12 +610,22 @@ class Session:
         finally:
             os.close(folder)
 
-    def _fetch(self, link: Link, descriptor: int) -> None:
-        have = os.fstat(descriptor).st_size
-        for answer, data in link.stream({"op": "get", "offset": have}):
+    def transfer(self, act: Callable[[Link, Callable[[], None]], None]) -> None:
+        """Do what takes many frames, and do it again on a new link each time that one breaks.
+
+        Args:
+            act: goes on where it was; calls what it is given whenever something has arrived.
+
+        Raises:
+            InstanceLost: the machine was out of reach for `give_up_s`.
+        """
+
+        def heard() -> None:
             self._progress()
-            if data:
-                agent.write_at(descriptor, answer["offset"], data)
+            self._see_to_meanwhile()
+
+        with _refusals():
+            self._persist(lambda link: act(link, heard))
 
     def acknowledge(self) -> None:
         """Tell the machine that the result is safe here, and that it may forget it."""
@@ -504,6 +654,7 @@ def _refusals() -> Iterator[None]:
         yield
     except AgentRefused as refusal:
         kinds = {"environment": EnvironmentFailed, "result": ResultFailed, "absent": InstanceLost}
+        kinds["data"] = DataFailed
         error = kinds.get(refusal.kind, RunFailed)
         raise error(str(refusal)) from refusal
 
@@ -514,53 +665,12 @@ def _job_end(answer: dict[str, Any] | None) -> JobEnd | None:
     return JobEnd(**{name: answer[name] for name in JobEnd.__dataclass_fields__})
 
 
+def _job_status(answer: dict[str, Any]) -> JobStatus:
+    answer["end"] = _job_end(answer["end"])
+    return JobStatus(**{name: answer[name] for name in JobStatus.__dataclass_fields__})
+
+
 def _own_uv() -> Path:
     from uv import find_uv_bin
 
     return Path(find_uv_bin())
-
-
-@contextlib.contextmanager
-def _opened(content: bytes | Path) -> Iterator[tuple[str, int, Callable[[int], bytes]]]:
-    """Give digest, size, and a function that reads a chunk at an offset."""
-    if isinstance(content, bytes):
-        view = content
-        yield (
-            hashlib.sha256(view).hexdigest(),
-            len(view),
-            lambda offset: view[offset : offset + _CHUNK_BYTES],
-        )
-        return
-    with content.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        number = file.fileno()
-        yield (
-            digest,
-            os.fstat(number).st_size,
-            lambda offset: os.pread(number, _CHUNK_BYTES, offset),
-        )
-
-
-def _put(
-    link: Link,
-    digest: str,
-    size: int,
-    read: Callable[[int], bytes],
-    acknowledged: Callable[[], None],
-) -> None:
-    """Send what the machine has not; small content goes at once, without asking."""
-    request = {"op": "put", "digest": digest, "size": size}
-    if size <= _INLINE_BYTES:
-        link.ask({**request, "offset": 0}, read(0))
-        return
-    have = link.ask(request)["have"]
-    answers: deque[Callable[[], dict[str, Any]]] = deque()
-    while have < size or answers:
-        # Some on their way at once, so that a long line is never empty.
-        if have < size and len(answers) < _CHUNKS_AHEAD:
-            data = read(have)
-            answers.append(link.send({**request, "offset": have}, data))
-            have += len(data)
-        else:
-            answers.popleft()()
-            acknowledged()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dayfly.infra.units import human_bytes, human_seconds
-from dayfly.runtime import wording
+from dayfly.runtime import ledger, phases, samples, wording
+from dayfly.runtime.outputs import described
+from dayfly.runtime.phases import Phase
 from dayfly.runtime.redact import redact
+from dayfly.runtime.samples import Use
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.standing import hold_until, standing
@@ -72,9 +75,13 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
         "provenance": provenance(history),
         "job": _fields(history, "job_ended"),
         "result": _fields(history, "result"),
+        "outputs": _fields(history, "outputs"),
+        "calls": ledger.totals(history.directory),
         "directory": str(history.directory),
         "events": [{"event": e.name, "time": e.time, **e.fields} for e in history.events],
         "receipt": receipt.as_dict() if receipt else None,
+        "phases": [phase.as_dict() for phase in phases.of(history)],
+        "use": use.as_dict() if (use := Use.of(samples.read(history.directory))) else None,
     }
 
 
@@ -102,6 +109,10 @@ def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
         ("resources", [(r["name"], r["type"]) for r in told["resources"]]),
         ("provenance", [(name, _words(value)) for name, value in told["provenance"].items()]),
         ("function", _outcome(told)),
+        ("timeline", _timeline(told["phases"])),
+        ("use", _use(told["use"])),
+        ("outputs", _outputs(told["outputs"])),
+        ("calls", _calls(told["calls"])),
         ("events", _events(told["events"])),
         ("money", _money(told)),
         ("receipt", _receipt(told["receipt"])),
@@ -122,7 +133,10 @@ def _opening(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("deadline", wording.stamp(told["deadline"])))
     spec = told["spec"] or {}
     asked = {name: value for name, value in spec.items() if value not in (None, [], "", 0, False)}
-    asked |= {n: human_seconds(asked[n]) for n in ("max_runtime", "hold") if n in asked}
+    if "min_gpu_utilization" not in asked:
+        asked.pop("gpu_utilization_window", None)
+    spans = ("max_runtime", "hold", "gpu_utilization_window")
+    asked |= {n: human_seconds(asked[n]) for n in spans if n in asked}
     return [*rows, ("spec", _words(asked)), ("directory", told["directory"])]
 
 
@@ -132,6 +146,7 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     if job:
         how = job.get("how", "")
         detail = {"killed": f"signal {job.get('signal')}", "exited": f"code {job.get('code')}"}
+        detail |= dict.fromkeys(("idle", "finished"), str(job.get("detail", "")))
         rows.append(("ended", " ".join(filter(None, (how, detail.get(how, ""))))))
         if job.get("ended") and job.get("started"):
             rows.append(("took", human_seconds(job["ended"] - job["started"])))
@@ -141,6 +156,66 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         said = ": ".join(str(result[n]) for n in ("outcome", "type") if result.get(n))
         rows.append(("result", said))
     return rows
+
+
+def _timeline(told: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    rows = []
+    for values in told:
+        phase = Phase(**values)
+        took = human_seconds(phase.seconds(time.time()))
+        goes_on = "" if phase.end is not None else ", goes on"
+        rows.append((phase.name, f"{took:>12}  from {wording.clock(phase.start)}{goes_on}"))
+    return rows
+
+
+def _use(told: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if told is None:
+        return []
+    rows = [
+        ("CPU", _level(told["cpu_cores"], lambda cores: f"{cores:.2f} cores")),
+        ("memory", _level(told["memory_bytes"], human_bytes)),
+        (
+            "machine's CPU",
+            _level(told["machine_share"], lambda share: wording.percent(100 * share)),
+        ),
+        ("machine's memory", _level(told["machine_memory_bytes"], human_bytes)),
+    ]
+    for number, gpu in enumerate(told["gpus"]):
+        rows.append((f"GPU {number}", _level(gpu["percent"], wording.percent)))
+        rows.append((f"GPU {number} memory", _level(gpu["memory_bytes"], human_bytes)))
+    return rows
+
+
+def _level(told: Mapping[str, Any], words: Callable[[float], str]) -> str:
+    if told["mean"] is None:
+        return "not told"
+    return f"{words(told['mean'])} in the mean, {words(told['peak'])} at most"
+
+
+def _outputs(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the function has left in its folder, the first files by name."""
+    if not told:
+        return []
+    rows = [("home", described(told))]
+    for file in told["files"]:
+        rows.append((file["sha256"][:12], f"{file['path']}  ({human_bytes(file['size'])})"))
+    if told["count"] > len(told["files"]):
+        rows.append(("", f"and {told['count'] - len(told['files'])} more"))
+    rows += [("left out", text) for text in told["left_out"]]
+    if told["left_out_count"] > len(told["left_out"]):
+        rows.append(("left out", f"{told['left_out_count'] - len(told['left_out'])} more"))
+    return rows
+
+
+def _calls(totals: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """The sums of a warm run's ledger."""
+    if totals is None:
+        return []
+    rows = [("made", f"{totals['calls']}, {totals['without_value']} of them without a value")]
+    for name, value in totals.items():
+        if name.endswith("_s"):
+            rows.append((name.removesuffix("_s"), human_seconds(value)))
+    return [*rows, ("peak memory", f"{human_bytes(totals['peak_rss_bytes'])} in one call")]
 
 
 def _events(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -158,7 +233,7 @@ def _events(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _is_short(event: Mapping[str, Any]) -> bool:
     """The intent, the machine and the receipt are told in paragraphs of their own."""
-    return event["event"] not in ("intent", "machine", "closed", "result")
+    return event["event"] not in ("intent", "machine", "closed", "result", "outputs")
 
 
 def _money(told: Mapping[str, Any]) -> list[tuple[str, str]]:

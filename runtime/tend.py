@@ -128,7 +128,8 @@ def _fetched(context: Context, history: History, report: Callable[[str], None]) 
         report("its function runs")
         return _next_look(history, time.time())
     report(f"its function {end.how}; what it left is here")
-    return hold_until(journal.read(history.directory))
+    history = journal.read(history.directory)
+    return time.time() if history.last("acknowledged") is not None else hold_until(history)
 
 
 def _next_look(history: History, now: float) -> float:

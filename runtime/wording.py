@@ -22,6 +22,11 @@ def dollars(amount: float) -> str:
     return f"${amount:,.2f}"
 
 
+def percent(share: float) -> str:
+    """A percentage for people."""
+    return f"{share:.0f} %"
+
+
 def clock(moment: float) -> str:
     """The time of day on this computer."""
     return time.strftime("%H:%M:%S", time.localtime(moment))
@@ -48,7 +53,13 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "worst case", f"{dollars(plan.worst_case_usd)} if it lives until max_runtime"
     yield "max_runtime", human_seconds(plan.max_runtime_s)
     yield "hold", f"{dollars(plan.hold_usd)} at most if this client is gone when the function ends"
+    if plan.min_gpu_utilization is not None:
+        window = human_seconds(plan.gpu_utilization_window_s)
+        least = f"{plan.min_gpu_utilization:g} %"
+        yield "idle GPU", f"the machine ends the run where a GPU stays under {least} for {window}"
     yield "environment", plan.environment
+    if plan.code:
+        yield "code", plan.code
     yield "if this computer dies", plan.if_this_computer_dies
 
 

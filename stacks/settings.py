@@ -141,7 +141,7 @@ def _typed(name: str, text: str) -> Any:
         return parts[0] if len(parts) == 1 and name not in ("secrets", "file_systems") else parts
     if name in ("cores", "nodes", "retries", "max_machines") and text.isdigit():
         return int(text)
-    if name == "max_cost":
+    if name in ("max_cost", "min_gpu_utilization"):
         try:
             return float(text)
         except ValueError:

@@ -91,9 +91,20 @@ def _given_up(history: History) -> tuple[Status, str] | None:
 
 def _held(history: History, now: float) -> tuple[Status, str]:
     until = hold_until(history)
+    let_go = is_let_go(history)
     if now >= until:
-        return "EXPIRED", "its result was held as long as was asked for"
+        return "EXPIRED", (
+            "its client has let go of it, and what it left is on this computer"
+            if let_go
+            else "its result was held as long as was asked for"
+        )
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
+    if let_go and history.last("held") is None:
+        return (
+            "HELD",
+            f"its client has let go of it; `dayfly attach {history.id[:12]}`, or it ends with its function, {clock} at"
+            " the latest",
+        )
     hold = human_seconds(float(history.intent.get("spec", {}).get("hold", 0.0)))
     where = "; its result is on this computer" if history.last("result_fetched") else ""
     return (
@@ -103,12 +114,22 @@ def _held(history: History, now: float) -> tuple[Status, str]:
 
 
 def hold_until(history: History) -> float:
-    """Unix time until which the result of a run waits on its machine: never past the deadline."""
+    """Unix time until which the result of a run waits on its machine: never past the deadline, and no longer than until
+    the keeper has brought it home where its client has let go of it."""
+    held = history.last("held")
+    if held is not None and held.fields.get("with_log") and is_let_go(history):
+        return min(history.deadline, held.time)
     ended = history.last("job_ended")
     if ended is None:
         return history.deadline
     hold_s = float(history.intent.get("spec", {}).get("hold", 0.0))
     return min(history.deadline, float(ended.fields.get("ended", ended.time)) + hold_s)
+
+
+def is_let_go(history: History) -> bool:
+    """Whether its client has left it to the keeper because that was asked for, and nobody has taken it in hand since."""
+    last = history.last("detached", "attached")
+    return last is not None and last.name == "detached" and bool(last.fields.get("wished"))
 
 
 def is_elsewhere(history: History) -> bool:

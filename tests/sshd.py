@@ -43,11 +43,17 @@ class Server:
 
 @contextlib.contextmanager
 def sshd(
-    folder: Path, *, path: str = os.defpath, libraries: str = "", run_id: str = ""
+    folder: Path,
+    *,
+    path: str = os.defpath,
+    libraries: str = "",
+    run_id: str = "",
+    settings: str = "",
 ) -> Iterator[Server]:
     """Start it in `folder`, and at the end stop it and every process that carries its run's mark.
 
-    `path` and `libraries` are what its logins have as PATH and LD_LIBRARY_PATH.
+    `path` and `libraries` are what its logins have as PATH and LD_LIBRARY_PATH; `settings` are lines of its own for
+    its configuration.
     """
     run_id = run_id or secrets.token_hex(16)
     home = folder / "home"
@@ -63,6 +69,8 @@ def sshd(
             port,
             f'HOME={home} PATH={path} DAYFLY_RUN={run_id} "LD_LIBRARY_PATH={libraries}"',
         )
+        + settings
+        + "\n"
     )
     program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin") or "sshd"
     log = folder / "log"

@@ -17,7 +17,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dayfly.runtime import agent
@@ -26,6 +26,37 @@ KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 RUN, OTHER_RUN = secrets.token_hex(16), "f" * 32
 pytestmark = pytest.mark.process
 AGENT = Path(agent.__file__)
+
+
+# -- pieces
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(8)), st.data())
+def test_pieces_make_a_whole_in_any_order(order: list[int], data: st.DataObject) -> None:
+    """What is there, and what is not, is known after each, also where one was torn and the next goes on with it."""
+    ends = sorted(data.draw(st.sets(st.integers(1, 99), min_size=8, max_size=8)))
+    pieces = list(zip([0, *ends], ends, strict=False))
+    arrival, there = agent.Arrival(ends[-1]), set[int]()
+    for start, end in (pieces[number] for number in order):
+        for part in sorted({data.draw(st.integers(start, end)), end}):
+            arrival.note(start, part, end)
+            there |= set(range(start, part))
+            for known in (arrival, agent.Arrival(arrival.size, arrival.ranges())):
+                gaps = {place for gap in known.gaps() for place in range(*gap)}
+                assert gaps == set(range(arrival.size)) - there
+                assert known.have == min(gaps, default=arrival.size)
+    assert arrival.ranges() == [(0, arrival.size)]
+
+
+def test_whoever_waits_for_pieces_hears_of_a_failure() -> None:
+    """Instead of waiting for what will not come."""
+    arrival = agent.Arrival(10)
+    arrival.note(0, 5, 10)
+    assert arrival.await_more(4) == 5
+    arrival.fail(OSError("full"))
+    with pytest.raises(OSError, match="full"):
+        arrival.await_more(5)
 
 
 # -- frames
@@ -73,6 +104,17 @@ def test_rubbish_is_refused(rubbish: bytes) -> None:
     """Whatever arrives, the answer is FrameError and nothing else."""
     with pytest.raises(agent.FrameError):
         agent.unseal(KEY, RUN, 0, rubbish)
+
+
+@given(st.integers(1, 2**32), st.integers(1, 2**32))
+def test_no_call_and_no_result_stands_in_another_s_place(one: int, other: int) -> None:
+    """Nor in that of the run's own task and result."""
+    places = {agent.TASK_SEQ, agent.RESULT_SEQ}
+    for number in {one, other}:
+        mine = {agent.call_seq(number), agent.call_result_seq(number)}
+        assert len(mine) == 2
+        assert not mine & places
+        places |= mine
 
 
 def test_the_same_key_serves_no_other_channel_or_direction() -> None:
@@ -474,3 +516,24 @@ def test_where_there_is_no_proc_the_mark_is_found_in_what_ps_prints(
 ) -> None:
     """Also one with a space in it: the default home on macOS lies in "Application Support"."""
     assert agent._carriers_in(_PS_OF_MACOS, mark) == carriers
+
+
+def test_content_that_nobody_uses_is_thrown_away(tmp_path: Path) -> None:
+    """Not what a run has a link to, and not what was asked for just now."""
+    for name in ("unused", "linked", "asked"):
+        part = tmp_path / f"{name}.part"
+        part.write_bytes(b"x")
+        agent._finish_blob(str(part), str(tmp_path / name))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "a").hardlink_to(tmp_path / "linked")
+    made = (tmp_path / "linked").stat().st_ctime
+    agent.prune(str(tmp_path), made - 1)
+    assert (tmp_path / "unused").exists()
+    while (tmp_path / "asked").stat().st_ctime == made:
+        assert agent._is_whole(str(tmp_path / "asked"), 1)
+    agent.prune(str(tmp_path), (tmp_path / "asked").stat().st_ctime)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["asked", "linked", "run"]
+    (tmp_path / "asked").chmod(0o600)
+    (tmp_path / "asked").write_bytes(b"y")
+    assert not agent._is_whole(str(tmp_path / "asked"), 1)
+    assert not (tmp_path / "asked").exists()

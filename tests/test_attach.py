@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from dayfly.errors import LeakRisk, RunBusy, RunFailed, SpecError, UnknownRun
+from dayfly.errors import JobExited, LeakRisk, RunBusy, RunFailed, SpecError, UnknownRun
 from dayfly.infra.run import new_id
 from dayfly.runtime.attach import attach, stored_result
 from dayfly.runtime.display import Display
 from dayfly.stacks import journal
 from dayfly.stacks.workspace import Workspace
-from tests.runs import GONE, launched
+from tests.runs import GONE, closed, launched, opened
 
 
 def a_run(workspace: Workspace, **intent: Any) -> journal.History:
@@ -71,3 +72,22 @@ def test_an_unknown_run_is_unknown() -> None:
     """With where to look."""
     with pytest.raises(UnknownRun, match="dayfly ps --all"):
         attach("abcdef", Display.silent())
+
+
+def test_attaching_can_be_awaited(workspace: Workspace) -> None:
+    """It refuses what it refuses without, and gives a job whose result is here already."""
+    run_id = opened(workspace)
+    launched(workspace, run_id)
+    closed(workspace, run_id)
+    directory = workspace.directory(run_id)
+    ended = {"started": 1.0, "ended": 2.0, "signal": 0, "out_of_memory": False}
+    journal.append(directory, "job_ended", how="exited", code=3, **ended)
+
+    async def use() -> None:
+        job = await attach.aio(run_id, Display.silent())
+        with pytest.raises(JobExited, match="code 3"):
+            await job
+        with pytest.raises(UnknownRun):
+            await attach.aio("abcdef", Display.silent())
+
+    asyncio.run(use())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +13,13 @@ from dayfly.errors import (
     ConnectFailed,
     DayflyError,
     DeadlineReached,
+    Detached,
     Forged,
     HostKeyMismatch,
     InstanceLost,
+    JobStopped,
     KeeperMissing,
+    OutputsFailed,
     ResultFailed,
     RunFailed,
 )
@@ -51,12 +55,18 @@ class Far:
         sink("stdout", 0, b"token")
         return self._act("follow", END)  # type: ignore[no-any-return]
 
+    def look(self, *_: object) -> Any:
+        return self._act("look", SimpleNamespace(last=0, samples=b""))
+
     def arm_deadline(self, *_: object, **__: object) -> str:
         return self._act("arm_deadline", "process")  # type: ignore[no-any-return]
 
     def fetch_result(self, path: Any) -> None:
         self._act("fetch_result")
         path.write_bytes(b"sealed")
+
+    def transfer(self, act: Any) -> None:
+        self._act("transfer")
 
     def acknowledge(self) -> None:
         self._act("acknowledge")
@@ -66,6 +76,13 @@ class Far:
 
     def close(self) -> None:
         self.asked.append("close")
+
+
+def no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a far end gives for a result is not sealed."""
+    monkeypatch.setattr("dayfly.runtime.stored.unsealed", lambda _: b"value")
+    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
+    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, run_id: result)
 
 
 @pytest.fixture
@@ -99,11 +116,12 @@ def attendance(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Attenda
     ],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize("act", ["status", "follow", "fetch_result"])
+@pytest.mark.parametrize("act", ["status", "follow", "fetch_result", "transfer"])
 def test_a_machine_that_lives_is_left_up(
-    attendance: Attendance, trouble: Exception, act: str
+    attendance: Attendance, trouble: Exception, act: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its function, or its result; the message has the command that brings it."""
+    """With its function, its result or its outputs; the message has the command that brings it."""
+    no_value(monkeypatch)
     with pytest.raises(ResultFailed, match="dayfly attach"):
         attendance.finish(Far(**{act: trouble}))  # type: ignore[arg-type]
     assert attendance.run_stack.left  # type: ignore[union-attr]
@@ -132,22 +150,75 @@ def test_a_machine_too_full_for_small_things_does_not_cost_the_result(
     attendance: Attendance, act: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a hold that cannot be lengthened nor a receipt that cannot be noted is a failure of the call."""
-    monkeypatch.setattr("dayfly.runtime.stored.unsealed", lambda _: b"value")
-    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
-    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, run_id: result)
+    no_value(monkeypatch)
     far = Far(**{act: RunFailed("OSError: [Errno 28] No space left on device")})
     assert attendance.finish(far) == b"value"  # type: ignore[arg-type]
     assert far.asked[-1] == "acknowledge"
     assert attendance.history.last("acknowledged") is not None
 
 
+def test_a_machine_that_went_with_its_outputs_does_not_cost_the_result(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is here, and the message says so; the journal has how much came, and nothing is tried again for it."""
+    no_value(monkeypatch)
+    monkeypatch.setattr(Attendance, "machine_runs", lambda _: False)
+    with pytest.raises(OutputsFailed, match=r"none came.*dayfly result"):
+        attendance.finish(Far(transfer=InstanceLost("gone", "preempted")))  # type: ignore[arg-type]
+    assert not attendance.run_stack.left  # type: ignore[union-attr]
+    assert (attendance.directory / "result.sealed").exists()
+    assert attendance.history.field("outputs", "complete") is False
+    assert attendance.history.last("acknowledged") is None
+
+
+def test_outputs_that_are_here_are_not_asked_for_again(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a client that comes after the keeper; the keeper itself asks for them."""
+    no_value(monkeypatch)
+    held = Far(transfer=ConnectFailed("not now"))
+    held.status = lambda: SimpleNamespace(state="ended", end=END)  # type: ignore[method-assign]
+    with pytest.raises(ConnectFailed):
+        attendance.hold(held, with_log=False)  # type: ignore[arg-type]
+    assert attendance.history.last("held") is None
+    del held.failures["transfer"]
+    attendance.hold(held, with_log=False)  # type: ignore[arg-type]
+    assert held.asked[-2:] == ["transfer", "transfer"]
+    far = Far()
+    attendance.finish(far)  # type: ignore[arg-type]
+    assert "transfer" not in far.asked
+
+
+def test_a_stop_while_outputs_come_ends_that(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a function that was stopped before do come."""
+    no_value(monkeypatch)
+
+    class Sending(Far):
+        def transfer(self, act: Any) -> None:
+            attendance._stopping.set()
+            act(self, lambda: None)
+
+        def stream(self, head: dict[str, Any], body: bytes = b"") -> Any:
+            if head["op"] == "outputs":
+                yield {"entries": 1}, b'[["a", "file", 3, 420, 1, ""]]'
+                return
+            yield {"file": 0, "offset": 0, "digest": hashlib.sha256(b"abc").hexdigest()}, b"abc"
+
+    with pytest.raises(JobStopped):
+        attendance.finish(Sending())  # type: ignore[arg-type]
+    assert not attendance.run_stack.left  # type: ignore[union-attr]
+    attendance.finish(Sending())  # type: ignore[arg-type]
+    assert (attendance.directory / "outputs" / "a").read_bytes() == b"abc"
+    assert attendance.history.field("outputs", "count") == 1
+
+
 def test_a_log_that_cannot_be_masked_stays_there(
     attendance: Attendance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the result comes."""
-    monkeypatch.setattr("dayfly.runtime.stored.unsealed", lambda _: b"value")
-    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
-    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, run_id: result)
+    no_value(monkeypatch)
     far = Far()
     for with_log, kept in ((False, b""), (True, b"token")):
         assert attendance.finish(far, with_log=with_log) == b"value"  # type: ignore[arg-type]
@@ -202,3 +273,28 @@ def test_a_keeper_that_has_ended_is_replaced_and_one_that_cannot_be_had_is_tried
         attendance.stay_kept()
         assert len(given) == tries
     assert [text[:25] for text in said] == ["the keeper is not there ("]
+
+
+def test_a_run_that_is_let_go_of_is_left_to_the_keeper(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was under way: its machine stays up, and the journal says that it was wished for."""
+    monkeypatch.setattr(Attendance, "entrust", lambda *_: journal.myself())
+    far = Far(fetch_result=InstanceLost("the session is closed"))
+    attendance._session, attendance._following = far, True  # type: ignore[assignment]
+    attendance.detach()
+    assert far.asked == ["close"]
+    with pytest.raises(Detached, match="dayfly attach"):
+        attendance.finish(far)  # type: ignore[arg-type]
+    assert attendance.run_stack.left  # type: ignore[union-attr]
+    assert attendance.history.field("detached", "wished")
+
+
+def test_without_a_keeper_nobody_lets_go(attendance: Attendance) -> None:
+    """The function is followed as before."""
+    far = Far()
+    attendance._session, attendance._following = far, True  # type: ignore[assignment]
+    with pytest.raises(KeeperMissing, match="cannot be detached"):
+        attendance.detach()
+    assert far.asked == []
+    assert not attendance._detaching.is_set()

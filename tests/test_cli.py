@@ -90,6 +90,8 @@ def test_help_lists_the_verbs_and_the_exit_codes_and_loads_nothing_heavy() -> No
         "result",
         "cancel",
         "ssh",
+        "forward",
+        "top",
         "refresh",
         "cost",
         "gc",
@@ -468,6 +470,9 @@ def test_a_script_that_uses_cluster_itself_runs_here(tmp_path: Path) -> None:
     assert done.returncode == 9
     assert done.stdout == "__main__ ['job.py', 'x'] 1 1000000 ('A_B',)\n"
     assert "job.py uses @cluster itself" in done.stderr
+    refused = process("run", "--detach", "job.py", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "f.submit(...).detach()" in refused.stderr
 
 
 def test_the_doctor_ends_with_1_where_something_needed_is_broken(clean_environment: Path) -> None:

@@ -508,3 +508,107 @@ def test_the_real_agent_runs_what_was_packed(
         assert 'raise pkg.sub.Boom("wide", 7)' in caught.value.__notes__[0]
     else:
         assert payload.unpack(result, run_id=run_id) == {"lazily": (True, 8), "later": 2}[name]
+
+
+# -- what of the project travels, and what must not
+
+
+def _function_with(load: Load, root: Path, text: str, files: dict[str, str]) -> Any:
+    write(root, {"caller_module.py": text, **files})
+    importlib.invalidate_caches()
+    return load("caller_module").function
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return tmp_path / "project"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import inner\ndef function():\n    return inner.VALUE\n",
+        "from inner import value\ndef function():\n    return value()\n",
+        "def function():\n    import inner\n    return inner.VALUE\n",
+    ],
+    ids=["module", "function", "lazily"],
+)
+def test_a_module_that_must_not_travel_is_refused(load: Load, project: Path, text: str) -> None:
+    """However the function refers to it; the line that keeps it here is named."""
+    files = {
+        "inner.py": "VALUE = 7\ndef value():\n    return VALUE\n",
+        ".dayflyignore": "\ninner.*\n",
+    }
+    function = _function_with(load, project, text, files)
+    with pytest.raises(
+        PayloadError, match=r"module inner \(.*inner.py\) cannot travel because line 2"
+    ):
+        payload.pack(function, (), {})
+
+
+def test_code_that_can_do_without_a_module_travels_without_it(
+    load: Load, project: Path, tmp_path: Path
+) -> None:
+    """As on a machine where it never was; a file of secrets is one of those."""
+    text = (
+        "def function():\n    try:\n        import credentials\n    except ImportError:\n        return 'none'\n"
+        "    return credentials.KEY\n"
+    )
+    function = _function_with(load, project, text, {"credentials.py": "KEY = 'k'\n"})
+    assert far.call(tmp_path, function) == "none"
+    import_module = importlib.import_module("credentials")
+    assert import_module.KEY == "k"
+    assert far.call(tmp_path, function) == "none"
+
+
+def test_a_secret_s_module_says_how_it_may_travel(load: Load, project: Path) -> None:
+    """By the name of the file that would allow it, or better by secrets=."""
+    text = "def function():\n    import credentials\n    return credentials.KEY\n"
+    function = _function_with(load, project, text, {"credentials.py": "KEY = 'k'\n"})
+    with pytest.raises(
+        PayloadError, match=r"secrets=, or write !credentials.py into .*dayflyignore"
+    ):
+        payload.pack(function, (), {})
+    write(project, {".dayflyignore": "!credentials.py\n"})
+    assert "credentials" in dict(payload.pack(function, (), {}).code.modules)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"VALUE = 'caf\xe9'\n", "cannot be read"), (b"VALUE = = 7\n", "invalid syntax")],
+    ids=["encoding", "syntax"],
+)
+def test_a_module_that_is_no_python_is_refused(
+    load: Load, project: Path, content: bytes, why: str
+) -> None:
+    """It would be an empty one there, or fail after the machine is paid for."""
+    function = _function_with(load, project, "def function():\n    import inner\n", {})
+    (project / "inner.py").write_bytes(content)
+    with pytest.raises(PayloadError, match=f"module inner .* cannot travel .*{why}"):
+        payload.pack(function, (), {})
+
+
+def test_a_compiled_module_is_refused(load: Load, project: Path) -> None:
+    """Only source travels; the message says what to do with it."""
+    text = "import inner\ndef function():\n    return inner.VALUE\n"
+    function = _function_with(load, project, text, {"inner.py": "VALUE = 7\n"})
+    sys.modules["inner"].__file__ = str(project / "inner.cpython-311-x86_64-linux-gnu.so")
+    with pytest.raises(PayloadError, match=r"it is compiled, .* environment="):
+        payload.pack(function, (), {})
+
+
+def test_the_plan_tells_how_much_travels(load: Load, project: Path) -> None:
+    """Modules with their sizes, the largest first, and what git does not know."""
+    text = "import inner, other\ndef function(data):\n    return inner.VALUE + other.VALUE\n"
+    files = {"inner.py": "VALUE = 7\n", "other.py": "VALUE = 1\n" + "#" * 2000}
+    function = _function_with(load, project, text, {**files, ".gitignore": "inner.py\n"})
+    code = payload.pack(function, (bytes(5_000_000),), {}).code
+    assert [name for name, _ in code.modules] == ["other", "caller_module", "inner"]
+    assert code.modules[0][1] == 2010
+    assert code.ignored_by_git == ("inner",)
+    assert 5_000_000 <= code.arguments_bytes < 5_100_000
+    assert 0 < code.bytes < 100_000
+    told = str(code)
+    assert "3 modules of the project (the largest is other, 2.0 KB)" in told
+    assert "arguments 5.0 MB; in .gitignore all the same: inner" in told
+    assert str(payload.pack(int, (3,), {}).code).startswith("the function alone, ")

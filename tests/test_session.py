@@ -7,11 +7,13 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,22 +259,24 @@ def test_a_result_is_held_after_it_is_acknowledged_or_not(runs: Runs) -> None:
 
 def test_content_is_put_once_and_resumed_where_it_broke_off(runs: Runs) -> None:
     """What is there already is completed; a wrong beginning is thrown away instead of believed."""
-    content = os.urandom(5 << 20)
+    content = os.urandom(3 << 20)
     with runs.session() as session:
         digest = session.put(content)
         blob = runs.server.home.parent / "cache" / "blobs" / digest
         assert blob.read_bytes() == content
+        before = blob.stat()
         assert session.put(content) == digest
+        assert blob.stat().st_mtime_ns == before.st_mtime_ns
         part = blob.with_name(f"{digest}.{runs.server.keys.run_id}.part")
-        blob.unlink()
-        part.write_bytes(content[: 2 << 20])
-        session.put(content)
-        assert blob.read_bytes() == content
-        blob.unlink()
-        part.write_bytes(content)
-        session.put(content)
-        assert blob.read_bytes() == content
-        assert session.put(b"") == agent._sha256().hexdigest()
+        for beginning in (content[: 2 << 20], b"x" * (2 << 20), content, b""):
+            blob.unlink()
+            part.write_bytes(beginning)
+            note = struct.pack(">3Q", 1, 0, len(beginning))
+            part.with_name(part.name + ".have").write_bytes(note)
+            session.put(content)
+            assert blob.read_bytes() == content
+            assert [entry.name for entry in blob.parent.iterdir()] == [digest]
+        assert session.put(b"") == agent._digest(b"")
 
 
 # -- every way a job can end
@@ -441,6 +445,16 @@ def test_stop_lets_the_function_clean_up_and_says_so(runs: Runs) -> None:
         assert session.stop().how == "stopped"
     assert outcome.stdout == b"ready\ncleaned\n"
     assert outcome.header == {}
+
+
+def test_twenty_threads_stop_a_job_at_once(runs: Runs) -> None:
+    """Over one connection and over another; each is told the one end, and none is in another's way."""
+    with runs.session() as first, runs.session() as second:
+        first.start(runs.task(lambda: time.sleep(3600)))
+        with ThreadPoolExecutor(20) as pool:
+            ends = list(pool.map(lambda n: (first, second)[n % 2].stop(), range(20)))
+    assert {end.how for end in ends} == {"stopped"}
+    assert len(set(ends)) == 1
 
 
 def _deletes_its_folder(then_s: float) -> Callable[[], None]:
@@ -697,9 +711,10 @@ def test_every_chunk_that_arrived_renews_the_patience(runs: Runs) -> None:
             heard.append(self._heard)
 
     with Patient(runs.server.machine, runs.server.keys) as session:
-        before = len(heard)
-        session.put(os.urandom(6 << 20))
-        assert len(heard) >= before + 6
+        for size in (3 << 20, 6 << 20):
+            before = len(heard)
+            session.put(os.urandom(size))
+            assert len(heard) >= before + (size >> 20)
 
 
 def test_a_machine_that_is_gone_is_called_lost(runs: Runs) -> None:

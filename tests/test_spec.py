@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,12 @@ def test_durations_and_sizes_are_read_as_people_write_them() -> None:
         ({"cores": "many"}, ["cores='many'"]),
         ({"cores": True}, ["cores=True"]),
         ({"nodes": 0}, ["nodes=0"]),
+        ({"min_gpu_utilization": 0}, ["min_gpu_utilization=0", "above 0, 100 at most"]),
+        ({"min_gpu_utilization": 101}, ["min_gpu_utilization=101"]),
+        ({"min_gpu_utilization": True}, ["min_gpu_utilization=True"]),
+        ({"min_gpu_utilization": "half"}, ["min_gpu_utilization='half'"]),
+        ({"gpu_utilization_window": "59s"}, ["gpu_utilization_window='59s'", '"1m" at least']),
+        ({"gpu_utilization_window": "soon"}, ["gpu_utilization_window='soon'", '"10m"']),
         ({"retries": -1}, ["retries=-1"]),
         ({"memory": "lots"}, ["memory='lots'", '"32GB"']),
         ({"memory": 0}, ["memory=0"]),
@@ -75,6 +82,10 @@ def test_durations_and_sizes_are_read_as_people_write_them() -> None:
         ({"allow_cidr": "2001:db8::/32"}, ["IPv4"]),
         ({"allow_cidr": 7}, ["allow_cidr=7"]),
         ({"region": ""}, ["region=''"]),
+        ({"outputs": ""}, ["outputs=''", "./results"]),
+        ({"outputs": 7}, ["outputs=7", "./results"]),
+        ({"outputs": b"results"}, ["outputs=b'results'", "./results"]),
+        ({"outputs": __file__}, ["is a file"]),
         ({"wait_for_teardown": "yes"}, ["wait_for_teardown='yes'"]),
         (
             {"python": "2.7"},
@@ -97,6 +108,16 @@ def test_a_pasted_secret_is_not_repeated() -> None:
     with pytest.raises(SpecError) as refusal:
         Spec(secrets=["sk-live-12345 "])
     assert "sk-live" not in str(refusal.value)
+
+
+def test_the_folder_for_outputs_is_where_the_spec_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever brings them home later may work elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Spec(outputs="./results").outputs == str(tmp_path / "results")
+    assert Spec(outputs=Path("~/results")).outputs == "/home/me/results"
 
 
 def test_a_spec_survives_json() -> None:

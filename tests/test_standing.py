@@ -21,6 +21,8 @@ _ELSEWHERE: dict[str, Any] = journal.myself() | {
 }
 _DEAD: dict[str, Any] = {"pid": 2**22 + 1, "started": 1.0, "host": os.uname().nodename}
 
+_LET_GO: tuple[str, dict[str, Any]] = ("detached", {"by": journal.myself(), "wished": True})
+
 
 def _history(directory: Path, *events: tuple[str, dict[str, Any]]) -> History:
     return History(_RUN, directory, tuple(Event(name, _NOW - 100, said) for name, said in events))
@@ -79,6 +81,27 @@ def _cases() -> list[Any]:
             "EXPIRED",
             "preempted",
             [_intent(), ("job_started", {}), ("instance_lost", {"state": "preempted"})],
+        ),
+        ("HELD", "has let go of it", [alive, ("job_started", {}), _LET_GO]),
+        (
+            "EXPIRED",
+            "what it left is on this computer",
+            [alive, ("job_started", {}), _LET_GO, ("held", {"with_log": True})],
+        ),
+        (
+            "HELD",
+            "dayfly attach",
+            [alive, ("job_started", {}), _LET_GO, ("held", {"with_log": False})],
+        ),
+        (
+            "HELD",
+            "its client is gone",
+            [alive, ("job_started", {}), _LET_GO, ("attached", {"client": _DEAD})],
+        ),
+        (
+            "ORPHAN",
+            "was asked for",
+            [alive, ("job_started", {}), _LET_GO, ("cancelled", {"by": me})],
         ),
         ("EXPIRED", "API is down", [alive, ("leak_risk", {"reason": "the API is down"})]),
         ("CLOSING", "is destroying it", [_intent(), ("closing", {"by": me})]),

@@ -54,8 +54,9 @@ def interrupted_elsewhere() -> Iterator[None]:
         lambda job: job.receipt(LONG_S),
         lambda job: job.wait_closed(),
         lambda job: job.id,
+        lambda job: list(job.logs(follow=True)),
     ],
-    ids=["result", "exception", "receipt", "wait_closed", "id"],
+    ids=["result", "exception", "receipt", "wait_closed", "id", "logs"],
 )
 @pytest.mark.usefixtures("interrupted_elsewhere")
 def test_a_signal_that_another_thread_was_given_ends_the_wait(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import assert_type
 
-from dayfly import Job, Plan, Receipt, cluster
+from dayfly import Job, Plan, Receipt, WarmCall, attach, cluster
 
 
 @cluster
@@ -29,3 +30,20 @@ async def use() -> None:
     assert_type(await job, float)
     assert_type(job.receipt(), Receipt)
     assert_type(halve.plan(1.0), Plan)
+    assert_type(await halve.aio(1.0), float)
+    assert_type(await halve.submit.aio(1.0), Job[float])
+    assert_type(await halve.plan.aio(1.0), Plan)
+    assert_type(await job.receipt.aio(timeout=5), Receipt)
+    await job.stop.aio()
+    async for line in job.logs.aio(follow=True):
+        assert_type(line, str)
+    assert_type(await job.detach.aio(), str)
+    (await attach.aio(job.id, log=False)).result()
+    with halve.session(slots=2) as s:
+        assert_type(s(3.0), float)
+        call = s.submit(3.0)
+        assert_type(call, WarmCall[float])
+        assert_type(await call, float)
+        assert_type(s.map([1.0, 2.0], timeout="1m"), Iterator[float])
+    assert_type(s.receipt(), Receipt)
+    assert_type(halve.map([1.0]), list[float])

@@ -18,13 +18,18 @@
     │   ├── GpuUnfit            its GPUs are not those of the Offer, or do not work
     │   └── HostKeyNotRotated   its bootstrap host key could not be replaced
     ├── EnvironmentFailed       the Python environment could not be made (phase environment)
+    ├── DataFailed              a Data argument cannot come to the machine (phase data)
     ├── RunFailed               the function did not give a value, and not by raising (phase run)
     │   ├── JobKilled           a signal ended its process: says which, and whether memory ran out
     │   ├── JobExited           its process ended with an exit code and no result
     │   ├── JobStopped          it was stopped on request
     │   ├── DeadlineReached     max_runtime or max_cost ended it
+    │   ├── Detached            this process has let go of it, as was asked for; it goes on, and has its value later
+    │   ├── GpuIdle             a GPU stayed under min_gpu_utilization, so the machine ended it
+    │   ├── CallTimeout         the timeout of one call of a warm run ended that call
     │   └── InstanceLost        the machine is gone or was not reachable for too long
     ├── ResultFailed            the value cannot come back (phase result)
+    │   ├── OutputsFailed       its machine went before all of DAYFLY_OUTPUT_DIR was here; the value is
     │   ├── UnpicklableResult   the function's value, or the exception that it raised, cannot be pickled
     │   └── Forged              a frame is not authentic for this run: nothing of it was unpickled
     └── LeakRisk                it could not be proved that nothing is left (phase teardown)
@@ -168,6 +173,13 @@ class EnvironmentFailed(DayflyError):
     exit_code = 70
 
 
+class DataFailed(DayflyError):
+    """A Data argument cannot come to the machine: it has changed on the way, or there is no room for it."""
+
+    phase = "data"
+    exit_code = 70
+
+
 class RunFailed(DayflyError):
     """The function did not give a value, and not by raising."""
 
@@ -204,6 +216,21 @@ class DeadlineReached(RunFailed):
     """`max_runtime`, or the time that `max_cost` pays for, ended the job."""
 
 
+class Detached(RunFailed):
+    """This process has let go of it; `dayfly attach` brings its value, from any process."""
+
+
+class GpuIdle(RunFailed):
+    """A GPU stayed under `min_gpu_utilization` for its window, and the machine ended the job: no failure of the function's,
+    and not tried again, since another machine would idle too."""
+
+
+class CallTimeout(RunFailed, TimeoutError):
+    """One call of a warm run took longer than its own timeout; the run goes on."""
+
+    exit_code = 124
+
+
 class InstanceLost(RunFailed):
     """The machine is gone, or could not be reached for too long.
 
@@ -233,6 +260,10 @@ class UnpicklableResult(ResultFailed):
     def __init__(self, message: str, text: str = "") -> None:
         super().__init__(message)
         self.text = text
+
+
+class OutputsFailed(ResultFailed):
+    """The machine went before all that the function had left in DAYFLY_OUTPUT_DIR was here; what it has given back is."""
 
 
 class Forged(ResultFailed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,20 +53,43 @@ def ps(
         tell("no run is open" if not everything else "no runs yet")
 
 
-def show(run: _Run, json: _Json = False) -> None:
+def show(
+    run: _Run,
+    json: _Json = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Draw it, with curves of its use.")
+    ] = None,
+) -> None:
     """Tell the whole story of a run.
 
-    Events with times, resources, provenance, code digest, environment, cost and receipt: also when it is long gone.
+    Phases, use of CPU, memory and GPUs, events with times, resources, provenance, code digest, environment, cost and
+    receipt: also when it is long gone.
     """
     from dayfly.runtime.cli.output import emit_json, emit_pairs
     from dayfly.runtime.show import paragraphs, story
 
-    told = story(find_run(run)[1])
+    history = find_run(run)[1]
+    told = story(history)
+    if html is not None:
+        _draw(told, history, html)
+        return
     if json:
         emit_json(told)
         return
     for number, (title, rows) in enumerate(paragraphs(told)):
         emit_pairs(f"\n{title}" if number else title, rows)
+
+
+def _draw(told: dict[str, Any], history: History, file: Path) -> None:
+    """Writes the story as a page; aside first, so that whoever has it open never sees half of it."""
+    from dayfly.runtime import samples
+    from dayfly.runtime.cli.output import tell
+    from dayfly.runtime.page import page
+
+    aside = file.with_name(f".{file.name}.part")
+    aside.write_text(page(told, samples.read(history.directory)), encoding="utf-8")
+    aside.replace(file)
+    tell(f"dayfly: run {history.id[:12]} is drawn in {file}")
 
 
 def logs(

@@ -68,6 +68,9 @@ SPEC_OPTIONS = (
     ),
     SpecOption("max_cost", ("--max-cost",), "Dollars that the run may cost at most."),
     SpecOption("hold", ("--hold",), "How long a result waits when this client is gone."),
+    SpecOption(
+        "outputs", ("--outputs",), "FOLDER here for what the function leaves in DAYFLY_OUTPUT_DIR."
+    ),
     SpecOption("retries", ("--retries",), "Further attempts after a failure."),
     SpecOption("max_machines", ("--max-machines",), "Machines to try where one is unfit (3)."),
     SpecOption(
@@ -77,6 +80,12 @@ SPEC_OPTIONS = (
         bool,
     ),
     SpecOption("job_name", ("--job-name",), "A label for people."),
+    SpecOption(
+        "min_gpu_utilization",
+        ("--min-gpu-utilization",),
+        "Percent; a run whose GPU stays below for the window is ended.",
+    ),
+    SpecOption("gpu_utilization_window", ("--gpu-utilization-window",), 'That window, "1h".'),
 )
 
 
@@ -140,5 +149,5 @@ def refuse_late_options(arguments: Sequence[str]) -> None:
 
     flags = {part for option in SPEC_OPTIONS for flag in option.flags for part in flag.split("/")}
     for argument in arguments:
-        if argument.partition("=")[0] in flags | {"--json"}:
+        if argument.partition("=")[0] in flags | {"--json", "--detach"}:
             raise SpecError(f"{argument}: options of Dayfly go before MODULE:FUNCTION")

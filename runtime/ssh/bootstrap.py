@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import shlex
+import zlib
 from pathlib import Path
 
 from dayfly.runtime import agent
 
 MARK = b"\0dayfly:"
+NO_AGENT = bytes(4)
 READY, NEED_AGENT, TOO_OLD = b"R", b"N", b"V"
 
-# Runs under any Python 3: takes the opening from stdin, then the agent itself where the machine has none of that
-# hash. Under a Python that is too old it looks for a newer one before it has read anything.
+# Runs under any Python 3: takes the opening from stdin, and the agent itself with it or, where the machine has none of
+# that hash and the client thought it had, after asking for it. Under a Python that is too old it looks for a newer one before it has read anything.
 _STUB = """
 import os,sys
 if sys.version_info<(3,8):
@@ -31,7 +33,8 @@ def rd(n):
  return b
 import hashlib
 os.umask(63)
-o=rd(OPENING)
+def block():return rd(int.from_bytes(rd(4),"big"))
+o=rd(OPENING);c=block()
 d=os.path.join(os.path.expanduser(CACHE),"agents");p=os.path.join(d,SHA+".py")
 os.makedirs(d,448,exist_ok=True)
 s=os.stat(d)
@@ -39,12 +42,15 @@ if s.st_uid!=os.getuid() or s.st_mode&18:sys.exit(d+" belongs to or can be writt
 try:
  with open(p,"rb") as f:ok=hashlib.sha256(f.read()).hexdigest()==SHA
 except OSError:ok=False
-if ok:os.write(1,MARK+b"R")
+if ok or c:os.write(1,MARK+b"R")
 else:
  os.write(1,MARK+b"N")
- c=rd(int.from_bytes(rd(4),"big"));t="%s.%d"%(p,os.getpid())
+ c=block()
+if not ok:
+ import zlib
+ t="%s.%d"%(p,os.getpid())
  with open(t,"wb") as f:
-  f.write(c);f.flush();os.fsync(f.fileno())
+  f.write(zlib.decompress(c));f.flush();os.fsync(f.fileno())
  os.rename(t,p)
 sys.path.insert(0,d)
 __import__(SHA).serve(o,CACHE)
@@ -55,6 +61,13 @@ __import__(SHA).serve(o,CACHE)
 def agent_source() -> bytes:
     """Give the agent's own text."""
     return Path(agent.__file__).read_bytes()
+
+
+@functools.cache
+def agent_block() -> bytes:
+    """Give the agent as it is sent: its length in four bytes, then its text, compressed."""
+    packed = zlib.compress(agent_source(), 9)
+    return len(packed).to_bytes(4, "big") + packed
 
 
 @functools.cache

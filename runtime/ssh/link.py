@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import queue
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dayfly.errors import ConnectFailed, Forged
 from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
+from dayfly.runtime.ssh.lanes import Lanes
+from dayfly.runtime.ssh.watch import Watch
 
-# A dead link is noticed within 30 s of its last word: three pings and the reader's own second.
+if TYPE_CHECKING:
+    from paramiko import Channel
+
+# A dead link is noticed within 30 s of its last word: three pings and the second between two looks at it.
 PING_EVERY_S = 9.0
 PINGS_MISSED = 3
+_LOOKS_A_PING = 9
+# More than a ping takes, sealed and in its packet.
+_PING_BYTES = 1024
 _RECEIVE_BYTES = 4 << 20
 _GREETING_BYTES = 64 << 10
 
 Message = tuple[dict[str, Any], bytes]
+Body = bytes | memoryview
+# One thread for all links: two hundred of them would wake up two hundred times as often.
+watch = Watch(lambda: PING_EVERY_S / _LOOKS_A_PING)
+
+
+class Taker(Protocol):
+    """Takes what belongs to a request, in the reader's own thread; an exception where the link has broken."""
+
+    def put(self, item: Message | Exception, /) -> None:
+        """Take one; must neither wait for long nor for the link."""
 
 
 class AgentRefused(Exception):
@@ -39,6 +59,10 @@ class Link:
 
     Lifecycle: constructing does nothing, `open` connects and starts the agent, `close` ends both (the job goes on).
     A link that broke stays broken: every request on it, waiting or new, raises what broke it.
+
+    Attributes:
+        lanes: further channels of its connection, for large content.
+        round_trip_s: the shortest time that any answer has taken.
     """
 
     def __init__(
@@ -56,20 +80,27 @@ class Link:
         self._opening = nonce + hmac_key + bytes.fromhex(run_id)
         self._send_key, self._receive_key = agent.channel_keys(hmac_key, nonce)
         self._sending = threading.Lock()
-        self._waiting: dict[int, queue.SimpleQueue[Message | Exception]] = {}
+        self._waiting: dict[int, Taker] = {}
         self._changing = threading.Lock()
         self._next = 1
         self._sent = self._received = 0
         self._broken: Exception | None = None
-        self._heard = clock()
-        self._closing = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._heard = self._pinged = self._looked = clock()
+        self.round_trip_s = math.inf
+        self._reader: threading.Thread | None = None
         self._arrived = bytearray()
+        self.lanes = Lanes(
+            self, self._connection, run_id, functools.partial(agent.lane_key, hmac_key, nonce)
+        )
 
     # -- lifetime
 
-    def open(self, timeout_s: float) -> None:
+    def open(self, timeout_s: float, *, bring: bool = True) -> None:
         """Connect and bring the agent to its first frame.
+
+        Args:
+            timeout_s: all of it, in seconds.
+            bring: send the agent along unasked, which spares a new machine a round trip.
 
         Raises:
             HostKeyMismatch: another key than the pinned one.
@@ -81,19 +112,18 @@ class Link:
             command = bootstrap.command(self._run_id, self._machine.cache_dir)
             self._connection.open(command, timeout_s)
             # Sent before anything is known of the machine: the answer needs no round trip of its own.
-            self._connection.send(self._opening)
+            block = bootstrap.agent_block() if bring else bootstrap.NO_AGENT
+            self._connection.send(self._opening + block)
             if self._greeting(until) == bootstrap.NEED_AGENT:
-                source = bootstrap.agent_source()
-                self._connection.send(len(source).to_bytes(4, "big") + source)
+                self._connection.send(bootstrap.agent_block())
             self._first_frame(until)
         except BaseException:
             self.close()
             raise
-        self._heard = self._clock()
-        for work in (self._read, self._beat):
-            thread = threading.Thread(target=work, name=f"dayfly {work.__name__[1:]}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._heard = self._pinged = self._looked = self._clock()
+        self._reader = threading.Thread(target=self._read, name="dayfly-read", daemon=True)
+        watch.add(self)
+        self._reader.start()
 
     def _greeting(self, until: float) -> bytes:
         """Read up to the stub's mark; a login shell's start files may have written something before it."""
@@ -140,12 +170,10 @@ class Link:
 
     def close(self) -> None:
         """End the connection; whoever waits for an answer is told."""
-        self._closing.set()
         self._connection.close()
         self._break(Disconnected("the session was closed"))
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(timeout=5)
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join(timeout=5)
 
     @property
     def heard(self) -> float:
@@ -163,7 +191,7 @@ class Link:
 
     # -- requests
 
-    def ask(self, head: dict[str, Any], body: bytes = b"") -> dict[str, Any]:
+    def ask(self, head: dict[str, Any], body: Body = b"") -> dict[str, Any]:
         """Send a request and give its answer.
 
         Raises:
@@ -171,32 +199,45 @@ class Link:
             Disconnected: the link broke before the answer came.
             Forged: a frame was not authentic; the link is closed.
         """
+        began = time.monotonic()
         *_, (answer, _) = self.stream(head, body)
+        self.round_trip_s = min(self.round_trip_s, time.monotonic() - began)
         return answer
 
-    def send(self, head: dict[str, Any], body: bytes = b"") -> Callable[[], dict[str, Any]]:
+    def send(self, head: dict[str, Any], body: Body = b"") -> Callable[[], dict[str, Any]]:
         """Send a request of one answer without waiting for it; what is given waits for it, as `ask` does."""
-        number, arriving = self._register()
+        arriving: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+        number = self.subscribe(arriving)
         self.post({**head, "id": number}, body)
 
         def answer() -> dict[str, Any]:
             message = arriving.get()
-            with self._changing:
-                self._waiting.pop(number, None)
+            self.unsubscribe(number)
             return _accepted(message)[0]
 
         return answer
 
     def stream(
-        self, head: dict[str, Any], body: bytes = b"", *, wake_s: float | None = None
+        self, head: dict[str, Any], body: Body = b"", *, wake_s: float | None = None
     ) -> Iterator[Message]:
-        """Send a request and give every message that belongs to it, the answer last.
+        """Send a request, and give every message that belongs to it as it comes, the answer last.
 
         After each `wake_s` without one, an empty message is given.
         """
-        number, arriving = self._register()
+        arriving: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+        number = self.subscribe(arriving)
         try:
             self.post({**head, "id": number}, body)
+        except BaseException:
+            self.unsubscribe(number)
+            raise
+        return self._messages(number, arriving, wake_s)
+
+    def _messages(
+        self, number: int, arriving: queue.SimpleQueue[Message | Exception], wake_s: float | None
+    ) -> Iterator[Message]:
+        owed = 0
+        try:
             while True:
                 # Bounded also without `wake_s`: a silent link is broken by its reader, which tells all.
                 try:
@@ -208,63 +249,82 @@ class Link:
                 yield answer, data
                 if answer.get("done"):
                     return
-                if data:
-                    self.post({"op": "credit", "id": 0, "of": number, "bytes": len(data)})
+                owed += len(data)
+                if owed >= agent.CHUNK_BYTES:
+                    # What has arrived on a link that broke since is given first; then comes what broke it.
+                    with contextlib.suppress(Disconnected):
+                        self.post({"op": "credit", "id": 0, "of": number, "bytes": owed})
+                    owed = 0
         finally:
-            with self._changing:
-                self._waiting.pop(number, None)
+            self.unsubscribe(number)
 
-    def _register(self) -> tuple[int, queue.SimpleQueue[Message | Exception]]:
-        arriving: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+    def subscribe(self, taker: Taker) -> int:
+        """Give the number of a request that is to be posted, all of whose messages `taker` gets."""
         with self._changing:
             if self._broken is not None:
                 raise self._broken
             number, self._next = self._next, self._next + 1
-            self._waiting[number] = arriving
-        return number, arriving
+            self._waiting[number] = taker
+        return number
 
-    def post(self, head: dict[str, Any], body: bytes = b"") -> None:
+    def unsubscribe(self, number: int) -> None:
+        """Nothing of that request is wanted any more."""
+        with self._changing:
+            self._waiting.pop(number, None)
+
+    def post(self, head: dict[str, Any], body: Body = b"") -> None:
         """Send a frame that needs no answer, or whose answer is awaited elsewhere.
 
         A frame that was sent in part spoils all that would follow it, so the link breaks with it.
         """
         payload = agent.encode(head, body)
         with self._sending:
-            frame = agent.seal(self._send_key, self._run_id, self._sent, payload)
-            self._sent += 1
-            try:
-                self._connection.send(frame)
-            except Disconnected as error:
-                # The reader closes the connection that it found fault with, and knows better why.
-                raise self._abandon(error) from None
-            except BaseException:
-                self._abandon(Disconnected("a frame was sent only in part"))
-                raise
+            self._send(payload)
 
-    def _abandon(self, error: Exception) -> Exception:
-        """Break the link and close its connection; gives what broke it first."""
+    def _send(self, payload: bytes) -> None:
+        """Seal a frame and send it; whoever calls holds `_sending`."""
+        frame = agent.seal(self._send_key, self._run_id, self._sent, payload)
+        self._sent += 1
+        try:
+            self._connection.send(frame)
+        except Disconnected as error:
+            # The reader closes the connection that it found fault with, and knows better why.
+            raise self.fail(error) from None
+        except BaseException:
+            self.fail(Disconnected("a frame was sent only in part"))
+            raise
+
+    def fail(self, error: Exception) -> Exception:
+        """Break the link and close its connection, so that whoever waits hears of it; gives what broke it first."""
         self._break(error)
         self._connection.close()
         return self._broken or error
 
+    def tunnel(self, port: int, timeout_s: float) -> Channel:
+        """Open a channel to a port of the machine's loopback, beside the agent's own.
+
+        Raises:
+            NobodyListens, ConnectFailed, Disconnected: as the connection does.
+        """
+        if self._broken is not None:
+            raise self._broken
+        return self._connection.tunnel(port, timeout_s)
+
     # -- the other direction
 
     def _read(self) -> None:
-        """Hand every frame to whoever waits for it, until the link breaks or has been silent for too long."""
+        """Hand every frame to whoever waits for it, until the link breaks."""
         try:
             while True:
                 while (message := self._take_frame()) is not None:
                     self._deliver(message)
-                data = self._connection.receive(_RECEIVE_BYTES, 1.0)
+                # It sleeps until something comes, or the connection is closed.
+                data = self._connection.receive(_RECEIVE_BYTES, None)
+                self._arrived += data
                 if data:
-                    self._arrived += data
                     self._heard = self._clock()
-                elif self._clock() - self.heard > PING_EVERY_S * PINGS_MISSED:
-                    raise Disconnected(
-                        f"the machine was silent for {PING_EVERY_S * PINGS_MISSED:.0f} s"
-                    )
         except Exception as error:  # noqa: BLE001 - whatever ended it, everyone who waits must hear of it
-            self._abandon(error)
+            self.fail(error)
 
     def _take_frame(self) -> Message | None:
         """Take one whole frame from what has arrived; nothing of it is looked at before it is verified."""
@@ -292,13 +352,33 @@ class Link:
         if arriving is not None:
             arriving.put(message)
 
-    def _beat(self) -> None:
-        while not self._closing.wait(PING_EVERY_S):
-            with contextlib.suppress(Disconnected, Forged):
-                self.post({"op": "ping", "id": 0})
+    def look(self) -> None:
+        """Break a link that has been silent for too long, and ping one whose time has come; the watch calls it."""
+        now = self._clock()
+        # This process was stopped, or had no time: what has come meanwhile is not read yet, so the next look judges.
+        away, self._looked = now - self._looked > PING_EVERY_S, now
+        if not away and now - self.heard > PING_EVERY_S * PINGS_MISSED:
+            self.fail(
+                Disconnected(f"the machine was silent for {PING_EVERY_S * PINGS_MISSED:.0f} s")
+            )
+        elif now - self._pinged >= PING_EVERY_S:
+            self._pinged = now
+            self._ping()
+
+    def _ping(self) -> None:
+        """Ask for a sign of life, unless that would have to wait: a link on which something is being sent needs none,
+        and no other link may wait for this one."""
+        if not self._sending.acquire(blocking=False):
+            return
+        try:
+            if self._connection.takes(_PING_BYTES):
+                with contextlib.suppress(Disconnected, Forged):
+                    self._send(agent.encode({"op": "ping", "id": 0}, b""))
+        finally:
+            self._sending.release()
 
     def _break(self, error: Exception) -> None:
-        self._closing.set()
+        watch.remove(self)
         with self._changing:
             if self._broken is None:
                 self._broken = error

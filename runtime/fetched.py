@@ -1,0 +1,315 @@
+"""Code of Dayfly that travels by value with a call that has Data: on the machine it gives the paths, and fetches from URLs.
+
+Dayfly is not installed there, so what stands here uses the standard library, and fsspec for what is no web server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# As the agent marks content: whoever changes it in place later changes its time, too.
+STAMP = 946684800
+_TRIES = 6
+_AT_ONCE = 8
+_LARGE_BYTES = 10 * 10**9
+_TIMEOUT_S = 60
+_UNUSED_S = 7 * 86400.0
+
+
+def given(key: str) -> Path:
+    """Where what the client has sent under a key is."""
+    return Path(json.loads(os.environ["DAYFLY_DATA"])["paths"][key])
+
+
+def fetched(key: str, url: str, sha256: str | None, options: Mapping[str, Any]) -> Path:
+    """Fetch what is behind a URL, unless it is here in that version, and give the path of it.
+
+    Raises:
+        OSError: it cannot be had, is not what `sha256` says, or has no room.
+    """
+    store = Store(Path(json.loads(os.environ["DAYFLY_DATA"])["store"]).expanduser())
+    place = Path.home() / f"data-{os.environ['DAYFLY_RUN']}" / key
+    shown = url.partition("?")[0]
+    began = time.monotonic()
+    try:
+        if url.lower().startswith(("http://", "https://")):
+            path, size = _from_web(store, place, url, sha256)
+        else:
+            path, size = _from_file_system(store, place, url, sha256, options)
+    except Exception as error:
+        raise OSError(
+            f"Data({shown!r}) could not be fetched: {type(error).__name__}: {error}"
+        ) from error
+    store.prune()
+    took = time.monotonic() - began
+    large = (
+        ", which file_systems= or a machine nearer to it may save" if size > _LARGE_BYTES else ""
+    )
+    print(f"dayfly: {shown}: {size / 1e6:.1f} MB, {took:.1f} s{large}", file=sys.stderr, flush=True)
+    return path
+
+
+class Store:
+    """Contents by digest, and by which version of which URL they were."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def known(self, version: str) -> dict[str, Any] | None:
+        """What was fetched as this version, where it is here as it came."""
+        try:
+            told: dict[str, Any] = json.loads(self._note(version).read_bytes())
+            status = self.content(told["digest"]).stat()
+        except (OSError, ValueError, KeyError):
+            return None
+        if (status.st_size, int(status.st_mtime)) != (told["size"], STAMP):
+            return None
+        for file in (self.content(told["digest"]), self._note(version)):
+            # The same time again, so that it counts as used.
+            os.utime(file, (STAMP, STAMP))
+        return told
+
+    def part(self) -> Path:
+        """A new name for what is on its way."""
+        return self.folder / f"{os.getpid()}-{os.urandom(8).hex()}.part"
+
+    def keep(self, part: Path, version: str, **facts: Any) -> dict[str, Any]:
+        """Take a whole file in; gives its digest and size with the facts."""
+        with part.open("rb") as file:
+            digest = hashlib.sha256()
+            while data := file.read(1 << 20):
+                digest.update(data)
+        told = {**facts, "digest": digest.hexdigest(), "size": part.stat().st_size}
+        part.chmod(0o400)
+        os.utime(part, (STAMP, STAMP))
+        part.replace(self.content(told["digest"]))
+        aside = self.part()
+        aside.write_text(json.dumps(told))
+        aside.replace(self._note(version))
+        return told
+
+    def lay(self, digest: str, path: Path) -> None:
+        """Put a content where the function reads it."""
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.exists():
+            path.unlink()
+        try:
+            path.hardlink_to(self.content(digest))
+        except (OSError, AttributeError):
+            shutil.copyfile(self.content(digest), path)
+
+    def prune(self) -> None:
+        """Throw away what no run has a link to, and what was not fetched or used in a week."""
+        for file in self.folder.iterdir():
+            try:
+                status = file.stat()
+                if status.st_nlink == 1 and time.time() - status.st_ctime > _UNUSED_S:
+                    file.unlink()
+            except OSError:
+                continue  # Another run's, or gone already.
+
+    def check_room(self, size: int) -> None:
+        """Refuse what has no room, before any of it comes.
+
+        Raises:
+            OSError: with both sizes.
+        """
+        free = shutil.disk_usage(self.folder).free
+        if size > free:
+            raise OSError(
+                f"it is {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the machine: ask for disk="
+            )
+
+    def content(self, digest: str) -> Path:
+        """Where a content is."""
+        return self.folder / digest
+
+    def _note(self, version: str) -> Path:
+        return self.folder / f"{hashlib.sha256(version.encode()).hexdigest()}.json"
+
+
+# -- from web servers
+
+
+def _from_web(store: Store, place: Path, url: str, sha256: str | None) -> tuple[Path, int]:
+    import posixpath
+    import urllib.error
+    import urllib.parse
+
+    told = store.known(url)
+    headers = {"User-Agent": "dayfly", "Accept-Encoding": "identity"}
+    if told is not None and sha256 == told["digest"]:
+        headers = {}  # Nothing that the server could say would matter.
+    elif told is not None and told.get("etag"):
+        headers["If-None-Match"] = told["etag"]
+    else:
+        told = None
+    if headers:
+        try:
+            with _asked(url, headers, sha256) as answer:
+                told = _download(store, url, answer, headers, sha256)
+        except urllib.error.HTTPError as error:
+            if error.code != 304 or told is None:
+                raise
+    assert told is not None
+    _check_digest(told["digest"], sha256)
+    name = posixpath.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path)) or "data"
+    path = place / (name if name not in (".", "..") and "\0" not in name else "data")
+    store.lay(told["digest"], path)
+    return path, int(told["size"])
+
+
+def _asked(url: str, headers: Mapping[str, str], sha256: str | None) -> Any:
+    """The answer of a server; one that leads from https to where anybody may alter it is not taken."""
+    import urllib.request
+
+    request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - http and https only
+    answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+    _check_safe(url, answer.url, sha256)
+    return answer
+
+
+def _check_safe(url: str, led_to: str, sha256: str | None) -> None:
+    if (
+        sha256 is None
+        and url.lower().startswith("https:")
+        and not led_to.lower().startswith("https:")
+    ):
+        raise OSError("it leads to a server without https: give sha256=")
+
+
+def _download(
+    store: Store, url: str, answer: Any, headers: Mapping[str, str], sha256: str | None
+) -> dict[str, Any]:
+    """Take a whole answer; where the connection breaks, the rest is asked for, of the same version."""
+    etag = answer.headers.get("ETag", "")
+    size = int(answer.headers.get("Content-Length") or -1)
+    ranges = answer.headers.get("Accept-Ranges") == "bytes" and etag.startswith('"')
+    store.check_room(size)
+    part = store.part()
+    try:
+        with part.open("wb") as file:
+            for left in reversed(range(_TRIES)):
+                broken = _copy(answer, file)
+                if broken is None and (size < 0 or file.tell() == size):
+                    break
+                if not left or not ranges:
+                    raise broken or OSError(f"it ended after {file.tell()} of {size} bytes")
+                time.sleep(0.2 * (_TRIES - left))
+                wanted = {**headers, "Range": f"bytes={file.tell()}-", "If-Range": etag}
+                wanted.pop("If-None-Match", None)
+                answer = _asked(url, wanted, sha256)
+                if answer.status != 206:
+                    # It is another version by now, and comes whole.
+                    file.seek(0)
+                    file.truncate()
+                    etag = answer.headers.get("ETag", "")
+                    size = int(answer.headers.get("Content-Length") or -1)
+        if sha256 is not None:
+            _check_digest(_digest_of(part), sha256)
+        return store.keep(part, url, etag=etag)
+    finally:
+        if part.exists():
+            part.unlink()
+
+
+def _copy(answer: Any, file: Any) -> OSError | None:
+    import http.client
+
+    try:
+        shutil.copyfileobj(answer, file, 1 << 20)
+    except http.client.IncompleteRead as error:
+        file.write(error.partial)
+        return OSError(str(error))
+    except OSError as error:
+        return error
+    return None
+
+
+def _digest_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _check_digest(digest: str, sha256: str | None) -> None:
+    if sha256 is not None and digest != sha256:
+        raise OSError(f"its SHA-256 is {digest}, and not {sha256}")
+
+
+# -- from what fsspec knows
+
+
+def _from_file_system(
+    store: Store, place: Path, url: str, sha256: str | None, options: Mapping[str, Any]
+) -> tuple[Path, int]:
+    import fsspec
+
+    system, root = fsspec.core.url_to_fs(url, **options)
+    root = root.rstrip("/")
+    is_folder = system.isdir(root)
+    found = system.find(root, detail=True) if is_folder else {root: system.info(root)}
+    if not found:
+        raise FileNotFoundError("nothing is there")
+    if sha256 is not None and is_folder:
+        raise ValueError("sha256= is for one file, and this is a folder")
+    sizes = {name: int(info.get("size") or 0) for name, info in found.items()}
+    versions = {name: f"{system.protocol}:{name}:{system.ukey(name)}" for name in found}
+    missing = [name for name in found if store.known(versions[name]) is None]
+    store.check_room(sum(sizes[name] for name in missing))
+
+    def fetch(name: str) -> None:
+        part = store.part()
+        try:
+            system.get_file(name, str(part))
+            _check_version(part, found[name], name)
+            if sha256 is not None:
+                _check_digest(_digest_of(part), sha256)
+            store.keep(part, versions[name])
+        finally:
+            if part.exists():
+                part.unlink()
+
+    # Loaded here: once a process has begun to end, and its jobs are seen out, this module cannot be loaded any more.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(fetch, missing))
+    base = root.rpartition("/")[2] or "data"
+    for name in found:
+        told = store.known(versions[name])
+        if told is None:
+            raise OSError(f"{name} went while it was fetched")
+        _check_digest(told["digest"], sha256)
+        below = name[len(root) :].lstrip("/") if is_folder else ""
+        if ".." in below.split("/"):
+            raise OSError(f"{name} leads out of its folder")
+        store.lay(told["digest"], place / base / below if below else place / base)
+    return place / base, sum(sizes.values())
+
+
+def _check_version(part: Path, info: Mapping[str, Any], name: str) -> None:
+    """Hold a file against what was said of it: its size, and its MD5 where its tag is one."""
+    size = info.get("size")
+    if size is not None and part.stat().st_size != int(size):
+        raise OSError(f"{name} has {part.stat().st_size} bytes, and {size} were announced")
+    tag = str(info.get("ETag") or "").strip('"')
+    encrypted = str(info.get("ServerSideEncryption") or "").startswith("aws:kms")
+    if len(tag) == 32 and not encrypted and all(c in "0123456789abcdef" for c in tag):
+        digest = hashlib.md5(usedforsecurity=False)
+        with part.open("rb") as file:
+            while data := file.read(1 << 20):
+                digest.update(data)
+        if digest.hexdigest() != tag:
+            raise OSError(f"{name} is not what its ETag says")

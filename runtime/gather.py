@@ -1,0 +1,57 @@
+"""gather: waits for several jobs, or calls of warm runs, and gives their values."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from concurrent.futures import Future
+from typing import Any
+
+from dayfly.errors import SpecError
+from dayfly.infra.units import shown
+from dayfly.runtime import interrupt
+from dayfly.runtime.job import Job
+
+
+def gather(*jobs: Future[Any], return_exceptions: bool = False) -> list[Any]:
+    """The values of several jobs, in the order in which the jobs are given.
+
+    Args:
+        jobs: what `submit` gave: jobs, or calls of a warm run.
+        return_exceptions: gives an exception in the place of a value, instead of raising the first that comes; the
+            others go on either way.
+
+    Raises:
+        Exception: what the first to fail has raised.
+        KeyboardInterrupt: there was one; the jobs are stopped, and their machines gone.
+        SpecError: one of them is no job.
+    """
+    for job in jobs:
+        if not isinstance(job, Future):
+            raise SpecError(f"gather takes jobs, as `f.submit(...)` gives them, not {shown(job)}")
+    when = (
+        concurrent.futures.ALL_COMPLETED
+        if return_exceptions
+        else concurrent.futures.FIRST_EXCEPTION
+    )
+    with interrupt.signals_as_interrupts():
+        try:
+            done, _ = concurrent.futures.wait(jobs, return_when=when)
+        except KeyboardInterrupt:
+            running = [job for job in jobs if isinstance(job, Job) and not job.done()]
+            if running:
+                interrupt.stop_and_prove(running)
+            raise
+    if not return_exceptions:
+        for job in jobs:
+            if job in done and (error := job.exception()) is not None:
+                raise error
+    return [_outcome(job) for job in jobs]
+
+
+def _outcome(job: Future[Any]) -> Any:
+    error = job.exception()
+    if error is None:
+        return job.result()
+    if not isinstance(error, Exception):
+        raise error
+    return error

@@ -1,0 +1,48 @@
+"""SampleLog: what a run's machine uses, on its way from the machine to the run's directory, and who is warned by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dayfly.runtime import agent, samples
+from dayfly.runtime.display import Display
+from dayfly.runtime.samples import Sample
+
+
+class SampleLog:
+    """The samples of one run on this computer, bounded as on the machine.
+
+    Args:
+        directory: the run's own.
+        display: told once where this disk has no room for them.
+        see: takes each sample, those that are here already first.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        display: Display,
+        see: Callable[[Sample, bool], None] = lambda _sample, _new: None,
+    ) -> None:
+        self._file = agent.SampleFile(str(directory / samples.FILE))
+        self._display, self._see = display, see
+        self._cut = False
+        self.last = -1
+        for sample in samples.read(directory):
+            self.last = sample.number
+            see(sample, False)
+
+    def take(self, number: int, lines: bytes) -> None:
+        """The next lines, the last of which has this number."""
+        self.last = number
+        told = samples.told(lines)
+        for _, sample in told:
+            self._see(sample, True)
+        if self._cut or not told:
+            return
+        try:
+            self._file.append(b"".join(agent.sample_line(words) for words, _ in told))
+        except OSError as error:
+            self._cut = True
+            self._display.warning(f"no room for what this run uses, it is cut here: {error}")

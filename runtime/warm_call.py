@@ -1,0 +1,85 @@
+"""WarmCall: the user's handle on one call of a warm run: a Future that also has a number, its output and a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Generic, TypeVar
+
+from dayfly.runtime import outcome
+from dayfly.runtime.ledger import Times
+from dayfly.runtime.redact import redact_known
+
+R = TypeVar("R")
+
+
+class WarmCall(concurrent.futures.Future[R], Generic[R]):
+    """One call on a machine that is kept.
+
+    `result`, `exception`, `add_done_callback` are those of a Future; `cancel` is refused, since it is on its way from
+    the beginning, and `stop` ends it at any time. It can be awaited.
+
+    Attributes:
+        number: which call of its run it is; the first is 1.
+        times: where its time went; whole once it is done.
+        stdout: the end of what it has printed, 16 KiB at most; all of it is in the run's log.
+        stderr: the same of stderr.
+    """
+
+    def __init__(self, number: int, run_id: str, stop: Callable[[int], None], began: float) -> None:
+        """`began` is when it was called, on the clock of `time.perf_counter`."""
+        super().__init__()
+        self.number, self.run_id = number, run_id
+        self.times = Times()
+        self.outcome = ""
+        self.stdout = self.stderr = ""
+        self._stop, self._began = stop, began
+        self.set_running_or_notify_cancel()
+
+    def stop(self) -> None:
+        """Ends it: one that waits is not started, one that runs gets SIGTERM, grace, SIGKILL; the result is JobStopped."""
+        if not self.done():
+            self._stop(self.number)
+
+    def settle(self, result: bytes, entry: Mapping[str, Any], stdout: bytes, stderr: bytes) -> None:
+        """Takes the unsealed result, which is authentic for this call.
+
+        Args:
+            result: header and pickle.
+            entry: what the machine says of it.
+            stdout, stderr: what the call has printed.
+        """
+        self.stdout, self.stderr = _text(stdout), _text(stderr)
+        header = outcome.header_of(result)
+        self.outcome = str(header["outcome"])
+        self.times.queue_s = float(entry.get("queued_s", 0.0))
+        self.times.run_s = float(entry.get("took_s", 0.0))
+        self.times.peak_rss_bytes = int(header.get("peak_rss_bytes", 0))
+        self.times.total_s = time.perf_counter() - self._began
+        try:
+            value = outcome.unpack(result, run_id=self.run_id)
+        except BaseException as error:  # noqa: BLE001 - the function's own exception, whatever it is
+            if self.outcome in outcome.CALL_FAILURES and self.stderr.strip():
+                error.add_note(f"its last words on stderr:\n{self.stderr.strip()[-2000:]}")
+            self.fail(error)
+        else:
+            if not self.done():
+                self.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        """It will have no result, for a reason that lies outside of it."""
+        if not self.done():
+            self.set_exception(error)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return asyncio.wrap_future(self).__await__()
+
+    def __repr__(self) -> str:
+        state = "running" if not self.done() else self.outcome or "failed"
+        return f"<call {self.number} of run {self.run_id[:12]}: {state}>"
+
+
+def _text(printed: bytes) -> str:
+    return redact_known(printed.decode(errors="replace"))

@@ -1,0 +1,144 @@
+"""WarmCalls: the calls of one function over one session, from their arguments to their values."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dayfly.errors import DayflyError, JobStopped
+from dayfly.runtime import agent, outcome, payload, stored
+from dayfly.runtime.ledger import Ledger
+from dayfly.runtime.warm_call import WarmCall
+from dayfly.runtime.warm_function import WarmFunction
+from dayfly.runtime.warm_line import Sent, WarmLine
+
+if TYPE_CHECKING:
+    from dayfly.runtime.session import Session
+
+R = TypeVar("R")
+
+
+class WarmCalls(Generic[R]):
+    """What is called on the machine of a run whose warm task has been started there.
+
+    Lifecycle: `begin` opens the line in a thread of its own, which lives as long as the session or the task; `finish` or
+    `abandon` ends the task; `end` is for whoever learns that it has ended.
+
+    Args:
+        function: what is called.
+        session: with the machine.
+        directory: the run's own on this computer.
+        greeted: set as soon as calls can be made.
+    """
+
+    def __init__(
+        self,
+        function: WarmFunction,
+        session: Session,
+        directory: Path,
+        greeted: threading.Event | None = None,
+    ) -> None:
+        self._function, self._session, self._directory = function, session, directory
+        self._numbers, self._groups = itertools.count(1), itertools.count(1)
+        self._ledger = Ledger(directory)
+        keys = session.keys
+        self._line = WarmLine(keys.run_id, keys.hmac_key, self._fetch, self._ledger.enter, greeted)
+
+    def begin(self, lost: Callable[[Exception], None] = lambda _: None) -> None:
+        """Opens the line; `lost` is told where it breaks for good, after every open call was."""
+
+        def carry() -> None:
+            try:
+                self._session.carry(self._line)
+            except Exception as error:  # noqa: BLE001 - whoever waits for a call must hear of it
+                if not self._session.closed:
+                    self._line.fail(error)
+                    lost(error)
+
+        threading.Thread(target=carry, name="dayfly-calls", daemon=True).start()
+
+    @property
+    def slots(self) -> int:
+        """Calls that the machine makes at once; 0 until it has answered."""
+        return self._line.slots
+
+    def new_group(self) -> int:
+        """A number by which calls of one map know each other."""
+        return next(self._groups)
+
+    def submit_all(
+        self,
+        calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
+        *,
+        group: int = 0,
+        timeout_s: float | None = None,
+    ) -> list[WarmCall[R]]:
+        """Sends several calls together.
+
+        Args:
+            calls: positional arguments and arguments by name, of each.
+            group: calls of one `new_group` may be made by one process, one after the other; 0 is none.
+            timeout_s: for which each may run; the machine ends it then, and it raises CallTimeout.
+
+        Raises:
+            PayloadError: one cannot travel; names the part, and none is sent.
+        """
+        for args, kwargs in calls:
+            self._function.check(args, kwargs)
+        digest = self._function.digest(self._session)
+        sent = [self._sent(digest, args, kwargs, group, timeout_s) for args, kwargs in calls]
+        self._line.send(sent)
+        return [each.call for each in sent]
+
+    def _sent(
+        self,
+        digest: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        group: int,
+        timeout_s: float | None,
+    ) -> Sent:
+        began, keys = time.perf_counter(), self._session.keys
+        content = payload.pack_arguments(self._function.bare, args, kwargs)
+        # Only now: a number that is never sent would be waited for on the machine.
+        number = next(self._numbers)
+        head = json.dumps({"function": digest}).encode() + b"\n"
+        sealed = agent.seal(keys.hmac_key, keys.run_id, agent.call_seq(number), head + content)
+        call: WarmCall[R] = WarmCall(number, keys.run_id, self._line.stop, began)
+        call.times.pickle_s = time.perf_counter() - began
+        blob = ""
+        if len(sealed) > agent.WARM_INLINE_BYTES:
+            packed = time.perf_counter()
+            blob, sealed = self._session.put(sealed), b""
+            call.times.upload_s = time.perf_counter() - packed
+        return Sent(call, digest, sealed, blob, group, timeout_s)
+
+    def _fetch(self, number: int) -> Path:
+        file = self._directory / f"call-{number}.sealed"
+        self._session.fetch_result(file, call=number)
+        return file
+
+    def finish(self) -> None:
+        """Waits for what is under way, then has the task end."""
+        for call in self._line.open_calls():
+            call.exception()
+        self._line.close()
+
+    def abandon(self) -> None:
+        """Has the task end now, with whatever runs."""
+        self._line.fail(JobStopped("the run was closed before this call had ended"))
+        self._line.close()
+
+    def end(self, why: BaseException) -> None:
+        """The task has ended: what it has left is handed over, the rest learns why."""
+        if self._line.open_calls() and (self._directory / stored.RESULT).exists():
+            with contextlib.suppress(DayflyError, OSError):
+                self._line.deliver(outcome.calls(stored.unsealed(self._directory)))
+        self._line.fail(why)
+        self._ledger.close()

@@ -1,0 +1,314 @@
+"""WarmLine: the calls of a warm run that are under way; each goes to the machine until its one result is here."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dayfly.errors import DayflyError, Forged
+from dayfly.runtime import agent
+from dayfly.runtime.warm_call import WarmCall
+
+if TYPE_CHECKING:
+    from dayfly.runtime.ssh.link import Link
+
+# What is sent at once: a frame holds 16 MiB at most, and the machine should begin before all of it is there.
+_PARCEL_BYTES = 256 << 10
+# Below this, acknowledgements wait for the next parcel that goes anyway, or for the next second.
+_ACKS_MOST = 256
+
+Message = tuple[dict[str, Any], bytes]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A call as it goes to the machine.
+
+    Attributes:
+        call: the user's handle.
+        function: SHA-256 of the content that holds the function.
+        sealed: the sealed arguments, empty where they are content by digest.
+        blob: SHA-256 of that content, "" where there is none.
+        group: calls of one group, which is not 0, may be made by one process, one after the other.
+        timeout_s: seconds for which it may run there.
+    """
+
+    call: WarmCall[Any]
+    function: str
+    sealed: bytes
+    blob: str = ""
+    group: int = 0
+    timeout_s: float | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """What stands in front of it."""
+        return {
+            "n": self.call.number,
+            "size": len(self.sealed),
+            "blob": self.blob,
+            "function": self.function,
+            "group": self.group,
+            "timeout_s": self.timeout_s,
+        }
+
+
+class WarmLine:
+    """Both directions of a warm run.
+
+    Lifecycle: a session's `carry` opens it on each link that it makes, from a thread of its own; what comes arrives in
+    the link's thread. Any thread may send. It ends with the run on the machine.
+
+    Args:
+        run_id: the run.
+        key: its key.
+        fetch: brings the result of a call that is too large to come by itself to a file, and gives that.
+        settled: told of each call that has its result.
+        greeted: set as soon as calls can be made there.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        key: bytes,
+        fetch: Callable[[int], Path],
+        settled: Callable[[WarmCall[Any]], None] = lambda _: None,
+        greeted: threading.Event | None = None,
+    ) -> None:
+        self._run_id, self._key = run_id, key
+        self._fetch, self._settled = fetch, settled
+        self.slots = 0
+        self.pid = 0
+        self.greeted = greeted or threading.Event()
+        self._open: dict[int, Sent] = {}
+        self._fetching: set[int] = set()
+        self._acks: list[int] = []
+        self._unwanted: set[int] = set()
+        self._closing = False
+        self._changing = threading.Lock()
+        self._generation = 0
+        self._link: tuple[Link, int] | None = None
+        self._events: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+        self._fetchers: ThreadPoolExecutor | None = None
+
+    # -- what the run's own process does
+
+    def send(self, calls: Sequence[Sent]) -> None:
+        """Sends calls, now if there is a link, and again on each new one until their results are here."""
+        with self._changing:
+            for sent in calls:
+                self._open[sent.call.number] = sent
+        self._post(calls)
+
+    def stop(self, number: int) -> None:
+        """Has the machine end a call; one that it does not know any more has its result on its way."""
+        with self._changing:
+            self._unwanted.add(number)
+        self._post((), {"stop": [number]})
+
+    def close(self) -> None:
+        """Has the run end on the machine, as soon as that can be told; what runs there is ended."""
+        self._closing = True
+        self._post((), {"close": True})
+
+    def open_calls(self) -> list[WarmCall[Any]]:
+        """Those without a result."""
+        with self._changing:
+            return [sent.call for sent in self._open.values()]
+
+    def fail(self, error: BaseException) -> None:
+        """No more results will come."""
+        for call in self.open_calls():
+            self._take(call.number)
+            call.fail(error)
+        if self._fetchers is not None:
+            self._fetchers.shutdown(wait=False)
+
+    def deliver(self, results: dict[int, bytes]) -> None:
+        """Takes results that have come by another way, authentic for the run."""
+        for number, result in results.items():
+            sent = self._take(number)
+            if sent is not None:
+                self._settle(sent, result, {}, b"", b"")
+
+    # -- what the session does
+
+    def open(self, link: Link, number: int) -> None:
+        """Asks for the zygote on a new link; `number` is that of the request."""
+        self._link = None
+        while not self._events.empty():
+            self._events.get_nowait()  # Of the link before.
+        self._generation += 1
+        link.post({"op": "warm", "id": number, "generation": self._generation})
+        self._opening = (link, number)
+
+    _opening: tuple[Link, int] | None = None
+
+    def has_ended(self, within_s: float) -> bool:
+        """Sees to what is to be seen to for a moment; True where the zygote has hung up.
+
+        Raises:
+            Exception: what broke the link.
+        """
+        try:
+            event = self._events.get(timeout=within_s)
+        except queue.Empty:
+            if self._acks:
+                self._post(())
+            return False
+        if isinstance(event, Exception):
+            self._link = None
+            raise event
+        head, _ = event
+        if "hello" not in head:
+            self._link = None
+            _raise_refusal(head)
+            return True
+        hello = head["hello"]
+        self.slots, self.pid = int(hello["slots"]), int(hello["pid"])
+        self._link = self._opening
+        self.greeted.set()
+        with self._changing:
+            again = [sent for n, sent in self._open.items() if n not in self._fetching]
+            unwanted = sorted(self._unwanted)
+        self._post(again)
+        # Behind the calls: of one that has not arrived the machine would not know what to stop.
+        self._post((), {"stop": unwanted, **({"close": True} if self._closing else {})})
+        return False
+
+    def put(self, item: Message | Exception, /) -> None:
+        """Takes what the link brings, in its own thread."""
+        if not isinstance(item, Exception) and item[1]:
+            # A parcel of the zygote's; what has no body is the agent's own word.
+            item = agent.decode(item[1])
+        if isinstance(item, Exception) or "results" not in item[0]:
+            self._events.put(item)
+            return
+        try:
+            self._results(*item)
+        except Forged as error:
+            self._events.put(error)
+
+    # -- results
+
+    def _results(self, head: dict[str, Any], body: bytes) -> None:
+        place = 0
+        for entry in head["results"]:
+            parts = []
+            for size in (entry["size"], entry["out"], entry["err"]):
+                parts.append(body[place : place + size])
+                place += size
+            self._result(entry, *parts)
+        if len(self._acks) > _ACKS_MOST:
+            self._post(())
+
+    def _result(self, entry: dict[str, Any], sealed: bytes, stdout: bytes, stderr: bytes) -> None:
+        number = entry["n"]
+        if entry["file"]:
+            self._fetch_result(entry, stdout, stderr)
+            return
+        sent = self._take(number)
+        if sent is not None:
+            self._settle(sent, self._unsealed(number, sealed), entry, stdout, stderr)
+        self._acknowledge(number)
+
+    def _acknowledge(self, number: int) -> None:
+        with self._changing:
+            self._acks.append(number)
+
+    def _unsealed(self, number: int, sealed: bytes) -> bytes:
+        try:
+            return agent.unseal(self._key, self._run_id, agent.call_result_seq(number), sealed)
+        except agent.FrameError as error:
+            raise Forged(f"the result of call {number} is not authentic: {error}") from error
+
+    def _settle(
+        self, sent: Sent, result: bytes, entry: dict[str, Any], stdout: bytes, stderr: bytes
+    ) -> None:
+        sent.call.settle(result, entry, stdout, stderr)
+        self._settled(sent.call)
+
+    def _take(self, number: int) -> Sent | None:
+        with self._changing:
+            self._fetching.discard(number)
+            self._unwanted.discard(number)
+            return self._open.pop(number, None)
+
+    def _fetch_result(self, entry: dict[str, Any], stdout: bytes, stderr: bytes) -> None:
+        """Fetches a large one beside the others, at most two at once."""
+        number = entry["n"]
+        with self._changing:
+            if number in self._fetching:
+                return
+            if number in self._open:
+                self._fetching.add(number)
+                sent: Sent | None = self._open[number]
+            else:
+                sent = None
+        if sent is None:
+            self._acknowledge(number)
+            return
+        if self._fetchers is None:
+            self._fetchers = ThreadPoolExecutor(2, "dayfly-fetch")
+        self._fetchers.submit(self._fetched, sent, entry, stdout, stderr)
+
+    def _fetched(self, sent: Sent, entry: dict[str, Any], stdout: bytes, stderr: bytes) -> None:
+        number, began = sent.call.number, time.perf_counter()
+        try:
+            file = self._fetch(number)
+            result = self._unsealed(number, file.read_bytes())
+            file.unlink()
+        except (DayflyError, OSError) as error:
+            self._take(number)
+            sent.call.fail(error)
+            return
+        sent.call.times.download_s = time.perf_counter() - began
+        if self._take(number) is not None:
+            self._settle(sent, result, entry, stdout, stderr)
+        self._acknowledge(number)
+        self._post(())
+
+    # -- sending
+
+    def _post(self, calls: Iterable[Sent], more: dict[str, Any] | None = None) -> None:
+        """Sends what there is; where the link breaks meanwhile, the next one carries it."""
+        from dayfly.runtime.ssh.connection import Disconnected
+
+        opened = self._link
+        if opened is None:
+            return
+        try:
+            for head, body in self._parcels(list(calls), dict(more or {})):
+                opened[0].post({"op": "pass", "id": 0, "of": opened[1]}, agent.encode(head, body))
+        except (Disconnected, Forged):
+            return
+
+    def _parcels(self, calls: list[Sent], more: dict[str, Any]) -> Iterable[Message]:
+        with self._changing:
+            acks, self._acks = self._acks, []
+        head: dict[str, Any] = {"ack": acks, **more}
+        entries: list[dict[str, Any]] = []
+        parts: list[bytes] = []
+        size = 0
+        for sent in calls:
+            entries.append(sent.entry())
+            parts.append(sent.sealed)
+            size += len(sent.sealed) + 100
+            if size >= _PARCEL_BYTES:
+                yield {**head, "calls": entries}, b"".join(parts)
+                head, entries, parts, size = {}, [], [], 0
+        if entries or any(head.values()):
+            yield {**head, "calls": entries}, b"".join(parts)
+
+
+def _raise_refusal(head: dict[str, Any]) -> None:
+    """A run that has ended takes no more calls; anything else that the agent refuses is an error."""
+    from dayfly.runtime.ssh.link import AgentRefused
+
+    if "error" in head and head["error"] != "ended":
+        raise AgentRefused(head["error"], head["message"])

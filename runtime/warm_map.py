@@ -1,0 +1,154 @@
+"""WarmMap: many calls of a warm run, so many at once, tried again where asked for, their values in order or as they come."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
+
+from dayfly.errors import DayflyError, EnvironmentFailed, JobStopped, RunFailed, SpecError
+from dayfly.infra.units import seconds, shown
+from dayfly.runtime.warm_call import WarmCall
+
+if TYPE_CHECKING:
+    from dayfly.runtime.warm_calls import WarmCalls
+
+R = TypeVar("R")
+# Under way at once, beyond what runs: so many short items fill a line with a long round trip.
+_AHEAD = 512
+# Sent together, so that the first of them runs before the last is pickled.
+_TOGETHER = 64
+_FINAL = (EnvironmentFailed, JobStopped)
+
+
+class MapOptions(TypedDict, total=False):
+    """How the items of a map are called.
+
+    Attributes:
+        max_concurrency: calls at once at most; by default as many as the machine has slots.
+        return_exceptions: gives an exception in the place of a value, instead of raising the first one.
+        retries: further attempts of an item that has raised, crashed, or taken too long; 0.
+        timeout: for how long each attempt may run on the machine; seconds, or "10m".
+    """
+
+    max_concurrency: int | None
+    return_exceptions: bool
+    retries: int
+    timeout: float | str | None
+
+
+class WarmMap(Generic[R]):
+    """The items of one map.
+
+    Lifecycle: constructing sends the first items; `results` is to be iterated once, and stops what is left of them when
+    it is left early.
+    """
+
+    def __init__(
+        self,
+        there: WarmCalls[R],
+        items: Iterable[Sequence[Any]],
+        *,
+        total: int | None,
+        ordered: bool,
+        progress: Callable[[str], None] = lambda _: None,
+        max_concurrency: int | None = None,
+        return_exceptions: bool = False,
+        retries: int = 0,
+        timeout: float | str | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("max_concurrency", max_concurrency, 1),
+            ("retries", retries, 0),
+        ):
+            if value is not None and (type(value) is not int or value < least):
+                raise SpecError(f"{name}={shown(value)} must be a whole number of at least {least}")
+        self._there, self._items = there, enumerate(items)
+        self._total, self._ordered, self._progress = total, ordered, progress
+        self._group = there.new_group()
+        self._most = max_concurrency or _AHEAD + 2 * there.slots
+        self._returns, self._retries = return_exceptions, retries
+        self._timeout_s = None if timeout is None else seconds(timeout, "timeout")
+        self._under_way: dict[int, tuple[int, Sequence[Any], int]] = {}
+        self._calls: dict[int, WarmCall[R]] = {}
+        self._arrived: queue.SimpleQueue[WarmCall[R]] = queue.SimpleQueue()
+        self._over = False
+        self._done = 0
+        self._fill()
+
+    def results(self) -> Iterator[R]:
+        """The values.
+
+        Raises:
+            Exception: that of the first item that has failed for good; the others are stopped.
+        """
+        waiting: dict[int, Any] = {}
+        next_one = 0
+        try:
+            while self._under_way:
+                for index, value in self._settled():
+                    if not self._ordered:
+                        yield value
+                        continue
+                    waiting[index] = value
+                while next_one in waiting:
+                    yield waiting.pop(next_one)
+                    next_one += 1
+        finally:
+            self._stop_rest()
+
+    def _fill(self) -> None:
+        """Sends items until enough are under way."""
+        while not self._over and len(self._under_way) < self._most:
+            room = min(_TOGETHER, self._most - len(self._under_way))
+            batch: list[tuple[int, Sequence[Any], int]] = []
+            while len(batch) < room and not self._over:
+                item = next(self._items, None)
+                if item is None:
+                    self._over = True
+                else:
+                    batch.append((item[0], tuple(item[1]), self._retries))
+            self._send(batch)
+
+    def _send(self, batch: list[tuple[int, Sequence[Any], int]]) -> None:
+        if not batch:
+            return
+        calls = self._there.submit_all(
+            [(args, {}) for _, args, _ in batch], group=self._group, timeout_s=self._timeout_s
+        )
+        for call, attempt in zip(calls, batch, strict=True):
+            self._under_way[call.number], self._calls[call.number] = attempt, call
+            call.add_done_callback(self._arrived.put)  # type: ignore[arg-type]
+
+    def _settled(self) -> Iterator[tuple[int, Any]]:
+        """Waits for at least one item, and gives every one that is done for good."""
+        calls = [self._arrived.get()]
+        while not self._arrived.empty():
+            calls.append(self._arrived.get())
+        again: list[tuple[int, Sequence[Any], int]] = []
+        settled: list[tuple[int, Any]] = []
+        for call in calls:
+            del self._calls[call.number]
+            index, args, left = self._under_way.pop(call.number)
+            error = call.exception()
+            if error is not None and left and self._may_try_again(error):
+                again.append((index, args, left - 1))
+            elif error is not None and not (self._returns and isinstance(error, Exception)):
+                raise error
+            else:
+                settled.append((index, call.result() if error is None else error))
+        self._send(again)
+        self._fill()
+        self._done += len(settled)
+        self._progress(f"{self._done} of {'?' if self._total is None else self._total} items")
+        yield from settled
+
+    @staticmethod
+    def _may_try_again(error: BaseException) -> bool:
+        if isinstance(error, DayflyError):
+            return isinstance(error, RunFailed) and not isinstance(error, _FINAL)
+        return isinstance(error, Exception)
+
+    def _stop_rest(self) -> None:
+        for call in self._calls.values():
+            call.stop()

@@ -1,0 +1,87 @@
+"""Warm runs with the real engine: one stack for many calls, and it goes when its client does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly import WarmCall, cluster
+from dayfly.errors import JobStopped, RunFailed
+from dayfly.infra import providers
+from dayfly.runtime import show
+from dayfly.runtime.context import Context
+from dayfly.stacks import journal
+from tests.engine.client import Client, wait_until_closed
+
+pytestmark = [pytest.mark.engine, pytest.mark.sshd]
+remote = cluster(provider="local", environment=[], time="10m")
+
+
+def test_one_run_serves_many_calls_and_is_proved_gone(capfd: pytest.CaptureFixture[str]) -> None:
+    """Left by an exception it is proved gone too, and what ran is stopped; its story has the sums of its calls."""
+
+    @remote
+    def f(x: int) -> tuple[int, str]:
+        if x < 0:
+            time.sleep(600)
+        print("on stdout", x)
+        return x + 1, os.environ["DAYFLY_RUN"]
+
+    pending: list[WarmCall[Any]] = []
+    with pytest.raises(KeyError, match="mine"), f.session(slots=2) as s:
+        assert s(1) == (2, s.id)
+        assert list(s.map([2, 3])) == [(3, s.id), (4, s.id)]
+        with pytest.raises(RunFailed, match="leave its"):
+            s.receipt()
+        pending.append(s.submit(-1))
+        raise KeyError("mine")
+    with pytest.raises(JobStopped):
+        pending[0].result(60)
+    with pytest.raises(RunFailed, match="takes no more calls"):
+        s(1)
+    receipt = s.receipt(timeout=120)
+    assert (receipt.destroyed, receipt.declared, receipt.left, receipt.how) == (2, 2, 0, "pulumi")
+    workspace = Context.open().workspace
+    told = show.story(journal.read(workspace.directory(s.id)))
+    assert told["calls"]["calls"] == 3
+    assert "made" in dict(dict(show.paragraphs(told))["calls"])
+    assert "[1] on stdout 1\n" in capfd.readouterr().out
+    assert list(providers.load("local").inventory(workspace.owner)) == []
+
+
+SCRIPT = """
+import sys, time
+from dayfly import cluster
+
+@cluster(provider="local", environment=[])
+def work(x):
+    return x + 1
+
+print(work.map(range(3)), flush=True)
+with work.session(linger=0.5) as s:
+    print("value", s(1), flush=True)
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_a_session_whose_client_is_killed_is_destroyed_on_time(clean_environment: Path) -> None:
+    """Though nobody comes for it, it is not held: there is nothing on its machine that its client has not got."""
+    with Client(clean_environment, 600, SCRIPT) as client:
+        client.hear("value 2")
+        assert "[1, 2, 3]" in client.said
+        runs = {path.name for path in (clean_environment / "runs").iterdir()}
+        (run,) = [name for name in runs if "result" not in _events(clean_environment, name)]
+        client.signal(signal.SIGKILL)
+        client.end()
+    wait_until_closed(clean_environment, run)
+    events = _events(clean_environment, run)
+    assert events.index("job_ended") < events.index("acknowledged") < events.index("closed")
+
+
+def _events(home: Path, run: str) -> list[str]:
+    return [event.name for event in journal.read(home / "runs" / run).events]
