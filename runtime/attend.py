@@ -30,7 +30,8 @@ from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
-from dayfly.runtime import agent, ending, entrust, outcome, outputs, stored
+from dayfly.runtime import ending, entrust, outcome, outputs, stored
+from dayfly.runtime.agent import frames
 from dayfly.runtime.display import Display
 from dayfly.runtime.idle_watch import Idle, IdleWatch
 from dayfly.runtime.run_log import RunLog
@@ -233,7 +234,7 @@ class Attendance:
     def seal(self, task: bytes) -> bytes:
         """Seals the task for this run."""
         keys = self.keys
-        return agent.seal(keys.hmac_key, keys.run_id, agent.TASK_SEQ, task)
+        return frames.seal(keys.hmac_key, keys.run_id, frames.TASK_SEQ, task)
 
     def connected(self, session: Session) -> None:
         """The session is there; a stop that came meanwhile takes effect."""

@@ -22,7 +22,7 @@ from dayfly.errors import (
     RunFailed,
     UnpicklableResult,
 )
-from dayfly.runtime import agent
+from dayfly.runtime.agent import known_call
 
 # Where the name to import is not the name to install, for what is not installed here.
 _DISTRIBUTIONS = {
@@ -84,8 +84,8 @@ def calls(result: bytes) -> dict[int, bytes]:
     """What a warm run has left, whose client went before it had fetched everything: the results by call."""
     place, found = result.index(b"\n") + 1, dict[int, bytes]()
     while place < len(result):
-        number, size = agent.CALL_PREFIX.unpack_from(result, place)
-        place += agent.CALL_PREFIX.size
+        number, size = known_call.CALL_PREFIX.unpack_from(result, place)
+        place += known_call.CALL_PREFIX.size
         found[number] = result[place : place + size]
         place += size
     return found

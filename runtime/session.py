@@ -37,7 +37,7 @@ from dayfly.errors import (
 )
 from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
-from dayfly.runtime import agent
+from dayfly.runtime.agent import frames as agent_frames
 from dayfly.runtime.content import Content
 from dayfly.runtime.download import Download
 from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
@@ -598,9 +598,9 @@ class Session:
             file.flush()
             os.fsync(file.fileno())
         try:
-            seq = agent.call_result_seq(call)
+            seq = agent_frames.call_result_seq(call)
             download.check(self._keys.hmac_key, self._keys.run_id, seq)
-        except agent.FrameError as error:
+        except agent_frames.FrameError as error:
             aside.unlink()
             raise Forged(f"the result is not authentic: {error}") from error
         aside.rename(path)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import Forged
-from dayfly.runtime import agent, outcome
+from dayfly.runtime import outcome
+from dayfly.runtime.agent import frames
 
 RESULT = "result.sealed"
 
@@ -31,8 +32,8 @@ def unsealed(directory: Path) -> bytes:
     key = (directory / "hmac_key").read_bytes()
     sealed = (directory / RESULT).read_bytes()
     try:
-        return agent.unseal(key, directory.name, agent.RESULT_SEQ, sealed)
-    except agent.FrameError as error:
+        return frames.unseal(key, directory.name, frames.RESULT_SEQ, sealed)
+    except frames.FrameError as error:
         raise Forged(f"{directory / RESULT} is not authentic: {error}") from error
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dayfly.errors import DayflyError, JobStopped
-from dayfly.runtime import agent, outcome, payload, stored
+from dayfly.runtime import outcome, payload, stored
+from dayfly.runtime.agent import frames, known_call
 from dayfly.runtime.ledger import Ledger
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_function import WarmFunction
@@ -109,11 +110,11 @@ class WarmCalls(Generic[R]):
         # Only now: a number that is never sent would be waited for on the machine.
         number = next(self._numbers)
         head = json.dumps({"function": digest}).encode() + b"\n"
-        sealed = agent.seal(keys.hmac_key, keys.run_id, agent.call_seq(number), head + content)
+        sealed = frames.seal(keys.hmac_key, keys.run_id, frames.call_seq(number), head + content)
         call: WarmCall[R] = WarmCall(number, keys.run_id, self._line.stop, began)
         call.times.pickle_s = time.perf_counter() - began
         blob = ""
-        if len(sealed) > agent.WARM_INLINE_BYTES:
+        if len(sealed) > known_call.WARM_INLINE_BYTES:
             packed = time.perf_counter()
             blob, sealed = self._session.put(sealed), b""
             call.times.upload_s = time.perf_counter() - packed
