@@ -12,9 +12,10 @@ from .refusal import Refusal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from subprocess import Popen
     from typing import Any
 
-    from .server import Server
+    from .store import Store
 
 
 class Environment:
@@ -22,9 +23,17 @@ class Environment:
 
     WORDS_LINES = 60
 
-    def __init__(self, server: Server, request: Mapping[str, Any]) -> None:
-        self._server, self._request = server, request
-        self._base = os.path.join(server.cache, "environments")
+    def __init__(
+        self,
+        cache: str,
+        run_id: str,
+        store: Store,
+        builds: set[Popen[str]],
+        request: Mapping[str, Any],
+    ) -> None:
+        self._cache, self._run_id, self._store = cache, run_id, store
+        self._builds, self._request = builds, request
+        self._base = os.path.join(cache, "environments")
         self._folder = os.path.join(self._base, os.path.basename(request["digest"]))
         self._tail: list[str] = []
 
@@ -71,7 +80,7 @@ class Environment:
         return self._python
 
     def _install(self, uv: str, minor: str, emit: Callable[[str], None]) -> None:
-        base = interpreters(self._server.cache).get(minor)
+        base = interpreters(self._cache).get(minor)
         if self._run([uv, "venv", "--python", base or minor, "venv"], emit):
             words = "\n".join(self._tail)
             raise Refusal(
@@ -85,10 +94,10 @@ class Environment:
     def _uv(self) -> str:
         """Give the path of uv, an executable under its own digest."""
         digest = os.path.basename(self._request["uv"])
-        path = os.path.join(self._server.cache, "uv", digest)
+        path = os.path.join(self._cache, "uv", digest)
         if not os.path.exists(path):
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            blob = self._server._blob(digest)
+            blob = self._store.path(digest)
             os.chmod(blob, 0o700)
             os.rename(blob, path)
         return path
@@ -97,7 +106,7 @@ class Environment:
         """Write the requirements and put the wheels beside them; wheels that no line names are added."""
         wheels = {name: digest for name, digest in self._request["wheels"]}
         for name, digest in wheels.items():
-            os.link(self._server._blob(digest), os.path.join(self._folder, os.path.basename(name)))
+            os.link(self._store.path(digest), os.path.join(self._folder, os.path.basename(name)))
         lines, named = [], set()
         for line in self._request["requirements"].splitlines():
             name = os.path.basename(line.strip())
@@ -125,7 +134,7 @@ class Environment:
             errors="replace",
             start_new_session=True,
         )
-        self._server.builds.add(process)
+        self._builds.add(process)
         try:
             with process as running:
                 for line in running.stdout or ():
@@ -133,15 +142,14 @@ class Environment:
                     self._tail = [*self._tail, clear][-self.WORDS_LINES :]
                     emit(clear)
         finally:
-            self._server.builds.discard(process)
+            self._builds.discard(process)
         return process.returncode
 
     def _variables(self) -> dict[str, str]:
-        cache = self._server.cache
         return {
-            **login_environment(self._server.run_id),
-            "UV_CACHE_DIR": os.path.join(cache, "uv-cache"),
-            "UV_PYTHON_INSTALL_DIR": os.path.join(cache, "python"),
+            **login_environment(self._run_id),
+            "UV_CACHE_DIR": os.path.join(self._cache, "uv-cache"),
+            "UV_PYTHON_INSTALL_DIR": os.path.join(self._cache, "python"),
             "UV_NO_PROGRESS": "1",
             **self._request["variables"],
         }

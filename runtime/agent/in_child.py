@@ -18,20 +18,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from .zygote import Zygote
+    from .call_book import CallBook
 
 
 class InChild(Caller):
     """A forked child's own side: calls one function after another until nothing more comes."""
 
-    def __init__(self, zygote: Zygote, channel: Any) -> None:
-        super().__init__(Stopping(), lambda: zygote.gpus, self._opened_result)
-        self._zygote, self._channel = zygote, channel
+    def __init__(
+        self, book: CallBook, gpus: tuple[list[str], str], keeps: bool, channel: Any
+    ) -> None:
+        super().__init__(Stopping(), lambda: gpus, self._opened_result)
+        self._book, self._channel = book, channel
         self._pid = os.getpid()
         self._functions: dict[str, tuple[dict[str, Any] | None, Any]] = {}
         self._blobs = ""
         self._number = 0
-        self._keeps = zygote._settings["isolation"] == "process"
+        self._keeps = keeps
         self._writer: _Spilling | None = None
 
     def work(self) -> int:
@@ -67,7 +69,7 @@ class InChild(Caller):
         self._number, self._began = entry["n"], time.monotonic()
         if entry["blob"]:
             sealed = self._blob(entry["blob"])
-        payload = unseal(self._zygote.key, self._zygote.run_id, call_seq(self._number), sealed)
+        payload = unseal(self._book.key, self._book.run_id, call_seq(self._number), sealed)
         head, _, pickled = payload.partition(b"\n")
         try:
             outcome, value = self._outcome(json.loads(head)["function"], pickled)
@@ -132,11 +134,10 @@ class InChild(Caller):
             self._send({"loaded": digest, "modules": new, "safe": safe})
 
     def _opened_result(self) -> _Spilling:
-        zygote = self._zygote
         self._writer = _Spilling(
-            zygote.call_file(self._number),
-            zygote.key,
-            zygote.run_id,
+            self._book.file(self._number),
+            self._book.key,
+            self._book.run_id,
             call_result_seq(self._number),
         )
         return self._writer

@@ -7,6 +7,7 @@ import time
 
 from .files import boot_clock_s, home_folder, lock_file, read_json, remove_tree, size_of, write_file
 from .processes import carriers, send_signal
+from .refusal import TEXT_CHARACTERS, Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +78,32 @@ class JobFolder:
             "stdout_size": size_of(self.file("stdout.log")),
             "stderr_size": size_of(self.file("stderr.log")),
         }
+
+    def require(self) -> None:
+        """Pass where the job was started.
+
+        Raises:
+            Refusal: it was not, with what its supervisor has said.
+        """
+        if self.status()["state"] != "absent":
+            return
+        words = ""
+        if self.exists():
+            with open(self.file("supervisor.log"), encoding="utf-8", errors="replace") as file:
+                words = file.read()[-TEXT_CHARACTERS:]
+        raise Refusal("absent", f"no job of this run was started on the machine. {words}".strip())
+
+    def source(self, what: str) -> str:
+        """Give the path of what may be asked for: the result of the run, or that of a warm call by its number.
+
+        Raises:
+            Refusal: there is no such thing.
+        """
+        if what == "result":
+            return self.file("result.sealed")
+        if what.isdigit():
+            return self.file(os.path.join("calls", f"{what}.sealed"))
+        raise Refusal("machine", f"there is nothing called {what!r} to get")
 
     def claim(self, place_task: Callable[[str], None]) -> int | None:
         """Make the folder, at most once for a run.

@@ -21,7 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .server import Server
+    from .channel import Channel
+    from .job_folder import JobFolder
+    from .transfer import Transfer
 
 
 class Lanes:
@@ -33,8 +35,8 @@ class Lanes:
 
     ACCEPT_S = 10.0
 
-    def __init__(self, server: Server, nonce: bytes) -> None:
-        self._server, self._nonce = server, nonce
+    def __init__(self, channel: Channel, job: JobFolder, transfers: dict[int, Transfer]) -> None:
+        self._channel, self._job, self._transfers = channel, job, transfers
         self._listening: dict[str, Any] = {}
 
     def listen(self, most: int) -> str:
@@ -86,11 +88,11 @@ class Lanes:
         """Carry out the orders of one lane until it closes, or until there is one that is not authentic."""
         try:
             number = int.from_bytes(_receive(connection, 4), "big")
-            key = lane_key(self._server.key, self._nonce, number)
+            key = lane_key(self._channel.key, self._channel.nonce, number)
             seq = 0
             while True:
                 header = _receive(connection, HEADER_BYTES)
-                length, digest = open_header(key, self._server.run_id, seq, header)
+                length, digest = open_header(key, self._channel.run_id, seq, header)
                 if length > CHUNK_BYTES:
                     raise FrameError(f"an order of {length} bytes")
                 payload = _receive(connection, length)
@@ -114,7 +116,7 @@ class Lanes:
         from socket import MSG_WAITALL
 
         # What is received no longer, because it is here already, must be taken from the line all the same.
-        transfer = self._server.transfers.get(of)
+        transfer = self._transfers.get(of)
         buffer, offset = memoryview(bytearray(min(size, CHUNK_BYTES))), start
         while offset < start + size:
             # All at once: the server hands on 32 KB at a time, and each write here costs several calls.
@@ -127,7 +129,7 @@ class Lanes:
             offset += count
 
     def _give(self, connection: Any, what: str, offset: int, size: int) -> None:
-        descriptor = os.open(self._server.source(what), os.O_RDONLY)
+        descriptor = os.open(self._job.source(what), os.O_RDONLY)
         try:
             end = offset + size
             while offset < end:

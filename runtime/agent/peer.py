@@ -8,6 +8,7 @@ from .inbox import Inbox, parcel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from selectors import BaseSelector
     from typing import Any
 
 # A line that breaks again and again should have carried some of them whole before it does.
@@ -21,10 +22,6 @@ class Peer:
         channel.setblocking(False)
         self.channel, self.over = channel, False
         self._inbox, self._held = Inbox(), bytearray()
-
-    @property
-    def full(self) -> bool:
-        return bool(self._held)
 
     def send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
         self._held += parcel(encode(head, body))
@@ -51,6 +48,23 @@ class Peer:
                 data = b""
             self.over = not data
             yield from self._inbox.feed(data)
+
+    def watch(self, selector: BaseSelector) -> None:
+        """Wait for the other end to take more, too, where something is held back for it."""
+        import selectors
+
+        if self.channel.fileno() < 0:
+            return
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._held else 0)
+        key = selector.get_key(self.channel)
+        if key.events != wanted:
+            selector.modify(self.channel, wanted, key.data)
+
+    def forget(self, selector: BaseSelector) -> None:
+        """Close it, and wait for nothing of it."""
+        if self.channel.fileno() >= 0:
+            selector.unregister(self.channel)
+            self.close()
 
     def close(self) -> None:
         self.over = True
