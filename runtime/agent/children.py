@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 
-from .call_child import Child
-from .call_output import Printed
 from .facts import core_count
-from .in_child import refresh_randomness
-from .processes import end_process, oom_kills, volunteer_for_oom
+from .forker import Forker
+from .processes import oom_kills
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .call_book import CallBook
+    from .call_child import Child
     from .known_call import KnownCall
 
 
@@ -49,7 +47,8 @@ class Children:
         folder: where what they print lies, without a name.
         work: what a child does with its channel, once it has let go of all that is the zygote's.
         """
-        self._folder, self._selector, self._book, self._work = folder, selector, book, work
+        self._selector, self._book = selector, book
+        self._forker = Forker(folder, selector, self._on_child, work, self._all)
         self._by_gpu = settings["by"] == "gpu"
         self._keeps = settings["isolation"] == "process"
         self._grace_s: float = settings["grace_s"]
@@ -62,7 +61,6 @@ class Children:
         self._imported: set[str] = set()
         self.to_import: list[str] = []
         self.ending = False
-        self._counted, self._oom_count = -float("inf"), 0
 
     def _places(self, slots: int, gpus: int) -> list[str]:
         """Give each slot's device; where slots are not GPUs they have none."""
@@ -76,6 +74,9 @@ class Children:
     def busy(self) -> bool:
         """Whether any of them has a call."""
         return any(child.given for child in self._children.values())
+
+    def _all(self) -> list[Child]:
+        return [*self._children.values(), *filter(None, [self._spare])]
 
     def pause(self, most: float) -> float:
         """How long nothing has to be looked at: a child's output is, the less often the longer it is silent."""
@@ -126,7 +127,7 @@ class Children:
         if not self._free:
             return None
         try:
-            child = self._ahead(call.function) or self._fork()
+            child = self._ahead(call.function) or self._forker.fork()
         except OSError as error:
             self._not_forked(call, error)
             return None
@@ -160,7 +161,7 @@ class Children:
         if enough or self.ending:
             return
         try:
-            self._spare = self._fork()
+            self._spare = self._forker.fork()
         except OSError:
             return  # No memory or no room now; a call that needs one will tell.
         # What a GPU's place is must be known before anything that may look for it is loaded.
@@ -190,75 +191,9 @@ class Children:
             self._children[spare.pid] = spare
             self._dismiss(spare)
 
-    # -- how one begins
-
-    def _fork(self) -> Child:
-        import selectors
-        import socket
-
-        printed = (Printed(self._folder, 1), Printed(self._folder, 2))
-        ours, theirs = socket.socketpair()
-        try:
-            pid = os.fork()
-        except OSError:
-            for each in (*printed, ours, theirs):
-                each.close()
-            raise
-        if not pid:
-            # The copy of the zygote must never go on as the zygote.
-            try:
-                ours.close()
-                self._become_child(theirs, printed)
-            finally:
-                os._exit(70)
-        theirs.close()
-        self._give_group(pid)
-        child = Child(pid, ours, printed, None)
-        child.oom_before = self._oom_kills_of_late()
-        self._selector.register(
-            ours, selectors.EVENT_READ, lambda events: self._on_child(child, events)
-        )
-        return child
-
-    @staticmethod
-    def _give_group(pid: int) -> None:
-        """It does so itself, too, whoever is first: its group must be there before it is sent a signal."""
-        try:
-            os.setpgid(pid, pid)
-        except OSError:
-            return
-
-    def _oom_kills_of_late(self) -> int:
-        """Reading the count takes a tenth of what a fork does, and one of a second ago tells as much."""
-        now = time.monotonic()
-        if now - self._counted >= 1.0:
-            self._counted, self._oom_count = now, oom_kills()
-        return self._oom_count
-
-    def _become_child(self, channel: Any, printed: tuple[Printed, Printed]) -> None:
-        import signal
-
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setpgid(0, 0)
-        for target, stream in zip((1, 2), printed):  # noqa: B905 - 3.8 has no strict
-            os.dup2(stream.child_end, target)
-            stream.close()
-        others = [*self._children.values(), *filter(None, [self._spare])]
-        for child in others:
-            child.close()
-        volunteer_for_oom(700)
-        refresh_randomness()
-        code = 1
-        try:
-            code = self._work(channel)
-        except BaseException:  # noqa: BLE001 - said on the call's stderr, and the zygote sees the code
-            sys.excepthook(*sys.exc_info())
-        end_process(code)
-
     # -- what it tells
 
-    def _on_child(self, child: Child, events: int) -> None:
+    def _on_child(self, child: Child) -> None:
         child.peer.flush()
         self._hear(child)
         if child.peer.over:
@@ -401,7 +336,7 @@ class Children:
         """
         import signal
 
-        for child in [*self._children.values(), *filter(None, [self._spare])]:
+        for child in self._all():
             if child.given or stopped:
                 self._end_call(child, "stopped")
             else:
