@@ -29,7 +29,7 @@ from dayfly.errors import (
     ResultFailed,
     RunFailed,
 )
-from dayfly.infra.found import State
+from dayfly.infra.found import LOST, State
 from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
 from dayfly.runtime.records import Facts, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
@@ -45,8 +45,6 @@ _ATTEMPT_S = 20.0
 _RECONNECT_S = 10.0
 # The first failures are those of any dropped connection; asking the provider costs a request.
 _ASK_AFTER, _ASK_AFTER_S, _ASK_EVERY_S = 4, 5.0, 10.0
-# A machine out of reach of which the provider says this will not come back.
-_DEAD = ("terminated", "preempted", "unhealthy", "stopping")
 # How often whoever follows a job looks after what else must not end meanwhile.
 _MEANWHILE_S = 60.0
 _INLINE_BYTES = 256 << 10
@@ -214,7 +212,7 @@ class Session:
         # The provider may be out of reach too; that proves nothing.
         with contextlib.suppress(DayflyError):
             says = self._state()
-        self._dead = says if says in _DEAD else ""
+        self._dead = says if says in LOST else ""
         return bool(self._dead)
 
     def _persist(self, act: Callable[[Link], _T], within_s: float = math.inf) -> _T:
