@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import functools  # noqa: F401 - this and what else every child needs is imported once, before any of them is forked
+import gc
+import importlib.util  # noqa: F401
+import linecache  # noqa: F401
 import os
+import pickle  # noqa: F401
+import resource  # noqa: F401
+import selectors
+import signal
+import socket
 import sys
+import threading  # noqa: F401
 import time
+import traceback  # noqa: F401
 
 from .call_child import Child
 from .call_output import Printed
@@ -40,11 +51,10 @@ class Forker:
         self._counted, self._oom_count = -float("inf"), 0
 
     def fork(self) -> Child:
-        import selectors
-        import socket
-
         printed = (Printed(self._folder, 1), Printed(self._folder, 2))
         ours, theirs = socket.socketpair()
+        # A collection in the child would copy every page that it only looks at.
+        gc.freeze()
         try:
             pid = os.fork()
         except OSError:
@@ -81,8 +91,6 @@ class Forker:
         return self._oom_count
 
     def _become_child(self, channel: Any, printed: tuple[Printed, Printed]) -> None:
-        import signal
-
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
