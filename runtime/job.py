@@ -152,7 +152,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
         Also where it failed, was stopped or ended at its deadline; an empty folder where it left nothing.
         """
-        concurrent.futures.wait((self,))
+        wakeful.wait(self._ended)
         folder = outputs.folder_of(journal.read(self.directory))
         folder.mkdir(parents=True, exist_ok=True)
         return folder

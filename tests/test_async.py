@@ -67,8 +67,10 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
             "leave",
             "wait_closed",
             "detached",
-            # What it waits for is the job's end, which can be awaited.
+            # What they wait for is the job's end, which can be awaited.
             "outputs",
+            "result",
+            "exception",
             "usage",
         }
         | {"start", "resume", "settled", "abandon", "begun"},
