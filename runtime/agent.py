@@ -760,6 +760,7 @@ class Server:
         "deadline",
         "data_tree",
         "warm",
+        "clear",
     }
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes, cache: str) -> None:
@@ -862,7 +863,20 @@ class Server:
 
     def on_deadline(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         how = {name: request[name] for name in ("timer", "power_off")}
-        return {"by": arm_deadline(self.run_id, request["seconds"], **how)}
+        # That of another run where this one is on that one's machine.
+        return {"by": arm_deadline(request["run"] or self.run_id, request["seconds"], **how)}
+
+    def on_clear(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """End what the job of a run has left running, and forget its folder and its deadline where that is asked for."""
+        job = JobFolder.of(os.path.basename(request["run"]))
+        end_rest(job)
+        if request["folder"]:
+            _remove_tree(job.path)
+        armed = _deadline_file(os.path.basename(request["run"]))
+        if request["deadline"] and os.path.exists(armed):
+            # Whoever waits for it sees that there is none any more.
+            os.unlink(armed)
+        return {}
 
     def on_interpreter(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return {"python": interpreters(self.cache).get(request["minor"], "")}
@@ -2327,6 +2341,26 @@ def request_stop(job: JobFolder, reason: str) -> None:
             _send_signal([started["pid"]], signal.SIGTERM)
     else:
         _send_signal(_carriers(job.mark()), signal.SIGKILL)
+
+
+def end_rest(job: JobFolder, grace_s: float = 2.0) -> None:
+    """End what carries the mark of a job that has ended itself, so that the next one has the machine for itself."""
+    import signal
+
+    over, asked = _clock() + grace_s, set()  # type: float, set[int]
+    while True:
+        left = _carriers(job.mark()) & set(_process_table())
+        if not left:
+            return
+        if _clock() < over:
+            _send_signal(left - asked, signal.SIGTERM)
+        elif _clock() < over + 5 * grace_s:
+            _send_signal(left, signal.SIGKILL)
+        else:
+            names = ", ".join(map(str, sorted(left)))
+            raise Refusal("machine", f"processes {names}, which a function has left, do not end")
+        asked |= left
+        time.sleep(0.02)
 
 
 class Supervisor:

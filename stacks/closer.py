@@ -12,7 +12,7 @@ from typing import Any
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
 from dayfly.infra import creations, fence, providers
 from dayfly.infra.providers.base import Provider
-from dayfly.stacks import journal, latecomers
+from dayfly.stacks import journal, kept, latecomers
 from dayfly.stacks.absence import Absence, StillThere
 from dayfly.stacks.bill import Bill, rate_of
 from dayfly.stacks.engine import Engine
@@ -68,6 +68,7 @@ class Closer:
         linger: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._workspace = workspace
+        self._engine = engine
         self._report = _never_failing(report)
         self._now = now
         self._sleep = sleep
@@ -114,6 +115,8 @@ class Closer:
             reason = f"it is a part of the computer {client['host']}, which alone can tell"
             raise self._leak(history, f"the computer {client['host']}", reason)
         self._note_down(history, "closing", by=journal.myself())
+        if kept.machine_of(history) and history.provider in providers.names():
+            return self._close_guest(history, providers.load(history.provider))
         self._shut_fence(history)
         self._engine_part.end_processes(history)
         history = journal.read(history.directory)
@@ -132,6 +135,63 @@ class Closer:
         return self._sign(
             history, provider, how, max(declared, destroyed + terminated), destroyed + terminated
         )
+
+    def _close_guest(self, history: History, provider: Provider) -> Receipt:
+        """Closes a run that is on the machine of another, for which nothing was ever asked for at a provider.
+
+        What it has there ends with that machine, unless that has been handed on since.
+        """
+        host, destroyed = kept.machine_of(history), None
+        if self._workspace.directory(host).is_dir():
+            destroyed = self._end_host(history, host)
+        # Its processes carry its own tag, and are listed where the machine is this computer.
+        ended = self._prove(history, provider) if provider.same_computer else 0
+        if history.reopened is not None:
+            return self._sign(history, provider, "provider", ended, ended)
+        receipt = Receipt(
+            history.id,
+            provider.name,
+            destroyed.destroyed if destroyed else 0,
+            destroyed.declared if destroyed else 0,
+            0,
+            self._now(),
+            0.0,
+            0.0,
+            0.0,
+            destroyed.how if destroyed else "provider",
+            tuple(self._notes),
+            0.0,
+            machine_of=host,
+        )
+        return self._store(history, receipt)
+
+    def _end_host(self, history: History, host: str) -> Receipt | None:
+        """Closes the run whose machine it is on, too; None where that has been handed on, or was destroyed before.
+
+        Raises:
+            LeakRisk: absence could not be proved; both runs stay open.
+        """
+
+        def has_left(now: History) -> bool:
+            return kept.has_left(now, history.id)
+
+        if has_left(journal.read(self._workspace.directory(host))):
+            return None
+        closer = Closer(
+            self._workspace,
+            self._engine,
+            self._report,
+            now=self._now,
+            sleep=self._sleep,
+            linger=self._linger,
+        )
+        try:
+            return closer.close(host, unless=has_left)
+        except LeftAlone:
+            return None
+        except LeakRisk as risk:
+            self._note_down(history, "leak_risk", reason=str(risk), id=", ".join(risk.resources))
+            raise
 
     def _shut_fence(self, history: History) -> None:
         """From here on nothing is created for this run; a request that is under way is answered and recorded first."""
