@@ -864,7 +864,7 @@ class Server:
     def on_deadline(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         how = {name: request[name] for name in ("timer", "power_off")}
         # That of another run where this one is on that one's machine.
-        return {"by": arm_deadline(request["run"] or self.run_id, request["seconds"], **how)}
+        return {"by": arm_deadline(request.get("run") or self.run_id, request["seconds"], **how)}
 
     def on_clear(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """End what the job of a run has left running, and forget its folder and its deadline where that is asked for."""

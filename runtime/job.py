@@ -159,7 +159,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         return folder
 
     def status(self) -> str:
-        """queued, provision, connect, environment, start, run, result, outputs, teardown; then done, failed, cancelled or detached."""
+        """queued, provision, connect, environment, start, run, result, outputs, keep, teardown; then done, failed, cancelled or detached."""
         if not self._closed.is_set():
             return "queued" if self._attendance is None else self._attendance.phase
         if self.cancelled():

@@ -135,15 +135,14 @@ def _leave(attendance: Attendance, session: Session, error: BaseException | None
     stack = stack_of(attendance)
     if stack is None or attendance.stopping or not stack.needs_closing:
         return
-    failed = _has_failed(attendance.history, error)
-    if failed is None:
-        return
     # A link that breaks now must not keep the value from its caller.
     bound = threading.Timer(_BOUND_S, session.close)
     bound.daemon = True
     bound.start()
     try:
-        _hand_on(attendance, session, stack, failed=failed)
+        failed = _has_failed(attendance.history, error)
+        if failed is not None:
+            _hand_on(attendance, session, stack, failed=failed)
     except Exception as trouble:  # noqa: BLE001  # leaving destroys it then, as it does without `keep`
         attendance.display.warning(f"its machine is not kept, but destroyed: {trouble}")
     finally:

@@ -96,6 +96,11 @@ def receipt_line(receipt: Receipt) -> str:
             f" {receipt.machine_of[:12]}, which has the bill"
         )
     by = f"{receipt.provider} confirms " if receipt.provider else ""
+    if receipt.machine_of:
+        return (
+            f"destroyed {receipt.destroyed} of {receipt.declared} of run {receipt.machine_of[:12]}, {by}{receipt.left} left at"
+            f" {clock(receipt.confirmed_at)}; that one has the bill"
+        )
     at_most = "at most " if receipt.at_most else ""
     return (
         f"destroyed {receipt.destroyed} of {receipt.declared}, {by}{receipt.left} left at"
