@@ -12,7 +12,7 @@ from typing import Any
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
 from dayfly.infra import creations, fence, providers
 from dayfly.infra.providers.base import Provider
-from dayfly.stacks import journal, kept, latecomers
+from dayfly.stacks import guest, journal, kept, latecomers
 from dayfly.stacks.absence import Absence, StillThere
 from dayfly.stacks.bill import Bill, rate_of
 from dayfly.stacks.engine import Engine
@@ -137,61 +137,31 @@ class Closer:
         )
 
     def _close_guest(self, history: History, provider: Provider) -> Receipt:
-        """Closes a run that is on the machine of another, for which nothing was ever asked for at a provider.
-
-        What it has there ends with that machine, unless that has been handed on since.
-        """
-        host, destroyed = kept.machine_of(history), None
-        if self._workspace.directory(host).is_dir():
-            destroyed = self._end_host(history, host)
+        """Closes a run that is on the machine of another, for which nothing was ever asked for at a provider."""
+        host = guest.host_of(history, self._workspace)
+        ended = None
+        if not guest.has_left(history, host):
+            closer = Closer(
+                self._workspace,
+                self._engine,
+                self._report,
+                now=self._now,
+                sleep=self._sleep,
+                linger=self._linger,
+            )
+            try:
+                ended = closer.close(host.id, unless=lambda now: guest.has_left(history, now))
+            except LeakRisk as risk:
+                self._note_down(history, "leak_risk", reason=str(risk), id=host.id)
+                raise
+            except LeftAlone:
+                self._report(f"the machine of run {host.id[:12]} has been handed on meanwhile")
         # Its processes carry its own tag, and are listed where the machine is this computer.
-        ended = self._prove(history, provider) if provider.same_computer else 0
+        more = self._prove(history, provider) if provider.same_computer else 0
         if history.reopened is not None:
-            return self._sign(history, provider, "provider", ended, ended)
-        receipt = Receipt(
-            history.id,
-            provider.name,
-            destroyed.destroyed if destroyed else 0,
-            destroyed.declared if destroyed else 0,
-            0,
-            self._now(),
-            0.0,
-            0.0,
-            0.0,
-            destroyed.how if destroyed else "provider",
-            tuple(self._notes),
-            0.0,
-            machine_of=host,
-        )
-        return self._store(history, receipt)
-
-    def _end_host(self, history: History, host: str) -> Receipt | None:
-        """Closes the run whose machine it is on, too; None where that has been handed on, or was destroyed before.
-
-        Raises:
-            LeakRisk: absence could not be proved; both runs stay open.
-        """
-
-        def has_left(now: History) -> bool:
-            return kept.has_left(now, history.id)
-
-        if has_left(journal.read(self._workspace.directory(host))):
-            return None
-        closer = Closer(
-            self._workspace,
-            self._engine,
-            self._report,
-            now=self._now,
-            sleep=self._sleep,
-            linger=self._linger,
-        )
-        try:
-            return closer.close(host, unless=has_left)
-        except LeftAlone:
-            return None
-        except LeakRisk as risk:
-            self._note_down(history, "leak_risk", reason=str(risk), id=", ".join(risk.resources))
-            raise
+            return self._sign(history, provider, "provider", more, more)
+        notes = tuple(self._notes)
+        return self._store(history, guest.receipt(history, host, ended, self._now(), notes))
 
     def _shut_fence(self, history: History) -> None:
         """From here on nothing is created for this run; a request that is under way is answered and recorded first."""

@@ -15,6 +15,9 @@ from dayfly.stacks.journal import History
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.run_stack import RunStack
 
+# Whoever has it locked for longer destroys it.
+_WAIT_S = 5.0
+
 
 class KeptStack(RunStack):
     """As a RunStack, only that entering takes a machine that is kept where there is one, and that leaving may keep it.
@@ -63,7 +66,8 @@ class KeptStack(RunStack):
             raise
         ends = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(host.deadline))
         self._say(
-            f"on the machine of run {host.id[:12]}, which was kept: it ends at {ends}, with whatever is on it"
+            f"on the machine of run {host.id[:12]}, which was kept, ${rate_of(host):g}/h: it ends at {ends}, with whatever"
+            " is on it"
         )
         return machine
 
@@ -87,9 +91,12 @@ class KeptStack(RunStack):
 
         Returns:
             The run whose machine it is, as its journal is now; None where somebody has asked for its end meanwhile.
+
+        Raises:
+            RunBusy: somebody is destroying it.
         """
         owner = self.directory if self.host is None else self.host.directory
-        with locked(owner):
+        with locked(owner, wait_s=_WAIT_S):
             history = journal.read(owner)
             if not self._may_hand_on(history):
                 return None

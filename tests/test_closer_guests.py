@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -130,3 +131,13 @@ def test_a_machine_that_was_destroyed_before_is_no_trouble(
     _closer(workspace, cloud).close(host.id)
     assert _closer(workspace, cloud).close(guest.id).left == 0
     assert cloud.terminated == ["i-1"]
+
+
+def test_a_machine_whose_journal_is_lost_is_ended_by_its_tag(
+    workspace: Workspace, cloud: Cloud, host: History, guest: Run
+) -> None:
+    """Somebody has deleted its directory: nothing tells whether it was handed on."""
+    shutil.rmtree(host.directory)
+    assert _closer(workspace, cloud).close(guest.id).left == 0
+    assert cloud.terminated == ["i-1"]
+    assert journal.read(host.directory).closed

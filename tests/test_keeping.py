@@ -157,7 +157,11 @@ def test_the_machine_ends_itself_soon_after_nobody_has_come(
     """Were client and keeper both gone; and the value is the caller's only when the next call finds the machine."""
     attendance = attends("10m", *ended())
     seen: list[float | None] = []
-    attendance.early = lambda value: seen.append(kept.until(attendance.history)) or value()
+
+    def early(value: Callable[[], Any]) -> None:
+        seen.append(kept.until(attendance.history))
+
+    attendance.early = early
     stack = keeping.stack_of(attendance)
     assert stack is not None
     with (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dayfly.stacks import kept
+from dayfly.stacks import journal, kept
 from dayfly.stacks.journal import Event, History
+from dayfly.stacks.standing import standing
+from tests import runs
 
 _A, _B, _C = "a" * 32, "b" * 32, "c" * 32
 _KEPT: tuple[str, dict[str, Any]] = ("kept", {"until": 100.0, "after": _A})
@@ -70,3 +74,53 @@ def test_a_machine_is_its_user_s_until_it_is_handed_on(
 ) -> None:
     """Also where a teardown has begun and was not proved."""
     assert kept.has_left(_history(tmp_path, *events), _B) is has_left
+
+
+def _story(now: float) -> list[tuple[str, str, dict[str, Any]]]:
+    """A call, and the next one on its machine: whose journal, which event, what it says. Every client in it is dead."""
+    dead = runs.GONE
+    intent = {"provider": "local", "client": dead, "deadline": now + 90000, "spec": {"hold": 300}}
+    over = {"ended": now}
+    return [
+        (_A, "intent", intent),
+        (_A, "launched", {"id": "i-1"}),
+        (_A, "job_started", {}),
+        (_A, "job_ended", over),
+        (_A, "acknowledged", {}),
+        (_A, "kept", {"until": now + 600}),
+        (_A, "claimed", {"run": _B, "by": dead}),
+        (_B, "intent", {**intent, "machine_of": _A}),
+        (_B, "machine", {}),
+        (_B, "job_started", {}),
+        (_B, "job_ended", over),
+        (_B, "acknowledged", {}),
+        (_A, "kept", {"until": now + 900}),
+        (_B, "closing", {"by": dead}),
+        (_B, "closed", {}),
+    ]
+
+
+@pytest.mark.parametrize("written", range(1, 16))
+def test_whatever_crashes_when_somebody_is_owed_the_end_of_the_machine(
+    tmp_path: Path, written: int
+) -> None:
+    """And not before a result that waits there has been held as long as was promised."""
+    now = time.time()
+    for run, event, said in _story(now)[:written]:
+        (tmp_path / run).mkdir(exist_ok=True)
+        if event == "closed":
+            (tmp_path / run / journal.RECEIPT).write_text(json.dumps({"run": run}))
+        journal.append(tmp_path / run, event, **said)
+
+    def status(run: str, at: float) -> str:
+        return standing(journal.read(tmp_path / run), at)[0]
+
+    guest = journal.read(tmp_path / _B)
+    late = status(_A, now + 1000)
+    assert late in ("EXPIRED", "ORPHAN") or (
+        late == "RUNNING" and status(_B, now + 1000) in ("EXPIRED", "ORPHAN")
+    )
+    if guest.started and guest.last("acknowledged") is None:
+        assert (status(_A, now), status(_B, now)) == ("RUNNING", "HELD")
+    if 6 <= written < 7 or written >= 13:
+        assert status(_A, now) == "KEPT"
