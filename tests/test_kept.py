@@ -116,11 +116,15 @@ def test_whatever_crashes_when_somebody_is_owed_the_end_of_the_machine(
         return standing(journal.read(tmp_path / run), at)[0]
 
     guest = journal.read(tmp_path / _B)
-    late = status(_A, now + 1000)
-    assert late in ("EXPIRED", "ORPHAN") or (
-        late == "RUNNING" and status(_B, now + 1000) in ("EXPIRED", "ORPHAN")
-    )
+    late = [status(run, now + 1000) for run in (_A, _B)]
+    if guest.started and guest.last("job_ended") is None:
+        # The keeper looks after its function.
+        assert late == ["RUNNING", "HELD"]
+    else:
+        assert late[0] in ("EXPIRED", "ORPHAN") or (
+            late[0] == "RUNNING" and late[1] in ("EXPIRED", "ORPHAN")
+        )
     if guest.started and guest.last("acknowledged") is None:
         assert (status(_A, now), status(_B, now)) == ("RUNNING", "HELD")
-    if 6 <= written < 7 or written >= 13:
+    if written == 6 or written >= 13:
         assert status(_A, now) == "KEPT"
