@@ -176,9 +176,9 @@ class Call:
             keeping.handed_on(attendance, session),
         ):
             attendance.connected(session)
+            keeping.take_over(attendance, session)
             attendance.check_machine(session)
             attendance.arm_deadline(session)
-            keeping.take_over(attendance, session)
             task = self.task(session, attendance)
             # The environment may have taken minutes, and the keeper may have been killed meanwhile.
             attendance.entrust(self.context.workspace, attendance.history)
