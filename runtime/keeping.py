@@ -20,7 +20,7 @@ from dayfly.errors import (
     RunFailed,
 )
 from dayfly.infra import keep, providers
-from dayfly.infra.found import GONE
+from dayfly.infra.found import GONE, State
 from dayfly.runtime import wording
 from dayfly.runtime.attend import CONNECT_S, Attendance
 from dayfly.stacks import journal, kept
@@ -78,10 +78,11 @@ def _check_alive(host: History) -> None:
     """Asks the provider, which spares waiting for a machine that is gone; it may be out of reach itself."""
     machine = host.machine
     assert machine is not None
+    state: State = "unknown"
     with contextlib.suppress(DayflyError):
         state = providers.load(machine.provider).instance_state(machine.id)
-        if state in GONE:
-            raise _lost(host, f"its provider says that it is {state}")
+    if state in GONE:
+        raise _lost(host, f"its provider says that it is {state}")
 
 
 def _lost(host: History, why: str) -> KeptMachineLost:
