@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import asdict
+from types import TracebackType
 
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
@@ -44,6 +45,17 @@ class KeptStack(RunStack):
         if not self.fresh:
             self.host = claim(self.workspace, self.spec, self.id, self._say)
         return super().__enter__() if self.host is None else self._take(self.host)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if self._program is not None:
+            # Of a machine that stays the engine may still be writing down what it has made.
+            self._program.wait()
 
     def _take(self, host: History) -> Machine:
         machine = host.machine

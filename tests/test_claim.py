@@ -41,7 +41,7 @@ def keeps(workspace: Workspace) -> Keeps:
 
 def test_what_concerns_the_call_alone_asks_for_no_other_machine() -> None:
     """Its environment is found by its own digest; what the machine is, and how long it may live, is the machine's."""
-    same = [
+    same: list[dict[str, Any]] = [
         {"environment": ["numpy"]},
         {"secrets": ["TOKEN"]},
         {"retries": 2},
@@ -50,6 +50,7 @@ def test_what_concerns_the_call_alone_asks_for_no_other_machine() -> None:
     ]
     for options in same:
         assert fingerprint(dataclasses.replace(SPEC, **options)) == fingerprint(SPEC), options
+    other: list[dict[str, Any]]
     other = [{"cores": 8}, {"max_runtime": "1h"}, {"max_cost": 3.0}, {"keep": "always"}]
     found = {fingerprint(dataclasses.replace(SPEC, **options)) for options in other}
     assert len(found | {fingerprint(SPEC)}) == 5
@@ -104,7 +105,7 @@ def test_the_one_that_lives_longest_is_taken_first(workspace: Workspace, keeps: 
     ids=["owner", "backend", "over"],
 )
 def test_another_owner_s_and_another_backend_s_and_one_whose_time_is_over_are_left(
-    workspace: Workspace, keeps: Keeps, of: dict[str, str], said: dict[str, float]
+    workspace: Workspace, keeps: Keeps, of: dict[str, Any], said: dict[str, float]
 ) -> None:
     """As they are, without a word in their journals."""
     host = keeps(of=dataclasses.replace(workspace, **of), **said)

@@ -36,13 +36,19 @@ from tests.sshd import Server, end_carriers, sshd
 pytestmark = pytest.mark.sshd
 
 
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for all: it knows each run by its id."""
+    with sshd(tmp_path_factory.mktemp("kept") / "machine") as running:
+        yield running
+
+
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(machine: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """A machine that lives, as its provider says; no keeper is started for it."""
     monkeypatch.setattr(Local, "instance_state", lambda *_: "running")
     monkeypatch.setattr(Attendance, "entrust", lambda *_: {"pid": 1})
-    with sshd(tmp_path / "machine") as running:
-        yield running
+    return machine
 
 
 Attends = Callable[..., Attendance]
