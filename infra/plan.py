@@ -27,6 +27,8 @@ class Plan:
         worst_case_usd: dollars of the first rung if it lives until its deadline.
         max_runtime_s: seconds after which the machine ends.
         hold_usd: dollars of a full hold of the result.
+        keep: when and how long the machine stays for the next call, in words; "" where it goes.
+        keep_usd: dollars that it can cost at most to stay after one call.
         environment: what would be installed, in one line.
         if_this_computer_dies: what ends the machine then, in one line.
         min_gpu_utilization: percent below which no GPU may stay for the next; None where one may idle.
@@ -47,6 +49,8 @@ class Plan:
     min_gpu_utilization: float | None = None
     gpu_utilization_window_s: float = 0.0
     code: str = ""
+    keep: str = ""
+    keep_usd: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for review in a pull request."""

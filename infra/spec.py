@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dayfly.errors import SpecError
-from dayfly.infra import providers
+from dayfly.infra import keep, providers
 from dayfly.infra.gpu_request import GpuRequest
 from dayfly.infra.units import number, seconds, shown, size_bytes, suggestion
 
@@ -56,6 +56,8 @@ class Spec:
         max_runtime: seconds after which the machine ends (given as "24h", "01:00:00" or a number).
         max_cost: dollars that the run may cost at most; turns into a deadline from the actual rate.
         hold: seconds for which a result waits on the machine when the client is gone.
+        keep: for how long the machine stays for the next call of the same Spec (given as "10m" or a number), or "on-failure"
+            or "always" for until its deadline; None destroys it after each call.
         outputs: folder of this computer in which each run puts what its function has left in DAYFLY_OUTPUT_DIR, in a
             folder named by its id; None keeps it in the run's own directory.
         retries: further attempts, each a run of its own, after the function or its machine failed.
@@ -86,6 +88,7 @@ class Spec:
     max_runtime: float | str | timedelta = DEFAULT_MAX_RUNTIME_S
     max_cost: float | None = None
     hold: float | str | timedelta = DEFAULT_HOLD_S
+    keep: float | str | timedelta | None = None
     outputs: str | PathLike[str] | None = None
     retries: int = 0
     max_machines: int = 3
@@ -101,6 +104,7 @@ class Spec:
         self._set("allow_cidr", _network(self.allow_cidr))
         self._set("max_runtime", seconds(self.max_runtime, "max_runtime"))
         self._set("hold", seconds(self.hold, "hold"))
+        self._set("keep", keep.checked(self.keep))
         self._check_idle()
         for name in ("memory", "disk"):
             value = getattr(self, name)
@@ -108,6 +112,7 @@ class Spec:
         self._set("environment", _environment(self.environment))
         self._set("outputs", _folder(self.outputs))
         self._check_counts()
+        self._check_keep()
         self._check_texts()
         _check_python(self.python)
         if self.gpu is not None:
@@ -133,6 +138,13 @@ class Spec:
         ):
             raise SpecError(
                 f"max_cost={shown(cost)} must be a number of dollars above 0; leave it out for no limit"
+            )
+
+    def _check_keep(self) -> None:
+        if self.keep is not None and self.nodes > 1:
+            raise SpecError(
+                f"keep={shown(self.keep)} and nodes={self.nodes} do not go together: one machine can be kept, not"
+                " several; leave one of them out"
             )
 
     def _check_idle(self) -> None:
@@ -175,6 +187,11 @@ class Spec:
     def hold_s(self) -> float:
         """`hold` in seconds."""
         return float(self.hold)  # type: ignore[arg-type]  # made a float when the Spec was
+
+    @property
+    def kept(self) -> float | str | None:
+        """`keep` as seconds, "on-failure", "always" or None."""
+        return self.keep  # type: ignore[return-value]  # made so when the Spec was
 
     @property
     def gpu_window_s(self) -> float:

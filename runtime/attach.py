@@ -19,7 +19,7 @@ from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
 from dayfly.runtime.run_log import STREAMS
 from dayfly.runtime.verb import act
-from dayfly.stacks import journal
+from dayfly.stacks import journal, kept
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
@@ -140,9 +140,10 @@ def _replay(directory: Path, display: Display) -> None:
 
 def _is_settled(history: History) -> bool:
     """Whether the outcome is on this computer, and nobody has to take the run in hand for it."""
+    over = history.closed or kept.is_kept(history)
     if (history.directory / stored.RESULT).exists():
-        return history.closed or history.client_alive()
-    return history.closed and ending.known(history) is not None
+        return over or history.client_alive()
+    return over and ending.known(history) is not None
 
 
 def _check(history: History) -> None:
@@ -192,7 +193,8 @@ def stored_result(history: History) -> Any:
     if (history.directory / stored.RESULT).exists():
         return stored.value(history.directory)
     end = ending.known(history)
-    if history.closed and end is not None and end.how != "finished":
+    over = history.closed or kept.is_kept(history)
+    if over and end is not None and end.how != "finished":
         raise ending.failure(history.directory, end)
     if history.closed:
         raise RunFailed(

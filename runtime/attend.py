@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # So much of the time until the deadline is kept for bringing the log and what there is of a result back.
 _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
 # Where the pinned host key comes with user_data, the machine shows it only when cloud-init has got so far.
-_CONNECT_S, _USER_DATA_S = 60.0, 300.0
+CONNECT_S, _USER_DATA_S = 60.0, 300.0
 # Between two tries to have a keeper where none can be started, the first and the longest.
 _KEEPERLESS_S, _KEEPERLESS_MOST_S = 50.0, 900.0
 # The grace of a function that is asked to end, and as much again for the answer.
@@ -75,6 +75,9 @@ class Attendance:
         plan: makes the Plan of the resources that the program declares; None where a plan was shown long ago.
         joined: told the stack, and each one that follows it.
         news: told when the function runs, and whenever its log has grown.
+
+    Attributes:
+        fresh: a machine that is kept is not to be taken: one that was could not be used.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Attendance:
         self.lineage = lineage
         self.phase = "queued"
         self.early: Callable[[Callable[[], Any]], None] | None = None
+        self.fresh = False
         self.run_stack: RunStack | None = None
         self._plan = plan
         self.joined = joined
@@ -142,7 +146,7 @@ class Attendance:
         return Keys.of(self.directory)
 
     def session(
-        self, machine: Machine, *, connect_timeout_s: float = _CONNECT_S, kept: bool = True
+        self, machine: Machine, *, connect_timeout_s: float = CONNECT_S, kept: bool = True
     ) -> Session:
         """The session with the machine; the provider is asked whether it still lives when it cannot be reached.
 

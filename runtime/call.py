@@ -19,12 +19,21 @@ from dayfly.errors import (
     PayloadError,
     SpecError,
 )
-from dayfly.infra import cost, providers
+from dayfly.infra import cost, keep, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
-from dayfly.runtime import entrust, environment, idle_floor, outputs, payload, preview, redact
+from dayfly.runtime import (
+    entrust,
+    environment,
+    idle_floor,
+    keeping,
+    outputs,
+    payload,
+    preview,
+    redact,
+)
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.context import Context
@@ -33,6 +42,7 @@ from dayfly.runtime.environment import Recipe
 from dayfly.runtime.heal import heal
 from dayfly.runtime.payload import Payload
 from dayfly.stacks.engine import Engine
+from dayfly.stacks.kept_stack import KeptStack
 from dayfly.stacks.run_stack import RunStack
 
 if TYPE_CHECKING:
@@ -151,16 +161,22 @@ class Call:
         )
 
     def attempt(self, attendance: Attendance, offers: tuple[Offer, ...]) -> Any:
-        """Runs it once on a machine of its own, of one of `offers`; leaving destroys the machine, whatever happened."""
+        """Runs it once on a machine of its own, of one of `offers`, or on one that was kept; leaving destroys the machine,
+        whatever happened, unless it is to be kept."""
         # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
         loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
         loading.start()
         self.cargo.begin()
         with (
             attendance.stack(self.new_stack(attendance, offers)) as machine,
-            attendance.session(machine) as session,
+            keeping.or_lost(attendance),
+            attendance.session(
+                machine, connect_timeout_s=keeping.patience_s(attendance)
+            ) as session,
+            keeping.handed_on(attendance, session),
         ):
             attendance.connected(session)
+            keeping.take_over(attendance, session)
             attendance.check_machine(session)
             attendance.arm_deadline(session)
             task = self.task(session, attendance)
@@ -175,7 +191,8 @@ class Call:
 
     def new_stack(self, attendance: Attendance, offers: tuple[Offer, ...]) -> RunStack:
         """The stack of one attempt."""
-        return RunStack(
+        kind = RunStack if self.spec.kept is None else KeptStack
+        stack = kind(
             self.spec,
             self.context.workspace,
             self.engine,
@@ -194,6 +211,9 @@ class Call:
                 "keeper": attendance.entrust(self.context.workspace),
             },
         )
+        if isinstance(stack, KeptStack):
+            stack.fresh = attendance.fresh
+        return stack
 
     def task(self, session: Session, attendance: Attendance) -> Task:
         """Makes the environment on the machine and seals function and arguments for it."""
@@ -289,6 +309,8 @@ def make_plan(
         min_gpu_utilization=spec.min_gpu_utilization,
         gpu_utilization_window_s=spec.gpu_window_s,
         code=code,
+        keep="" if spec.kept is None else keep.described(spec.kept),
+        keep_usd=rate * keep.longest_s(spec.kept, runtime_s) / 3600,
     )
 
 

@@ -132,6 +132,13 @@ class Display:
             self._leave()
             self._show_live()
 
+    def kept(self, text: str) -> None:
+        """The end of the job, whose machine stays: until when, and what ends it."""
+        with self._surface.lock:
+            self._end_step("")
+            if not self._quiet:
+                self._surface.line(self._labelled(redact(f"{'kept':<12}{text}")), "green")
+
     def _end_step(self, detail: str) -> None:
         if self._step is None:
             return

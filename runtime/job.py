@@ -25,6 +25,7 @@ from dayfly.errors import (
     GpuIdle,
     HostKeyMismatch,
     JobStopped,
+    KeptMachineLost,
     LeakRisk,
     MachineUnfit,
     ProvisionFailed,
@@ -43,7 +44,7 @@ from dayfly.runtime.log_tail import LogTail
 from dayfly.runtime.moment import Bell, Moment
 from dayfly.runtime.unfit import UnfitMachines
 from dayfly.runtime.verb import verb
-from dayfly.stacks import journal
+from dayfly.stacks import journal, kept
 from dayfly.stacks.bill import Bill
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_stack import RunStack
@@ -158,7 +159,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         return folder
 
     def status(self) -> str:
-        """queued, provision, connect, environment, start, run, result, outputs, teardown; then done, failed, cancelled or detached."""
+        """queued, provision, connect, environment, start, run, result, outputs, keep, teardown; then done, failed, cancelled or detached."""
         if not self._closed.is_set():
             return "queued" if self._attendance is None else self._attendance.phase
         if self.cancelled():
@@ -272,7 +273,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         Raises:
             LeakRisk: it could not be proved.
             TimeoutError: not yet.
-            DayflyError: there is none: nothing was created, or it was left to the keeper.
+            DayflyError: there is none: nothing was created, its machine is kept, or it was left to the keeper.
         """
         if not self._closed.wait(timeout):
             raise TimeoutError(f"run {self.id} is not closed yet: {self.status()}")
@@ -281,6 +282,9 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         if not self._id or not self.directory.exists():
             raise DayflyError("there is no receipt, since nothing was created: it ended before")
         receipt = Receipt.of(self.directory)
+        history = journal.read(self.directory)
+        if receipt is None and kept.until(history) is not None:
+            raise DayflyError(f"run {self.id} has no receipt yet: it is {kept.described(history)}")
         if receipt is None:
             raise DayflyError(
                 f"run {self.id} was left to the keeper, or to `dayfly gc --run {self.id}`; `dayfly show {self.id}` tells"
@@ -432,7 +436,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         self._news.ring()
 
     def _run(self, call: Call) -> None:
-        lineage, left = "", call.spec.retries
+        lineage, left, fresh = "", call.spec.retries, False
         self._unfit = UnfitMachines(call.offers, call.spec.max_machines)
         while True:
             attendance = Attendance(
@@ -442,6 +446,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
                 joined=self._join,
                 news=self._news.ring,
             )
+            attendance.fresh = fresh
             self._attendance = attendance
             if self._stopped:
                 attendance.stop()
@@ -450,6 +455,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             if error is None or self.done():
                 return
             lineage = lineage or self._id
+            fresh = fresh or isinstance(error, KeptMachineLost)
             if isinstance(error, MachineUnfit):
                 self._display.note(f"{error}; it is destroyed, and another machine is tried")
                 continue
@@ -503,6 +509,8 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         return original
 
     def _another_machine(self, error: MachineUnfit) -> bool:
+        if isinstance(error, KeptMachineLost):
+            return True  # it was none that this call has asked for
         attendance, unfit = self._attendance, self._unfit
         return (
             unfit is not None and attendance is not None and unfit.another(error, attendance.offer)

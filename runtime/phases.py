@@ -20,6 +20,8 @@ _BEGUN_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "acknowledged": ("", ("result",)),
     "held": ("hold", ("run", "result")),
     "attached": ("result", ("hold",)),
+    "kept": ("kept", ()),
+    "claimed": ("lent", ("kept",)),
     "closing": ("teardown", ()),
     "leak_risk": ("", ()),
     "closed": ("", ()),

@@ -412,19 +412,35 @@ class Session:
         with _refusals():
             return self._persist(act)
 
-    def arm_deadline(self, seconds: float, *, timer: bool = False, power_off: bool = False) -> str:
+    def arm_deadline(
+        self, seconds: float, *, timer: bool = False, power_off: bool = False, run: str = ""
+    ) -> str:
         """Have the machine end every process of the run after `seconds`, whoever is connected; replaces an earlier one.
 
         Args:
             seconds: from now.
             timer: by a timer of its systemd, where it has one: false where the machine is somebody's own.
             power_off: it switches itself off afterwards.
+            run: another run whose machine this one is on; "" for this one.
 
         Returns:
             Who watches it there: "systemd", or "process" where that could not be had.
         """
         request = {"op": "deadline", "seconds": seconds, "timer": timer, "power_off": power_off}
-        return str(self._ask(request)["by"])
+        return str(self._ask({**request, "run": run})["by"])
+
+    def clear(self, run: str, *, folder: bool, deadline: bool) -> None:
+        """Have what the ended job of a run has left running ended, for the next one to have the machine for itself.
+
+        Args:
+            run: this one or one that was on the machine before.
+            folder: delete what it has left on the disk, too.
+            deadline: forget its deadline: the machine goes on for others.
+
+        Raises:
+            RunFailed: something there does not end.
+        """
+        self._ask({"op": "clear", "run": run, "folder": folder, "deadline": deadline})
 
     def start(self, task: Task) -> None:
         """Start the job, detached; a job that this run has started before is left as it is."""

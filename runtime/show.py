@@ -12,6 +12,7 @@ from dayfly.runtime.outputs import described
 from dayfly.runtime.phases import Phase
 from dayfly.runtime.redact import redact
 from dayfly.runtime.samples import Use
+from dayfly.stacks import kept
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.standing import hold_until, standing
@@ -47,6 +48,8 @@ def summary(history: History, now: float) -> dict[str, Any]:
         "created": intent.get("created"),
         "deadline": intent.get("deadline"),
         "hold_until": hold_until(history) if status == "HELD" else None,
+        "kept_until": kept.until(history) if status == "KEPT" else None,
+        "machine_of": kept.machine_of(history),
         "usd_per_hour": float(history.field("launched", "usd_per_hour", 0.0)),
         "usd": cost_so_far(history, now),
         "minutes": round(receipt.minutes, 3) if receipt else None,
@@ -122,7 +125,15 @@ def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
 
 def _opening(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("status", f"{told['status']}: {told['why']}")]
-    for name in ("function", "job_name", "stack", "provider", "lineage", "code_digest"):
+    for name in (
+        "function",
+        "job_name",
+        "stack",
+        "provider",
+        "machine_of",
+        "lineage",
+        "code_digest",
+    ):
         if told[name]:
             rows.append((name, str(told[name])))
     if told["environment"]:
@@ -135,8 +146,8 @@ def _opening(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     asked = {name: value for name, value in spec.items() if value not in (None, [], "", 0, False)}
     if "min_gpu_utilization" not in asked:
         asked.pop("gpu_utilization_window", None)
-    spans = ("max_runtime", "hold", "gpu_utilization_window")
-    asked |= {n: human_seconds(asked[n]) for n in spans if n in asked}
+    spans = ("max_runtime", "hold", "keep", "gpu_utilization_window")
+    asked |= {n: human_seconds(asked[n]) for n in spans if not isinstance(asked.get(n, ""), str)}
     return [*rows, ("spec", _words(asked)), ("directory", told["directory"])]
 
 

@@ -29,7 +29,7 @@ class Finding:
 
     Attributes:
         run: its id.
-        status: RUNNING, CLOSING, HELD, EXPIRED, ORPHAN or FOREIGN.
+        status: RUNNING, CLOSING, HELD, KEPT, EXPIRED, ORPHAN or FOREIGN.
         why: one sentence.
         provider: where it is; "" for a stack that only the state backend knows.
         usd_per_hour: what it costs while it lives, 0 where only the provider knows of it.
@@ -198,7 +198,7 @@ def _finding(history: History, listing: _Listing | None, now: float, *, sure: bo
     found = listing.found if listing else ()
     if sure and history.plain and status == "RUNNING" and not found:
         status, why = _plain_unlisted(history, now) or (status, why)
-    if sure and status == "HELD" and not found and has_ended(history, now):
+    if sure and status in ("HELD", "KEPT") and not found and has_ended(history, now):
         status, why = "EXPIRED", "its machine has ended itself"
     rate = float(history.field("launched", "usd_per_hour", 0.0))
     intent = history.intent

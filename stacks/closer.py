@@ -12,7 +12,7 @@ from typing import Any
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
 from dayfly.infra import creations, fence, providers
 from dayfly.infra.providers.base import Provider
-from dayfly.stacks import journal, latecomers
+from dayfly.stacks import guest, journal, kept, latecomers
 from dayfly.stacks.absence import Absence, StillThere
 from dayfly.stacks.bill import Bill, rate_of
 from dayfly.stacks.engine import Engine
@@ -68,6 +68,7 @@ class Closer:
         linger: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._workspace = workspace
+        self._engine = engine
         self._report = _never_failing(report)
         self._now = now
         self._sleep = sleep
@@ -114,6 +115,8 @@ class Closer:
             reason = f"it is a part of the computer {client['host']}, which alone can tell"
             raise self._leak(history, f"the computer {client['host']}", reason)
         self._note_down(history, "closing", by=journal.myself())
+        if kept.machine_of(history) and history.provider in providers.names():
+            return self._close_guest(history, providers.load(history.provider))
         self._shut_fence(history)
         self._engine_part.end_processes(history)
         history = journal.read(history.directory)
@@ -132,6 +135,33 @@ class Closer:
         return self._sign(
             history, provider, how, max(declared, destroyed + terminated), destroyed + terminated
         )
+
+    def _close_guest(self, history: History, provider: Provider) -> Receipt:
+        """Closes a run that is on the machine of another, for which nothing was ever asked for at a provider."""
+        host = guest.host_of(history, self._workspace)
+        ended = None
+        if not guest.has_left(history, host):
+            closer = Closer(
+                self._workspace,
+                self._engine,
+                self._report,
+                now=self._now,
+                sleep=self._sleep,
+                linger=self._linger,
+            )
+            try:
+                ended = closer.close(host.id, unless=lambda now: guest.has_left(history, now))
+            except LeakRisk as risk:
+                self._note_down(history, "leak_risk", reason=str(risk), id=host.id)
+                raise
+            except LeftAlone:
+                self._report(f"the machine of run {host.id[:12]} has been handed on meanwhile")
+        # Its processes carry its own tag, and are listed where the machine is this computer.
+        more = self._prove(history, provider) if provider.same_computer else 0
+        if history.reopened is not None:
+            return self._sign(history, provider, "provider", more, more)
+        notes = tuple(self._notes)
+        return self._store(history, guest.receipt(history, host, ended, self._now(), notes))
 
     def _shut_fence(self, history: History) -> None:
         """From here on nothing is created for this run; a request that is under way is answered and recorded first."""

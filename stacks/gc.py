@@ -12,7 +12,7 @@ from dayfly.stacks.closer import Closer, LeftAlone
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
-from dayfly.stacks.standing import CLIENT_LIVES, in_hand, standing
+from dayfly.stacks.standing import in_hand, standing
 from dayfly.stacks.workspace import Workspace
 
 
@@ -20,12 +20,13 @@ def doomed(
     findings: Sequence[Finding],
     *,
     held: bool = False,
+    kept: bool = False,
     foreign: bool = False,
     closing: bool = False,
 ) -> list[Finding]:
-    """Those that may be destroyed without asking their client: expired and orphaned ones; held ones, and those of other
-    owners, only if asked; with `closing` also those that somebody is destroying now, who is then waited for."""
-    extra = {"HELD": held, "FOREIGN": foreign, "CLOSING": closing}
+    """Those that may be destroyed without asking their client: expired and orphaned ones; held and kept ones, and those
+    of other owners, only if asked; with `closing` also those that somebody is destroying now, who is then waited for."""
+    extra = {"HELD": held, "KEPT": kept, "FOREIGN": foreign, "CLOSING": closing}
     statuses = {"EXPIRED", "ORPHAN", *(status for status, wanted in extra.items() if wanted)}
     return [finding for finding in findings if finding.status in statuses]
 
@@ -69,7 +70,8 @@ def destroy(
 def _is_spared(finding: Finding, history: History) -> bool:
     """Whether it has been taken in hand, or is held after all: it was found EXPIRED for want of a machine, which is there."""
     now = time.time()
-    if in_hand(history, now) == ("RUNNING", CLIENT_LIVES):
+    hand = in_hand(history, now)
+    if hand is not None and hand[0] == "RUNNING":
         return True
     held = finding.status == "EXPIRED" and standing(history, now)[0] == "HELD"
     return held and not has_ended(history, now)

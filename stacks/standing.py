@@ -6,11 +6,11 @@ import time
 from typing import Any, Literal
 
 from dayfly.infra.units import human_seconds
-from dayfly.stacks import journal
+from dayfly.stacks import journal, kept
 from dayfly.stacks.journal import History
 
 Status = Literal[
-    "RUNNING", "CLOSING", "HELD", "EXPIRED", "ORPHAN", "FOREIGN", "CLOSED", "UNREADABLE"
+    "RUNNING", "CLOSING", "HELD", "KEPT", "EXPIRED", "ORPHAN", "FOREIGN", "CLOSED", "UNREADABLE"
 ]
 # A living client enforces its own deadline and needs a moment for it.
 _CLIENT_GRACE_S, _LEAST_GRACE_S, _GRACE_SHARE = 300.0, 30.0, 0.1
@@ -41,10 +41,24 @@ def in_hand(history: History, now: float) -> tuple[Status, str] | None:
         return "CLOSING", f"process {closing.fields['by']['pid']} is destroying it"
     if closing is not None and closing.name == "leak_risk":
         return "EXPIRED", f"its teardown could not prove absence: {closing.fields.get('reason')}"
+    if kept.turn(history) is not None and history.reopened is None:
+        return _kept_in_hand(history, now, overdue=overdue)
     # Its client has taken leave of a run that was closed.
     if history.client_alive() and not overdue and history.reopened is None:
         return "RUNNING", CLIENT_LIVES
     return None
+
+
+def _kept_in_hand(history: History, now: float, *, overdue: bool) -> tuple[Status, str] | None:
+    """What a run is whose own call is over, and whose machine waits for the next one or is used by it."""
+    until = kept.until(history)
+    if until is not None and now < until:
+        return "KEPT", kept.described(history)
+    if kept.has_user(history) and not overdue:
+        return "RUNNING", f"run {kept.user(history)[:12]} is on its machine"
+    last = kept.turn(history)
+    taken = last is not None and last.name == "attached" and not overdue
+    return ("RUNNING", CLIENT_LIVES) if taken and history.client_alive() else None
 
 
 def _elsewhere(history: History, now: float) -> tuple[Status, str] | None:
@@ -70,6 +84,8 @@ def _without_client(history: History, now: float) -> tuple[Status, str]:
         return "EXPIRED", "its deadline has passed"
     if history.plain:
         return "RUNNING", f"brought up by the pulumi CLI as stack {history.stack}"
+    if kept.is_kept(history):
+        return _kept_no_longer(history)
     return _given_up(history) or _held(history, now)
 
 
@@ -87,6 +103,12 @@ def _given_up(history: History) -> tuple[Status, str] | None:
     if history.last("acknowledged") is not None:
         return "ORPHAN", "its client died after the result had come back"
     return None
+
+
+def _kept_no_longer(history: History) -> tuple[Status, str]:
+    if kept.until(history) is not None:
+        return "EXPIRED", "it was kept for the next call of its Spec as long as was asked for"
+    return "ORPHAN", f"run {kept.user(history)[:12]}, which had its machine, is closed"
 
 
 def _held(history: History, now: float) -> tuple[Status, str]:

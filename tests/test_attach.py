@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -91,3 +92,21 @@ def test_attaching_can_be_awaited(workspace: Workspace) -> None:
             await attach.aio("abcdef", Display.silent())
 
     asyncio.run(use())
+
+
+def test_the_outcome_of_a_run_whose_machine_is_kept_is_had_without_taking_it(
+    workspace: Workspace,
+) -> None:
+    """It is on this computer, and the machine waits for the next call, or is used by it."""
+    run_id = opened(workspace, alive=False)
+    launched(workspace, run_id)
+    directory = workspace.directory(run_id)
+    ended = {"started": 1.0, "ended": 2.0, "signal": 0, "out_of_memory": False}
+    journal.append(directory, "job_ended", how="exited", code=3, **ended)
+    for event in ({"until": time.time() + 60}, {"run": "c" * 32}):
+        journal.append(directory, "claimed" if "run" in event else "kept", **event)
+        with pytest.raises(JobExited, match="code 3"):
+            attach(run_id, Display.silent()).result(5)
+        with pytest.raises(JobExited, match="code 3"):
+            stored_result(journal.read(directory))
+    assert journal.read(directory).last("attached") is None

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -374,6 +375,23 @@ def test_gc_says_so_where_it_leaves_the_one_run_up(workspace: Workspace) -> None
     done = dayfly("gc", "--run", run_id, "--yes")
     assert done.returncode == 73
     assert f"run {run_id[:12]} is RUNNING and was left up: its client is alive" in done.stderr
+
+
+def test_a_kept_machine_is_shown_as_that_and_goes_when_it_is_named(workspace: Workspace) -> None:
+    """Neither an orphan nor held: it is left by `gc --yes`, and destroyed with --run or --kept."""
+    run_id, other = (runs.opened(workspace) for _ in range(2))
+    until = time.time() + 600
+    for each in (run_id, other):
+        journal.append(workspace.directory(each), "kept", until=until, usd_per_hour=1.29)
+    listed = {run["id"]: run for run in json.loads(dayfly("ps", "--json").stdout)}
+    assert (listed[run_id]["status"], listed[run_id]["kept_until"]) == ("KEPT", until)
+    assert "$1.29/h; `dayfly gc --run" in dayfly("show", run_id).stdout
+    assert "--kept destroys them now" in dayfly("gc").stderr
+    assert "nothing to destroy" in dayfly("gc", "--yes").stderr
+    assert dayfly("gc", "--run", run_id, "--yes").returncode == 0
+    assert journal.read(workspace.directory(run_id)).closed
+    assert dayfly("gc", "--kept", "--yes").returncode == 0
+    assert journal.read(workspace.directory(other)).closed
 
 
 def test_one_damaged_run_does_not_hide_the_others(workspace: Workspace) -> None:

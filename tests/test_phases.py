@@ -48,6 +48,18 @@ def test_a_run_that_went_well_has_them_all(tmp_path: Path) -> None:
     ]
 
 
+def test_a_machine_that_was_kept_has_what_became_of_it(tmp_path: Path) -> None:
+    """Waiting, and lent to another run."""
+    events = (("job_started", 20.0), ("job_ended", 30.0), ("acknowledged", 31.0), ("kept", 32.0))
+    later = (("claimed", 40.0), ("kept", 50.0), ("closing", 60.0), ("closed", 61.0))
+    assert told(tmp_path, *UP, *events, *later)[-4:] == [
+        ("kept", 32.0, 40.0),
+        ("lent", 40.0, 50.0),
+        ("kept", 50.0, 60.0),
+        ("teardown", 60.0, 61.0),
+    ]
+
+
 def test_what_goes_on_has_no_end(tmp_path: Path) -> None:
     """Its length is that until now."""
     assert told(tmp_path, *UP, ("job_started", 20.0))[-1] == ("run", 20.0, None)

@@ -36,10 +36,11 @@ from dayfly.runtime.session import Session
 from dayfly.runtime.ssh import bootstrap, link
 from dayfly.runtime.ssh.connection import Connection, Disconnected
 from tests.proxy import proxy
-from tests.sshd import Server, carriers, sshd, write_key
+from tests.sshd import Server, carriers, end_carriers, sshd, write_key
 
 pytestmark = pytest.mark.sshd
 
+OTHER = "c" * 32
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -553,6 +554,48 @@ def test_a_deadline_can_be_moved_to_later(runs: Runs) -> None:
         pid for pid in carriers(runs.server.keys.run_id) if b"\0deadline\0" in command_line(pid)
     ]
     assert len(watching) == 1
+
+
+def test_a_machine_that_goes_on_has_nothing_left_of_a_job(runs: Runs) -> None:
+    """What it has left running is asked to end, then ended; its folder and its deadline go where that is wished."""
+    run = runs.server.keys.run_id
+
+    def function() -> list[int]:
+        stubborn = (
+            "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(600)"
+        )
+        started = [["sleep", "600"], [sys.executable, "-u", "-c", stubborn]]
+        own = [
+            subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE)
+            for words in started
+        ]
+        assert own[1].stdout is not None
+        own[1].stdout.readline()
+        return [process.pid for process in own]
+
+    left = runs.run(function).value
+    assert set(left) <= carriers(run)
+    with runs.session() as session:
+        session.arm_deadline(600)
+        session.clear(run, folder=False, deadline=False)
+        assert not set(left) & carriers(run)
+        assert (runs.job / "result.sealed").exists()
+        deadline = runs.server.home / f"deadline-{run}.json"
+        assert deadline.exists()
+        session.clear(run, folder=True, deadline=True)
+        assert not runs.job.exists()
+        assert not deadline.exists()
+        session.clear(run, folder=True, deadline=True)
+
+
+def test_a_run_moves_the_deadline_of_the_one_whose_machine_it_is_on(runs: Runs) -> None:
+    """That one's processes end by it, and the machine with them."""
+    with runs.session() as session:
+        session.arm_deadline(600, run=OTHER)
+    armed = json.loads((runs.server.home / f"deadline-{OTHER}.json").read_text())
+    assert armed["at"] > 0
+    assert not (runs.server.home / f"deadline-{runs.server.keys.run_id}.json").exists()
+    end_carriers(OTHER)
 
 
 def command_line(pid: int) -> bytes:

@@ -43,6 +43,13 @@ def arm_deadline(run_id: str, seconds: float, timer: bool = False, power_off: bo
     return "process"
 
 
+def forget_deadline(run_id: str) -> None:
+    """Take it back; whoever waits for it sees that there is none any more."""
+    armed = _deadline_file(run_id)
+    if os.path.exists(armed):
+        os.unlink(armed)
+
+
 def _start_timer(run_id: str, seconds: float) -> bool:
     """Have systemd start the deadline; False where there is none, or this user may not ask it."""
     asked = Asked(["systemctl", "is-system-running"]).wait(5.0)

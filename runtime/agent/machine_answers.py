@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from .asked import Asked, as_root
-from .deadline import arm_deadline
+from .deadline import arm_deadline, forget_deadline
 from .facts import interpreters, machine_facts
+from .files import remove_tree
 from .gpus import gpu_findings
+from .job_folder import JobFolder, end_rest
 from .processes import launch_command
 from .refusal import TEXT_CHARACTERS, Refusal
 
@@ -47,4 +50,16 @@ class MachineAnswers:
 
     def on_deadline(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         how = {name: request[name] for name in ("timer", "power_off")}
-        return {"by": arm_deadline(self._run_id, request["seconds"], **how)}
+        # That of another run where this one is on that one's machine.
+        return {"by": arm_deadline(request.get("run") or self._run_id, request["seconds"], **how)}
+
+    def on_clear(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """End what the job of a run has left running, and forget its folder and its deadline where that is asked for."""
+        run_id = os.path.basename(request["run"])
+        job = JobFolder.of(run_id)
+        end_rest(job)
+        if request["folder"]:
+            remove_tree(job.path)
+        if request["deadline"]:
+            forget_deadline(run_id)
+        return {}

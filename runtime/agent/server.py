@@ -39,6 +39,7 @@ class Server:
         "deadline",
         "data_tree",
         "warm",
+        "clear",
     }
 
     def __init__(self, channel: Channel, cache: str) -> None:

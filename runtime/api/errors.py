@@ -16,7 +16,8 @@
     │   └── HostKeyMismatch     the machine showed another host key than the pinned one
     ├── MachineUnfit            a machine came up that cannot be used; another was tried (phase connect)
     │   ├── GpuUnfit            its GPUs are not those of the Offer, or do not work
-    │   └── HostKeyNotRotated   its bootstrap host key could not be replaced
+    │   ├── HostKeyNotRotated   its bootstrap host key could not be replaced
+    │   └── KeptMachineLost     it was kept for this call and is gone, or cannot be used; the call gets another
     ├── EnvironmentFailed       the Python environment could not be made (phase environment)
     ├── DataFailed              a Data argument cannot come to the machine (phase data)
     ├── RunFailed               the function did not give a value, and not by raising (phase run)
@@ -164,6 +165,10 @@ class GpuUnfit(MachineUnfit):
 
 class HostKeyNotRotated(MachineUnfit):
     """The machine still has the host key that came with its user_data, which others may have read."""
+
+
+class KeptMachineLost(MachineUnfit):
+    """The machine that was kept for this call is gone, or cannot be used; it is destroyed, and the call gets another."""
 
 
 class EnvironmentFailed(DayflyError):

@@ -143,7 +143,7 @@ def _row(run: dict[str, Any], now: float, everything: bool) -> list[str]:
     from dayfly.infra.units import human_seconds
     from dayfly.runtime.wording import dollars, stamp
 
-    until = run["closed_at"] or run["hold_until"] or run["deadline"]
+    until = run["closed_at"] or run["hold_until"] or run["kept_until"] or run["deadline"]
     row = [
         run["id"][:12],
         run["status"],

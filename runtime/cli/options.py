@@ -69,6 +69,11 @@ SPEC_OPTIONS = (
     SpecOption("max_cost", ("--max-cost",), "Dollars that the run may cost at most."),
     SpecOption("hold", ("--hold",), "How long a result waits when this client is gone."),
     SpecOption(
+        "keep",
+        ("--keep",),
+        'The machine stays for the next call of the same options: "10m", "on-failure", "always".',
+    ),
+    SpecOption(
         "outputs", ("--outputs",), "FOLDER here for what the function leaves in DAYFLY_OUTPUT_DIR."
     ),
     SpecOption("retries", ("--retries",), "Further attempts after a failure."),
