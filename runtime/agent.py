@@ -136,19 +136,37 @@ def check_payload(length: int, digest: bytes, expected_length: int, expected: by
         raise FrameError("the payload's SHA-256 is not the header's")
 
 
-def check_sealed_file(key: bytes, run_id: str, seq: int, path: str) -> None:
-    """Apply the rules of `unseal` to a file without holding it in memory.
+def open_sealed(key: bytes, run_id: str, seq: int, path: str) -> Any:
+    """Open a sealed file and hold all of it to the rules of `unseal`, without having it in memory.
+
+    Returns:
+        The open file, at the beginning of its payload: what is read from it is what was checked.
 
     Raises:
         FrameError: as `unseal`.
     """
-    digest, length = _sha256(), 0
-    with open(path, "rb") as file:
+    file = open(path, "rb")  # noqa: SIM115 - whoever asked for it closes it
+    try:
+        digest, length = _sha256(), 0
         expected_length, expected = open_header(key, run_id, seq, file.read(HEADER_BYTES))
         for chunk in iter(lambda: file.read(1 << 20), b""):
             digest.update(chunk)
             length += len(chunk)
-    check_payload(length, digest.digest(), expected_length, expected)
+        check_payload(length, digest.digest(), expected_length, expected)
+        file.seek(HEADER_BYTES)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def check_sealed_file(key: bytes, run_id: str, seq: int, path: str) -> None:
+    """Apply the rules of `unseal` to a file.
+
+    Raises:
+        FrameError: as `unseal`.
+    """
+    open_sealed(key, run_id, seq, path).close()
 
 
 class SealedWriter:
@@ -161,8 +179,9 @@ class SealedWriter:
         self._file = os.fdopen(descriptor, "wb")
         self._file.write(bytes(HEADER_BYTES))
 
-    def write(self, data: bytes) -> int:
-        view = memoryview(data).cast("B") if not isinstance(data, bytes) else data
+    def write(self, data: Any) -> int:
+        # A pickler hands large buffers over as they are; one of several dimensions has another length than its bytes.
+        view = data.raw() if hasattr(data, "raw") else memoryview(data).cast("B")
         self._digest.update(view)
         self._length += len(view)
         return self._file.write(view)
@@ -3158,8 +3177,11 @@ class Caller:
         for name, text in sources.items():
             linecache.cache[name] = (len(text), None, text.splitlines(True), name)
 
-    def load(self, imports: Iterable[str], pickled: bytes) -> tuple[dict[str, Any] | None, Any]:
-        """Unpickle what is authentic; give it, or describe why it cannot be loaded, with the exception itself."""
+    def load(self, imports: Iterable[str], pickled: Any) -> tuple[dict[str, Any] | None, Any]:
+        """Unpickle from a file what is authentic; give it, or describe why it cannot be loaded, with the exception itself.
+
+        A large buffer is read to where it stays: it is in memory once.
+        """
         import pickle
         from importlib.util import find_spec
 
@@ -3167,7 +3189,7 @@ class Caller:
         if missing:
             return {"outcome": "missing_import", "modules": missing}, None
         try:
-            return None, pickle.loads(pickled)  # noqa: S301 - unsealed with this run's key
+            return None, pickle.load(pickled)  # noqa: S301 - unsealed with this run's key
         except ModuleNotFoundError as error:
             text = self._traceback(error)
             return {"outcome": "missing_import", "modules": [error.name], "traceback": text}, None
@@ -3310,10 +3332,8 @@ class Runner(Caller):
 
     def run(self) -> int:
         """Run the task and give the exit code of the process."""
-        with open(self.job.file("task.sealed"), "rb") as file:
-            task = unseal(self._key, self._run_id, TASK_SEQ, file.read())
-        head, _, pickled = task.partition(b"\n")
-        header = json.loads(head)
+        task = open_sealed(self._key, self._run_id, TASK_SEQ, self.job.file("task.sealed"))
+        header = json.loads(task.readline())
         here = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - as everywhere here, 3.8 must read it
         if header["python"] != here:
             os.write(
@@ -3323,10 +3343,11 @@ class Runner(Caller):
             return 78
         self._prepare()
         if "warm" in header:
+            task.close()
             return Zygote(self.job, self.order, header["warm"], self._gpus).serve()
         self.take_sources(header["sources"])
         try:
-            outcome, value = self._outcome(header["imports"], pickled)
+            outcome, value = self._outcome(header["imports"], task)
         except KeyboardInterrupt:
             if not self._stopping.asked:
                 raise
@@ -3345,8 +3366,9 @@ class Runner(Caller):
         sys.path[0] = ""
         sys.path.append(pickler)
 
-    def _outcome(self, imports: Iterable[str], pickled: bytes) -> tuple[dict[str, Any], Any]:
-        failure, loaded = self.load(imports, pickled)
+    def _outcome(self, imports: Iterable[str], task: Any) -> tuple[dict[str, Any], Any]:
+        with task:
+            failure, loaded = self.load(imports, task)
         return (failure, loaded) if failure is not None else self.call(*loaded)
 
 
@@ -4359,12 +4381,9 @@ class InChild(Caller):
 
     def _make(self, entry: Mapping[str, Any], sealed: bytes) -> bool:
         self._number, self._began = entry["n"], time.monotonic()
-        if entry["blob"]:
-            sealed = self._blob(entry["blob"])
-        payload = unseal(self._zygote.key, self._zygote.run_id, call_seq(self._number), sealed)
-        head, _, pickled = payload.partition(b"\n")
+        call = self._opened_call(entry["blob"], sealed)
         try:
-            outcome, value = self._outcome(json.loads(head)["function"], pickled)
+            outcome, value = self._outcome(call)
         except KeyboardInterrupt:
             if not self._stopping.asked:
                 raise
@@ -4375,23 +4394,42 @@ class InChild(Caller):
         self.leave(outcome, value)
         return self._report()
 
-    def _blob(self, digest: str) -> bytes:
-        path = os.path.join(self._blobs, os.path.basename(digest))
-        with open(path, "rb") as file:
-            content = file.read()
-        os.unlink(path)
-        return content
+    def _opened_call(self, blob: str, sealed: bytes) -> Any:
+        """Give what the call holds, checked; what is large is content by digest, which goes with its last reader."""
+        zygote, seq = self._zygote, call_seq(self._number)
+        if not blob:
+            from io import BytesIO
 
-    def _outcome(self, digest: str, pickled: bytes) -> tuple[dict[str, Any], Any]:
-        failure, function = self._function(digest)
-        if failure is not None:
-            return failure, function
-        failure, loaded = self.load((), pickled)
-        return (failure, loaded) if failure is not None else self.call(function, *loaded)
+            return BytesIO(unseal(zygote.key, zygote.run_id, seq, sealed))
+        path = os.path.join(self._blobs, os.path.basename(blob))
+        call = open_sealed(zygote.key, zygote.run_id, seq, path)
+        os.unlink(path)
+        return call
+
+    @staticmethod
+    def _tell_data(head: Mapping[str, Any]) -> None:
+        """Say where Data is, for what makes paths of it while the function or its arguments are loaded."""
+        if "data" in head:
+            os.environ["DAYFLY_DATA"] = json.dumps(head["data"])
+
+    def _outcome(self, call: Any) -> tuple[dict[str, Any], Any]:
+        with call:
+            head = json.loads(call.readline())
+            failure, function = self._function(head["function"])
+            if failure is not None:
+                return failure, function
+            began = time.monotonic()
+            self._tell_data(head)
+            failure, loaded = self.load((), call)
+            load_s = time.monotonic() - began
+        outcome, value = (failure, loaded) if failure is not None else self.call(function, *loaded)
+        return {**outcome, "load_s": load_s}, value
 
     def _function(self, digest: str) -> tuple[dict[str, Any] | None, Any]:
         """Give the function of that digest, loaded once."""
         if digest not in self._functions:
+            from io import BytesIO
+
             began, before = time.monotonic(), set(sys.modules)
             with open(os.path.join(self._blobs, os.path.basename(digest)), "rb") as file:
                 content = file.read()
@@ -4402,7 +4440,8 @@ class InChild(Caller):
             head, _, pickled = content.partition(b"\n")
             header = json.loads(head)
             self.take_sources(header["sources"])
-            self._functions[digest] = self.load(header["imports"], pickled)
+            self._tell_data(header)
+            self._functions[digest] = self.load(header["imports"], BytesIO(pickled))
             if self._functions[digest][0] is None:
                 self._tell_imports(digest, header["imports"], before, began)
         return self._functions[digest]
@@ -4477,18 +4516,18 @@ class _Spilling:
     def spilt(self) -> bool:
         return self._file is not None
 
-    def write(self, data: bytes) -> int:
-        if self._file is not None:
-            return self._file.write(data)
-        part = bytes(data)
-        self._parts.append(part)
-        self._length += len(part)
-        if self._length > WARM_INLINE_BYTES:
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self._length += size
+        if self._file is None and self._length > WARM_INLINE_BYTES:
             self._file = SealedWriter(*self._place)
             for held in self._parts:
                 self._file.write(held)
             self._parts.clear()
-        return len(part)
+        if self._file is not None:
+            return self._file.write(data)
+        self._parts.append(bytes(data))
+        return size
 
     def commit(self) -> None:
         if self._file is not None:

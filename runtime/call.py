@@ -80,6 +80,7 @@ class Call:
         display: Display | None = None,
         *,
         to_run: bool = True,
+        borrowed: bool = False,
     ) -> Call:
         """Step 1: everything that can be refused is refused here.
 
@@ -88,6 +89,7 @@ class Call:
             spec: what is asked for.
             display: where progress is shown.
             to_run: False for a plan alone, which needs no credentials: the catalog's prices do.
+            borrowed: True where nobody changes an argument before it is sent, so that a large one need not be copied.
 
         Raises:
             SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
@@ -97,7 +99,7 @@ class Call:
             check_arguments(function, args, kwargs)
             return payload.pack(function, args, kwargs)
 
-        return cls._around(pack, spec, display, to_run=to_run)
+        return cls._around(pack, spec, display, to_run=to_run, borrowed=borrowed or not to_run)
 
     @classmethod
     def prepare_warm(
@@ -123,7 +125,13 @@ class Call:
 
     @classmethod
     def _around(
-        cls, pack: Callable[[], Payload], spec: Spec, display: Display | None, *, to_run: bool
+        cls,
+        pack: Callable[[], Payload],
+        spec: Spec,
+        display: Display | None,
+        *,
+        to_run: bool,
+        borrowed: bool = False,
     ) -> Call:
         context = Context.open()
         secrets = _secrets(spec)
@@ -133,6 +141,9 @@ class Call:
         redact.remember(secrets.values())
         outputs.check_folder(spec.outputs)
         packed = pack()
+        if not borrowed:
+            kept = packed.task.settled(context.workspace.home / "cache")
+            packed = dataclasses.replace(packed, task=kept)
         recipe = environment.recipe(
             spec.environment,
             packed.project_root,
@@ -155,7 +166,8 @@ class Call:
         # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
         loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
         loading.start()
-        self.cargo.begin()
+        if self.begun is None:
+            self.cargo.begin()
         with (
             attendance.stack(self.new_stack(attendance, offers)) as machine,
             attendance.session(machine) as session,
@@ -222,6 +234,8 @@ class Call:
 
     def _bring_data(self, session: Session, attendance: Attendance) -> dict[str, str]:
         """What the function's process needs to know of its Data, all of which is there then."""
+        if self.begun is not None:
+            return {}  # A session brings it with its calls, and again when it has changed.
         if self.cargo.size:
             attendance.step("data", human_bytes(self.cargo.size))
 

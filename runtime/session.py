@@ -40,6 +40,7 @@ from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
 from dayfly.runtime.content import Content
 from dayfly.runtime.download import Download
+from dayfly.runtime.parts import Parts
 from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.ssh.connection import Disconnected, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
@@ -337,11 +338,11 @@ class Session:
         names = GpuFindings.__dataclass_fields__
         return GpuFindings(**{name: gpus.get(name, answer[name]) for name in names})
 
-    def put(self, content: bytes | Path, digest: str = "") -> str:
+    def put(self, content: bytes | Parts | Path, digest: str = "") -> str:
         """Bring content to the machine unless it is there; a transfer that broke off is resumed.
 
         Args:
-            content: a file, or the bytes themselves.
+            content: a file, or the bytes themselves, which nobody may change meanwhile.
             digest: its SHA-256, where it is known: that spares reading the content, if the machine has it.
 
         Returns:
@@ -444,11 +445,13 @@ class Session:
             "checkpoints": task.checkpoints,
             "task": "",
         }
-        body = task.sealed
-        if len(body) > INLINE_BYTES:
-            if self.status().state != "absent":
-                return
-            request["task"], body = self.put(body), b""
+        body = b""
+        if len(task.sealed) <= INLINE_BYTES:
+            body = bytes(task.sealed)
+        elif self.status().state == "absent":
+            request["task"] = self.put(task.sealed)
+        else:
+            return
         self._ask(request, body)
 
     def status(self) -> JobStatus:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dayfly.errors import DayflyError, JobStopped
-from dayfly.runtime import agent, outcome, payload, stored
+from dayfly.runtime import agent, payload, stored
 from dayfly.runtime.ledger import Ledger
 from dayfly.runtime.warm_call import WarmCall
+from dayfly.runtime.warm_data import WarmData
 from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_line import Sent, WarmLine
 
@@ -35,6 +36,7 @@ class WarmCalls(Generic[R]):
         session: with the machine.
         directory: the run's own on this computer.
         greeted: set as soon as calls can be made.
+        warn: told what should be known of the Data of calls.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class WarmCalls(Generic[R]):
         session: Session,
         directory: Path,
         greeted: threading.Event | None = None,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._data = WarmData(session, warn)
         self._function, self._session, self._directory = function, session, directory
         self._numbers, self._groups = itertools.count(1), itertools.count(1)
         self._ledger = Ledger(directory)
@@ -91,7 +95,7 @@ class WarmCalls(Generic[R]):
         """
         for args, kwargs in calls:
             self._function.check(args, kwargs)
-        digest = self._function.digest(self._session)
+        digest = self._function.digest(self._session, self._data)
         sent = [self._sent(digest, args, kwargs, group, timeout_s) for args, kwargs in calls]
         self._line.send(sent)
         return [each.call for each in sent]
@@ -105,19 +109,24 @@ class WarmCalls(Generic[R]):
         timeout_s: float | None,
     ) -> Sent:
         began, keys = time.perf_counter(), self._session.keys
-        content = payload.pack_arguments(self._function.bare, args, kwargs)
+        content, data = payload.pack_arguments(self._function.bare, args, kwargs)
+        packed = time.perf_counter()
+        told, data_bytes = self._data.bring(data)
+        brought = time.perf_counter()
         # Only now: a number that is never sent would be waited for on the machine.
         number = next(self._numbers)
-        head = json.dumps({"function": digest}).encode() + b"\n"
-        sealed = agent.seal(keys.hmac_key, keys.run_id, agent.call_seq(number), head + content)
+        front = json.dumps({"function": digest, **told}).encode() + b"\n"
+        sealed = content.behind(front).sealed(keys.hmac_key, keys.run_id, agent.call_seq(number))
         call: WarmCall[R] = WarmCall(number, keys.run_id, self._line.stop, began)
-        call.times.pickle_s = time.perf_counter() - began
-        blob = ""
-        if len(sealed) > agent.WARM_INLINE_BYTES:
-            packed = time.perf_counter()
-            blob, sealed = self._session.put(sealed), b""
-            call.times.upload_s = time.perf_counter() - packed
-        return Sent(call, digest, sealed, blob, group, timeout_s)
+        times = call.times
+        times.data_s, times.data_bytes = brought - packed, data_bytes
+        times.pickle_s = time.perf_counter() - began - times.data_s
+        if len(sealed) <= agent.WARM_INLINE_BYTES:
+            return Sent(call, digest, bytes(sealed), "", group, timeout_s)
+        sealing = time.perf_counter()
+        blob = self._session.put(sealed)
+        times.upload_s = time.perf_counter() - sealing
+        return Sent(call, digest, b"", blob, group, timeout_s)
 
     def _fetch(self, number: int) -> Path:
         file = self._directory / f"call-{number}.sealed"
@@ -139,6 +148,6 @@ class WarmCalls(Generic[R]):
         """The task has ended: what it has left is handed over, the rest learns why."""
         if self._line.open_calls() and (self._directory / stored.RESULT).exists():
             with contextlib.suppress(DayflyError, OSError):
-                self._line.deliver(outcome.calls(stored.unsealed(self._directory)))
+                self._line.deliver(stored.calls(self._directory))
         self._line.fail(why)
         self._ledger.close()

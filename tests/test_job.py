@@ -218,5 +218,5 @@ def test_twenty_threads_prepare_calls_at_once(engine: Engine) -> None:
 
     tasks = dict(together(prepare))
     for number, task in tasks.items():
-        function, args, kwargs = pickle.loads(task.partition(b"\n")[2])
+        function, args, kwargs = pickle.loads(bytes(task).partition(b"\n")[2])
         assert function(*args, **kwargs) == 11 * number

@@ -225,14 +225,14 @@ def test_a_call_sealed_for_another_number_is_not_made(shared: Warm, tmp_path: Pa
     """Nothing of it is unpickled: its process says why, and ends."""
     calls, keys = shared.calls(abs), shared.server.keys
     marker = tmp_path / "made"
-    digest = calls._function.digest(shared.session)
+    digest = calls._function.digest(shared.session, calls._data)
     made = calls._sent(digest, (-1,), {}, 0, None)
     head = b'{"function": "%s"}\n' % digest.encode()
     forged = agent.seal(
         keys.hmac_key,
         keys.run_id,
         agent.call_seq(made.call.number + 1),
-        head + payload.pack_arguments(abs, (marker,), {}),
+        head + bytes(payload.pack_arguments(abs, (marker,), {})[0]),
     )
     calls._line.send([Sent(made.call, digest, forged)])
     with pytest.raises(JobExited):
