@@ -24,7 +24,18 @@ from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
-from dayfly.runtime import entrust, environment, idle_floor, outputs, payload, preview, redact
+from dayfly.runtime import (
+    accelerator,
+    entrust,
+    environment,
+    idle_floor,
+    interpreter,
+    outputs,
+    payload,
+    preview,
+    redact,
+    system_packages,
+)
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.context import Context
@@ -36,6 +47,8 @@ from dayfly.stacks.engine import Engine
 from dayfly.stacks.run_stack import RunStack
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dayfly.runtime.records import Task
     from dayfly.runtime.session import Session
 
@@ -150,6 +163,8 @@ class Call:
             packed.imports,
             same_computer=all(providers.load(name).same_computer for name in spec.providers),
         )
+        interpreter.check(spec.providers, recipe.variables)
+        system_packages.check(spec.providers, spec.system_packages)
         recipe = with_backends(recipe, packed.data.values())
         cargo = Cargo(packed.data)
         shown = display or Display.standard()
@@ -212,10 +227,13 @@ class Call:
         from dayfly.runtime.records import Task
 
         idle_floor.check_machine(self.spec, session)
+        if self.spec.system_packages:
+            attendance.step("environment", ", ".join(self.spec.system_packages))
+            session.install_system_packages(self.spec.system_packages, self.display.note)
         python = self.recipe.python
         if not self.recipe.empty:
             attendance.step("environment", self.recipe.source)
-            python = session.build_environment(self.recipe_for(session), self.display.note)
+            python = self._build_environment(session)
         variables = self._bring_data(session, attendance)
         attendance.step("start")
         return Task(
@@ -248,12 +266,17 @@ class Call:
             attendance.record("data", bytes=self.cargo.size)
         return variables
 
-    def recipe_for(self, session: Session) -> Recipe:
-        """The recipe with the uv of the machine's platform."""
+    def _build_environment(self, session: Session) -> str:
+        """Makes it from the wheels that fit the machine, or finds it made; gives its Python."""
         facts = session.facts
-        cache = self.context.workspace.home / "cache"
-        uv = environment.uv_binary(facts.platform, facts.libc, cache=cache)
-        return dataclasses.replace(self.recipe, uv=uv)
+        here = providers.load(session.machine.provider).same_computer
+        recipe = accelerator.fitted(self.recipe, facts, same_computer=here)
+
+        def uv() -> Path:
+            cache = self.context.workspace.home / "cache"
+            return environment.uv_binary(facts.platform, facts.libc, cache=cache)
+
+        return session.build_environment(recipe, self.display.note, uv)
 
     def plan(self, resources: Sequence[Mapping[str, str]], resources_from: str) -> Plan:
         """The Plan of the first rung, with resources that someone else has listed."""

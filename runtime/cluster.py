@@ -47,6 +47,7 @@ class Options(TypedDict, total=False):
     nodes: int
     python: str | None
     environment: str | Sequence[str] | None
+    system_packages: Sequence[str]
     secrets: Sequence[str]
     file_systems: Sequence[str]
     allow_cidr: str | None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dayfly.errors import SpecError
+from dayfly.runtime.redact import redact
 from dayfly.stacks import isolated
 
 _NOT_SOURCE = frozenset(
@@ -142,7 +143,7 @@ def run_uv(arguments: Sequence[str], failed: str) -> str:
                 raise SpecError(f"{failed}: uv did not end in {_UV_LIMIT_S:.0f} s") from None
             raise
     if process.returncode:
-        raise SpecError(f"{failed}:\n{errors.strip()[-4000:]}")
+        raise SpecError(f"{failed}:\n{redact(errors.strip()[-4000:])}")
     return output
 
 

@@ -876,7 +876,7 @@ def recipe(**fields: Any) -> Any:
         "requirements": "",
         "wheels": (),
         "variables": {},
-        "uv": None,
+        "checks": (),
         "empty": False,
         "digest": os.urandom(8).hex(),
     }
