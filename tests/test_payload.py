@@ -21,6 +21,7 @@ import pytest
 
 from dayfly.errors import PayloadError
 from dayfly.runtime import agent, payload
+from dayfly.runtime.parts import Parts
 from tests import far
 
 pytestmark = pytest.mark.process
