@@ -28,6 +28,7 @@ _TORCH: Mapping[tuple[int, int], tuple[str, ...]] = {
     (2, 7): ("cu128", "cu126", "cu118"),
     (2, 8): ("cu129", "cu128", "cu126"),
     (2, 9): ("cu130", "cu128", "cu126"),
+    (2, 10): ("cu130", "cu128", "cu126"),
 }
 _TORCH_CHECK = """
 import torch

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from dayfly.errors import SpecError
+from dayfly.runtime import toml_file
 
 _KEYRING_S = 60.0
 # uv's keys that have the meaning of a variable, and how that is written.
@@ -73,12 +73,12 @@ def uv_tables(root: Path, environment: Mapping[str, str]) -> list[dict[str, Any]
     if environment.get("UV_NO_CONFIG", "").lower() in ("1", "true"):
         return []
     if named := environment.get("UV_CONFIG_FILE"):
-        return [_toml(Path(named))]
+        return [toml_file.read(Path(named))]
     home = Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     system = environment.get("XDG_CONFIG_DIRS") or "/etc/xdg"
     others = [home, *(Path(folder) for folder in system.split(":") if folder), Path("/etc")]
     found = [_project_table(root)]
-    found += [_toml(folder / "uv" / "uv.toml") for folder in others]
+    found += [toml_file.read(folder / "uv" / "uv.toml") for folder in others]
     return [table for table in found if table]
 
 
@@ -86,8 +86,8 @@ def _project_table(root: Path) -> dict[str, Any]:
     """That of the nearest uv.toml or [tool.uv], from the project upwards, as uv looks for it."""
     for folder in (root, *root.parents):
         if (folder / "uv.toml").is_file():
-            return _toml(folder / "uv.toml")
-        table = _toml(folder / "pyproject.toml").get("tool", {}).get("uv", {})
+            return toml_file.read(folder / "uv.toml")
+        table = toml_file.read(folder / "pyproject.toml").get("tool", {}).get("uv", {})
         if table:
             return dict(table)
     return {}
@@ -140,10 +140,13 @@ def _of_table(table: Mapping[str, Any]) -> dict[str, str]:
 def pip_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """The settings of pip's own files under the names of uv's variables; pip's variables are not among them."""
     parser = configparser.RawConfigParser()
-    try:
-        parser.read(_pip_files(environment))
-    except (configparser.Error, UnicodeDecodeError) as error:
-        raise SpecError(f"pip's settings cannot be read: {error}") from error
+    for file in _pip_files(environment):
+        try:
+            parser.read(file)
+        except (configparser.Error, UnicodeDecodeError) as error:
+            # Not its words: they have the line itself, which may be the one with a password.
+            kind = type(error).__name__
+            raise SpecError(f"pip's settings cannot be read: {kind} in {file}") from None
     made = {}
     for section in ("global", "install"):
         for key, ours in _PIP_KEYS.items():
@@ -237,10 +240,3 @@ def _from_keyring(url: str, host: str, user: str) -> str:
         if done.returncode == 0 and done.stdout.strip():
             return done.stdout.strip()
     return ""
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text()) if path.is_file() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SpecError(f"{str(path)!r} cannot be read: {error}") from error

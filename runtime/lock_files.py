@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from dayfly.errors import SpecError
 from dayfly.infra.units import suggestion
-from dayfly.runtime import pyproject
+from dayfly.runtime import pyproject, toml_file
 from dayfly.runtime.index_files import indexes, uv_tables
 from dayfly.runtime.requirements import Reader, Requirements, logical_lines
 from dayfly.runtime.wheels import WheelBuilder, run_uv
@@ -56,7 +57,7 @@ def of_uv_lock(
     options += ["--python", sys.executable, "--no-python-downloads"]
     if member is not None:
         project = member / "pyproject.toml"
-        options += ["--package", str(pyproject.read(project)["project"]["name"])]
+        options += ["--package", str(toml_file.read(project)["project"]["name"])]
     optional, groups = pyproject.split_extras(project, extras)
     options += [part for name in optional for part in ("--extra", name)]
     options += [part for name in groups for part in ("--group", name)]
@@ -95,18 +96,20 @@ def _explicit_indexes(path: Path) -> list[str]:
         for index in indexes(table)
         if index.explicit
     }
-    sources = [package.get("source", {}) for package in pyproject.read(path).get("package", ())]
-    used = {str(source.get("registry", "")).rstrip("/") for source in sources}
+    # Parsing a long lock file takes longer than all the rest.
+    text = path.read_text() if declared else ""
+    used = {url.rstrip("/") for url in re.findall(r'registry = "([^"]+)"', text)}
     return [declared[url] for url in sorted(declared.keys() & used)]
 
 
 def workspace_of(root: Path) -> Path | None:
     """The lock file of the workspace that a project is a member of which has none of its own."""
-    name = pyproject.read(root / "pyproject.toml").get("project", {}).get("name")
+    name = toml_file.read(root / "pyproject.toml").get("project", {}).get("name")
     for folder in root.parents if name else ():
         lock = folder / "uv.lock"
         if lock.is_file() and (folder / "pyproject.toml").is_file():
-            members = pyproject.read(lock).get("manifest", {}).get("members", ())
+            head = lock.read_text().partition("[[package]]")[0]
+            members = tomllib.loads(head).get("manifest", {}).get("members", ())
             return lock if canonicalize_name(name) in map(canonicalize_name, members) else None
         if (folder / ".git").exists():
             break
@@ -119,7 +122,7 @@ def of_pylock(path: Path, builder: WheelBuilder, extras: Sequence[str] = ()) -> 
     Raises:
         SpecError: it cannot be read, is not for this Python, or has no such extra.
     """
-    content = pyproject.read(path)
+    content = toml_file.read(path)
     pyproject.check_range(content.get("requires-python"), path)
     known = [*content.get("extras", ()), *content.get("dependency-groups", ())]
     for extra in extras:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,11 @@ from packaging.utils import canonicalize_name
 
 from dayfly.errors import SpecError
 from dayfly.infra.units import suggestion
+from dayfly.runtime import toml_file
 from dayfly.runtime.requirements import Reader, Requirements, checked_name
 from dayfly.runtime.wheels import WheelBuilder
 
 _PYTHON = ".".join(map(str, sys.version_info[:3]))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A TOML file; {} where there is none.
-
-    Raises:
-        SpecError: it cannot be read.
-    """
-    try:
-        return tomllib.loads(path.read_text()) if path.is_file() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as exc:
-        raise SpecError(f"{str(path)!r} cannot be read: {exc}") from exc
 
 
 def requirements_of(path: Path, builder: WheelBuilder, extras: Sequence[str]) -> Requirements:
@@ -43,7 +31,7 @@ def requirements_of(path: Path, builder: WheelBuilder, extras: Sequence[str]) ->
     Raises:
         SpecError: it has no such list, or no such extra.
     """
-    content = read(path)
+    content = toml_file.read(path)
     project = content.get("project", {})
     if "dependencies" in project.get("dynamic", ()) or "project" not in content:
         raise SpecError(
@@ -69,7 +57,7 @@ def split_extras(path: Path, extras: Sequence[str]) -> tuple[list[str], list[str
     Raises:
         SpecError: one is neither.
     """
-    content = read(path)
+    content = toml_file.read(path)
     found: tuple[list[str], list[str]] = ([], [])
     for extra in extras:
         _of_extra(content, extra, path, ())
@@ -148,13 +136,13 @@ def _from_source(text: str, name: str, source: object) -> str:
 
 def has_dependencies(path: Path) -> bool:
     """True where a pyproject.toml lists dependencies that can be read."""
-    project = read(path).get("project", {})
+    project = toml_file.read(path).get("project", {})
     return bool(project.get("dependencies")) and "dependencies" not in project.get("dynamic", ())
 
 
 def is_dayflys_own(root: Path) -> bool:
     """True in a checkout of Dayfly, whose dependencies are for this computer and not for its examples."""
-    return bool(read(root / "pyproject.toml").get("project", {}).get("name") == "dayfly")
+    return bool(toml_file.read(root / "pyproject.toml").get("project", {}).get("name") == "dayfly")
 
 
 def check_python(folder: Path) -> None:
@@ -164,7 +152,7 @@ def check_python(folder: Path) -> None:
         SpecError: `requires-python` of its pyproject.toml excludes this version.
     """
     path = folder / "pyproject.toml"
-    check_range(read(path).get("project", {}).get("requires-python"), path)
+    check_range(toml_file.read(path).get("project", {}).get("requires-python"), path)
 
 
 def check_range(wanted: object, path: Path) -> None:

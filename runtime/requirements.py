@@ -133,12 +133,14 @@ def _constrained(reader: Reader, path: Path) -> Requirements:
         wanted = Path(folder) / "wanted.in"
         wheels = [str(wheel) for wheel in reader.wheels]
         wanted.write_text("".join(f"{line}\n" for line in [*reader.lines, *wheels]))
-        arguments = ["pip", "compile", "--universal", "--no-header", "--no-annotate", "--quiet"]
+        # From the project's folder, whose settings of uv count.
+        arguments = ["--directory", str(path.parent), "pip", "compile", "--universal"]
+        arguments += ["--no-header", "--no-annotate", "--quiet"]
         arguments += ["--python", sys.executable, str(wanted)]
         for constraint in reader.constraints:
             if not constraint.is_file():
                 raise SpecError(f"{path.name} names {str(constraint)!r}, which does not exist")
-            arguments += ["--constraint", str(constraint)]
+            arguments += ["--constraint", str(constraint.resolve())]
         text = run_uv(arguments, f"the constraints of {str(path)!r} cannot be met")
     names = {wheel.name for wheel in reader.wheels}
     options = [line for line in reader.lines if line.startswith("-")]
