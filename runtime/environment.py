@@ -90,6 +90,8 @@ def recipe(
     found = _requirements(environment, project_root, function_imports, builder)
     text = "".join(f"{line}\n" for line in found.lines)
     wheels = tuple(dict.fromkeys(found.wheels))
+    if not same_computer:
+        _check_wheels(wheels)
     # An empty recipe has them too: the machine's uv may have to fetch the interpreter itself.
     variables = index.variables(os.environ, same_computer=same_computer, root=project_root)
     if found.any_index:
@@ -189,6 +191,17 @@ def _of_file(path: Path, builder: WheelBuilder, extras: tuple[str, ...] = ()) ->
             " a requirements file has none"
         )
     return requirements.of_text_file(path, builder)
+
+
+def _check_wheels(wheels: Sequence[Path]) -> None:
+    """Machines run Linux: what was compiled for another system would be refused there, when they are paid for."""
+    for wheel in wheels:
+        platform = wheel.stem.rpartition("-")[2]
+        if platform != "any" and "linux" not in platform:
+            raise SpecError(
+                f"the local project in {wheel.name} holds code that was compiled for this computer ({platform}), and machines"
+                " run Linux: give a wheel that was built for Linux, or put the project where the machine can install it from"
+            )
 
 
 def _source(found: Requirements) -> str:

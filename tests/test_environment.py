@@ -122,6 +122,19 @@ def test_a_local_project_is_shipped_as_a_wheel(project: Path, tmp_path: Path) ->
     assert recipe([str(library)], project).digest != first.digest
 
 
+def test_a_wheel_for_another_system_is_refused(project: Path, tmp_path: Path) -> None:
+    """Compiled code of this computer's own; for a machine that is this computer it is right."""
+    for name in ("any", "manylinux_2_17_x86_64", "linux_x86_64", "macosx_14_0_arm64"):
+        wheel = tmp_path / f"thing-1.0-cp311-cp311-{name}.whl"
+        wheel.touch()
+        assert recipe([str(wheel)], project, same_computer=True).wheels == (wheel,)
+        if "macosx" not in name:
+            assert recipe([str(wheel)], project).wheels == (wheel,)
+            continue
+        with pytest.raises(SpecError, match=r"compiled for this computer \(macosx_14_0_arm64\)"):
+            recipe([str(wheel)], project)
+
+
 def test_a_path_without_a_project_is_refused(project: Path, tmp_path: Path) -> None:
     """And so is one that does not exist, and one that does not build, with the back end's words."""
     with pytest.raises(SpecError, match="does not exist"):
