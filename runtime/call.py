@@ -271,6 +271,8 @@ class Call:
         facts = session.facts
         here = providers.load(session.machine.provider).same_computer
         recipe = accelerator.fitted(self.recipe, facts, same_computer=here)
+        if recipe.hardware:
+            self.display.note(f"wheels for {recipe.hardware}")
 
         def uv() -> Path:
             cache = self.context.workspace.home / "cache"

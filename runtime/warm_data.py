@@ -39,7 +39,8 @@ class WarmData:
     def __init__(self, session: Session, warn: Callable[[str], None] = lambda _: None) -> None:
         self._session, self._warn = session, warn
         self._there: dict[str, _There] = {}
-        self._bringing = threading.Lock()
+        # One for each source: nobody waits for what another call has to send.
+        self._bringing: dict[str, threading.Lock] = {}
 
     def bring(self, items: Mapping[str, Data]) -> tuple[dict[str, Any], int]:
         """Brings what the machine has not got of them.
@@ -53,12 +54,12 @@ class WarmData:
         """
         if not items:
             return {}, 0
-        sent = 0
-        with self._bringing:
-            for key, data in items.items():
-                if not data.scheme:
+        sent, paths = 0, {}
+        for key, data in items.items():
+            if not data.scheme:
+                with self._bringing.setdefault(key, threading.Lock()):
                     sent += self._bring(key, LocalTree(Path(data.source)))
-            paths = {key: self._there[key].path for key in items if key in self._there}
+                    paths[key] = self._there[key].path
         store = f"{self._session.machine.cache_dir}/urls"
         return {"data": {"store": store, "shared": True, "paths": paths}}, sent
 
