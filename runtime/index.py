@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 from dayfly.runtime.index_files import (
     Passwords,
     addresses,
+    indexes,
     pip_variables,
     uv_tables,
     uv_variables,
@@ -95,7 +96,8 @@ def passwords_of(environment: Mapping[str, str], root: Path) -> Passwords:
     wishes += [
         level.get("keyring-provider") for table in tables for level in (table, table.get("pip", {}))
     ]
-    return Passwords(environment, keyring="subprocess" in wishes)
+    named = [entry for table in tables for entry in indexes(table)]
+    return Passwords(environment, named, keyring="subprocess" in wishes)
 
 
 def with_passwords(text: str, passwords: Passwords) -> tuple[str, dict[str, str]]:

@@ -172,15 +172,27 @@ def _pip_files(environment: Mapping[str, str]) -> list[Path]:
 
 
 class Passwords:
-    """What this computer knows of the passwords of hosts: netrc, and the keyring where uv or pip is told to ask it.
+    """What this computer knows of the passwords of indexes: uv's variables for those that have a name, netrc, and the
+    keyring where uv or pip is told to ask it.
 
     Args:
         environment: this process's variables.
+        named: indexes of uv's settings.
         keyring: whether to ask it for the password of a user that an address names without one.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, keyring: bool) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], named: Iterable[NamedIndex] = (), *, keyring: bool
+    ) -> None:
         self._keyring = keyring
+        self._named: dict[str, tuple[str, str]] = {}
+        for index in named:
+            name = re.sub(r"[^A-Z0-9]", "_", index.name.upper())
+            user, password = (
+                environment.get(f"UV_INDEX_{name}_{word}", "") for word in ("USERNAME", "PASSWORD")
+            )
+            if index.name and password:
+                self._named[index.url.rstrip("/")] = user, password
         path = Path(environment.get("NETRC") or Path.home() / ".netrc").expanduser()
         try:
             self._netrc: netrc.netrc | None = netrc.netrc(str(path)) if path.is_file() else None
@@ -193,6 +205,9 @@ class Passwords:
         parts = urlsplit(url)
         if parts.password is not None or not parts.hostname:
             return None
+        for index, known in self._named.items():
+            if f"{url}/".startswith(f"{index}/"):
+                return known
         if parts.username and self._keyring:
             found = _from_keyring(url, parts.hostname, parts.username)
             if found:

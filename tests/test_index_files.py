@@ -122,6 +122,28 @@ def test_passwords_of_netrc_go_with_the_addresses(home: Path) -> None:
     assert "private.example" in wanted.read_text()
 
 
+def test_the_password_of_a_named_index_is_in_uvs_variables(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where requirements name the address itself, it goes with that: there the machine's uv does not know the name."""
+    written(
+        home / "project" / "uv.toml",
+        '[[index]]\nname = "my-own"\nurl = "https://own.example/simple"\nexplicit = true\n',
+    )
+    monkeypatch.setenv("UV_INDEX_MY_OWN_USERNAME", "me")
+    monkeypatch.setenv("UV_INDEX_MY_OWN_PASSWORD", "from-a-variable")
+    written(
+        home / "project" / "requirements.txt",
+        "--extra-index-url https://own.example/simple/\n--find-links https://own.example/simpler\nx\n",
+    )
+    made = recipe(None, home / "project")
+    first, second, _ = made.requirements.splitlines()
+    assert first.endswith("${DAYFLY_INDEX_0_USER}:${DAYFLY_INDEX_0_PASSWORD}@own.example/simple/")
+    assert second == "--find-links https://own.example/simpler"
+    assert made.variables["DAYFLY_INDEX_0_PASSWORD"] == "from-a-variable"
+    assert "from-a-variable" not in redact.redact("it said from-a-variable")
+
+
 def test_a_user_without_a_password_is_asked_of_the_keyring(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
