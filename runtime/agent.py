@@ -772,6 +772,7 @@ class Server:
         "look",
         "receive",
         "environment",
+        "system_packages",
         "stop",
         "facts",
         "gpus",
