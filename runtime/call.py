@@ -200,6 +200,12 @@ class Call:
                 self.begun(session)
             return attendance.finish(session)
 
+    @property
+    def environment_source(self) -> str:
+        """What is installed, for the plan."""
+        packages = ", ".join(self.spec.system_packages)
+        return f"{self.recipe.source}{f'; system packages {packages}' if packages else ''}"
+
     def new_stack(self, attendance: Attendance, offers: tuple[Offer, ...]) -> RunStack:
         """The stack of one attempt."""
         return RunStack(
@@ -214,7 +220,7 @@ class Call:
                 "job_name": self.spec.job_name,
                 "code_digest": self.payload.code_digest,
                 "python": payload.PYTHON,
-                "environment": self.recipe.source,
+                "environment": self.environment_source,
                 "environment_digest": None if self.recipe.empty else self.recipe.digest,
                 "lineage": attendance.lineage,
                 "warm": self.begun is not None,
@@ -288,7 +294,7 @@ class Call:
             resources,
             resources_from=resources_from,
             function=self.payload.function,
-            environment_source=self.recipe.source,
+            environment_source=self.environment_source,
             code=str(self.payload.code),
         )
 

@@ -96,7 +96,7 @@ class Reader:
     def _add_local(self, path: Path, extras: str, marker: str) -> None:
         if not path.exists():
             raise SpecError(f"{self._source} names {str(path)!r}, which does not exist")
-        if marker and not Requirement(f"x; {marker}").marker.evaluate():  # type: ignore[union-attr]
+        if marker and not _applies(marker):
             return
         wheel = self._builder.build(path)
         self.wheels.append(wheel)
@@ -147,6 +147,14 @@ def _constrained(reader: Reader, path: Path) -> Requirements:
     pinned = [line for line in logical_lines(text) if Path(line).name not in names]
     pinned = [line for line in pinned if line not in options and not line.startswith("-")]
     return Requirements((*options, *pinned), tuple(reader.wheels), path.name)
+
+
+def _applies(marker: str) -> bool:
+    """Whether a marker holds here, or on a machine, which runs Linux whatever this computer does."""
+    found = Requirement(f"x; {marker}").marker
+    assert found is not None
+    linux = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
+    return found.evaluate() or found.evaluate(linux)
 
 
 def logical_lines(text: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from packaging import markers
 from uv import find_uv_bin
 
 from dayfly.errors import SpecError
@@ -168,6 +169,19 @@ def test_a_requirements_file_is_read_with_its_includes(project: Path, tmp_path: 
     ]
     assert [wheel.name for wheel in made.wheels] == ["locallib-1.0-py3-none-any.whl"]
     assert made.source == "requirements.txt (3 packages)"
+
+
+@pytest.mark.process
+def test_a_marker_of_a_local_project_may_speak_of_the_machine(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which runs Linux, whatever this computer does."""
+    library = local_project(tmp_path / "library")
+    elsewhere = {**markers.default_environment(), "sys_platform": "darwin"}
+    monkeypatch.setattr(markers, "default_environment", lambda: elsewhere)
+    for marker, there in (("linux", 1), ("darwin", 1), ("win32", 0)):
+        made = recipe([f'{library} ; sys_platform == "{marker}"'], project, same_computer=True)
+        assert len(made.wheels) == there
 
 
 def test_constraints_hold(project: Path, tmp_path: Path) -> None:

@@ -931,7 +931,8 @@ def test_an_environment_is_made_by_uv_once_and_then_found(python_on_path: Runs) 
 
     with runs.session() as session:
         python = session.build_environment(wanted, lines.append)
-        assert session.build_environment(wanted, pytest.fail) == python
+        # Where it is there, nobody has to fetch uv for the machine's platform.
+        assert session.build_environment(wanted, pytest.fail, pytest.fail) == python
         session.start(replace(runs.task(function, imports=("first", "second")), python=python))
         outcome = runs.outcome(session)
     assert any("first==1.0" in line for line in lines)
@@ -951,6 +952,19 @@ def test_a_half_made_environment_is_made_anew(python_on_path: Runs) -> None:
         session.build_environment(wanted, lambda line: None)
     assert (half / ".ready").exists()
     assert not (half / "venv" / "rubbish").exists()
+
+
+def test_an_environment_that_fails_its_check_is_not_used(python_on_path: Runs) -> None:
+    """The check runs in it; its words are the refusal's, and the next run makes it anew."""
+    runs = python_on_path
+    wanted = recipe(wheels=(wheel(runs.folder, "first"),), checks=("import first",))
+    refused = recipe(wheels=wanted.wheels, checks=("import first", "raise SystemExit('no GPU')"))
+    with runs.session() as session:
+        session.build_environment(wanted, lambda line: None)
+        with pytest.raises(EnvironmentFailed, match="no GPU"):
+            session.build_environment(refused, lambda line: None)
+    kept = runs.server.home.parent / "cache" / "environments"
+    assert [(kept / made.digest / ".ready").exists() for made in (wanted, refused)] == [True, False]
 
 
 def test_a_requirement_that_does_not_exist_fails_in_the_resolvers_words(
