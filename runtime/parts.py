@@ -56,6 +56,8 @@ class Parts:
         return self._ends[-1] if self._ends else 0
 
     def __bytes__(self) -> bytes:
+        if len(self._parts) == 1:
+            return bytes(self._parts[0][:])
         return b"".join(self._pieces())
 
     def read(self, offset: int, size: int) -> bytes | memoryview:

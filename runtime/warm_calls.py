@@ -116,15 +116,18 @@ class WarmCalls(Generic[R]):
         # Only now: a number that is never sent would be waited for on the machine.
         number = next(self._numbers)
         front = json.dumps({"function": digest, **told}).encode() + b"\n"
-        sealed = content.behind(front).sealed(keys.hmac_key, keys.run_id, agent.call_seq(number))
         call: WarmCall[R] = WarmCall(number, keys.run_id, self._line.stop, began)
         times = call.times
         times.data_s, times.data_bytes = brought - packed, data_bytes
+        place = keys.hmac_key, keys.run_id, agent.call_seq(number)
+        if len(front) + len(content) + agent.HEADER_BYTES <= agent.WARM_INLINE_BYTES:
+            sealed = agent.seal(*place, front + bytes(content))
+            times.pickle_s = time.perf_counter() - began - times.data_s
+            return Sent(call, digest, sealed, "", group, timeout_s)
+        large = content.behind(front).sealed(*place)
         times.pickle_s = time.perf_counter() - began - times.data_s
-        if len(sealed) <= agent.WARM_INLINE_BYTES:
-            return Sent(call, digest, bytes(sealed), "", group, timeout_s)
         sealing = time.perf_counter()
-        blob = self._session.put(sealed)
+        blob = self._session.put(large)
         times.upload_s = time.perf_counter() - sealing
         return Sent(call, digest, b"", blob, group, timeout_s)
 
