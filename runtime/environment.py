@@ -37,6 +37,7 @@ class Recipe:
         wheels: built on this computer from local projects.
         source: one line for the plan.
         variables: index and certificate settings of this computer's uv and pip; may hold passwords.
+        constraints: text of a constraints file: versions that hold for what is needed, named or not.
         hardware: what of the machine decides about the wheels, "" where nothing does.
         checks: programs that must succeed in the environment before it is used.
     """
@@ -46,6 +47,7 @@ class Recipe:
     wheels: tuple[Path, ...]
     source: str
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    constraints: str = field(default="", repr=False)
     hardware: str = ""
     checks: tuple[str, ...] = field(default=(), repr=False)
 
@@ -59,6 +61,7 @@ class Recipe:
         """Names the environment in the machine's cache; the same content gives the same name."""
         wheels = sorted((wheel.name, content_digest(wheel)) for wheel in self.wheels)
         content = [RECIPE_VERSION, self.python, self.requirements, wheels]
+        content += [self.constraints] if self.constraints else []
         content += [self.hardware, self.checks] if self.hardware else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -98,9 +101,10 @@ def recipe(
         variables.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     passwords = index.passwords_of(os.environ, project_root)
     text, referenced = index.with_passwords(text, passwords)
-    variables |= referenced | _referenced(text)
+    constraints = "".join(f"{line}\n" for line in found.constraints)
+    variables |= referenced | _referenced(text + constraints)
     redact.remember(index.secrets_in({**variables, "": text}))
-    return Recipe(PYTHON, text, wheels, _source(found), variables)
+    return Recipe(PYTHON, text, wheels, _source(found), variables, constraints)
 
 
 def _requirements(

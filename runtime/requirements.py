@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from dayfly.errors import SpecError
 from dayfly.runtime.redact import redact
-from dayfly.runtime.wheels import WheelBuilder, run_uv
+from dayfly.runtime.wheels import WheelBuilder
 
 _VCS = ("git+", "hg+", "svn+", "bzr+")
 _INCLUDE = re.compile(r"(?:-r\s*|--requirement[\s=]+)(\S.*)")
@@ -34,12 +32,14 @@ class Requirements:
         wheels: of what is local.
         source: for the plan.
         any_index: each package is pinned, and may come from whichever of the indexes has that version of it.
+        constraints: lines of a constraints file.
     """
 
     lines: tuple[str, ...]
     wheels: tuple[Path, ...]
     source: str
     any_index: bool = False
+    constraints: tuple[str, ...] = ()
 
 
 class Reader:
@@ -50,30 +50,49 @@ class Reader:
         self._open: list[Path] = []
         self.lines: list[str] = []
         self.wheels: list[Path] = []
-        self.constraints: list[Path] = []
+        self._constraints: list[str] = []
 
     def result(self) -> Requirements:
-        return Requirements(tuple(self.lines), tuple(self.wheels), self._source)
+        return Requirements(
+            tuple(self.lines),
+            tuple(self.wheels),
+            self._source,
+            constraints=tuple(dict.fromkeys(self._constraints)),
+        )
 
     def read(self, path: Path) -> None:
+        for line in self._lines_of(path):
+            self.add(line, path.parent)
+
+    def _lines_of(self, path: Path) -> list[str]:
+        """Those of a file that was not read before."""
         path = path.resolve()
         if path in self._open:
-            return
+            return []
         if not path.is_file():
             raise SpecError(f"{self._source} names {str(path)!r}, which does not exist")
         self._open.append(path)
         try:
-            text = path.read_text("utf-8-sig")
+            return list(logical_lines(path.read_text("utf-8-sig")))
         except (UnicodeDecodeError, OSError) as exc:
             raise SpecError(f"{str(path)!r} cannot be read: {exc}") from exc
-        for line in logical_lines(text):
-            self.add(line, path.parent)
+
+    def _constrain(self, path: Path) -> None:
+        """Takes note of versions that hold for what is needed, also where no line names it."""
+        for line in self._lines_of(path):
+            if match := _INCLUDE.fullmatch(line) or _CONSTRAINT.fullmatch(line):
+                self._constrain(path.parent / match[1])
+            elif line.startswith("-"):
+                raise SpecError(f"{str(path)!r} holds the option {line!r}, which limits nothing")
+            else:
+                checked_name(line, path.name)
+                self._constraints.append(line)
 
     def add(self, line: str, folder: Path) -> None:
         if match := _INCLUDE.fullmatch(line):
             self.read(folder / match[1])
         elif match := _CONSTRAINT.fullmatch(line):
-            self.constraints.append(folder / match[1])
+            self._constrain(folder / match[1])
         elif match := _EDITABLE.fullmatch(line):
             self._add_requirement(match[1], folder)
         elif match := _FOLDER_OPTION.fullmatch(line):
@@ -122,31 +141,7 @@ def of_text_file(path: Path, builder: WheelBuilder) -> Requirements:
     """From a requirements file with its includes, constraints and hashes."""
     reader = Reader(builder, path.name)
     reader.read(path)
-    if reader.constraints:
-        return _constrained(reader, path)
     return reader.result()
-
-
-def _constrained(reader: Reader, path: Path) -> Requirements:
-    """Resolve on this computer: constraints hold for packages that no line names, and have no place in one file."""
-    with tempfile.TemporaryDirectory() as folder:
-        wanted = Path(folder) / "wanted.in"
-        wheels = [str(wheel) for wheel in reader.wheels]
-        wanted.write_text("".join(f"{line}\n" for line in [*reader.lines, *wheels]))
-        # From the project's folder, whose settings of uv count.
-        arguments = ["--directory", str(path.parent), "pip", "compile", "--universal"]
-        arguments += ["--no-header", "--no-annotate", "--quiet"]
-        arguments += ["--python", sys.executable, str(wanted)]
-        for constraint in reader.constraints:
-            if not constraint.is_file():
-                raise SpecError(f"{path.name} names {str(constraint)!r}, which does not exist")
-            arguments += ["--constraint", str(constraint.resolve())]
-        text = run_uv(arguments, f"the constraints of {str(path)!r} cannot be met")
-    names = {wheel.name for wheel in reader.wheels}
-    options = [line for line in reader.lines if line.startswith("-")]
-    pinned = [line for line in logical_lines(text) if Path(line).name not in names]
-    pinned = [line for line in pinned if line not in options and not line.startswith("-")]
-    return Requirements((*options, *pinned), tuple(reader.wheels), path.name)
 
 
 def _applies(marker: str) -> bool:

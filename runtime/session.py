@@ -396,6 +396,7 @@ class Session:
             "digest": recipe.digest,
             "python": recipe.python,
             "requirements": recipe.requirements,
+            "constraints": recipe.constraints,
             "variables": dict(recipe.variables),
             "checks": list(recipe.checks),
             "wheels": [],

@@ -184,24 +184,20 @@ def test_a_marker_of_a_local_project_may_speak_of_the_machine(
         assert len(made.wheels) == there
 
 
-def test_constraints_hold(project: Path, tmp_path: Path) -> None:
-    """They are resolved on this computer, because one text has no place for them."""
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    for version in ("1.0", "2.0"):
-        with zipfile.ZipFile(wheels / f"thing-{version}-py3-none-any.whl", "w") as archive:
-            info = f"thing-{version}.dist-info"
-            archive.writestr(
-                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: thing\nVersion: {version}\n"
-            )
-            archive.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
-            archive.writestr(f"{info}/RECORD", "")
-    (project / "limits.txt").write_text("thing<2\n")
-    options = ["--no-index", f"--find-links {wheels}"]
-    (project / "requirements.txt").write_text("\n".join([*options, "-c limits.txt", "thing"]))
-    assert lines(recipe(None, project)) == [*options, "thing==1.0"]
+def test_constraints_go_beside_the_requirements(project: Path) -> None:
+    """With those that they include; they are part of what the environment is, and options are none."""
+    (project / "limits.txt").write_text("thing<2  # why\n-c more.txt\n")
+    (project / "more.txt").write_text("other==1\n-c limits.txt\n")
+    (project / "requirements.txt").write_text("--no-index\n-c limits.txt\nthing\n")
+    made = recipe(None, project)
+    assert lines(made) == ["--no-index", "thing"]
+    assert made.constraints == "thing<2\nother==1\n"
+    assert made.source == "requirements.txt (1 package)"
+    (project / "more.txt").write_text("other==2\n")
+    assert recipe(None, project).digest != made.digest
+    (project / "more.txt").write_text("--pre\n")
+    with pytest.raises(SpecError, match=r"more\.txt' holds the option '--pre'"):
+        recipe(None, project)
 
 
 @pytest.mark.parametrize(

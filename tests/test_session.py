@@ -877,19 +877,22 @@ def recipe(**fields: Any) -> Any:
         "wheels": (),
         "variables": {},
         "checks": (),
+        "constraints": "",
         "empty": False,
         "digest": os.urandom(8).hex(),
     }
     return SimpleNamespace(**{**given, **fields})
 
 
-def wheel(folder: Path, name: str) -> Path:
+def wheel(folder: Path, name: str, version: str = "1.0") -> Path:
     """The smallest wheel: one module that says its own name."""
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    info = f"{name}-1.0.dist-info"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}.py", f"NAME = {name!r}\n")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -952,6 +955,22 @@ def test_a_half_made_environment_is_made_anew(python_on_path: Runs) -> None:
         session.build_environment(wanted, lambda line: None)
     assert (half / ".ready").exists()
     assert not (half / "venv" / "rubbish").exists()
+
+
+def test_constraints_hold_on_the_machine(python_on_path: Runs) -> None:
+    """For what a requirement needs, too; nothing of them is left behind."""
+    runs = python_on_path
+    (links := runs.folder / "links").mkdir()
+    for version in ("1.0", "2.0"):
+        wheel(links, "first", version)
+    wanted = recipe(
+        requirements=f"--no-index\n--find-links {links}\nfirst\n", constraints="first<2\n"
+    )
+    lines: list[str] = []
+    with runs.session() as session:
+        session.build_environment(wanted, lines.append)
+    assert any("first==1.0" in line for line in lines)
+    assert not list(runs.server.home.parent.rglob("constraints.txt"))
 
 
 def test_an_environment_that_fails_its_check_is_not_used(python_on_path: Runs) -> None:
