@@ -40,6 +40,7 @@ _AS_THEY_ARE = frozenset(
         "UV_TORCH_BACKEND",
     }
 )
+_TOKEN_LENGTH = 20
 _PATHS = ("SSL_CERT_DIR", "SSL_CERT_FILE")
 # A file of this computer, or an address.
 _PLACES = ("UV_FIND_LINKS", "UV_PYTHON_DOWNLOADS_JSON_URL")
@@ -119,9 +120,12 @@ def secrets_in(settings: Mapping[str, str]) -> Iterator[str]:
         if any(word in name for word in ("PASSWORD", "TOKEN", "SECRET")):
             yield from (value, unquote(value))
         for url in addresses(value):
-            password = urlsplit(url).password
-            if password and not password.startswith("${"):
-                yield from (password, unquote(password))
+            parts = urlsplit(url)
+            # In the place of a user a token may stand alone; a name is not as long.
+            alone = parts.username if len(parts.username or "") >= _TOKEN_LENGTH else None
+            secret = parts.password or alone
+            if secret and not secret.startswith("${"):
+                yield from (secret, unquote(secret))
 
 
 def _wanted(name: str) -> bool:

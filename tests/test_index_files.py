@@ -171,6 +171,16 @@ def test_a_user_without_a_password_is_asked_of_the_keyring(
         (".netrc", "machine x login y passwort s3cret-word\n", "netrc cannot be read"),
     ],
 )
+def test_a_token_in_the_place_of_a_user_is_a_secret(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name is not, and stays readable."""
+    token = "t0ken-" * 5
+    monkeypatch.setenv("UV_INDEX", f"https://{token}@a.example https://deploy@b.example")
+    recipe([], home / "project")
+    assert redact.redact(f"{token} of deploy") == f"{redact.MASK} of deploy"
+
+
 def test_a_broken_file_is_named_without_its_passwords(
     home: Path, place: str, text: str, words: str
 ) -> None:
