@@ -163,14 +163,6 @@ def test_a_user_without_a_password_is_asked_of_the_keyring(
     assert settings(home)["UV_DEFAULT_INDEX"] == "https://other@cloud.example/simple"
 
 
-@pytest.mark.parametrize(
-    ("place", "text", "words"),
-    [
-        (".config/uv/uv.toml", "index-url = \n", "cannot be read"),
-        (".config/pip/pip.conf", "index-url = x\n", "pip's settings cannot be read"),
-        (".netrc", "machine x login y passwort s3cret-word\n", "netrc cannot be read"),
-    ],
-)
 def test_a_token_in_the_place_of_a_user_is_a_secret(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +173,14 @@ def test_a_token_in_the_place_of_a_user_is_a_secret(
     assert redact.redact(f"{token} of deploy") == f"{redact.MASK} of deploy"
 
 
+@pytest.mark.parametrize(
+    ("place", "text", "words"),
+    [
+        (".config/uv/uv.toml", "index-url = \n", "cannot be read"),
+        (".config/pip/pip.conf", "index-url = x\n", "pip's settings cannot be read"),
+        (".netrc", "machine x login y passwort s3cret-word\n", "netrc cannot be read"),
+    ],
+)
 def test_a_broken_file_is_named_without_its_passwords(
     home: Path, place: str, text: str, words: str
 ) -> None:
