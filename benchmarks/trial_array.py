@@ -8,29 +8,32 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from typing import Any
 
 import numpy
+from numpy.typing import NDArray
 
 from dayfly import cluster
+from dayfly.runtime.cluster import RemoteFunction
 
 _BYTES_OF_ONE = 8
 
 
 @cluster(provider="local", environment=[f"numpy=={numpy.__version__}"])
-def last(array: numpy.ndarray) -> float:
+def last(array: NDArray[numpy.float64]) -> float:
     """One in."""
     return float(array[-1])
 
 
 @cluster(provider="local", environment=[f"numpy=={numpy.__version__}"])
-def negated(array: numpy.ndarray) -> numpy.ndarray:
+def negated(array: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
     """One in, another out; made in place, since the machine is this computer and has to have room for it."""
     return numpy.negative(array, out=array)
 
 
 def peak_bytes(kind: str, way: str, size: int) -> int:
     """What the client's memory came to, the interpreter and all its packages included."""
-    function = last if kind == "in" else negated
+    function: RemoteFunction[[NDArray[numpy.float64]], Any] = last if kind == "in" else negated
     array = numpy.empty(size // _BYTES_OF_ONE)
     array[:] = 1.0
     array[-1] = 7.0
