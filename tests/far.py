@@ -37,7 +37,7 @@ def header(task: Parts) -> dict[str, Any]:
     return made
 
 
-def run(task: Parts, folder: Path) -> bytes:
+def run(task: Parts | bytes, folder: Path) -> bytes:
     """Run a task as the machine would, and give the unsealed result."""
     command = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(payload.pickler_zip(folder))]
     done = subprocess.run(command, input=bytes(task), capture_output=True, check=False, cwd=folder)

@@ -16,9 +16,11 @@ def facts(driver: str = "", platform: str = "linux-x86_64") -> Facts:
     return Facts("node", platform, "glibc2.35", ("3.11",), 8, 1, 1, 7, gpus, driver)
 
 
-def fitted(*lines: str, driver: str = "", here: bool = False, **variables: str) -> Recipe:
+def fitted(
+    *lines: str, driver: str = "", here: bool = False, variables: dict[str, str] | None = None
+) -> Recipe:
     text = "".join(f"{line}\n" for line in lines)
-    recipe = Recipe("3.11", text, (), "a list", variables)
+    recipe = Recipe("3.11", text, (), "a list", variables or {})
     return accelerator.fitted(recipe, facts(driver), same_computer=here)
 
 
@@ -58,7 +60,7 @@ def test_torch_is_built_for_what_the_driver_can(line: str, driver: str, backend:
 )
 def test_what_names_its_build_is_left_as_it_is(line: str, variables: dict[str, str]) -> None:
     """But it has to prove that it works."""
-    made = fitted(line, driver="550.54.15", **variables)
+    made = fitted(line, driver="550.54.15", variables=variables)
     assert dict(made.variables) == variables
     assert len(made.checks) == 1
 

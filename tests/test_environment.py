@@ -178,7 +178,7 @@ def test_a_marker_of_a_local_project_may_speak_of_the_machine(
     """Which runs Linux, whatever this computer does."""
     library = local_project(tmp_path / "library")
     elsewhere = {**markers.default_environment(), "sys_platform": "darwin"}
-    monkeypatch.setattr(markers, "default_environment", lambda: elsewhere)
+    monkeypatch.setattr(markers, "default_environment", lambda: dict(elsewhere))
     for marker, there in (("linux", 1), ("darwin", 1), ("win32", 0)):
         made = recipe([f'{library} ; sys_platform == "{marker}"'], project, same_computer=True)
         assert len(made.wheels) == there

@@ -473,7 +473,7 @@ def test_a_script_travels_by_value_with_its_neighbours(tmp_path: Path) -> None:
     script = (
         "import sys, beside\nfrom dayfly.runtime import payload\n"
         "def f(x):\n    return beside.g(x)\n"
-        "sys.stdout.buffer.write(payload.pack(f, (4,), {}).task)\n"
+        "sys.stdout.buffer.write(bytes(payload.pack(f, (4,), {}).task))\n"
     )
     write(tmp_path, {"script.py": script, "beside.py": "def g(x):\n    return x * x\n"})
     done = subprocess.run(

@@ -413,7 +413,7 @@ def test_a_task_that_was_altered_is_never_unpickled(runs: Runs) -> None:
     """The job's process refuses it, and the function's side effect is not there."""
     marker = runs.folder / "marker"
     task = runs.task(lambda path: Path(path).touch(), str(marker))
-    forged = bytearray(task.sealed)
+    forged = bytearray(bytes(task.sealed))
     forged[-1] ^= 1
     with runs.session() as session:
         session.start(replace(task, sealed=bytes(forged)))
