@@ -14,14 +14,15 @@ _ELSE = 64 << 20
 
 
 @pytest.mark.sshd
-@pytest.mark.parametrize("way", ["warm", "own"])
-@pytest.mark.parametrize(("kind", "most"), [("in", 1.15 * SIZE), ("both", 1.15 * 2 * SIZE)])
+@pytest.mark.parametrize(
+    ("kind", "way", "most"), [("in", "warm", 1.15 * SIZE), ("both", "own", 1.15 * 2 * SIZE)]
+)
 def test_an_array_is_in_the_clients_memory_once(
-    tmp_path: Path, way: str, kind: str, most: float
+    tmp_path: Path, kind: str, way: str, most: float
 ) -> None:
     """One of 256 MiB in, and another out, in a fresh process: one copy more would be as much again."""
     command = [sys.executable, "-m", "tests.array_client", str(tmp_path), kind, way, str(SIZE)]
     root = Path(__file__).parent.parent
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert SIZE < int(done.stdout) < most + _ELSE
+    assert 0.75 * SIZE < int(done.stdout) < most + _ELSE
