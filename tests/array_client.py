@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from dayfly.runtime import agent, payload, stored
 from dayfly.runtime.records import Task
 from dayfly.runtime.session import Session
@@ -78,17 +80,22 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def resident_bytes() -> int:
+    """What it has there now."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def main(folder: Path, kind: str, way: str, size: int) -> None:
     """Prints how much more memory it took than what a small call takes."""
     function = taken if kind == "in" else exchanged
     with sshd(folder / "machine") as server:
         if way == "own":
-            before = peak_bytes()
+            before = resident_bytes()
             value = own(server, folder, function, filled(size, 1))
         else:
             with begun(server, folder, None, {}) as run:
                 assert run.call(function, filled(8 * _BLOCK, 1))
-                before = peak_bytes()
+                before = resident_bytes()
                 value = run.call(function, filled(size, 1))
         grown = peak_bytes() - before
     assert value is True if kind == "in" else is_whole(value, size, 2)

@@ -22,7 +22,9 @@ def test_an_array_is_in_the_clients_memory_once(
 ) -> None:
     """One of 256 MiB in, and another out, in a fresh process: one copy more would be as much again."""
     command = [sys.executable, "-m", "tests.array_client", str(tmp_path), kind, way, str(SIZE)]
+    # A process begins with the peak of the one that it was forked from: a shell is small, these tests are not.
+    command = ["sh", "-c", '"$@"; exit $?', "sh", *command]
     root = Path(__file__).parent.parent
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert 0.75 * SIZE < int(done.stdout) < most + _ELSE
+    assert 0.9 * SIZE < int(done.stdout) < most + _ELSE
