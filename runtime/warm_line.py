@@ -214,10 +214,11 @@ class WarmLine:
             self._fetch_result(entry, stdout, stderr)
             return
         sent = self._take(number)
-        if sent is not None:
-            result = io.BytesIO(self._unsealed(number, sealed))
-            self._settle(sent, result, entry, stdout, stderr)
+        result = io.BytesIO(b"" if sent is None else self._unsealed(number, sealed))
+        # Before anybody hears of it: who then closes would otherwise find it once more in the result of the run.
         self._acknowledge(number)
+        if sent is not None:
+            self._settle(sent, result, entry, stdout, stderr)
 
     def _acknowledge(self, number: int) -> None:
         with self._changing:
@@ -268,10 +269,10 @@ class WarmLine:
             sent.call.fail(error)
             return
         sent.call.times.download_s = time.perf_counter() - began
+        self._acknowledge(number)
         with result:
             if self._take(number) is not None:
                 self._settle(sent, result, entry, stdout, stderr)
-        self._acknowledge(number)
         self._post(())
 
     def _opened(self, number: int, path: Path) -> BinaryIO:

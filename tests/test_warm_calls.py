@@ -125,6 +125,15 @@ def test_arguments_that_cannot_travel_are_named_and_nothing_is_sent(shared: Warm
     assert shared.call(function, 1) is None
 
 
+def test_a_large_value_that_is_here_is_not_left_there(tmp_path: Path) -> None:
+    """Whoever has it may close at once: the result of the run has only what nobody has fetched."""
+    with warm(tmp_path) as run:
+        assert len(run.call(bytes, 1 << 20)) == 1 << 20
+        assert run.call(abs, -1) == 1
+        assert run.end().how == "finished"
+        assert run.left() == {}
+
+
 @pytest.mark.parametrize("lanes", [False, True])
 def test_large_arguments_and_results_go_beside_the_line(shared: Warm, lanes: bool) -> None:
     """Whole, by frames or over lanes, and nothing of them stays on the machine."""
