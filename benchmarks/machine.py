@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.place import TrialFailed
 from benchmarks.report import Say
-from dayfly.runtime import agent
+from dayfly.runtime.agent import frames, sealed_writer
 from dayfly.runtime.session import Session
 from tests.sshd import Server, sshd
 
@@ -83,7 +83,9 @@ class Bench:
         keys, job = self.server.keys, self.server.home / f"job-{self.server.keys.run_id}"
         job.mkdir(mode=0o700, exist_ok=True)
         path = job / "result.sealed"
-        writer = agent.SealedWriter(str(path), keys.hmac_key, keys.run_id, agent.RESULT_SEQ)
+        writer = sealed_writer.SealedWriter(
+            str(path), keys.hmac_key, keys.run_id, frames.RESULT_SEQ
+        )
         with source.open("rb") as file:
             while data := file.read(1 << 20):
                 writer.write(data)

@@ -10,7 +10,8 @@ import time
 from benchmarks import machine, place, report
 from benchmarks.machine import Bench
 from benchmarks.report import Row, Say
-from dayfly.runtime import agent, payload
+from dayfly.runtime import payload
+from dayfly.runtime.agent import frames
 from dayfly.runtime.records import Task
 from tests.proxy import Proxy, proxy
 
@@ -77,7 +78,7 @@ def _task(bench: Bench) -> Task:
     """A function that says something a hundred times a second."""
     packed = payload.pack(_talk, (), {})
     keys = bench.server.keys
-    sealed = packed.task.sealed(keys.hmac_key, keys.run_id, agent.TASK_SEQ)
+    sealed = packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ)
     return Task(
         sealed=sealed,
         python=os.path.realpath(sys.executable),

@@ -13,6 +13,8 @@ State = Literal[
 ]
 # In these it will never come back, and costs nothing.
 GONE: tuple[State, ...] = ("terminated", "preempted")
+# One that cannot be reached and of which its provider says this will not come back.
+LOST: tuple[State, ...] = (*GONE, "unhealthy", "stopping")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import Forged
-from dayfly.runtime import agent
+from dayfly.runtime.agent import files
 from dayfly.runtime.tree import Entry, printable
 
 
@@ -41,7 +41,7 @@ class Arriving:
         """
         if offset != self.size or offset + len(data) > self.entry.size:
             raise Forged(f"{printable(self.entry.path)}: bytes at {offset} that were not asked for")
-        agent.write_at(self.descriptor, offset, data)
+        files.write_at(self.descriptor, offset, data)
         self.digest.update(data)
         self.size += len(data)
 

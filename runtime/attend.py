@@ -30,7 +30,8 @@ from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
-from dayfly.runtime import agent, ending, entrust, outputs, stored
+from dayfly.runtime import ending, entrust, outputs, stored
+from dayfly.runtime.agent import frames
 from dayfly.runtime.display import Display
 from dayfly.runtime.idle_watch import Idle, IdleWatch
 from dayfly.runtime.run_log import RunLog
@@ -234,7 +235,7 @@ class Attendance:
     def seal(self, task: Parts) -> Parts:
         """Seals the task for this run."""
         keys = self.keys
-        return task.sealed(keys.hmac_key, keys.run_id, agent.TASK_SEQ)
+        return task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ)
 
     def connected(self, session: Session) -> None:
         """The session is there; a stop that came meanwhile takes effect."""

@@ -7,7 +7,8 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
-from dayfly.runtime import agent
+from dayfly.runtime.agent import arrival as agent_arrival
+from dayfly.runtime.agent import files, frames
 from dayfly.runtime.pieces import pieces_of
 from dayfly.runtime.ssh.connection import Disconnected
 from dayfly.runtime.ssh.lanes import DOWNWARD_WINDOW_BYTES, Lane
@@ -33,7 +34,7 @@ class Download:
         """
         self._what = str(call) if call else "result"
         self._descriptor = descriptor
-        self._arrival = agent.Arrival(0)
+        self._arrival = agent_arrival.Arrival(0)
         self._have = 0
         self._header, self._digest = b"", hashlib.sha256()
 
@@ -63,8 +64,8 @@ class Download:
         Raises:
             FrameError: it is not.
         """
-        length, digest = agent.open_header(key, run_id, seq, self._header)
-        agent.check_payload(self._have - len(self._header), self._digest.digest(), length, digest)
+        length, digest = frames.open_header(key, run_id, seq, self._header)
+        frames.check_payload(self._have - len(self._header), self._digest.digest(), length, digest)
 
     def _by_frames(self, link: Link, heard: Callable[[], None], most: int) -> int:
         """Give the size of all of it; it is brought unless more than `most` bytes of it are missing."""
@@ -72,7 +73,7 @@ class Download:
         for answer, data in link.stream(request):
             heard()
             if data:
-                agent.write_at(self._descriptor, answer["offset"], data)
+                files.write_at(self._descriptor, answer["offset"], data)
                 self._take_in(answer["offset"] + len(data))
         return int(answer["size"])
 
@@ -81,7 +82,7 @@ class Download:
     ) -> None:
         # What came before the last link broke is not asked for again.
         (_, have), *later = self._arrival.ranges()
-        arrival = self._arrival = agent.Arrival(size, [(0, max(have, self._have)), *later])
+        arrival = self._arrival = agent_arrival.Arrival(size, [(0, max(have, self._have)), *later])
         pieces = list(pieces_of(arrival.gaps(), _PIECE_BYTES))
 
         def work(lane: Lane, mine: Sequence[tuple[int, int]]) -> None:
@@ -110,7 +111,7 @@ class Download:
                 thread.join()
 
     def _receive(
-        self, lane: Lane, pieces: Sequence[tuple[int, int]], arrival: agent.Arrival
+        self, lane: Lane, pieces: Sequence[tuple[int, int]], arrival: agent_arrival.Arrival
     ) -> None:
         for start, end in pieces[:_PIECES_AHEAD]:
             lane.want(self._what, start, end - start)
@@ -118,7 +119,7 @@ class Download:
             offset = start
             while offset < end:
                 data = lane.receive(min(end - offset, _RECEIVE_BYTES))
-                agent.write_at(self._descriptor, offset, data)
+                files.write_at(self._descriptor, offset, data)
                 offset += len(data)
                 arrival.note(start, offset, end)
             for following in pieces[number + _PIECES_AHEAD : number + _PIECES_AHEAD + 1]:
@@ -129,7 +130,7 @@ class Download:
         while self._have < have:
             room = _READ_BYTES
             if not self._header:
-                room = agent.HEADER_BYTES
+                room = frames.HEADER_BYTES
                 if have < room:
                     return
             data = os.pread(self._descriptor, min(room, have - self._have), self._have)

@@ -22,7 +22,7 @@ from dayfly.errors import (
     RunFailed,
     UnpicklableResult,
 )
-from dayfly.runtime import agent
+from dayfly.runtime.agent import known_call
 
 # Where the name to import is not the name to install, for what is not installed here.
 _DISTRIBUTIONS = {
@@ -92,8 +92,8 @@ def calls(result: BinaryIO) -> Iterator[tuple[int, bytes]]:
     Args:
         result: behind its header.
     """
-    while prefix := result.read(agent.CALL_PREFIX.size):
-        number, size = agent.CALL_PREFIX.unpack(prefix)
+    while prefix := result.read(known_call.CALL_PREFIX.size):
+        number, size = known_call.CALL_PREFIX.unpack(prefix)
         yield number, result.read(size)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pickle import PickleBuffer
 
-from dayfly.runtime import agent
+from dayfly.runtime.agent import files, frames
 
 # More of what may be changed meanwhile is set aside on the disk and not in memory.
 _ASIDE_BYTES = 64 << 20
@@ -91,8 +91,8 @@ class Parts:
         return made
 
     def sealed(self, key: bytes, run_id: str, seq: int) -> Parts:
-        """What `agent.seal` makes of it, without a copy."""
-        return self.behind(agent._header(key, run_id, seq, len(self), self.sha256()))
+        """What `frames.seal` makes of it, without a copy."""
+        return self.behind(frames.header_of(key, run_id, seq, len(self), self.sha256()))
 
     def settled(self, folder: Path) -> Parts:
         """The same as it is now, whoever changes what it refers to: that is copied.
@@ -122,7 +122,7 @@ class _Aside:
         self._descriptor, name = tempfile.mkstemp(dir=folder)
         weakref.finalize(self, os.close, self._descriptor)
         Path(name).unlink()
-        agent.write_at(self._descriptor, 0, content)
+        files.write_at(self._descriptor, 0, content)
 
     def __getitem__(self, where: slice) -> bytes:
         start, stop, _ = where.indices(self.nbytes)

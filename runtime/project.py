@@ -75,11 +75,12 @@ class Project:
 
     def modules(self) -> dict[str, ModuleType]:
         """The project's modules that are loaded now, by name."""
-        # A copy in one step: another thread may import while this one looks.
-        loaded = list(sys.modules.items())
+        # A copy in one step, for another thread may import while this one looks. A list of the items is none: making it a
+        # collection of garbage may begin, and with that another thread.
+        loaded = sys.modules.copy()
         return {
             name: module
-            for name, module in loaded
+            for name, module in loaded.items()
             if name.partition(".")[0] not in sys.stdlib_module_names
             and isinstance(module, ModuleType)
             and getattr(module, "__name__", "") == name

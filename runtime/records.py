@@ -75,7 +75,7 @@ class Task:
     """What is to be executed.
 
     Attributes:
-        sealed: the packed function, sealed with agent.TASK_SEQ.
+        sealed: the packed function, sealed with frames.TASK_SEQ.
         python: path of an interpreter on the machine, or "3.11" for any of that minor.
         secrets: environment variables that travel over pipes only.
         variables: environment variables that are not secret.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from dayfly.runtime import agent, samples
+from dayfly.runtime import samples
+from dayfly.runtime.agent import sample_file
+from dayfly.runtime.agent import samples as agent_samples
 from dayfly.runtime.display import Display
 from dayfly.runtime.samples import Sample
 
@@ -25,7 +27,7 @@ class SampleLog:
         display: Display,
         see: Callable[[Sample, bool], None] = lambda _sample, _new: None,
     ) -> None:
-        self._file = agent.SampleFile(str(directory / samples.FILE))
+        self._file = sample_file.SampleFile(str(directory / samples.FILE))
         self._display, self._see = display, see
         self._cut = False
         self.last = -1
@@ -42,7 +44,7 @@ class SampleLog:
         if self._cut or not told:
             return
         try:
-            self._file.append(b"".join(agent.sample_line(words) for words, _ in told))
+            self._file.append(b"".join(agent_samples.sample_line(words) for words, _ in told))
         except OSError as error:
             self._cut = True
             self._display.warning(f"no room for what this run uses, it is cut here: {error}")

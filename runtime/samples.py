@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dayfly.runtime import agent
+from dayfly.runtime.agent import samples as agent_samples
 
-FILE = agent.SAMPLES
+FILE = agent_samples.SAMPLES
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def parse(lines: bytes) -> tuple[Sample, ...]:
 def told(lines: bytes) -> tuple[tuple[dict[str, Any], Sample], ...]:
     """The samples of some lines, each with the machine's own words for it."""
     found = []
-    for words in agent.read_samples(lines):
+    for words in agent_samples.read_samples(lines):
         try:
             found.append((words, Sample.of(words)))
         except ValueError:

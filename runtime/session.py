@@ -35,9 +35,9 @@ from dayfly.errors import (
     RunFailed,
     SpecError,
 )
-from dayfly.infra.found import State
+from dayfly.infra.found import LOST, State
 from dayfly.infra.machine import Machine
-from dayfly.runtime import agent
+from dayfly.runtime.agent import frames as agent_frames
 from dayfly.runtime.content import Content
 from dayfly.runtime.download import Download
 from dayfly.runtime.parts import Parts
@@ -59,8 +59,6 @@ _RECONNECT_S = 10.0
 _BRIEF_S, _SOON_S = 60.0, 0.2
 # The first failures are those of any dropped connection; asking the provider costs a request.
 _ASK_AFTER, _ASK_AFTER_S, _ASK_EVERY_S = 4, 5.0, 10.0
-# A machine out of reach of which the provider says this will not come back.
-_DEAD = ("terminated", "preempted", "unhealthy", "stopping")
 # How often whoever follows a job looks after what else must not end meanwhile.
 _MEANWHILE_S = 60.0
 # A machine may answer before it has its keys; going on for a minute would look like an attack.
@@ -233,7 +231,7 @@ class Session:
         # The provider may be out of reach too; that proves nothing.
         with contextlib.suppress(DayflyError):
             says = self._state()
-        self._dead = says if says in _DEAD else ""
+        self._dead = says if says in LOST else ""
         return bool(self._dead)
 
     def _persist(self, act: Callable[[Link], _T], within_s: float = math.inf) -> _T:
@@ -625,9 +623,9 @@ class Session:
             file.flush()
             os.fsync(file.fileno())
         try:
-            seq = agent.call_result_seq(call)
+            seq = agent_frames.call_result_seq(call)
             download.check(self._keys.hmac_key, self._keys.run_id, seq)
-        except agent.FrameError as error:
+        except agent_frames.FrameError as error:
             aside.unlink()
             raise Forged(f"the result is not authentic: {error}") from error
         aside.rename(path)

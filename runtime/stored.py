@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dayfly.errors import Forged
-from dayfly.runtime import agent, outcome
+from dayfly.runtime import outcome
+from dayfly.runtime.agent import frames
 
 RESULT = "result.sealed"
 
@@ -38,7 +39,7 @@ def calls(directory: Path) -> dict[int, bytes]:
 def summary(directory: Path) -> dict[str, Any]:
     """What the journal keeps of a result that was authentic when it came: all of its header but the long texts."""
     with (directory / RESULT).open("rb") as result:
-        result.seek(agent.HEADER_BYTES)
+        result.seek(frames.HEADER_BYTES)
         header = outcome.header_of(result)
     return {name: value for name, value in header.items() if name not in ("text", "traceback")}
 
@@ -49,8 +50,8 @@ def _opened(directory: Path) -> Iterator[BinaryIO]:
     key = (directory / "hmac_key").read_bytes()
     path = directory / RESULT
     try:
-        result = agent.open_sealed(key, directory.name, agent.RESULT_SEQ, str(path))
-    except agent.FrameError as error:
+        result = frames.open_sealed(key, directory.name, frames.RESULT_SEQ, str(path))
+    except frames.FrameError as error:
         raise Forged(f"{path} is not authentic: {error}") from error
     with result:
         yield result

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from dayfly.errors import ConnectFailed, DayflyError, RunBusy, RunFailed
 from dayfly.infra import providers
-from dayfly.infra.found import GONE
+from dayfly.infra.found import LOST
 from dayfly.runtime import drift, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
@@ -153,10 +153,10 @@ def _never_started(history: History, absent: RunFailed) -> float:
 
 
 def _unreachable(history: History, trouble: Exception) -> float:
-    """A machine that the provider says is gone has nothing to hold; one that lives is tried again, later and later."""
+    """As for a client: one that its provider gives up, too, has nothing to hold; one that lives is tried again, later and later."""
     if history.machine is not None:
         state = drift.state_now(history)
-        if state in GONE:
+        if state in LOST:
             journal.append(history.directory, "instance_lost", state=state, message=str(trouble))
             return time.time()
     raise trouble

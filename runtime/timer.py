@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +18,8 @@ from dayfly.errors import ConfigurationError
 from dayfly.stacks.workspace import Workspace
 
 _MINUTES = 10
+_NOT_KEPT = re.compile("HOME$|USER$|LOGNAME$|TMPDIR$|XDG_RUNTIME_DIR$|XDG_SE|LANG$|LC_")
+_PASSWORD = re.compile(r"://[^/@\s]+@")
 _COMMAND = ("-P", "-m", "dayfly.runtime.cli", "gc", "--yes")
 
 
@@ -35,12 +39,16 @@ class Timer(ABC):
     def __init__(self, workspace: Workspace) -> None:
         # As settled now: a timer is in no project, and has none of this shell's variables.
         self.variables = {
+            **_without_passwords(workspace.bare_environment()),
             "DAYFLY_HOME": str(workspace.home),
             "DAYFLY_OWNER": workspace.owner,
             "DAYFLY_BACKEND": workspace.backend,
             "DAYFLY_SECRETS_PROVIDER": workspace.secrets_provider,
             "PATH": os.environ.get("PATH", os.defpath),
         }
+        # Who the user is the timer knows by itself, what is a session's own is gone by then, and cron's lines are short.
+        for name in [name for name in self.variables if _NOT_KEPT.match(name)]:
+            del self.variables[name]
         # Two homes of one user have a timer each.
         self.name = f"dayfly-gc-{workspace.owner}"
         self.log = str(workspace.home / "gc.log")
@@ -167,6 +175,11 @@ class Crontab(Timer):
             return False
         _told(["crontab", "-"], "".join(f"{line}\n" for line in after))
         return True
+
+
+def _without_passwords(variables: Mapping[str, str]) -> dict[str, str]:
+    """All but addresses with a password in them, as of a proxy: those are for a process to have, not for a file."""
+    return {name: value for name, value in variables.items() if not _PASSWORD.search(value)}
 
 
 def _quoted(text: str) -> str:

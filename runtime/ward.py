@@ -17,8 +17,11 @@ from dayfly.stacks.journal import History
 from dayfly.stacks.standing import Status, is_elsewhere, standing
 
 _FIRST_S, _MOST_S, _GIVE_UP_S = 2.0, 300.0, 86400.0
+# Of the time between two failures no more counts: a computer that slept for a day has not tried for a day.
+_COUNTS_S = 600.0
 # How long another process may need that has the run locked.
 _BUSY_S, _BUSY_CODE = 5.0, 73
+_DESTROYED = ("EXPIRED", "ORPHAN")
 _LOG_BYTES = 256 << 10
 
 
@@ -90,7 +93,7 @@ class Ward:
         self.next = 0.0
         self.act: Act | None = None
         self._start, self._jitter = start, jitter
-        self._failing_since = 0.0
+        self._failed_at = self._failing_s = 0.0
         self._status: Status = "RUNNING"
         self._history = History(directory.name, directory, ())
         self._stamp: tuple[int, int] | None = None
@@ -137,8 +140,11 @@ class Ward:
         """Whether something is to be done now."""
         status, _ = self.standing(now)
         if status != self._status:
-            # What was put off was put off for what the run was then.
+            # What was put off was put off for what the run was then, and so was what was given up.
+            destroys, before = status in _DESTROYED, self._status in _DESTROYED
             self._status = status
+            if destroys and not before:
+                self.given_up, self.failures = False, 0
             if not self.failures:
                 self.next = 0.0
         wanted = status in ("HELD", "EXPIRED", "ORPHAN") or self._is_to_be_looked_at(status, now)
@@ -155,8 +161,9 @@ class Ward:
             return False
 
     def needs_keeper(self, now: float) -> bool:
-        """Whether anything may still be to do about it here."""
-        return not self.given_up and not self._is_anothers(now)
+        """Whether anything may still be to do about it here: one whose result cannot be fetched has a deadline all the same."""
+        over = self.given_up and self.standing(now)[0] != "HELD"
+        return not over and not self._is_anothers(now)
 
     def entrust(self, variables: Mapping[str, str], *, own: bool = True) -> None:
         """Takes what the acts are to see; a client has just come by, so what was put off is tried again.
@@ -207,12 +214,14 @@ class Ward:
 
     def _failed(self, reason: str, now: float) -> None:
         if not self.failures:
-            self._failing_since = now
+            self._failing_s, self._failed_at = 0.0, now
+        self._failing_s += min(max(0.0, now - self._failed_at), _COUNTS_S)
+        self._failed_at = now
         self.failures += 1
         self.last_failure = reason
         delay = min(_MOST_S, _FIRST_S * 2.0 ** min(self.failures - 1, 20)) * self._jitter()
         self.next = now + delay
-        self.given_up = now - self._failing_since >= _GIVE_UP_S
+        self.given_up = self._failing_s >= _GIVE_UP_S
         self._note(reason)
 
     def _note(self, reason: str) -> None:

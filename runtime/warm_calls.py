@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dayfly.errors import DayflyError, JobStopped
-from dayfly.runtime import agent, payload, stored
+from dayfly.runtime import payload, stored
+from dayfly.runtime.agent import frames, known_call
 from dayfly.runtime.ledger import Ledger
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_data import WarmData
@@ -119,9 +120,9 @@ class WarmCalls(Generic[R]):
         call: WarmCall[R] = WarmCall(number, keys.run_id, self._line.stop, began)
         times = call.times
         times.data_s, times.data_bytes = brought - packed, data_bytes
-        place = keys.hmac_key, keys.run_id, agent.call_seq(number)
-        if len(front) + len(content) + agent.HEADER_BYTES <= agent.WARM_INLINE_BYTES:
-            sealed = agent.seal(*place, front + bytes(content))
+        place = keys.hmac_key, keys.run_id, frames.call_seq(number)
+        if len(front) + len(content) + frames.HEADER_BYTES <= known_call.WARM_INLINE_BYTES:
+            sealed = frames.seal(*place, front + bytes(content))
             times.pickle_s = time.perf_counter() - began - times.data_s
             return Sent(call, digest, sealed, "", group, timeout_s)
         large = content.behind(front).sealed(*place)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dayfly.errors import DayflyError, Forged
-from dayfly.runtime import agent
+from dayfly.runtime.agent import frames
 from dayfly.runtime.warm_call import WarmCall
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class WarmLine:
         """Takes what the link brings, in its own thread."""
         if not isinstance(item, Exception) and item[1]:
             # A parcel of the zygote's; what has no body is the agent's own word.
-            item = agent.decode(item[1])
+            item = frames.decode(item[1])
         if isinstance(item, Exception) or "results" not in item[0]:
             self._events.put(item)
             return
@@ -226,8 +226,8 @@ class WarmLine:
 
     def _unsealed(self, number: int, sealed: bytes) -> bytes:
         try:
-            return agent.unseal(self._key, self._run_id, agent.call_result_seq(number), sealed)
-        except agent.FrameError as error:
+            return frames.unseal(self._key, self._run_id, frames.call_result_seq(number), sealed)
+        except frames.FrameError as error:
             raise _forged(number, error) from error
 
     def _settle(
@@ -277,10 +277,10 @@ class WarmLine:
 
     def _opened(self, number: int, path: Path) -> BinaryIO:
         """A fetched result, all of it checked; its file goes with its last reader."""
-        seq = agent.call_result_seq(number)
+        seq = frames.call_result_seq(number)
         try:
-            opened: BinaryIO = agent.open_sealed(self._key, self._run_id, seq, str(path))
-        except agent.FrameError as error:
+            opened: BinaryIO = frames.open_sealed(self._key, self._run_id, seq, str(path))
+        except frames.FrameError as error:
             raise _forged(number, error) from error
         path.unlink()
         return opened
@@ -296,7 +296,7 @@ class WarmLine:
             return
         try:
             for head, body in self._parcels(list(calls), dict(more or {})):
-                opened[0].post({"op": "pass", "id": 0, "of": opened[1]}, agent.encode(head, body))
+                opened[0].post({"op": "pass", "id": 0, "of": opened[1]}, frames.encode(head, body))
         except (Disconnected, Forged):
             return
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 
-from dayfly.runtime import agent, payload, stored
+from dayfly.runtime import payload, stored
+from dayfly.runtime.agent import frames
 from dayfly.runtime.records import Task
 from dayfly.runtime.session import Session
 from tests.sshd import Server, sshd
@@ -66,7 +67,7 @@ def own(server: Server, folder: Path, function: Any, array: Array) -> Any:
     (directory / "hmac_key").write_bytes(keys.hmac_key)
     packed = payload.pack(function, (array,), {})
     with Session(server.machine, keys) as session:
-        sealed = packed.task.sealed(keys.hmac_key, keys.run_id, agent.TASK_SEQ)
+        sealed = packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ)
         python = os.path.realpath(sys.executable)
         session.start(Task(sealed, python, payload.pickler_zip(folder)))
         session.follow(lambda *_: None)

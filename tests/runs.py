@@ -19,7 +19,10 @@ OFFER = Offer(
 GONE = {**journal.myself(), "pid": 1, "started": 0.0, "ticks": -1}
 
 
-def opened(workspace: Workspace, *, alive: bool = True, **details: Any) -> str:
+_SPEC = Spec(job_name="night")
+
+
+def opened(workspace: Workspace, *, alive: bool = True, spec: Spec = _SPEC, **details: Any) -> str:
     """A run that is written down and nothing more; its client is this process, or one that is gone.
 
     Returns:
@@ -32,9 +35,7 @@ def opened(workspace: Workspace, *, alive: bool = True, **details: Any) -> str:
         "code_digest": "c0de" * 16,
         "environment": "live (3 packages)",
     }
-    intent.write(
-        workspace, run_id, Spec(job_name="night"), OFFER, client=client, **{**given, **details}
-    )
+    intent.write(workspace, run_id, spec, OFFER, client=client, **{**given, **details})
     return run_id
 
 

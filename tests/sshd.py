@@ -107,9 +107,9 @@ def write_key(path: Path) -> str:
 
 def carriers(run_id: str) -> set[int]:
     """Every live process that was started with the run's mark."""
-    from dayfly.runtime import agent
+    from dayfly.runtime.agent import processes
 
-    return agent._carriers(f"DAYFLY_RUN={run_id}") & set(agent._process_table())
+    return processes.carriers(f"DAYFLY_RUN={run_id}") & set(processes.process_table())
 
 
 def end_carriers(run_id: str) -> None:

@@ -14,7 +14,20 @@ from typing import Any
 
 import pytest
 
-from dayfly.runtime import agent
+from dayfly.runtime.agent import (
+    gpu_watch,
+    idle_gpus,
+    job_folder,
+    meters,
+    processes,
+    sample_file,
+)
+from dayfly.runtime.agent import (
+    sampler as agent_sampler,
+)
+from dayfly.runtime.agent import (
+    samples as agent_samples,
+)
 from tests.emulators.gpu import Gpu, furnish
 from tests.test_agent import job, place_task, result, supervised
 
@@ -43,8 +56,8 @@ def sample(number: int, **more: Any) -> dict[str, Any]:
     return {**made, "gpus": [[number % 100, number, 80000]], **more}
 
 
-def append(file: agent.SampleFile, *samples: dict[str, Any]) -> None:
-    file.append(b"".join(map(agent.sample_line, samples)))
+def append(file: sample_file.SampleFile, *samples: dict[str, Any]) -> None:
+    file.append(b"".join(map(agent_samples.sample_line, samples)))
 
 
 def covered(samples: list[dict[str, Any]]) -> list[int]:
@@ -58,16 +71,16 @@ def covered(samples: list[dict[str, Any]]) -> list[int]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that are reached within hundreds of samples instead of thousands."""
-    monkeypatch.setattr(agent, "SAMPLES_BYTES_MOST", 16_000)
-    monkeypatch.setattr(agent, "SAMPLES_BYTES_LEFT", 10_000)
-    monkeypatch.setattr(agent, "SAMPLES_WHOLE", 20)
+    monkeypatch.setattr(sample_file, "SAMPLES_BYTES_MOST", 16_000)
+    monkeypatch.setattr(agent_samples, "SAMPLES_BYTES_LEFT", 10_000)
+    monkeypatch.setattr(agent_samples, "SAMPLES_WHOLE", 20)
 
 
 @pytest.mark.usefixtures("small")
 def test_a_file_of_samples_stays_small_and_loses_no_mean_and_no_peak(tmp_path: Path) -> None:
     """What is old is told more coarsely, all of it at about one resolution; the newest stay as they were."""
     path = tmp_path / "samples.jsonl"
-    file, count, largest = agent.SampleFile(str(path)), 3000, 0
+    file, count, largest = sample_file.SampleFile(str(path)), 3000, 0
     for number in range(count):
         append(file, sample(number))
         largest = max(largest, path.stat().st_size)
@@ -89,28 +102,28 @@ def test_a_week_of_eight_gpus_is_under_a_megabyte() -> None:
     """With the real limits: what a file may grow to, and what thinning leaves of that."""
     gpus = [[99.5, 81000, 81559]] * 8
     lines = [sample(number, gpus=gpus, t=1e9 + 5 * number, rss=10**11) for number in range(3000)]
-    left = agent.thin_samples(lines)
-    size = sum(len(agent.sample_line(each)) for each in left)
-    assert size <= agent.SAMPLES_BYTES_LEFT < agent.SAMPLES_BYTES_MOST < 1_000_000
-    assert len(left) > agent.SAMPLES_WHOLE
+    left = agent_samples.thin_samples(lines)
+    size = sum(len(agent_samples.sample_line(each)) for each in left)
+    assert size <= agent_samples.SAMPLES_BYTES_LEFT < agent_samples.SAMPLES_BYTES_MOST < 1_000_000
+    assert len(left) > agent_samples.SAMPLES_WHOLE
     assert covered(left) == list(range(3000))
 
 
 def test_an_unknown_share_is_not_taken_for_none() -> None:
     """What is known of two stands for both."""
     one, other = sample(0, gpus=[[None, 5, 9]]), sample(1, gpus=[[40, 3, 9]])
-    assert agent.merge_samples(one, other)["gpus"] == [[40, 5, 9]]
-    assert agent.merge_samples(other, {**one, "n": 2})["gpus"] == [[40, 5, 9]]
-    assert agent.merge_samples(one, sample(1, gpus=[]))["gpus"] == [[None, 5, 9]]
+    assert agent_samples.merge_samples(one, other)["gpus"] == [[40, 5, 9]]
+    assert agent_samples.merge_samples(other, {**one, "n": 2})["gpus"] == [[40, 5, 9]]
+    assert agent_samples.merge_samples(one, sample(1, gpus=[]))["gpus"] == [[None, 5, 9]]
 
 
 def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
     """A full disk takes a part of a line; what comes when there is room again stands on its own."""
     path = tmp_path / "samples.jsonl"
-    file = agent.SampleFile(str(path))
+    file = sample_file.SampleFile(str(path))
     append(file, sample(0))
     with path.open("ab") as output:
-        output.write(agent.sample_line(sample(1))[:30])
+        output.write(agent_samples.sample_line(sample(1))[:30])
     append(file, sample(2))
     assert [each["n"] for each in file.read()] == [0, 2]
 
@@ -120,8 +133,8 @@ def test_a_reader_gets_each_number_once_also_when_the_file_is_thinned_meanwhile(
     tmp_path: Path,
 ) -> None:
     """And one that begins again goes on behind the last number that it knows."""
-    file, known = agent.SampleFile(str(tmp_path / "samples.jsonl")), b""
-    reader, since, thinned = agent.SampleReader(str(tmp_path / "samples.jsonl"), -1), -1, 0
+    file, known = sample_file.SampleFile(str(tmp_path / "samples.jsonl")), b""
+    reader, since, thinned = sample_file.SampleReader(str(tmp_path / "samples.jsonl"), -1), -1, 0
     assert list(reader.unread()) == []
     for number in range(400):
         append(file, sample(number))
@@ -130,7 +143,7 @@ def test_a_reader_gets_each_number_once_also_when_the_file_is_thinned_meanwhile(
                 since, known = last, known + data
         if number == 200:
             # As after a broken connection, in the middle of what is thinned later.
-            reader = agent.SampleReader(str(tmp_path / "samples.jsonl"), since)
+            reader = sample_file.SampleReader(str(tmp_path / "samples.jsonl"), since)
     thinned = max(each["k"] for each in file.read())
     for last, data in reader.unread():
         since, known = last, known + data
@@ -144,14 +157,14 @@ def test_who_was_away_for_long_gets_blocks_which_take_the_place_of_what_is_known
     tmp_path: Path,
 ) -> None:
     """No number twice, wherever it stopped."""
-    file = agent.SampleFile(str(tmp_path / "samples.jsonl"))
-    lines = b"".join(agent.sample_line(sample(number)) for number in range(400))
+    file = sample_file.SampleFile(str(tmp_path / "samples.jsonl"))
+    lines = b"".join(agent_samples.sample_line(sample(number)) for number in range(400))
     file.append(lines)
     for stopped in range(100):
-        known = b"".join(agent.sample_line(sample(number)) for number in range(stopped + 1))
-        for _, data in agent.SampleReader(str(tmp_path / "samples.jsonl"), stopped).unread():
+        known = b"".join(agent_samples.sample_line(sample(number)) for number in range(stopped + 1))
+        for _, data in sample_file.SampleReader(str(tmp_path / "samples.jsonl"), stopped).unread():
             known += data
-        assert covered(agent.read_samples(known)) == list(range(400))
+        assert covered(agent_samples.read_samples(known)) == list(range(400))
 
 
 # -- the meters
@@ -166,7 +179,7 @@ def test_a_tree_of_processes_is_measured_with_those_that_have_ended(tmp_path: Pa
     inner = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {BURN % 0.2!r}]); print(flush=True)"
     script = f"{inner}; block = bytearray(50 << 20); print(flush=True); time.sleep(60)"
     began = time.monotonic()
-    meter = agent.ProcMeter(os.getpid(), -1, str(tmp_path))
+    meter = meters.ProcMeter(os.getpid(), -1, str(tmp_path))
     # What this process and its earlier children have taken is not of this tree.
     before = meter.read(set())
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
@@ -207,7 +220,7 @@ Pages speculative:                         5000.
 
 def test_where_there_is_no_proc_ps_and_vm_stat_tell(tmp_path: Path) -> None:
     """The tree is what is below the root and in the job's group; the machine's share that of all processes."""
-    meter = agent.PsMeter(700, 701, str(tmp_path))
+    meter = meters.PsMeter(700, 701, str(tmp_path))
     meter._cores, meter._memory = 4, 16 << 30
     first = meter.in_listing(PS.format(time="2:03.00"), set())
     meter._at -= 10.0
@@ -216,7 +229,7 @@ def test_where_there_is_no_proc_ps_and_vm_stat_tell(tmp_path: Path) -> None:
     assert second["cpu"] == pytest.approx(1.5, rel=0.01)
     assert first["busy"] == second["busy"] == 0.375
     assert meter._used(VM_STAT) == (16 << 30) - 45000 * 16384
-    assert agent._ps_seconds("1-02:03:04") == 93784
+    assert meters._ps_seconds("1-02:03:04") == 93784
 
 
 # -- the GPUs
@@ -231,20 +244,20 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def watch(smi: Path) -> Iterator[agent.GpuWatch]:
-    made = agent.GpuWatch(0.05)
+def watch(smi: Path) -> Iterator[gpu_watch.GpuWatch]:
+    made = gpu_watch.GpuWatch(0.05)
     yield made
     made.close()
 
 
-def until_told(watch: agent.GpuWatch, wanted: list[list[Any]], now: float = 0.0) -> None:
+def until_told(watch: gpu_watch.GpuWatch, wanted: list[list[Any]], now: float = 0.0) -> None:
     while watch.read(now) != wanted:
         time.sleep(0.01)
 
 
 @pytest.mark.process
 def test_one_nvidia_smi_tells_of_every_gpu_as_long_as_it_lives(
-    watch: agent.GpuWatch, smi: Path
+    watch: gpu_watch.GpuWatch, smi: Path
 ) -> None:
     """What it tells changes, the process stays; one that ends is started again, but not at once."""
     until_told(watch, [[93.0, 40000, 81559], [4.0, 40000, 81559]])
@@ -263,7 +276,7 @@ def test_one_nvidia_smi_tells_of_every_gpu_as_long_as_it_lives(
 
 @pytest.mark.process
 def test_readings_between_two_looks_are_a_mean_and_old_ones_are_not_told(
-    watch: agent.GpuWatch,
+    watch: gpu_watch.GpuWatch,
 ) -> None:
     """As long as nothing new comes the last one stands, and then nothing does: what is unknown is not idle."""
     for share in ("10", "20", "[N/A]", "60"):
@@ -280,7 +293,7 @@ def test_a_tool_that_lives_and_says_nothing_is_ended_and_asked_anew_without_a_lo
 ) -> None:
     """A driver that hangs, or a tool that keeps its words back: neither holds up the look."""
     furnish(smi, H100, "smi_hangs")
-    watch = agent.GpuWatch(0.05)
+    watch = gpu_watch.GpuWatch(0.05)
     assert watch.read(0.0) == []
     hung = watch.processes
     furnish(smi, H100)
@@ -297,7 +310,7 @@ def test_a_machine_without_the_tool_has_no_gpus(
 ) -> None:
     """Nothing is started to find that out."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    watch = agent.GpuWatch(5.0)
+    watch = gpu_watch.GpuWatch(5.0)
     assert watch.read(0.0) == []
     assert not watch.processes
 
@@ -305,7 +318,9 @@ def test_a_machine_without_the_tool_has_no_gpus(
 # -- idle
 
 
-def taken(idle: agent.IdleGpus, *shares: Sequence[float | None], every_s: float = 5.0) -> list[str]:
+def taken(
+    idle: idle_gpus.IdleGpus, *shares: Sequence[float | None], every_s: float = 5.0
+) -> list[str]:
     """What is said at readings that follow each other; each is the shares of all GPUs."""
     return [
         idle.idle(1000 + n * every_s, [[share, 0, 1] for share in reading])
@@ -315,7 +330,7 @@ def taken(idle: agent.IdleGpus, *shares: Sequence[float | None], every_s: float 
 
 def test_a_gpu_that_stays_under_the_floor_for_the_window_is_named() -> None:
     """Not before, and the one that works does not hide it."""
-    said = taken(agent.IdleGpus(10, 60), *([[90.0, 3.0], *[[90.0, 2.0]] * 12]))
+    said = taken(idle_gpus.IdleGpus(10, 60), *([[90.0, 3.0], *[[90.0, 2.0]] * 12]))
     assert said[:12] == [""] * 12
     assert said[12] == ("GPU 1 of 2 did not reach 10 % in 1 min (its best reading was 3 %)")
 
@@ -326,43 +341,43 @@ def test_a_gpu_that_stays_under_the_floor_for_the_window_is_named() -> None:
 def test_one_reading_that_is_not_low_begins_the_window_anew(between: list[float | None]) -> None:
     """A doubt is the run's."""
     low: list[list[float | None]] = [[0.0]] * 12
-    assert taken(agent.IdleGpus(10, 60), *low, between, *low) == [""] * 25
+    assert taken(idle_gpus.IdleGpus(10, 60), *low, between, *low) == [""] * 25
 
 
 def test_a_machine_that_slept_begins_the_window_anew() -> None:
     """What is between two readings far apart is not known."""
-    idle = agent.IdleGpus(10, 60)
+    idle = idle_gpus.IdleGpus(10, 60)
     assert taken(idle, *[[0.0]] * 12) == [""] * 12
     assert idle.idle(99_000.0, [[0.0, 0, 1]]) == ""
 
 
 def test_without_a_floor_nothing_is_idle_and_readings_come_as_usual() -> None:
     """With one there are four of them in a window at least."""
-    assert taken(agent.IdleGpus(0, 60), *[[0.0]] * 20) == [""] * 20
-    assert agent.IdleGpus(0, 1).every_s(5.0) == 5.0
-    assert agent.IdleGpus(10, 3600).every_s(5.0) == 5.0
-    assert agent.IdleGpus(10, 8).every_s(5.0) == 2.0
+    assert taken(idle_gpus.IdleGpus(0, 60), *[[0.0]] * 20) == [""] * 20
+    assert idle_gpus.IdleGpus(0, 1).every_s(5.0) == 5.0
+    assert idle_gpus.IdleGpus(10, 3600).every_s(5.0) == 5.0
+    assert idle_gpus.IdleGpus(10, 8).every_s(5.0) == 2.0
 
 
 @pytest.mark.process
 @pytest.mark.usefixtures("smi")
 def test_the_machine_itself_ends_a_job_whose_gpu_idles(
-    job: agent.JobFolder,
+    job: job_folder.JobFolder,
 ) -> None:
     """Nobody is connected; the end names the GPU, the samples tell what it did, and its nvidia-smi has ended."""
     place_task(job, lambda: time.sleep(60))
     end = supervised(job, gpu_floor_percent=10, gpu_window_s=0.8, grace_s=60)
     assert (end["how"], end["signal"]) == ("idle", 0)
     assert end["detail"].startswith("GPU 1 of 2 did not reach 10 % in 0.0133333 min")
-    found = agent.SampleFile(job.file(agent.SAMPLES)).read()
+    found = sample_file.SampleFile(job.file(agent_samples.SAMPLES)).read()
     assert [[gpu[0] for gpu in each["gpus"]] for each in found[-2:]] == [[93.0, 4.0]] * 2
-    assert not agent._carriers(job.mark())
+    assert not processes.carriers(job.mark())
 
 
 @pytest.mark.process
 @pytest.mark.usefixtures("smi")
 def test_a_value_that_an_idle_function_returns_when_asked_to_end_is_kept(
-    job: agent.JobFolder,
+    job: job_folder.JobFolder,
 ) -> None:
     """As at the deadline."""
 
@@ -384,10 +399,10 @@ def test_a_machine_that_cannot_be_measured_is_watched_for_idle_gpus_all_the_same
     """As where /proc may not be read; that is told once, and the job's guard has to know nothing of it."""
     furnish(tmp_path / "gpu", H100)
     monkeypatch.setenv("PATH", f"{tmp_path}/gpu/bin:{os.defpath}")
-    monkeypatch.setattr(agent, "meter", lambda *_: Path("/nowhere").read_text())
+    monkeypatch.setattr(agent_sampler, "meter", lambda *_: Path("/nowhere").read_text())
     roused = threading.Event()
     order = {"gpu_floor_percent": 10, "gpu_window_s": 0.2}
-    sampler = agent.Sampler(agent.JobFolder(str(tmp_path)), order, roused.set)
+    sampler = agent_sampler.Sampler(job_folder.JobFolder(str(tmp_path)), order, roused.set)
     sampler.start(os.getpid())
     assert roused.wait(60)
     sampler.stop()
@@ -398,10 +413,10 @@ def test_a_machine_that_cannot_be_measured_is_watched_for_idle_gpus_all_the_same
 
 @pytest.mark.process
 def test_samples_that_cannot_be_written_cost_the_job_nothing(
-    job: agent.JobFolder,
+    job: job_folder.JobFolder,
 ) -> None:
     """It is said once on the supervisor's own log."""
-    Path(job.file(agent.SAMPLES)).mkdir()
+    Path(job.file(agent_samples.SAMPLES)).mkdir()
     place_task(job, lambda: time.sleep(1.2))
     assert supervised(job)["how"] == "finished"
     assert (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dayfly.runtime import agent
+from dayfly.runtime.agent import job_folder
 from dayfly.runtime.checkpoints import Checkpoints
 from tests.test_outputs import Liar, file, whole
 from tests.test_session import Runs, await_text, pickler, runs, server
@@ -152,7 +152,7 @@ def test_a_callable_with_a_checkpoint_is_asked_for_it_when_its_time_is_over(
     with runs.session() as session:
         session.start(runs.task(Trainer()))
         await_text(runs.job / "stdout.log", "ready")
-        agent.request_stop(agent.JobFolder(str(runs.job)), "deadline")
+        job_folder.request_stop(job_folder.JobFolder(str(runs.job)), "deadline")
         outcome = runs.outcome(session)
         assert outcome.end.how == "deadline"
         assert b"told, and no more" in outcome.stderr

@@ -18,7 +18,8 @@ import pytest
 import dayfly
 from dayfly import Data
 from dayfly.errors import DataFailed, SpecError
-from dayfly.runtime import agent, cargo, fetched, payload
+from dayfly.runtime import cargo, fetched, payload
+from dayfly.runtime.agent import frames
 from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.environment import Recipe
 from dayfly.runtime.local_tree import Blob, LocalTree
@@ -175,7 +176,7 @@ def bring(made: Cargo, session: Session, server: Any, progress: Any = lambda *_:
 def task(runs: Runs, function: Any, *arguments: Any, variables: dict[str, str]) -> Task:
     packed = payload.pack(function, arguments, {})
     keys = runs.server.keys
-    sealed = packed.task.sealed(keys.hmac_key, keys.run_id, agent.TASK_SEQ)
+    sealed = packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ)
     return Task(sealed, os.path.realpath(sys.executable), runs.pickler, variables=variables)
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from dayfly.errors import Forged, JobStopped, SpecError
-from dayfly.runtime import agent, outputs
+from dayfly.runtime import outputs
+from dayfly.runtime.agent import job_folder
 from dayfly.runtime.homecoming import Homecoming
 from dayfly.runtime.session import Session
 from dayfly.stacks import journal
@@ -168,7 +169,7 @@ def test_what_a_function_had_written_before_it_was_ended_comes_home(
         await_text(runs.job / "stdout.log", "ready")
         if how != "killed":
             # As a stop and the machine's own deadline do.
-            agent.request_stop(agent.JobFolder(str(runs.job)), how)
+            job_folder.request_stop(job_folder.JobFolder(str(runs.job)), how)
         assert session.follow(Logs()).how == how
         arriving.run(session)
     assert (folder / "half.txt").read_text() == "half"
@@ -343,7 +344,7 @@ def test_outputs_are_home_when_all_of_them_are(
 
 def test_a_socket_is_special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the agent tells it."""
-    from dayfly.runtime.agent import OutputFolder
+    from dayfly.runtime.agent.output_folder import OutputFolder
 
     with socket.socket(socket.AF_UNIX) as listener:
         monkeypatch.chdir(tmp_path)  # A socket's path must be short.

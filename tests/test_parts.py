@@ -11,7 +11,8 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from dayfly.runtime import agent, parts
+from dayfly.runtime import parts
+from dayfly.runtime.agent import frames
 from dayfly.runtime.content import Content
 from dayfly.runtime.digest import Digest
 from dayfly.runtime.parts import Parts
@@ -76,7 +77,7 @@ def test_a_piece_may_lie_in_several_parts() -> None:
 def test_it_is_sealed_as_the_agent_seals() -> None:
     """Header in front, nothing copied."""
     made = Parts([b"abc", b"def"]).behind(b"head\n")
-    assert bytes(made.sealed(KEY, RUN, 3)) == agent.seal(KEY, RUN, 3, b"head\nabcdef")
+    assert bytes(made.sealed(KEY, RUN, 3)) == frames.seal(KEY, RUN, 3, b"head\nabcdef")
 
 
 @pytest.mark.parametrize("most", [1 << 30, 1000])

@@ -20,7 +20,8 @@ import cloudpickle
 import pytest
 
 from dayfly.errors import PayloadError
-from dayfly.runtime import agent, payload
+from dayfly.runtime import payload
+from dayfly.runtime.agent import frames, job_folder, processes
 from dayfly.runtime.parts import Parts
 from tests import far
 
@@ -489,20 +490,20 @@ def test_the_real_agent_runs_what_was_packed(
     """From the sealed task to the sealed result, in an interpreter without any installed package."""
     run_id, key = "0" * 32, bytes(32)
     packed = payload.pack(getattr(main, name), arguments, {})
-    job = agent.JobFolder(str(tmp_path / f"job-{run_id}"))
+    job = job_folder.JobFolder(str(tmp_path / f"job-{run_id}"))
     for folder in ("", "work", "outputs"):
         Path(job.file(folder)).mkdir()
-    sealed = bytes(packed.task.sealed(key, run_id, agent.TASK_SEQ))
-    assert sealed == agent.seal(key, run_id, agent.TASK_SEQ, bytes(packed.task))
+    sealed = bytes(packed.task.sealed(key, run_id, frames.TASK_SEQ))
+    assert sealed == frames.seal(key, run_id, frames.TASK_SEQ, bytes(packed.task))
     Path(job.file("task.sealed")).write_bytes(sealed)
     with zipfile.ZipFile(payload.pickler_zip(tmp_path)) as archive:
         archive.extractall(tmp_path / "pickler")
     order = {"run_id": run_id, "key": key.hex(), "secrets": {}, "lock": 0}
     given = json.dumps({**order, "pickler": str(tmp_path / "pickler")}).encode()
-    command = [sys.executable, "-I", "-S", agent.__file__, "run", job.path]
+    command = processes.launch_command(sys.executable, ("-I", "-S"), "run", job.path)
     subprocess.run(command, input=given, check=True, cwd=tmp_path, capture_output=True)
     data = Path(job.file("result.sealed")).read_bytes()
-    result = agent.unseal(key, run_id, agent.RESULT_SEQ, data)
+    result = frames.unseal(key, run_id, frames.RESULT_SEQ, data)
     if name == "boom":
         with pytest.raises(main.pkg.sub.Boom) as caught:
             payload.unpack(result, run_id=run_id)

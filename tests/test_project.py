@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import sys
@@ -121,3 +122,26 @@ def test_modules_are_found_without_running_them(tmp_path: Path) -> None:
     assert project.find("space.inner") == root / "space" / "inner.py"
     for name in ("space", "space.none", "env.hidden", "outside", "json", "pkg.none", "top.inner"):
         assert project.find(name) is None
+
+
+def test_modules_that_are_imported_meanwhile_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 200 calls at once one failed so; here each collection of garbage imports something, as another thread may then."""
+    project = Project.of_file(str(tmp_path / "main.py"))
+    made = 0
+
+    def arrive(phase: str, _: object) -> None:
+        nonlocal made
+        made += 1
+        monkeypatch.setitem(sys.modules, f"late_{made}", ModuleType(f"late_{made}"))
+
+    before = gc.get_threshold()
+    gc.callbacks.append(arrive)
+    gc.set_threshold(100, 1000, 1000)
+    try:
+        assert project.modules() == {}
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(arrive)
+    assert made

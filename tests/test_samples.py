@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dayfly.runtime import agent, samples
+from dayfly.runtime import samples
+from dayfly.runtime.agent import samples as agent_samples
 from dayfly.runtime.display import Display
 from dayfly.runtime.idle_watch import Idle, IdleWatch
 from dayfly.runtime.sample_log import SampleLog
@@ -19,7 +20,7 @@ __all__ = ["small"]
 
 def lines(*told: dict[str, Any]) -> bytes:
     """As the machine sends them."""
-    return b"".join(map(agent.sample_line, told))
+    return b"".join(map(agent_samples.sample_line, told))
 
 
 def busy(number: int, *percents: float | None, seconds: float = 60.0) -> Sample:
@@ -104,7 +105,7 @@ def test_a_log_of_samples_goes_on_where_another_client_stopped_and_stays_small(
         (2, False),
         (3, True),
     ]
-    assert (tmp_path / samples.FILE).stat().st_size <= agent.SAMPLES_BYTES_MOST
+    assert (tmp_path / samples.FILE).stat().st_size <= agent_samples.SAMPLES_BYTES_MOST
     assert sum(found.seconds for found in samples.read(tmp_path)) == 300 * 5.0
 
 

@@ -30,7 +30,7 @@ from dayfly.errors import (
     InstanceLost,
     ResultFailed,
 )
-from dayfly.runtime import agent
+from dayfly.runtime.agent import frames, processes
 from dayfly.runtime.records import JobEnd, Task
 from dayfly.runtime.session import Session
 from dayfly.runtime.ssh import bootstrap, link
@@ -97,7 +97,7 @@ class Runs:
         pickled = cloudpickle.dumps((function, arguments, {}), protocol=5)
         payload = json.dumps(header).encode() + b"\n" + pickled
         keys = self.server.keys
-        sealed = agent.seal(keys.hmac_key, keys.run_id, agent.TASK_SEQ, payload)
+        sealed = frames.seal(keys.hmac_key, keys.run_id, frames.TASK_SEQ, payload)
         # The interpreter of the tests themselves, so that its minor is the client's.
         python = os.path.realpath(sys.executable)
         return Task(sealed=sealed, python=python, pickler=self.pickler, **{"grace_s": 5, **more})
@@ -119,7 +119,7 @@ class Runs:
     def result(self, session: Session) -> tuple[dict[str, Any], bytes]:
         keys, path = self.server.keys, self.folder / "result.sealed"
         session.fetch_result(path)
-        payload = agent.unseal(keys.hmac_key, keys.run_id, agent.RESULT_SEQ, path.read_bytes())
+        payload = frames.unseal(keys.hmac_key, keys.run_id, frames.RESULT_SEQ, path.read_bytes())
         head, _, pickled = payload.partition(b"\n")
         return json.loads(head), pickled
 
@@ -276,7 +276,7 @@ def test_content_is_put_once_and_resumed_where_it_broke_off(runs: Runs) -> None:
             session.put(content)
             assert blob.read_bytes() == content
             assert [entry.name for entry in blob.parent.iterdir()] == [digest]
-        assert session.put(b"") == agent._digest(b"")
+        assert session.put(b"") == frames.digest_of(b"")
 
 
 # -- every way a job can end
@@ -486,7 +486,7 @@ def test_a_job_that_has_deleted_its_own_folder_can_be_stopped(runs: Runs) -> Non
         while runs.job.exists():
             time.sleep(0.01)
         assert session.stop().how == "vanished"
-    assert not agent._carriers(f"DAYFLY_OUTPUT_DIR={runs.job / 'outputs'}")
+    assert not processes.carriers(f"DAYFLY_OUTPUT_DIR={runs.job / 'outputs'}")
 
 
 def test_stop_ends_a_double_forked_grandchild(runs: Runs) -> None:
@@ -517,8 +517,8 @@ def processes_in(folder: Path) -> set[int]:
                 found.add(int(entry.parent.name))
         except OSError:
             continue
-    return found | agent._carriers(f"DAYFLY_OUTPUT_DIR={folder / 'outputs'}") & set(
-        agent._process_table()
+    return found | processes.carriers(f"DAYFLY_OUTPUT_DIR={folder / 'outputs'}") & set(
+        processes.process_table()
     )
 
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from dayfly.runtime import agent, samples
+from dayfly.runtime import samples
+from dayfly.runtime.agent import samples as agent_samples
 from dayfly.runtime.session import Session
 from tests.proxy import proxy
 from tests.test_session import Logs, Runs, await_text, pickler, runs, server
@@ -42,7 +43,7 @@ def test_samples_come_with_the_log_each_once_however_often_the_connection_drops(
     assert end.how == "finished"
     assert bytes(logs.stdout) == b"".join(b"%d\n" % number for number in range(40))
     here = b"".join(pieces)
-    assert here == (runs.job / agent.SAMPLES).read_bytes()
+    assert here == (runs.job / agent_samples.SAMPLES).read_bytes()
     found = samples.parse(here)
     assert len(found) >= 4
     assert [each.number for each in found] == list(range(len(found)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dayfly.runtime import agent
+from dayfly.runtime.agent import frames
 from dayfly.runtime.ssh import bootstrap
 
 pytestmark = pytest.mark.process
@@ -57,8 +57,8 @@ def start(python: str, home: Path, blocks: bytes, shell: str = "sh") -> bytes:
 
 
 def welcome(output: bytes) -> dict[str, object]:
-    key = agent.channel_keys(OPENING[16:48], OPENING[:16])[1]
-    head, _ = agent.decode(agent.unseal(key, RUN, 0, output))
+    key = frames.channel_keys(OPENING[16:48], OPENING[:16])[1]
+    head, _ = frames.decode(frames.unseal(key, RUN, 0, output))
     return head
 
 
@@ -77,15 +77,15 @@ def test_the_agent_answers_under_every_interpreter_of_this_computer(
         return
     assert first.startswith(bootstrap.MARK + bootstrap.NEED_AGENT)
     assert welcome(first[len(bootstrap.MARK) + 1 :])["python"] == f"{major}.{minor}"
-    (path,) = (tmp_path / "cache dir" / "agents").glob("*.py")
-    assert path.read_bytes() == bootstrap.agent_source()
+    (folder,) = (tmp_path / "cache dir" / "agents").iterdir()
+    assert bootstrap.text_of(folder) == bootstrap.agent_text()
     for blocks in (bootstrap.NO_AGENT, bootstrap.agent_block()):
         again = start(python, tmp_path, blocks)
         assert again.startswith(bootstrap.MARK + bootstrap.READY)
-    path.unlink()
+    (folder / "frames.py").unlink()
     unasked = start(python, tmp_path, bootstrap.agent_block())
     assert unasked.startswith(bootstrap.MARK + bootstrap.READY)
-    assert path.read_bytes() == bootstrap.agent_source()
+    assert bootstrap.text_of(folder) == bootstrap.agent_text()
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "fish", "tcsh", "csh", "ksh"])

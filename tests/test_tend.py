@@ -109,6 +109,13 @@ def test_a_machine_that_is_gone_is_noted_and_one_that_lives_is_tried_again(
     tend._unreachable(history, trouble)
     assert journal.read(history.directory).field("instance_lost", "state") == "terminated"
     assert journal.read(history.directory).field("drift", "kind") == "deleted"
+    history = _left(workspace, started=True)
+    sick = Local()
+    sick.instance_state = lambda id: "unhealthy"  # type: ignore[method-assign]
+    local_replaced(sick)
+    tend._unreachable(history, trouble)
+    assert journal.read(history.directory).field("instance_lost", "state") == "unhealthy"
+    history = _left(workspace, started=True)
     alive = Local()
     alive.instance_state = lambda id: "running"  # type: ignore[method-assign]  # the point
     local_replaced(alive)

@@ -82,6 +82,26 @@ def test_systemd_gets_two_units_once(workspace: Workspace, systemd: Path) -> Non
     assert not timer.uninstall().changed
 
 
+def test_a_timer_finds_what_this_process_finds_and_keeps_no_password(
+    workspace: Workspace, systemd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key file at a place of the user's choice, and the way through a proxy; not what only this session has."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(workspace.home / "config"))
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("http_proxy", "http://me:secret@proxy.example:3128")
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/ours.pem")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setenv("LAMBDA_API_KEY", "secret_key")
+    timer = Timer.of(workspace)
+    timer.install()
+    service = (workspace.home / f"config/systemd/user/{timer.name}.service").read_text()
+    assert f'"XDG_CONFIG_HOME={workspace.home / "config"}"' in service
+    assert '"https_proxy=http://proxy.example:3128"' in service
+    assert '"SSL_CERT_FILE=/etc/ours.pem"' in service
+    assert "secret" not in service
+    assert "XDG_RUNTIME_DIR" not in service
+
+
 def test_cron_gets_one_line_and_keeps_every_other(workspace: Workspace, cron: Path) -> None:
     """Of this user and of other homes."""
     table = cron.parent / "table"

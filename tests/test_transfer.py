@@ -15,7 +15,8 @@ import pytest
 from paramiko.packet import Packetizer
 
 from dayfly.errors import DataFailed, Forged, RunFailed
-from dayfly.runtime import agent
+from dayfly.runtime.agent import blobs as agent_blobs
+from dayfly.runtime.agent import frames, sealed_writer
 from dayfly.runtime.content import Content
 from dayfly.runtime.session import Session
 from dayfly.runtime.ssh import lanes, packets, transport
@@ -65,7 +66,7 @@ def leave_result(server: Server, value: bytes) -> Path:
     job = server.home / f"job-{keys.run_id}"
     job.mkdir(mode=0o700, exist_ok=True)
     path = job / "result.sealed"
-    writer = agent.SealedWriter(str(path), keys.hmac_key, keys.run_id, agent.RESULT_SEQ)
+    writer = sealed_writer.SealedWriter(str(path), keys.hmac_key, keys.run_id, frames.RESULT_SEQ)
     writer.write(value)
     writer.commit()
     return path
@@ -222,13 +223,13 @@ def test_an_order_that_is_not_authentic_ends_its_lane(server: Server, lie: str) 
         (stream,) = link._connection.streams(place["path"], 1, 10)
         key = link.lanes._key(1 if lie == "another lane's" else 5)
         stream.send((5).to_bytes(4, "big"))
-        sealed = bytearray(agent.seal(key, keys.run_id, 0, agent.encode(order)))
+        sealed = bytearray(frames.seal(key, keys.run_id, 0, frames.encode(order)))
         if lie == "rubbish":
             sealed = bytearray(os.urandom(len(sealed)))
         elif lie == "altered":
             sealed[-1] ^= 1
         elif lie == "too large":
-            sealed = bytearray(agent._header(key, keys.run_id, 0, 1 << 30, bytes(32)))
+            sealed = bytearray(frames.header_of(key, keys.run_id, 0, 1 << 30, bytes(32)))
         elif lie == "replayed":
             stream.send(bytes(sealed))
             assert len(stream.receive(100)) == 100
@@ -425,8 +426,8 @@ def test_whatever_way_content_came_what_was_changed_in_place_is_not_taken_for_it
             assert blobs(server) == {digest: CONTENT[:size]}
             found = blob.stat()
             assert (found.st_mode & 0o777, int(found.st_mtime)) == (
-                agent.BLOB_MODE,
-                agent.BLOB_TIME,
+                agent_blobs.BLOB_MODE,
+                agent_blobs.BLOB_TIME,
             )
             blob.chmod(0o600)
             blob.write_bytes(b"x" * size)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dayfly.infra.spec import Spec
 from dayfly.runtime.ward import Ward
 from dayfly.stacks import journal, late_look
 from dayfly.stacks.workspace import Workspace
@@ -151,6 +152,44 @@ def test_failures_are_journaled_and_come_later_and_later_and_never_end_silently(
     assert not ward.is_due(now + 1e6)
     ward.entrust({})
     assert ward.is_due(now)
+
+
+def test_a_computer_that_slept_for_days_has_not_given_up(workspace: Workspace, acts: Acts) -> None:
+    """Two failures, one before it slept and one when it woke, are two failures."""
+    ward, now = a_ward(workspace, acts, **_DEAD)
+    for _ in range(3):
+        ward.look(now)
+        acts.started[-1].end(75, "the API is down")
+        ward.look(now)
+        now += 3 * 86400
+    assert not ward.given_up
+    assert ward.is_due(now)
+
+
+def test_a_result_that_was_given_up_is_destroyed_at_its_deadline_all_the_same(
+    workspace: Workspace, acts: Acts
+) -> None:
+    """A machine that nobody could reach for a day, of a function that may run for three: the keeper stays, and ends it."""
+    run_id = runs.opened(workspace, alive=False, spec=Spec(max_runtime="72h"))
+    directory = workspace.directory(run_id)
+    journal.append(directory, "attached", client=_DEAD)
+    journal.append(directory, "job_started")
+    ward = Ward(directory, acts, jitter=lambda: 1.0)
+    now = float(ward.history.intent["created"])
+    while not ward.given_up:
+        ward.look(now)
+        acts.started[-1].end(75, "no route to host")
+        ward.look(now)
+        now = ward.next
+    assert ward.needs_keeper(now)
+    tried = len(acts.started)
+    ward.look(ward.history.deadline - 1)
+    assert len(acts.started) == tried
+    ward.look(ward.history.deadline + 1)
+    assert len(acts.started) == tried + 1
+    acts.started[-1].end(75, "the API is down")
+    ward.look(ward.history.deadline + 2)
+    assert (ward.given_up, ward.failures) == (False, 1)
 
 
 def test_an_act_that_goes_well_forgets_the_failures(workspace: Workspace, acts: Acts) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import JobStopped
-from dayfly.runtime import agent, outcome, payload
+from dayfly.runtime import outcome, payload
+from dayfly.runtime.agent import frames
 from dayfly.runtime.records import JobEnd, Task
 from dayfly.runtime.session import Session
 from dayfly.runtime.warm_call import WarmCall
@@ -34,7 +35,7 @@ def task(server: Server, folder: Path, how: dict[str, Any], **more: Any) -> Task
     """The task of a warm run, for the interpreter of the tests themselves."""
     keys, packed = server.keys, payload.warm_task(abs, how)
     return Task(
-        sealed=packed.task.sealed(keys.hmac_key, keys.run_id, agent.TASK_SEQ),
+        sealed=packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ),
         python=os.path.realpath(sys.executable),
         pickler=payload.pickler_zip(folder),
         **{"grace_s": 3.0, **more},
@@ -108,7 +109,7 @@ class Warm:
         self.session.fetch_result(self.folder / "result.sealed")
         keys = self.server.keys
         sealed = (self.folder / "result.sealed").read_bytes()
-        result = agent.unseal(keys.hmac_key, keys.run_id, agent.RESULT_SEQ, sealed)
+        result = frames.unseal(keys.hmac_key, keys.run_id, frames.RESULT_SEQ, sealed)
         found: dict[int, Any] = outcome.unpack(result, run_id=keys.run_id)
         return found
 

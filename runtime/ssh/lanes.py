@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from dayfly.runtime import agent
+from dayfly.runtime.agent import frames
 from dayfly.runtime.ssh.connection import Connection, Stream
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Lane:
         return data[:size]
 
     def _order(self, order: dict[str, Any]) -> None:
-        sealed = agent.seal(self._key, self._run_id, self._orders, agent.encode(order))
+        sealed = frames.seal(self._key, self._run_id, self._orders, frames.encode(order))
         self._orders += 1
         self._stream.send(sealed)
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dayfly.errors import ConnectFailed, Forged
 from dayfly.infra.machine import Machine
-from dayfly.runtime import agent
+from dayfly.runtime.agent import frames
+from dayfly.runtime.agent import lanes as agent_lanes
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
 from dayfly.runtime.ssh.lanes import Lanes
@@ -78,7 +79,7 @@ class Link:
         self._connection = Connection(machine, user_key, clock)
         nonce = secrets.token_bytes(16)
         self._opening = nonce + hmac_key + bytes.fromhex(run_id)
-        self._send_key, self._receive_key = agent.channel_keys(hmac_key, nonce)
+        self._send_key, self._receive_key = frames.channel_keys(hmac_key, nonce)
         self._sending = threading.Lock()
         self._waiting: dict[int, Taker] = {}
         self._changing = threading.Lock()
@@ -90,7 +91,7 @@ class Link:
         self._reader: threading.Thread | None = None
         self._arrived = bytearray()
         self.lanes = Lanes(
-            self, self._connection, run_id, functools.partial(agent.lane_key, hmac_key, nonce)
+            self, self._connection, run_id, functools.partial(agent_lanes.lane_key, hmac_key, nonce)
         )
 
     # -- lifetime
@@ -250,7 +251,7 @@ class Link:
                 if answer.get("done"):
                     return
                 owed += len(data)
-                if owed >= agent.CHUNK_BYTES:
+                if owed >= frames.CHUNK_BYTES:
                     # What has arrived on a link that broke since is given first; then comes what broke it.
                     with contextlib.suppress(Disconnected):
                         self.post({"op": "credit", "id": 0, "of": number, "bytes": owed})
@@ -277,13 +278,13 @@ class Link:
 
         A frame that was sent in part spoils all that would follow it, so the link breaks with it.
         """
-        payload = agent.encode(head, body)
+        payload = frames.encode(head, body)
         with self._sending:
             self._send(payload)
 
     def _send(self, payload: bytes) -> None:
         """Seal a frame and send it; whoever calls holds `_sending`."""
-        frame = agent.seal(self._send_key, self._run_id, self._sent, payload)
+        frame = frames.seal(self._send_key, self._run_id, self._sent, payload)
         self._sent += 1
         try:
             self._connection.send(frame)
@@ -328,23 +329,23 @@ class Link:
 
     def _take_frame(self) -> Message | None:
         """Take one whole frame from what has arrived; nothing of it is looked at before it is verified."""
-        if len(self._arrived) < agent.HEADER_BYTES:
+        if len(self._arrived) < frames.HEADER_BYTES:
             return None
-        header = bytes(self._arrived[: agent.HEADER_BYTES])
+        header = bytes(self._arrived[: frames.HEADER_BYTES])
         try:
-            length, _ = agent.open_header(self._receive_key, self._run_id, self._received, header)
-            size = agent.HEADER_BYTES + length
-            if length > agent.FRAME_BYTES_MAX:
-                raise agent.FrameError(f"a frame of {length} bytes")
+            length, _ = frames.open_header(self._receive_key, self._run_id, self._received, header)
+            size = frames.HEADER_BYTES + length
+            if length > frames.FRAME_BYTES_MAX:
+                raise frames.FrameError(f"a frame of {length} bytes")
             if len(self._arrived) < size:
                 return None
             frame = bytes(memoryview(self._arrived)[:size])
-            payload = agent.unseal(self._receive_key, self._run_id, self._received, frame)
-        except agent.FrameError as error:
+            payload = frames.unseal(self._receive_key, self._run_id, self._received, frame)
+        except frames.FrameError as error:
             raise Forged(f"a frame from {self._machine.host} is not authentic: {error}") from error
         del self._arrived[:size]
         self._received += 1
-        return agent.decode(payload)
+        return frames.decode(payload)
 
     def _deliver(self, message: Message) -> None:
         with self._changing:
@@ -373,7 +374,7 @@ class Link:
         try:
             if self._connection.takes(_PING_BYTES):
                 with contextlib.suppress(Disconnected, Forged):
-                    self._send(agent.encode({"op": "ping", "id": 0}, b""))
+                    self._send(frames.encode({"op": "ping", "id": 0}, b""))
         finally:
             self._sending.release()
 

@@ -1,0 +1,144 @@
+"""The calls of a warm run that are known here."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from .files import size_of
+from .frames import HEADER_BYTES, RESULT_SEQ, call_result_seq, seal
+from .known_call import CALL_PREFIX, KnownCall
+from .sealed_writer import SealedWriter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .job_folder import JobFolder
+
+
+class CallBook:
+    """Which calls wait, which have a result, and which results the client has.
+
+    Attributes:
+        queue: those that nobody was given yet.
+        ready: those whose result is still to be sent to the client of now.
+    """
+
+    # An item of a map that takes no longer than this is given to a child together with the ones after it.
+    TOGETHER_S, TOGETHER_MOST = 0.005, 64
+
+    def __init__(self, job: JobFolder, key: bytes, run_id: str) -> None:
+        self._job, self.key, self.run_id = job, key, run_id
+        self.queue: list[KnownCall] = []
+        self.ready: list[KnownCall] = []
+        self._calls: dict[int, KnownCall] = {}
+        self._acknowledged, self._acknowledged_to = set(), 0  # type: set[int], int
+        self._usual_s: dict[str, float] = {}
+
+    def file(self, number: int) -> str:
+        """Where a result lies that is too large to be sent by itself."""
+        return self._job.file(os.path.join("calls", f"{number}.sealed"))
+
+    def take(self, entry: Mapping[str, Any], sealed: bytes) -> None:
+        """Take a call from the client, unless it came before."""
+        number = entry["n"]
+        if number in self._calls or number <= self._acknowledged_to or number in self._acknowledged:
+            return
+        call = self._calls[number] = KnownCall(entry, sealed)
+        self.queue.append(call)
+
+    def acknowledge(self, number: int) -> None:
+        """The client has the result: it is forgotten."""
+        call = self._calls.get(number)
+        if call is None or call.result is None:
+            return
+        del self._calls[number]
+        if call.result["file"]:
+            os.unlink(self.file(number))
+        self._acknowledged.add(number)
+        while self._acknowledged_to + 1 in self._acknowledged:
+            self._acknowledged_to += 1
+            self._acknowledged.remove(self._acknowledged_to)
+
+    def stop(self, number: int) -> None:
+        """The client does not want it any more; one that was given to a child is ended there."""
+        call = self._calls.get(number)
+        if call is None or call.result is not None:
+            return
+        call.unwanted = True
+        if call in self.queue:
+            self.queue.remove(call)
+            self.refuse(call, "stopped")
+
+    def finish(self, call: KnownCall, result: Mapping[str, Any], sealed: bytes) -> None:
+        call.done(result, sealed)
+        self.ready.append(call)
+
+    def refuse(self, call: KnownCall, outcome: str, **more: Any) -> None:
+        """Finish a call that has no result of its own."""
+        header = {"outcome": outcome, "type": "", "text": "", "traceback": "", **more}
+        payload = json.dumps(header).encode() + b"\n"
+        sealed = seal(self.key, self.run_id, call_result_seq(call.number), payload)
+        self.finish(call, {"took_s": time.monotonic() - (call.given or call.arrived)}, sealed)
+
+    def offer_all(self) -> None:
+        """Another client is there: it gets every result that was not acknowledged."""
+        self.ready = [call for call in self._calls.values() if call.result is not None]
+
+    # -- the queue
+
+    def took(self, function: str, seconds: float) -> None:
+        """Learn how long a call of the function usually takes."""
+        self._usual_s[function] = (self._usual_s.get(function, seconds) + seconds) / 2
+
+    def put_back(self, calls: list[KnownCall]) -> None:
+        """What was given and not begun comes before all that waits."""
+        self.queue[:0] = calls
+
+    def batch(self, slots: int) -> list[KnownCall]:
+        """Take the next call from the queue, with those that follow where all of them together are short."""
+        first = self.queue[0]
+        usual_s = self._usual_s.get(first.function)
+        most = 1
+        if first.group and usual_s is not None:
+            share = -(-len(self.queue) // slots)
+            most = min(int(self.TOGETHER_S / max(usual_s, 1e-6)), self.TOGETHER_MOST, share)
+        count = 1
+        while count < min(most, len(self.queue)):
+            call = self.queue[count]
+            same = (call.group, call.function) == (first.group, first.function)
+            if not same or call.timeout_s is not None:
+                break
+            count += 1
+        if first.timeout_s is not None:
+            count = 1
+        calls, self.queue[:count] = self.queue[:count], []
+        return calls
+
+    # -- the end
+
+    def leave_results(self) -> None:
+        """Leave what the client has not acknowledged in the result of the run, where an ended run's is looked for."""
+        self.ready.clear()
+        writer = SealedWriter(self._job.file("result.sealed"), self.key, self.run_id, RESULT_SEQ)
+        header = {"outcome": "calls", "type": "", "text": "", "traceback": ""}
+        writer.write(json.dumps(header).encode() + b"\n")
+        for number, call in self._calls.items():
+            if call.result is not None:
+                self._copy_result(writer, number, call)
+        writer.commit()
+
+    def _copy_result(self, writer: SealedWriter, number: int, call: KnownCall) -> None:
+        if not (call.result or {})["file"]:
+            payload = call.sealed_result[HEADER_BYTES:]
+            writer.write(CALL_PREFIX.pack(number, len(payload)))
+            writer.write(payload)
+            return
+        with open(self.file(number), "rb") as file:
+            file.seek(HEADER_BYTES)
+            writer.write(CALL_PREFIX.pack(number, size_of(self.file(number)) - HEADER_BYTES))
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                writer.write(chunk)

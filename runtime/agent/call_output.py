@@ -1,0 +1,57 @@
+"""What one call has printed."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from .files import write_all
+from .frames import CHUNK_BYTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .known_call import KnownCall
+
+WARM_OUTPUT_BYTES = 16 << 10
+
+
+class Printed:
+    """What a child prints on one stream: a file without a name that it appends to, read here as it grows."""
+
+    def __init__(self, folder: str, log: int) -> None:
+        path = os.path.join(folder, f"printed.{time.time_ns()}")
+        self.child_end = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        os.unlink(path)
+        self._log, self._read, self._line = log, 0, b""
+
+    def size(self) -> int:
+        return os.fstat(self.child_end).st_size
+
+    def relay(self, until: int, label: bytes, call: KnownCall | None) -> bool:
+        """Pass on to the run's log what lies before `until`, by whole lines where they get a label."""
+        moved = False
+        while self._read < until:
+            data = os.pread(self.child_end, min(CHUNK_BYTES, until - self._read), self._read)
+            if not data:
+                break
+            self._read, moved = self._read + len(data), True
+            if call is not None:
+                call.keep(self._log, data)
+            self._pass_on(data, label)
+        return moved
+
+    def _pass_on(self, data: bytes, label: bytes) -> None:
+        if not label:
+            write_all(self._log, data)
+            return
+        *lines, self._line = (self._line + data).split(b"\n")
+        if lines:
+            write_all(self._log, b"".join(label + line + b"\n" for line in lines))
+
+    def end_line(self, label: bytes) -> None:
+        """What has no end of its own gets one where the next line may be another call's."""
+        if self._line:
+            self._pass_on(b"\n", label)
+
+    def close(self) -> None:
+        os.close(self.child_end)

@@ -1,0 +1,199 @@
+"""The job's folder: what is known of it, whoever asks."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from .files import boot_clock_s, home_folder, lock_file, read_json, remove_tree, size_of, write_file
+from .processes import carriers, send_signal
+from .refusal import TEXT_CHARACTERS, Refusal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class JobFolder:
+    """The folder of one job, which is all that is known of it; every process of the agent reads the same files."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, run_id: str) -> JobFolder:
+        return cls(os.path.join(home_folder(), f"job-{run_id}"))
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def exists(self) -> bool:
+        return os.path.isdir(self.path)
+
+    def supervised(self) -> bool:
+        """Tell whether the supervisor lives: it holds the lock for all its life."""
+        held = lock_file(self.file("lock"), shared=True)
+        if held is None:
+            return True
+        os.close(held)
+        return False
+
+    def end(self) -> dict[str, Any] | None:
+        """Tell how the job ended, or None while it has not."""
+        return read_json(self.file("end.json"))  # type: ignore[no-any-return]
+
+    def end_without_supervisor(self) -> dict[str, Any] | None:
+        """Tell how a job ended whose supervisor is gone and recorded nothing; None while its process lives."""
+        if not self.exists():
+            # Deleted by the function itself, while somebody follows it or asks for its end.
+            return None if carriers(self.mark()) else end_record("vanished")
+        started = read_json(self.file("started.json"))
+        process = read_json(self.file("process.json"))
+        if started is None or self.supervised():
+            return self.end()
+        if process is not None and process["pid"] in carriers(self.mark()):
+            return None
+        end = self.end()
+        if end is not None:
+            return end
+        finished = os.path.exists(self.file("result.sealed"))
+        return end_record(
+            "finished" if finished else "killed",
+            signal=0 if finished else 9,
+            started=started["time"],
+        )
+
+    def mark(self) -> str:
+        return "DAYFLY_OUTPUT_DIR=" + self.file("outputs")
+
+    def status(self) -> dict[str, Any]:
+        end = self.end() or self.end_without_supervisor() if self.exists() else None
+        started = os.path.exists(self.file("started.json")) or (self.exists() and self.supervised())
+        return {
+            "state": "ended" if end else "running" if started else "absent",
+            "end": end,
+            "has_result": os.path.exists(self.file("result.sealed")),
+            "acknowledged": os.path.exists(self.file("acknowledged")),
+            "stdout_size": size_of(self.file("stdout.log")),
+            "stderr_size": size_of(self.file("stderr.log")),
+        }
+
+    def require(self) -> None:
+        """Pass where the job was started.
+
+        Raises:
+            Refusal: it was not, with what its supervisor has said.
+        """
+        if self.status()["state"] != "absent":
+            return
+        words = ""
+        if self.exists():
+            with open(self.file("supervisor.log"), encoding="utf-8", errors="replace") as file:
+                words = file.read()[-TEXT_CHARACTERS:]
+        raise Refusal("absent", f"no job of this run was started on the machine. {words}".strip())
+
+    def source(self, what: str) -> str:
+        """Give the path of what may be asked for: the result of the run, or that of a warm call by its number.
+
+        Raises:
+            Refusal: there is no such thing.
+        """
+        if what == "result":
+            return self.file("result.sealed")
+        if what.isdigit():
+            return self.file(os.path.join("calls", f"{what}.sealed"))
+        raise Refusal("machine", f"there is nothing called {what!r} to get")
+
+    def claim(self, place_task: Callable[[str], None]) -> int | None:
+        """Make the folder, at most once for a run.
+
+        Args:
+            place_task: puts the sealed task at the path that it is given.
+
+        Returns:
+            The descriptor of the held lock, for the supervisor to inherit; None where the job was claimed before.
+        """
+        if not self.exists():
+            aside = JobFolder(f"{self.path}.{os.getpid()}.{time.time_ns()}")
+            os.mkdir(aside.path, 0o700)
+            aside._furnish(place_task)
+            lock = lock_file(aside.file("lock"))
+            try:
+                # Renaming onto a folder that is not empty fails: whoever comes second has not claimed it.
+                os.rename(aside.path, self.path)
+                return lock
+            except OSError:
+                if lock is not None:
+                    os.close(lock)
+                remove_tree(aside.path)
+        return self._claim_unstarted()
+
+    def _furnish(self, place_task: Callable[[str], None]) -> None:
+        for folder in ("work", "outputs", "checkpoints"):
+            os.mkdir(self.file(folder), 0o700)
+        for log in ("stdout.log", "stderr.log", "supervisor.log"):
+            os.close(os.open(self.file(log), os.O_WRONLY | os.O_CREAT, 0o600))
+        place_task(self.file("task.sealed"))
+
+    def _claim_unstarted(self) -> int | None:
+        """Take over a job whose agent died between claiming it and starting its supervisor."""
+        for _ in range(50):
+            lock = lock_file(self.file("lock"))
+            if os.path.exists(self.file("started.json")):
+                if lock is not None:
+                    os.close(lock)
+                return None
+            if lock is not None:
+                return lock
+            time.sleep(
+                0.01
+            )  # Held by a supervisor that is starting, or for an instant by somebody who looked.
+        return None
+
+
+def end_record(
+    how: str,
+    *,
+    code: int = 0,
+    signal: int = 0,
+    out_of_memory: bool = False,
+    started: float = 0.0,
+    peak_rss_bytes: int = 0,
+    detail: str = "",
+) -> dict[str, Any]:
+    return {
+        "how": how,
+        "code": code,
+        "signal": signal,
+        "out_of_memory": out_of_memory,
+        "started": started,
+        "ended": time.time(),
+        "peak_rss_bytes": peak_rss_bytes,
+        "detail": detail,
+    }
+
+
+def request_stop(job: JobFolder, reason: str) -> None:
+    """Ask the supervisor to end the job; a job that has no supervisor is ended at once."""
+    import signal
+
+    if job.end() is not None:
+        return
+    if not job.exists():
+        send_signal(carriers(job.mark()), signal.SIGKILL)
+        return
+    started = read_json(job.file("started.json"))
+    if not os.path.exists(job.file("stop")):
+        write_file(job.file("stop"), reason.encode())
+    if job.supervised():
+        if started is not None:
+            send_signal([started["pid"]], signal.SIGTERM)
+    else:
+        send_signal(carriers(job.mark()), signal.SIGKILL)
+
+
+def await_end(job: JobFolder, timeout_s: float) -> None:
+    over = boot_clock_s() + timeout_s
+    while job.end() is None and boot_clock_s() < over:
+        time.sleep(0.05)

@@ -1,0 +1,50 @@
+"""Answers about the machine as it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from .asked import Asked, as_root
+from .deadline import arm_deadline
+from .facts import interpreters, machine_facts
+from .gpus import gpu_findings
+from .processes import launch_command
+from .refusal import TEXT_CHARACTERS, Refusal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class MachineAnswers:
+    """What there is, how it is watched, and its SSH server's key."""
+
+    def __init__(self, run_id: str, cache: str) -> None:
+        self._run_id, self._cache = run_id, cache
+
+    def on_ping(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return {}
+
+    def on_facts(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return machine_facts(self._cache)
+
+    def on_gpus(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return gpu_findings(request["seconds"])
+
+    def on_host_key(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Make the key that is to replace the pinned one, or, where the client has written it down, install it."""
+        step = json.dumps({name: request[name] for name in ("pinned", "offered")})
+        command = as_root(launch_command(sys.executable, ("-I", "-S", "-B"), "host_key", step))
+        done = Asked(command).wait(request["seconds"])
+        if done.code != 0:
+            words = done.complaint[-TEXT_CHARACTERS:] or "no answer in time"
+            raise Refusal("host_key", f"the host key cannot be replaced: {words}")
+        return {"host_key": done.words}
+
+    def on_interpreter(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return {"python": interpreters(self._cache).get(request["minor"], "")}
+
+    def on_deadline(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        how = {name: request[name] for name in ("timer", "power_off")}
+        return {"by": arm_deadline(self._run_id, request["seconds"], **how)}
