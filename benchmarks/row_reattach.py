@@ -78,7 +78,7 @@ def _task(bench: Bench) -> Task:
     """A function that says something a hundred times a second."""
     packed = payload.pack(_talk, (), {})
     keys = bench.server.keys
-    sealed = frames.seal(keys.hmac_key, keys.run_id, frames.TASK_SEQ, packed.task)
+    sealed = packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ)
     return Task(
         sealed=sealed,
         python=os.path.realpath(sys.executable),

@@ -32,6 +32,8 @@ _CREDENTIALS = (
         r"\1[secret]",
     ),
 )
+# A version behind "=" is what apt takes; what begins with a hyphen would be an option.
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9]+)?(=[A-Za-z0-9][A-Za-z0-9+.:~-]*)?")
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
@@ -50,6 +52,7 @@ class Spec:
         nodes: machines in the stack.
         python: major.minor that the function needs; must be the client's own, since code travels as bytecode.
         environment: requirements (a list), a file of them, "live", or None for the project's own.
+        system_packages: of the machine's own package manager ("ffmpeg"), installed as root before the environment is made.
         secrets: names of environment variables whose values the function may see.
         file_systems: names of persistent file systems of the provider to mount; they are never destroyed.
         allow_cidr: IPv4 network that may reach the machine, "203.0.113.7/32"; None is this computer's own address.
@@ -82,6 +85,7 @@ class Spec:
     nodes: int = 1
     python: str | None = None
     environment: str | Sequence[str] | None = None
+    system_packages: Sequence[str] = ()
     secrets: Sequence[str] = ()
     file_systems: Sequence[str] = ()
     allow_cidr: str | None = None
@@ -101,6 +105,7 @@ class Spec:
         self._set("provider", _providers(self.provider))
         self._set("secrets", _secret_names(self.secrets))
         self._set("file_systems", _names(self.file_systems))
+        self._set("system_packages", _packages(self.system_packages))
         self._set("allow_cidr", _network(self.allow_cidr))
         self._set("max_runtime", seconds(self.max_runtime, "max_runtime"))
         self._set("hold", seconds(self.hold, "hold"))
@@ -284,6 +289,19 @@ def _names(value: object) -> tuple[str, ...]:
     if len(set(value)) != len(value):
         raise SpecError(f"file_systems={list(value)!r} names one of them twice")
     return tuple(value)
+
+
+def _packages(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise SpecError(
+            f'system_packages={shown(value)} must be a list of names, system_packages=["ffmpeg"]'
+        )
+    for name in value:
+        if not isinstance(name, str) or not _PACKAGE.fullmatch(name):
+            raise SpecError(
+                f"system_packages={list(value)!r}: {name!r} is no name of a package as apt and dnf have them"
+            )
+    return tuple(dict.fromkeys(value))
 
 
 def _network(value: object) -> str | None:

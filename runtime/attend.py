@@ -30,7 +30,7 @@ from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
-from dayfly.runtime import ending, entrust, outcome, outputs, stored
+from dayfly.runtime import ending, entrust, outputs, stored
 from dayfly.runtime.agent import frames
 from dayfly.runtime.display import Display
 from dayfly.runtime.idle_watch import Idle, IdleWatch
@@ -45,6 +45,7 @@ from dayfly.stacks.workspace import Workspace
 
 if TYPE_CHECKING:
     from dayfly.runtime.checkpoints import Checkpoints
+    from dayfly.runtime.parts import Parts
     from dayfly.runtime.records import JobEnd, Keys
     from dayfly.runtime.session import Session
 
@@ -235,10 +236,10 @@ class Attendance:
             with contextlib.suppress(OSError):
                 self.entrust(self.run_stack.workspace, self.history)
 
-    def seal(self, task: bytes) -> bytes:
+    def seal(self, task: Parts) -> Parts:
         """Seals the task for this run."""
         keys = self.keys
-        return frames.seal(keys.hmac_key, keys.run_id, frames.TASK_SEQ, task)
+        return task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ)
 
     def connected(self, session: Session) -> None:
         """The session is there; a stop that came meanwhile takes effect."""
@@ -347,11 +348,11 @@ class Attendance:
             result = self._bring_home(session, end)
             outputs.bring(self, session)
             self._acknowledge(session)
-        if result is not None and stored.summary(result).get("outcome") == "value":
-            self.checkpoints.discard()
         if result is None:
             raise ending.failure(self.directory, end)
-        return self._handed_over(lambda: outcome.unpack(result, run_id=self.directory.name))
+        if result.get("outcome") == "value":
+            self.checkpoints.discard()
+        return self._handed_over(lambda: stored.value(self.directory))
 
     def _checkpoints_kept(self, session: Session) -> AbstractContextManager[None]:
         """Only for a job that may be attempted again."""
@@ -398,17 +399,17 @@ class Attendance:
             found = session.look(samples.last)
             samples.take(found.last, found.samples)
 
-    def _bring_home(self, session: Session, end: JobEnd) -> bytes | None:
-        """The result, checked and on this computer's disk; None where the job has left none."""
+    def _bring_home(self, session: Session, end: JobEnd) -> dict[str, Any] | None:
+        """What is said of the result, which is checked and on this computer's disk; None where the job has left none."""
         self.record("job_ended", **dataclasses.asdict(end))
         if end.how != "finished":
             return None
         self.step("result")
         session.fetch_result(self.directory / stored.RESULT)
         self.record("result_fetched", bytes=(self.directory / stored.RESULT).stat().st_size)
-        result = stored.unsealed(self.directory)
-        self.record("result", **stored.summary(result))
-        return result
+        summary = stored.summary(self.directory)
+        self.record("result", **summary)
+        return summary
 
     def _lengthen_hold(self, session: Session) -> None:
         """The hold is for a client that is gone: this one is here, and may take its time over a large result."""

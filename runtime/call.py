@@ -25,14 +25,17 @@ from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
 from dayfly.runtime import (
+    accelerator,
     entrust,
     environment,
     idle_floor,
+    interpreter,
     keeping,
     outputs,
     payload,
     preview,
     redact,
+    system_packages,
 )
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.cargo import Cargo, with_backends
@@ -46,6 +49,8 @@ from dayfly.stacks.kept_stack import KeptStack
 from dayfly.stacks.run_stack import RunStack
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dayfly.runtime.records import Task
     from dayfly.runtime.session import Session
 
@@ -90,6 +95,7 @@ class Call:
         display: Display | None = None,
         *,
         to_run: bool = True,
+        borrowed: bool = False,
     ) -> Call:
         """Step 1: everything that can be refused is refused here.
 
@@ -98,6 +104,7 @@ class Call:
             spec: what is asked for.
             display: where progress is shown.
             to_run: False for a plan alone, which needs no credentials: the catalog's prices do.
+            borrowed: True where nobody changes an argument before it is sent, so that a large one need not be copied.
 
         Raises:
             SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
@@ -107,7 +114,7 @@ class Call:
             check_arguments(function, args, kwargs)
             return payload.pack(function, args, kwargs)
 
-        return cls._around(pack, spec, display, to_run=to_run)
+        return cls._around(pack, spec, display, to_run=to_run, borrowed=borrowed or not to_run)
 
     @classmethod
     def prepare_warm(
@@ -133,7 +140,13 @@ class Call:
 
     @classmethod
     def _around(
-        cls, pack: Callable[[], Payload], spec: Spec, display: Display | None, *, to_run: bool
+        cls,
+        pack: Callable[[], Payload],
+        spec: Spec,
+        display: Display | None,
+        *,
+        to_run: bool,
+        borrowed: bool = False,
     ) -> Call:
         context = Context.open()
         secrets = _secrets(spec)
@@ -143,12 +156,17 @@ class Call:
         redact.remember(secrets.values())
         outputs.check_folder(spec.outputs)
         packed = pack()
+        if not borrowed:
+            kept = packed.task.settled(context.workspace.home / "cache")
+            packed = dataclasses.replace(packed, task=kept)
         recipe = environment.recipe(
             spec.environment,
             packed.project_root,
             packed.imports,
             same_computer=all(providers.load(name).same_computer for name in spec.providers),
         )
+        interpreter.check(spec.providers, recipe.variables)
+        system_packages.check(spec.providers, spec.system_packages)
         recipe = with_backends(recipe, packed.data.values())
         cargo = Cargo(packed.data)
         shown = display or Display.standard()
@@ -166,7 +184,8 @@ class Call:
         # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
         loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
         loading.start()
-        self.cargo.begin()
+        if self.begun is None:
+            self.cargo.begin()
         with (
             attendance.stack(self.new_stack(attendance, offers)) as machine,
             keeping.or_lost(attendance),
@@ -189,6 +208,12 @@ class Call:
                 self.begun(session)
             return attendance.finish(session)
 
+    @property
+    def environment_source(self) -> str:
+        """What is installed, for the plan."""
+        packages = ", ".join(self.spec.system_packages)
+        return f"{self.recipe.source}{f'; system packages {packages}' if packages else ''}"
+
     def new_stack(self, attendance: Attendance, offers: tuple[Offer, ...]) -> RunStack:
         """The stack of one attempt."""
         kind = RunStack if self.spec.kept is None else KeptStack
@@ -204,7 +229,7 @@ class Call:
                 "job_name": self.spec.job_name,
                 "code_digest": self.payload.code_digest,
                 "python": payload.PYTHON,
-                "environment": self.recipe.source,
+                "environment": self.environment_source,
                 "environment_digest": None if self.recipe.empty else self.recipe.digest,
                 "lineage": attendance.lineage,
                 "warm": self.begun is not None,
@@ -220,10 +245,13 @@ class Call:
         from dayfly.runtime.records import Task
 
         idle_floor.check_machine(self.spec, session)
+        if self.spec.system_packages:
+            attendance.step("environment", ", ".join(self.spec.system_packages))
+            session.install_system_packages(self.spec.system_packages, self.display.note)
         python = self.recipe.python
         if not self.recipe.empty:
             attendance.step("environment", self.recipe.source)
-            python = session.build_environment(self.recipe_for(session), self.display.note)
+            python = self._build_environment(session)
         variables = self._bring_data(session, attendance)
         attendance.step("start")
         return Task(
@@ -242,6 +270,8 @@ class Call:
 
     def _bring_data(self, session: Session, attendance: Attendance) -> dict[str, str]:
         """What the function's process needs to know of its Data, all of which is there then."""
+        if self.begun is not None:
+            return {}  # A session brings it with its calls, and again when it has changed.
         if self.cargo.size:
             attendance.step("data", human_bytes(self.cargo.size))
 
@@ -254,12 +284,19 @@ class Call:
             attendance.record("data", bytes=self.cargo.size)
         return variables
 
-    def recipe_for(self, session: Session) -> Recipe:
-        """The recipe with the uv of the machine's platform."""
+    def _build_environment(self, session: Session) -> str:
+        """Makes it from the wheels that fit the machine, or finds it made; gives its Python."""
         facts = session.facts
-        cache = self.context.workspace.home / "cache"
-        uv = environment.uv_binary(facts.platform, facts.libc, cache=cache)
-        return dataclasses.replace(self.recipe, uv=uv)
+        here = providers.load(session.machine.provider).same_computer
+        recipe = accelerator.fitted(self.recipe, facts, same_computer=here)
+        if recipe.hardware:
+            self.display.note(f"wheels for {recipe.hardware}")
+
+        def uv() -> Path:
+            cache = self.context.workspace.home / "cache"
+            return environment.uv_binary(facts.platform, facts.libc, cache=cache)
+
+        return session.build_environment(recipe, self.display.note, uv)
 
     def plan(self, resources: Sequence[Mapping[str, str]], resources_from: str) -> Plan:
         """The Plan of the first rung, with resources that someone else has listed."""
@@ -269,7 +306,7 @@ class Call:
             resources,
             resources_from=resources_from,
             function=self.payload.function,
-            environment_source=self.recipe.source,
+            environment_source=self.environment_source,
             code=str(self.payload.code),
         )
 

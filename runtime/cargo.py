@@ -48,20 +48,7 @@ class Cargo:
 
     def warnings(self) -> list[str]:
         """What should be said before anything is spent."""
-        said = []
-        for tree in self._trees.values():
-            if tree.size > _LARGE_BYTES:
-                said.append(
-                    f"{tree.source} is {human_bytes(tree.size)}, which this computer's connection has to carry to every new"
-                    " machine while that is paid for: a URL (s3://, gs://, ...) or file_systems= may be cheaper"
-                )
-            left = [f"{printable(path)}: {why}" for path, why in sorted(tree.left_out.items())]
-            more = f"; and {len(left) - _TOLD} more" if len(left) > _TOLD else ""
-            if left:
-                said.append(
-                    f"left out of Data({str(tree.source)!r}): {'; '.join(left[:_TOLD])}{more}"
-                )
-        return said
+        return [warning for tree in self._trees.values() for warning in warnings_of(tree)]
 
     def begin(self) -> None:
         """Has the contents digested while a machine comes up."""
@@ -95,17 +82,37 @@ class Cargo:
         return {VARIABLE: json.dumps({"store": f"{cache_dir}/urls", "paths": paths})}
 
 
+def warnings_of(tree: LocalTree) -> list[str]:
+    """What takes long to send, and what stays here."""
+    said = []
+    if tree.size > _LARGE_BYTES:
+        said.append(
+            f"{tree.source} is {human_bytes(tree.size)}, which this computer's connection has to carry to every new"
+            " machine while that is paid for: a URL (s3://, gs://, ...) or file_systems= may be cheaper"
+        )
+    left = [f"{printable(path)}: {why}" for path, why in sorted(tree.left_out.items())]
+    more = f"; and {len(left) - _TOLD} more" if len(left) > _TOLD else ""
+    if left:
+        said.append(f"left out of Data({str(tree.source)!r}): {'; '.join(left[:_TOLD])}{more}")
+    return said
+
+
 def send(
     session: Session,
     blobs: Iterable[Blob],
     progress: Callable[[int, int], None] = lambda _have, _all: None,
-) -> None:
+) -> int:
     """Brings contents to the machine, as far as it has not got them.
+
+    Returns:
+        How many bytes that were.
 
     Raises:
         DataFailed: one has changed meanwhile, or the machine has no room.
     """
-    session.transfer(_Sending(blobs, progress).run)
+    sending = _Sending(blobs, progress)
+    session.transfer(sending.run)
+    return sending.missed or 0
 
 
 def blobs_of(files: Mapping[str, Path]) -> list[Blob]:
@@ -130,6 +137,8 @@ class _Sending:
         self._waiting = list(blobs)
         self._progress = progress
         self._all = sum(blob.size for blob in self._waiting)
+        # Bytes that were not there at first; None before that is known.
+        self.missed: int | None = None
 
     def run(self, link: Link, heard: Callable[[], None]) -> None:
         """Sends them; `heard` is called whenever an answer has come."""
@@ -162,6 +171,7 @@ class _Sending:
                 if have < blob.size:
                     missing.append(blob)
         needed = sum(blob.size for blob in self._waiting) - there
+        self.missed = needed if self.missed is None else self.missed
         if needed > max(0, free - _SPARE_BYTES) and needed:
             raise DataFailed(
                 f"the data of this call is {human_bytes(self._all)}, of which {human_bytes(needed)} are to be sent, and the"

@@ -47,6 +47,7 @@ class Options(TypedDict, total=False):
     nodes: int
     python: str | None
     environment: str | Sequence[str] | None
+    system_packages: Sequence[str]
     secrets: Sequence[str]
     file_systems: Sequence[str]
     allow_cidr: str | None
@@ -101,9 +102,13 @@ class RemoteFunction(Generic[P, R]):
         Raises:
             DayflyError: it could not run, or its machine could not be proved gone.
         """
+        from dayfly.runtime.call import Call
         from dayfly.runtime.interrupt import wait_for
+        from dayfly.runtime.job import Job
 
-        return wait_for(self.submit(*args, **kwargs))
+        # Its caller waits, and so changes no argument meanwhile.
+        call = Call.prepare(self.__dayfly_function__, args, kwargs, self.spec, borrowed=True)
+        return cast("R", wait_for(Job.start(call)))
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """As the call itself, without blocking the event loop; a task that is cancelled meanwhile stops the function."""

@@ -1,4 +1,4 @@
-"""Content: bytes or a file that is to be brought to a machine, known there by its digest."""
+"""Content: bytes, parts of them or a file that is to be brought to a machine, known there by its digest."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dayfly.errors import RunFailed
+from dayfly.runtime.parts import Parts
 
 _READ_BYTES = 1 << 20
 _SAMPLE_BYTES = 64 << 10
@@ -23,7 +24,7 @@ class Content:
         size: in bytes.
     """
 
-    def __init__(self, source: bytes | Path, digest: str = "") -> None:
+    def __init__(self, source: bytes | Parts | Path, digest: str = "") -> None:
         """Its SHA-256 may be known already."""
         self._source = source
         self._descriptor = -1
@@ -57,6 +58,8 @@ class Content:
         Raises:
             RunFailed: the file has become shorter.
         """
+        if isinstance(self._source, Parts):
+            return self._source.read(offset, size)
         if not isinstance(self._source, Path):
             return memoryview(self._source)[offset : offset + size]
         data = os.pread(self._descriptor, size, offset)

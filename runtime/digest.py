@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import pickletools
 
+from dayfly.runtime.parts import Flat, flat
+
 MAX_CANONICAL_BYTES = 1024 * 1024
 
 _TEXT = frozenset(
@@ -30,17 +32,18 @@ class Digest:
         self._plain = False
         self.size = 0
 
-    def write(self, data: bytes | memoryview, /) -> int:
-        self.size += len(data)
+    def write(self, data: Flat, /) -> int:
+        view = flat(data)
+        self.size += view.nbytes
         if self._plain:
-            self._sha256.update(data)
-            return len(data)
-        self._held += data
+            self._sha256.update(view)
+            return view.nbytes
+        self._held += view
         if len(self._held) > MAX_CANONICAL_BYTES:
             self._plain = True
             self._sha256.update(self._held)
             self._held.clear()
-        return len(data)
+        return view.nbytes
 
     def hexdigest(self) -> str:
         """The digest of all that was written."""

@@ -32,11 +32,33 @@ def given(key: str) -> Path:
 def fetched(key: str, url: str, sha256: str | None, options: Mapping[str, Any]) -> Path:
     """Fetch what is behind a URL, unless it is here in that version, and give the path of it.
 
+    The calls of a session share what the first of them has fetched.
+
     Raises:
         OSError: it cannot be had, is not what `sha256` says, or has no room.
     """
-    store = Store(Path(json.loads(os.environ["DAYFLY_DATA"])["store"]).expanduser())
+    import fcntl
+
+    told = json.loads(os.environ["DAYFLY_DATA"])
+    store = Store(Path(told["store"]).expanduser())
     place = Path.home() / f"data-{os.environ['DAYFLY_RUN']}" / key
+    if not told.get("shared"):
+        return _fetch(store, place, url, sha256, options)
+    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    note = place.parent / f"{key}.path"
+    with (place.parent / f"{key}.lock").open("a") as lock:
+        # Whoever comes meanwhile waits; where the one that fetches dies, the next one does it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not note.exists():
+            aside = place.parent / f"{key}.{os.getpid()}.part"
+            aside.write_text(str(_fetch(store, place, url, sha256, options)))
+            aside.replace(note)
+        return Path(note.read_text())
+
+
+def _fetch(
+    store: Store, place: Path, url: str, sha256: str | None, options: Mapping[str, Any]
+) -> Path:
     shown = url.partition("?")[0]
     began = time.monotonic()
     try:
@@ -44,6 +66,11 @@ def fetched(key: str, url: str, sha256: str | None, options: Mapping[str, Any]) 
             path, size = _from_web(store, place, url, sha256)
         else:
             path, size = _from_file_system(store, place, url, sha256, options)
+    except ImportError as error:
+        raise OSError(
+            f"Data({shown!r}) could not be fetched: what fetches from there is not installed on the machine ({error}); add it"
+            " to environment=: that of a session is made before its calls are known"
+        ) from error
     except Exception as error:
         raise OSError(
             f"Data({shown!r}) could not be fetched: {type(error).__name__}: {error}"

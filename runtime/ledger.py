@@ -22,19 +22,25 @@ class Times:
     Attributes:
         pickle_s: making bytes of the arguments.
         upload_s: bringing large ones to the machine, before the call was sent.
+        data_s: bringing what the Data among its arguments is, as far as the machine had not got it.
         queue_s: waiting there for a free slot.
-        run_s: in the child: loading, calling, pickling the value.
+        load_s: in the child: loading the arguments, with what has to be fetched from URLs for them.
+        run_s: in the child: loading the function, calling it, pickling the value.
         download_s: fetching a large result.
         total_s: from `submit` to the value.
+        data_bytes: sent for `data_s`.
         peak_rss_bytes: of the process that made it.
     """
 
     pickle_s: float = 0.0
     upload_s: float = 0.0
+    data_s: float = 0.0
     queue_s: float = 0.0
+    load_s: float = 0.0
     run_s: float = 0.0
     download_s: float = 0.0
     total_s: float = 0.0
+    data_bytes: int = 0
     peak_rss_bytes: int = 0
 
 
@@ -86,7 +92,7 @@ def totals(directory: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     found: dict[str, Any] = {"calls": 0, "without_value": 0, **dict.fromkeys(_SECONDS, 0.0)}
-    found["peak_rss_bytes"] = 0
+    found |= {"data_bytes": 0, "peak_rss_bytes": 0}
     for line in lines:
         try:
             entry = json.loads(line)
@@ -94,7 +100,8 @@ def totals(directory: Path) -> dict[str, Any] | None:
             continue  # Cut by the end of its writer.
         found["calls"] += 1
         found["without_value"] += entry["outcome"] != "value"
-        for name in _SECONDS:
-            found[name] += entry[name]
+        for name in (*_SECONDS, "data_bytes"):
+            # An older version knew less of what a call takes.
+            found[name] += entry.get(name, 0)
         found["peak_rss_bytes"] = max(found["peak_rss_bytes"], entry["peak_rss_bytes"])
     return found

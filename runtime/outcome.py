@@ -7,8 +7,8 @@ import json
 import operator
 import pickle
 import sys
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, NoReturn
 
 import cloudpickle.cloudpickle as machinery
 
@@ -40,10 +40,15 @@ _DISTRIBUTIONS = {
 
 
 def unpack(result: bytes, *, run_id: str) -> Any:
-    """Give the value that the function returned.
+    """As `load`, from the unsealed result itself."""
+    return load(io.BytesIO(result), run_id=run_id)
+
+
+def load(result: BinaryIO, *, run_id: str) -> Any:
+    """Give the value that the function returned; large buffers in it are read to where they stay.
 
     Args:
-        result: the unsealed result: authentic for this run, or this must not be called.
+        result: a file of the unsealed result, at its beginning: authentic for this run, or this must not be called.
         run_id: names the run in notes and messages.
 
     Raises:
@@ -53,15 +58,14 @@ def unpack(result: bytes, *, run_id: str) -> Any:
         JobExited: the function ended its process with an exit code.
         ResultFailed: the result is of a kind that this version does not know.
     """
-    _, _, pickled = result.partition(b"\n")
-    header = header_of(result)
+    header: dict[str, Any] = json.loads(result.readline())
     outcome = header["outcome"]
     if outcome == "value":
-        return _loaded(pickled, header, run_id) if pickled else None
+        return _loaded(result, header, run_id) if _has_more(result) else None
     if outcome == "raised":
-        _raise(_loaded(pickled, header, run_id), header, run_id)
+        _raise(_loaded(result, header, run_id), header, run_id)
     if outcome == "calls":
-        return {number: _told(part, run_id) for number, part in calls(result).items()}
+        return {number: _told(part, run_id) for number, part in calls(result)}
     if outcome in CALL_FAILURES:
         raise _failed_call(header, run_id)
     if outcome in ("unpicklable_value", "unpicklable_exception"):
@@ -74,21 +78,30 @@ def unpack(result: bytes, *, run_id: str) -> Any:
     raise ResultFailed(f"run {run_id} ended with an unknown outcome {outcome!r}: update dayfly")
 
 
-def header_of(result: bytes) -> dict[str, Any]:
-    """What is said of a result without unpickling any of it."""
-    header: dict[str, Any] = json.loads(result[: result.index(b"\n")])
+def header_of(result: BinaryIO) -> dict[str, Any]:
+    """What is said of a result without unpickling any of it; the file stays at its beginning."""
+    began = result.tell()
+    header: dict[str, Any] = json.loads(result.readline())
+    result.seek(began)
     return header
 
 
-def calls(result: bytes) -> dict[int, bytes]:
-    """What a warm run has left, whose client went before it had fetched everything: the results by call."""
-    place, found = result.index(b"\n") + 1, dict[int, bytes]()
-    while place < len(result):
-        number, size = known_call.CALL_PREFIX.unpack_from(result, place)
-        place += known_call.CALL_PREFIX.size
-        found[number] = result[place : place + size]
-        place += size
-    return found
+def calls(result: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """What a warm run has left, whose client went before it had fetched everything: each call's number and result.
+
+    Args:
+        result: behind its header.
+    """
+    while prefix := result.read(known_call.CALL_PREFIX.size):
+        number, size = known_call.CALL_PREFIX.unpack(prefix)
+        yield number, result.read(size)
+
+
+def _has_more(result: BinaryIO) -> bool:
+    began = result.tell()
+    more = bool(result.read(1))
+    result.seek(began)
+    return more
 
 
 def _told(result: bytes, run_id: str) -> Any:
@@ -143,8 +156,8 @@ class _Unpickler(pickle.Unpickler):
     `except` and `isinstance` do not know, or overwrite the methods of the first.
     """
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
         self._known: dict[int, type] = {}
 
     def find_class(self, module: str, name: str, /) -> Any:
@@ -190,7 +203,7 @@ class _Unpickler(pickle.Unpickler):
         return machinery._class_setstate(target, state)  # type: ignore[no-any-return]
 
 
-def _loaded(pickled: bytes, header: Mapping[str, Any], run_id: str) -> Any:
+def _loaded(pickled: BinaryIO, header: Mapping[str, Any], run_id: str) -> Any:
     try:
         return _Unpickler(pickled).load()
     except ModuleNotFoundError as exc:

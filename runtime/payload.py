@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import inspect
-import io
 import json
 import linecache
 import os
 import pickle
 import sys
+import types
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from dayfly.runtime.culprit import Culprit, Search, advice
 from dayfly.runtime.data import Data
 from dayfly.runtime.digest import Digest
 from dayfly.runtime.outcome import unpack
+from dayfly.runtime.parts import Parts
 from dayfly.runtime.pickler import Discard, Pickler, bare_function, by_value
 from dayfly.runtime.project import Project
 
@@ -52,7 +52,7 @@ class Payload:
     """What `pack` made of a call.
 
     Attributes:
-        task: the header line and the pickle, unsealed.
+        task: the header line and the pickle, unsealed; large arguments are in it by reference.
         code_digest: SHA-256 of the function's part, the same for the same code in another process.
         function: "module:qualified name".
         project_root: the folder whose code travels by value.
@@ -61,7 +61,7 @@ class Payload:
         data: what becomes a path on the machine, by key.
     """
 
-    task: bytes
+    task: Parts
     code_digest: str
     function: str
     project_root: Path
@@ -86,10 +86,17 @@ def pack(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any])
     return _payload(function, project, pickler, pickled, digest)
 
 
-def pack_function(fn: Callable[..., Any]) -> Payload:
+def pack_function(
+    fn: Callable[..., Any],
+    told: Callable[[Mapping[str, Data]], Mapping[str, Any]] = lambda _: {},
+) -> Payload:
     """Pickle a function alone, to be called many times with what `pack_arguments` makes.
 
     Its `code_digest` is that of the task's bytes: whatever is different in them makes it another function.
+
+    Args:
+        fn: the function.
+        told: gives what its header has to say of the Data that it holds.
 
     Raises:
         PayloadError: as `pack`.
@@ -97,24 +104,27 @@ def pack_function(fn: Callable[..., Any]) -> Payload:
     function, called, project = _prepared(fn)
     with by_value(project):
         pickler, pickled = _pickled(project, function, called, (), {})
-        _refuse_data(pickler)
-    return _payload(function, project, pickler, pickled, None)
+    return _payload(function, project, pickler, pickled, None, more=told(pickler.data))
 
 
-def pack_arguments(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+def pack_arguments(
+    fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Parts, Mapping[str, Data]]:
     """Pickle what a function is to be called with, for a process in which it is loaded.
+
+    Returns:
+        The pickle, with large arguments by reference, and what becomes a path on the machine, by key.
 
     Raises:
         PayloadError: an argument cannot travel; `path` names the part.
     """
     content = (tuple(args), dict(kwargs))
     with contextlib.suppress(_NotPlain):
-        return _plain(content)
+        return _plain(content), {}
     function, _, project = _prepared(fn)
     with by_value(project):
         pickler, pickled = _pickled(project, function, content, args, kwargs)
-        _refuse_data(pickler)
-    return pickled.getvalue()
+    return pickled, pickler.data
 
 
 def warm_task(fn: Callable[..., Any], settings: Mapping[str, Any]) -> Payload:
@@ -131,7 +141,7 @@ def warm_task(fn: Callable[..., Any], settings: Mapping[str, Any]) -> Payload:
         "sources": {},
         "warm": dict(settings),
     }
-    return replace(packed, task=json.dumps(header).encode() + b"\n")
+    return replace(packed, task=Parts([json.dumps(header).encode() + b"\n"]))
 
 
 def project_of(fn: Callable[..., Any]) -> Project:
@@ -154,13 +164,13 @@ class _PlainPickler(pickle.Pickler):
         raise _NotPlain
 
 
-def _plain(content: object) -> bytes:
-    file = io.BytesIO()
+def _plain(content: object) -> Parts:
+    file = Parts()
     try:
         _PlainPickler(file, protocol=5).dump(content)
     except RecursionError:
         raise _NotPlain from None
-    return file.getvalue()
+    return file
 
 
 def _prepared(fn: Callable[..., Any]) -> tuple[Any, Any, Project]:
@@ -177,8 +187,8 @@ def _pickled(
     content: object,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-) -> tuple[Pickler, io.BytesIO]:
-    file = io.BytesIO()
+) -> tuple[Pickler, Parts]:
+    file = Parts()
     pickler = Pickler(file, project, _innermost(function))
     try:
         pickler.pack(content)
@@ -190,27 +200,26 @@ def _pickled(
     return pickler, file
 
 
-def _refuse_data(pickler: Pickler) -> None:
-    if pickler.data:
-        raise PayloadError(
-            "Data travels with a call that has a machine of its own, f(...) or f.submit(...): the calls of a session cannot"
-            " take it"
-        )
-
-
 def _payload(
-    function: Any, project: Project, pickler: Pickler, pickled: io.BytesIO, digest: Digest | None
+    function: Any,
+    project: Project,
+    pickler: Pickler,
+    pickled: Parts,
+    digest: Digest | None,
+    *,
+    more: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> Payload:
     header = {
+        **more,
         "python": PYTHON,
         "function": _name(function),
         "imports": sorted(pickler.required),
         "sources": _sources(pickler.codes),
     }
-    task = json.dumps(header).encode() + b"\n" + pickled.getbuffer()
-    size = pickled.getbuffer().nbytes
+    task = pickled.behind(json.dumps(header).encode() + b"\n")
+    size = len(pickled)
     code = Code.of(project.root, pickler.files, size if digest is None else digest.size, size)
-    hexdigest = hashlib.sha256(task).hexdigest() if digest is None else digest.hexdigest()
+    hexdigest = task.sha256().hex() if digest is None else digest.hexdigest()
     name, imports = _name(function), tuple(header["imports"])
     return Payload(task, hexdigest, name, project.root, imports, code, pickler.data)
 

@@ -13,7 +13,15 @@ from types import ModuleType
 
 from dayfly.runtime.ignore import Ignore
 
-MARKERS = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "uv.lock", ".git")
+MARKERS = (
+    "pyproject.toml",
+    "setup.py",
+    "setup.cfg",
+    "requirements.txt",
+    "uv.lock",
+    "pylock.toml",
+    ".git",
+)
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from dayfly.runtime.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Task:
     """What is to be executed.
 
     Attributes:
-        sealed: the packed function, sealed with agent.TASK_SEQ.
+        sealed: the packed function, sealed with frames.TASK_SEQ.
         python: path of an interpreter on the machine, or "3.11" for any of that minor.
         secrets: environment variables that travel over pipes only.
         variables: environment variables that are not secret.
@@ -85,7 +88,7 @@ class Task:
         checkpoints: digest of the list of an earlier attempt's checkpoints, all of which are on the machine; "" for none.
     """
 
-    sealed: bytes = field(repr=False)
+    sealed: bytes | Parts = field(repr=False)
     python: str
     pickler: Path
     secrets: dict[str, str] = field(default_factory=dict, repr=False)

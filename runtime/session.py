@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,7 @@ from dayfly.infra.machine import Machine
 from dayfly.runtime.agent import frames as agent_frames
 from dayfly.runtime.content import Content
 from dayfly.runtime.download import Download
+from dayfly.runtime.parts import Parts
 from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.ssh.connection import Disconnected, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
@@ -335,11 +336,11 @@ class Session:
         names = GpuFindings.__dataclass_fields__
         return GpuFindings(**{name: gpus.get(name, answer[name]) for name in names})
 
-    def put(self, content: bytes | Path, digest: str = "") -> str:
+    def put(self, content: bytes | Parts | Path, digest: str = "") -> str:
         """Bring content to the machine unless it is there; a transfer that broke off is resumed.
 
         Args:
-            content: a file, or the bytes themselves.
+            content: a file, or the bytes themselves, which nobody may change meanwhile.
             digest: its SHA-256, where it is known: that spares reading the content, if the machine has it.
 
         Returns:
@@ -367,12 +368,16 @@ class Session:
         """Have a folder made of content that is there, from the digest of its list, and give its path; once for a run."""
         return str(self._ask({"op": "data_tree", "key": key, "list": listing})["path"])
 
-    def build_environment(self, recipe: Recipe, on_output: Callable[[str], None]) -> str:
+    def build_environment(
+        self, recipe: Recipe, on_output: Callable[[str], None], uv: Callable[[], Path] | None = None
+    ) -> str:
         """Make the environment on the machine, or find it made.
 
         Args:
             recipe: what should be installed.
             on_output: takes each line of the resolver as it comes.
+            uv: gives the binary for the machine's platform, where the environment has to be made; this computer's own
+                unless given.
 
         Returns:
             The path of the environment's Python.
@@ -389,7 +394,9 @@ class Session:
             "digest": recipe.digest,
             "python": recipe.python,
             "requirements": recipe.requirements,
+            "constraints": recipe.constraints,
             "variables": dict(recipe.variables),
+            "checks": list(recipe.checks),
             "wheels": [],
             "uv": "",
         }
@@ -397,17 +404,35 @@ class Session:
         if ready:
             return str(ready)
         request["wheels"] = [(wheel.name, self.put(wheel)) for wheel in recipe.wheels]
-        request["uv"] = self.put(recipe.uv or _own_uv())
-        return self._build(request, on_output)
+        request["uv"] = self.put((uv or _own_uv)())
+        return str(self._followed(request, on_output)["python"])
 
-    def _build(self, request: dict[str, Any], on_output: Callable[[str], None]) -> str:
-        def act(link: Link) -> str:
+    def install_system_packages(
+        self, names: Sequence[str], on_output: Callable[[str], None]
+    ) -> None:
+        """Have the machine's own package manager install what it has not, as root.
+
+        Args:
+            names: as it knows them.
+            on_output: takes each line of it as it comes.
+
+        Raises:
+            EnvironmentFailed: with its own words.
+        """
+        self._followed({"op": "system_packages", "names": list(names)}, on_output)
+
+    def _followed(
+        self, request: dict[str, Any], on_output: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Give the last answer to what takes long, and hand over the lines that come before it."""
+
+        def act(link: Link) -> dict[str, Any]:
             answer: dict[str, Any] = {}
             for answer, _ in link.stream(request):
                 self._progress()
                 if "line" in answer:
                     on_output(answer["line"])
-            return str(answer["python"])
+            return answer
 
         with _refusals():
             return self._persist(act)
@@ -458,11 +483,13 @@ class Session:
             "checkpoints": task.checkpoints,
             "task": "",
         }
-        body = task.sealed
-        if len(body) > INLINE_BYTES:
-            if self.status().state != "absent":
-                return
-            request["task"], body = self.put(body), b""
+        body = b""
+        if len(task.sealed) <= INLINE_BYTES:
+            body = bytes(task.sealed)
+        elif self.status().state == "absent":
+            request["task"] = self.put(task.sealed)
+        else:
+            return
         self._ask(request, body)
 
     def status(self) -> JobStatus:

@@ -226,6 +226,8 @@ def _calls(totals: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     for name, value in totals.items():
         if name.endswith("_s"):
             rows.append((name.removesuffix("_s"), human_seconds(value)))
+    if totals["data_bytes"]:
+        rows.append(("data sent", human_bytes(totals["data_bytes"])))
     return [*rows, ("peak memory", f"{human_bytes(totals['peak_rss_bytes'])} in one call")]
 
 

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from dayfly.runtime import outcome
 from dayfly.runtime.ledger import Times
@@ -43,11 +43,13 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         if not self.done():
             self._stop(self.number)
 
-    def settle(self, result: bytes, entry: Mapping[str, Any], stdout: bytes, stderr: bytes) -> None:
+    def settle(
+        self, result: BinaryIO, entry: Mapping[str, Any], stdout: bytes, stderr: bytes
+    ) -> None:
         """Takes the unsealed result, which is authentic for this call.
 
         Args:
-            result: header and pickle.
+            result: a file of header and pickle.
             entry: what the machine says of it.
             stdout, stderr: what the call has printed.
         """
@@ -55,11 +57,12 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         header = outcome.header_of(result)
         self.outcome = str(header["outcome"])
         self.times.queue_s = float(entry.get("queued_s", 0.0))
-        self.times.run_s = float(entry.get("took_s", 0.0))
+        self.times.load_s = float(header.get("load_s", 0.0))
+        self.times.run_s = max(0.0, float(entry.get("took_s", 0.0)) - self.times.load_s)
         self.times.peak_rss_bytes = int(header.get("peak_rss_bytes", 0))
         self.times.total_s = time.perf_counter() - self._began
         try:
-            value = outcome.unpack(result, run_id=self.run_id)
+            value = outcome.load(result, run_id=self.run_id)
         except BaseException as error:  # noqa: BLE001 - the function's own exception, whatever it is
             if self.outcome in outcome.CALL_FAILURES and self.stderr.strip():
                 error.add_note(f"its last words on stderr:\n{self.stderr.strip()[-2000:]}")

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dayfly.errors import DayflyError, JobStopped
-from dayfly.runtime import outcome, payload, stored
+from dayfly.runtime import payload, stored
 from dayfly.runtime.agent import frames, known_call
 from dayfly.runtime.ledger import Ledger
 from dayfly.runtime.warm_call import WarmCall
+from dayfly.runtime.warm_data import WarmData
 from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_line import Sent, WarmLine
 
@@ -36,6 +37,7 @@ class WarmCalls(Generic[R]):
         session: with the machine.
         directory: the run's own on this computer.
         greeted: set as soon as calls can be made.
+        warn: told what should be known of the Data of calls.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class WarmCalls(Generic[R]):
         session: Session,
         directory: Path,
         greeted: threading.Event | None = None,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._data = WarmData(session, warn)
         self._function, self._session, self._directory = function, session, directory
         self._numbers, self._groups = itertools.count(1), itertools.count(1)
         self._ledger = Ledger(directory)
@@ -92,7 +96,7 @@ class WarmCalls(Generic[R]):
         """
         for args, kwargs in calls:
             self._function.check(args, kwargs)
-        digest = self._function.digest(self._session)
+        digest = self._function.digest(self._session, self._data)
         sent = [self._sent(digest, args, kwargs, group, timeout_s) for args, kwargs in calls]
         self._line.send(sent)
         return [each.call for each in sent]
@@ -106,19 +110,27 @@ class WarmCalls(Generic[R]):
         timeout_s: float | None,
     ) -> Sent:
         began, keys = time.perf_counter(), self._session.keys
-        content = payload.pack_arguments(self._function.bare, args, kwargs)
+        content, data = payload.pack_arguments(self._function.bare, args, kwargs)
+        packed = time.perf_counter()
+        told, data_bytes = self._data.bring(data)
+        brought = time.perf_counter()
         # Only now: a number that is never sent would be waited for on the machine.
         number = next(self._numbers)
-        head = json.dumps({"function": digest}).encode() + b"\n"
-        sealed = frames.seal(keys.hmac_key, keys.run_id, frames.call_seq(number), head + content)
+        front = json.dumps({"function": digest, **told}).encode() + b"\n"
         call: WarmCall[R] = WarmCall(number, keys.run_id, self._line.stop, began)
-        call.times.pickle_s = time.perf_counter() - began
-        blob = ""
-        if len(sealed) > known_call.WARM_INLINE_BYTES:
-            packed = time.perf_counter()
-            blob, sealed = self._session.put(sealed), b""
-            call.times.upload_s = time.perf_counter() - packed
-        return Sent(call, digest, sealed, blob, group, timeout_s)
+        times = call.times
+        times.data_s, times.data_bytes = brought - packed, data_bytes
+        place = keys.hmac_key, keys.run_id, frames.call_seq(number)
+        if len(front) + len(content) + frames.HEADER_BYTES <= known_call.WARM_INLINE_BYTES:
+            sealed = frames.seal(*place, front + bytes(content))
+            times.pickle_s = time.perf_counter() - began - times.data_s
+            return Sent(call, digest, sealed, "", group, timeout_s)
+        large = content.behind(front).sealed(*place)
+        times.pickle_s = time.perf_counter() - began - times.data_s
+        sealing = time.perf_counter()
+        blob = self._session.put(large)
+        times.upload_s = time.perf_counter() - sealing
+        return Sent(call, digest, b"", blob, group, timeout_s)
 
     def _fetch(self, number: int) -> Path:
         file = self._directory / f"call-{number}.sealed"
@@ -140,6 +152,6 @@ class WarmCalls(Generic[R]):
         """The task has ended: what it has left is handed over, the rest learns why."""
         if self._line.open_calls() and (self._directory / stored.RESULT).exists():
             with contextlib.suppress(DayflyError, OSError):
-                self._line.deliver(outcome.calls(stored.unsealed(self._directory)))
+                self._line.deliver(stored.calls(self._directory))
         self._line.fail(why)
         self._ledger.close()

@@ -14,6 +14,7 @@ from dayfly.runtime.unchanged import Watched
 
 if TYPE_CHECKING:
     from dayfly.runtime.session import Session
+    from dayfly.runtime.warm_data import WarmData
 
 
 class WarmFunction:
@@ -43,17 +44,22 @@ class WarmFunction:
         except TypeError:
             check_arguments(self.bare, args, kwargs)
 
-    def digest(self, session: Session) -> str:
+    def digest(self, session: Session, data: WarmData) -> str:
         """The digest under which the machine has it, as it is now, with its globals.
+
+        Args:
+            session: with the machine.
+            data: brings what the Data is that it holds.
 
         Raises:
             PayloadError: it cannot travel; names the part.
+            DataFailed: its Data cannot.
         """
         with self._packing:
             if self._watched is not None and self._watched.is_unchanged():
                 return self._digest
             watched = Watched.of(self.bare, payload.project_of(self.bare))
-            packed = payload.pack_function(self.bare)
+            packed = payload.pack_function(self.bare, lambda items: data.bring(items)[0])
             if packed.code_digest not in self._there:
                 session.put(packed.task)
                 self._there.add(packed.code_digest)

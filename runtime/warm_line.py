@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import queue
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dayfly.errors import DayflyError, Forged
 from dayfly.runtime.agent import frames
@@ -134,7 +135,7 @@ class WarmLine:
         for number, result in results.items():
             sent = self._take(number)
             if sent is not None:
-                self._settle(sent, result, {}, b"", b"")
+                self._settle(sent, io.BytesIO(result), {}, b"", b"")
 
     # -- what the session does
 
@@ -213,9 +214,11 @@ class WarmLine:
             self._fetch_result(entry, stdout, stderr)
             return
         sent = self._take(number)
-        if sent is not None:
-            self._settle(sent, self._unsealed(number, sealed), entry, stdout, stderr)
+        result = io.BytesIO(b"" if sent is None else self._unsealed(number, sealed))
+        # Before anybody hears of it: who then closes would otherwise find it once more in the result of the run.
         self._acknowledge(number)
+        if sent is not None:
+            self._settle(sent, result, entry, stdout, stderr)
 
     def _acknowledge(self, number: int) -> None:
         with self._changing:
@@ -225,10 +228,10 @@ class WarmLine:
         try:
             return frames.unseal(self._key, self._run_id, frames.call_result_seq(number), sealed)
         except frames.FrameError as error:
-            raise Forged(f"the result of call {number} is not authentic: {error}") from error
+            raise _forged(number, error) from error
 
     def _settle(
-        self, sent: Sent, result: bytes, entry: dict[str, Any], stdout: bytes, stderr: bytes
+        self, sent: Sent, result: BinaryIO, entry: dict[str, Any], stdout: bytes, stderr: bytes
     ) -> None:
         sent.call.settle(result, entry, stdout, stderr)
         self._settled(sent.call)
@@ -260,18 +263,27 @@ class WarmLine:
     def _fetched(self, sent: Sent, entry: dict[str, Any], stdout: bytes, stderr: bytes) -> None:
         number, began = sent.call.number, time.perf_counter()
         try:
-            file = self._fetch(number)
-            result = self._unsealed(number, file.read_bytes())
-            file.unlink()
+            result = self._opened(number, self._fetch(number))
         except (DayflyError, OSError) as error:
             self._take(number)
             sent.call.fail(error)
             return
         sent.call.times.download_s = time.perf_counter() - began
-        if self._take(number) is not None:
-            self._settle(sent, result, entry, stdout, stderr)
         self._acknowledge(number)
+        with result:
+            if self._take(number) is not None:
+                self._settle(sent, result, entry, stdout, stderr)
         self._post(())
+
+    def _opened(self, number: int, path: Path) -> BinaryIO:
+        """A fetched result, all of it checked; its file goes with its last reader."""
+        seq = frames.call_result_seq(number)
+        try:
+            opened: BinaryIO = frames.open_sealed(self._key, self._run_id, seq, str(path))
+        except frames.FrameError as error:
+            raise _forged(number, error) from error
+        path.unlink()
+        return opened
 
     # -- sending
 
@@ -304,6 +316,10 @@ class WarmLine:
                 head, entries, parts, size = {}, [], [], 0
         if entries or any(head.values()):
             yield {**head, "calls": entries}, b"".join(parts)
+
+
+def _forged(number: int, error: Exception) -> Forged:
+    return Forged(f"the result of call {number} is not authentic: {error}")
 
 
 def _raise_refusal(head: dict[str, Any]) -> None:

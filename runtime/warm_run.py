@@ -260,7 +260,13 @@ class WarmRun(Generic[P, R]):
 
     def _begun(self, session: Session) -> None:
         """The machine's side is started: calls are carried to it beside the log."""
-        self._calls = WarmCalls(self._function, session, self._running.directory, self._ready)
+        self._calls = WarmCalls(
+            self._function,
+            session,
+            self._running.directory,
+            self._ready,
+            self._running.display.warning,
+        )
         self._calls.begin(self._lost)
 
     def _lost(self, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform as this_platform
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dayfly.errors import SpecError
+from dayfly.runtime.redact import redact
 from dayfly.stacks import isolated
 
 _NOT_SOURCE = frozenset(
@@ -71,6 +73,12 @@ class WheelBuilder:
 
 def content_digest(wheel: Path) -> str:
     """SHA-256 of what a wheel holds: the same for two builds of the same source, whose times differ."""
+    status = wheel.stat()
+    return _content_digest(wheel, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _content_digest(wheel: Path, modified_ns: int, size: int) -> str:
     digest = hashlib.sha256()
     with zipfile.ZipFile(wheel) as archive:
         for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
@@ -142,7 +150,7 @@ def run_uv(arguments: Sequence[str], failed: str) -> str:
                 raise SpecError(f"{failed}: uv did not end in {_UV_LIMIT_S:.0f} s") from None
             raise
     if process.returncode:
-        raise SpecError(f"{failed}:\n{errors.strip()[-4000:]}")
+        raise SpecError(f"{failed}:\n{redact(errors.strip()[-4000:])}")
     return output
 
 

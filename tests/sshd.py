@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,11 +49,12 @@ def sshd(
     libraries: str = "",
     run_id: str = "",
     settings: str = "",
+    within: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Start it in `folder`, and at the end stop it and every process that carries its run's mark.
 
     `path` and `libraries` are what its logins have as PATH and LD_LIBRARY_PATH; `settings` are lines of its own for
-    its configuration.
+    its configuration; `within` is a command that is put before its own, and becomes it.
     """
     run_id = run_id or secrets.token_hex(16)
     home = folder / "home"
@@ -74,7 +75,7 @@ def sshd(
     )
     program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin") or "sshd"
     log = folder / "log"
-    server = subprocess.Popen([program, "-D", "-E", log, "-f", folder / "config"])
+    server = subprocess.Popen([*within, program, "-D", "-E", log, "-f", folder / "config"])
     machine = Machine(
         id=f"local-{run_id}",
         host="127.0.0.1",

@@ -176,7 +176,7 @@ def bring(made: Cargo, session: Session, server: Any, progress: Any = lambda *_:
 def task(runs: Runs, function: Any, *arguments: Any, variables: dict[str, str]) -> Task:
     packed = payload.pack(function, arguments, {})
     keys = runs.server.keys
-    sealed = frames.seal(keys.hmac_key, keys.run_id, frames.TASK_SEQ, packed.task)
+    sealed = packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ)
     return Task(sealed, os.path.realpath(sys.executable), runs.pickler, variables=variables)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from packaging import markers
 from uv import find_uv_bin
 
 from dayfly.errors import SpecError
@@ -122,6 +123,19 @@ def test_a_local_project_is_shipped_as_a_wheel(project: Path, tmp_path: Path) ->
     assert recipe([str(library)], project).digest != first.digest
 
 
+def test_a_wheel_for_another_system_is_refused(project: Path, tmp_path: Path) -> None:
+    """Compiled code of this computer's own; for a machine that is this computer it is right."""
+    for name in ("any", "manylinux_2_17_x86_64", "linux_x86_64", "macosx_14_0_arm64"):
+        wheel = tmp_path / f"thing-1.0-cp311-cp311-{name}.whl"
+        wheel.touch()
+        assert recipe([str(wheel)], project, same_computer=True).wheels == (wheel,)
+        if "macosx" not in name:
+            assert recipe([str(wheel)], project).wheels == (wheel,)
+            continue
+        with pytest.raises(SpecError, match=r"compiled for this computer \(macosx_14_0_arm64\)"):
+            recipe([str(wheel)], project)
+
+
 def test_a_path_without_a_project_is_refused(project: Path, tmp_path: Path) -> None:
     """And so is one that does not exist, and one that does not build, with the back end's words."""
     with pytest.raises(SpecError, match="does not exist"):
@@ -157,24 +171,33 @@ def test_a_requirements_file_is_read_with_its_includes(project: Path, tmp_path: 
     assert made.source == "requirements.txt (3 packages)"
 
 
-def test_constraints_hold(project: Path, tmp_path: Path) -> None:
-    """They are resolved on this computer, because one text has no place for them."""
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    for version in ("1.0", "2.0"):
-        with zipfile.ZipFile(wheels / f"thing-{version}-py3-none-any.whl", "w") as archive:
-            info = f"thing-{version}.dist-info"
-            archive.writestr(
-                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: thing\nVersion: {version}\n"
-            )
-            archive.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
-            archive.writestr(f"{info}/RECORD", "")
-    (project / "limits.txt").write_text("thing<2\n")
-    options = ["--no-index", f"--find-links {wheels}"]
-    (project / "requirements.txt").write_text("\n".join([*options, "-c limits.txt", "thing"]))
-    assert lines(recipe(None, project)) == [*options, "thing==1.0"]
+@pytest.mark.process
+def test_a_marker_of_a_local_project_may_speak_of_the_machine(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which runs Linux, whatever this computer does."""
+    library = local_project(tmp_path / "library")
+    elsewhere = {**markers.default_environment(), "sys_platform": "darwin"}
+    monkeypatch.setattr(markers, "default_environment", lambda: dict(elsewhere))
+    for marker, there in (("linux", 1), ("darwin", 1), ("win32", 0)):
+        made = recipe([f'{library} ; sys_platform == "{marker}"'], project, same_computer=True)
+        assert len(made.wheels) == there
+
+
+def test_constraints_go_beside_the_requirements(project: Path) -> None:
+    """With those that they include; they are part of what the environment is, and options are none."""
+    (project / "limits.txt").write_text("thing<2  # why\n-c more.txt\n")
+    (project / "more.txt").write_text("other==1\n-c limits.txt\n")
+    (project / "requirements.txt").write_text("--no-index\n-c limits.txt\nthing\n")
+    made = recipe(None, project)
+    assert lines(made) == ["--no-index", "thing"]
+    assert made.constraints == "thing<2\nother==1\n"
+    assert made.source == "requirements.txt (1 package)"
+    (project / "more.txt").write_text("other==2\n")
+    assert recipe(None, project).digest != made.digest
+    (project / "more.txt").write_text("--pre\n")
+    with pytest.raises(SpecError, match=r"more\.txt' holds the option '--pre'"):
+        recipe(None, project)
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,20 @@ def test_a_job_that_cannot_be_left_to_a_keeper_goes_on(
 
 
 @pytest.mark.process
+def test_what_is_submitted_is_what_it_was_then(engine: Engine) -> None:
+    """The caller may change it while its machine comes up; one who waits for the value cannot, and nothing is copied."""
+    remote = cluster(provider="local", environment=[])(len)
+    array = bytearray(200_000)
+    kept = Call.prepare(remote.__dayfly_function__, (array,), {}, remote.spec)
+    borrowed = Call.prepare(remote.__dayfly_function__, (array,), {}, remote.spec, borrowed=True)
+    before = bytes(kept.payload.task)
+    assert bytes(borrowed.payload.task) == before
+    array[:] = b"x" * len(array)
+    assert bytes(kept.payload.task) == before
+    assert bytes(borrowed.payload.task) != before
+
+
+@pytest.mark.process
 def test_twenty_threads_prepare_calls_at_once(engine: Engine) -> None:
     """Each gets its own function and arguments; nothing of the one is in the other."""
     numbers = iter(range(_THREADS))
@@ -218,5 +232,5 @@ def test_twenty_threads_prepare_calls_at_once(engine: Engine) -> None:
 
     tasks = dict(together(prepare))
     for number, task in tasks.items():
-        function, args, kwargs = pickle.loads(task.partition(b"\n")[2])
+        function, args, kwargs = pickle.loads(bytes(task).partition(b"\n")[2])
         assert function(*args, **kwargs) == 11 * number

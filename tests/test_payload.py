@@ -22,6 +22,7 @@ import pytest
 from dayfly.errors import PayloadError
 from dayfly.runtime import payload
 from dayfly.runtime.agent import frames, job_folder, processes
+from dayfly.runtime.parts import Parts
 from tests import far
 
 pytestmark = pytest.mark.process
@@ -294,15 +295,14 @@ def test_eight_threads_pack_at_once_by_value(main: Any, tmp_path: Path) -> None:
     """No thread undoes another's registration: every payload loads where the project is not."""
     start = threading.Barrier(8)
 
-    def pack(n: int) -> list[bytes]:
+    def pack(n: int) -> list[Parts]:
         start.wait()
         return [payload.pack(main.scaled, (n,), {}).task for _ in range(5)]
 
     with ThreadPoolExecutor(8) as pool:
         tasks = [task for made in pool.map(pack, range(8)) for task in made]
-    assert all(
-        b"main_module\nscaled" not in task and b"\x8c\x06scaled\x93" not in task for task in tasks
-    )
+    texts = (b"main_module\nscaled", b"\x8c\x06scaled\x93")
+    assert not any(text in bytes(task) for task in tasks for text in texts)
     for n in range(0, 40, 7):
         assert payload.unpack(far.run(tasks[n], tmp_path), run_id="f") == 6 * (n // 5)
     assert not {"helpers", "main_module"} & cloudpickle.list_registry_pickle_by_value()
@@ -474,7 +474,7 @@ def test_a_script_travels_by_value_with_its_neighbours(tmp_path: Path) -> None:
     script = (
         "import sys, beside\nfrom dayfly.runtime import payload\n"
         "def f(x):\n    return beside.g(x)\n"
-        "sys.stdout.buffer.write(payload.pack(f, (4,), {}).task)\n"
+        "sys.stdout.buffer.write(bytes(payload.pack(f, (4,), {}).task))\n"
     )
     write(tmp_path, {"script.py": script, "beside.py": "def g(x):\n    return x * x\n"})
     done = subprocess.run(
@@ -493,7 +493,8 @@ def test_the_real_agent_runs_what_was_packed(
     job = job_folder.JobFolder(str(tmp_path / f"job-{run_id}"))
     for folder in ("", "work", "outputs"):
         Path(job.file(folder)).mkdir()
-    sealed = frames.seal(key, run_id, frames.TASK_SEQ, packed.task)
+    sealed = bytes(packed.task.sealed(key, run_id, frames.TASK_SEQ))
+    assert sealed == frames.seal(key, run_id, frames.TASK_SEQ, bytes(packed.task))
     Path(job.file("task.sealed")).write_bytes(sealed)
     with zipfile.ZipFile(payload.pickler_zip(tmp_path)) as archive:
         archive.extractall(tmp_path / "pickler")

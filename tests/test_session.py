@@ -414,7 +414,7 @@ def test_a_task_that_was_altered_is_never_unpickled(runs: Runs) -> None:
     """The job's process refuses it, and the function's side effect is not there."""
     marker = runs.folder / "marker"
     task = runs.task(lambda path: Path(path).touch(), str(marker))
-    forged = bytearray(task.sealed)
+    forged = bytearray(bytes(task.sealed))
     forged[-1] ^= 1
     with runs.session() as session:
         session.start(replace(task, sealed=bytes(forged)))
@@ -919,20 +919,23 @@ def recipe(**fields: Any) -> Any:
         "requirements": "",
         "wheels": (),
         "variables": {},
-        "uv": None,
+        "checks": (),
+        "constraints": "",
         "empty": False,
         "digest": os.urandom(8).hex(),
     }
     return SimpleNamespace(**{**given, **fields})
 
 
-def wheel(folder: Path, name: str) -> Path:
+def wheel(folder: Path, name: str, version: str = "1.0") -> Path:
     """The smallest wheel: one module that says its own name."""
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    info = f"{name}-1.0.dist-info"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}.py", f"NAME = {name!r}\n")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -974,7 +977,8 @@ def test_an_environment_is_made_by_uv_once_and_then_found(python_on_path: Runs) 
 
     with runs.session() as session:
         python = session.build_environment(wanted, lines.append)
-        assert session.build_environment(wanted, pytest.fail) == python
+        # Where it is there, nobody has to fetch uv for the machine's platform.
+        assert session.build_environment(wanted, pytest.fail, pytest.fail) == python
         session.start(replace(runs.task(function, imports=("first", "second")), python=python))
         outcome = runs.outcome(session)
     assert any("first==1.0" in line for line in lines)
@@ -994,6 +998,35 @@ def test_a_half_made_environment_is_made_anew(python_on_path: Runs) -> None:
         session.build_environment(wanted, lambda line: None)
     assert (half / ".ready").exists()
     assert not (half / "venv" / "rubbish").exists()
+
+
+def test_constraints_hold_on_the_machine(python_on_path: Runs) -> None:
+    """For what a requirement needs, too; nothing of them is left behind."""
+    runs = python_on_path
+    (links := runs.folder / "links").mkdir()
+    for version in ("1.0", "2.0"):
+        wheel(links, "first", version)
+    wanted = recipe(
+        requirements=f"--no-index\n--find-links {links}\nfirst\n", constraints="first<2\n"
+    )
+    lines: list[str] = []
+    with runs.session() as session:
+        session.build_environment(wanted, lines.append)
+    assert any("first==1.0" in line for line in lines)
+    assert not list(runs.server.home.parent.rglob("constraints.txt"))
+
+
+def test_an_environment_that_fails_its_check_is_not_used(python_on_path: Runs) -> None:
+    """The check runs in it; its words are the refusal's, and the next run makes it anew."""
+    runs = python_on_path
+    wanted = recipe(wheels=(wheel(runs.folder, "first"),), checks=("import first",))
+    refused = recipe(wheels=wanted.wheels, checks=("import first", "raise SystemExit('no GPU')"))
+    with runs.session() as session:
+        session.build_environment(wanted, lambda line: None)
+        with pytest.raises(EnvironmentFailed, match="no GPU"):
+            session.build_environment(refused, lambda line: None)
+    kept = runs.server.home.parent / "cache" / "environments"
+    assert [(kept / made.digest / ".ready").exists() for made in (wanted, refused)] == [True, False]
 
 
 def test_a_requirement_that_does_not_exist_fails_in_the_resolvers_words(

@@ -128,6 +128,15 @@ def test_arguments_that_cannot_travel_are_named_and_nothing_is_sent(shared: Warm
     assert shared.call(function, 1) is None
 
 
+def test_a_large_value_that_is_here_is_not_left_there(tmp_path: Path) -> None:
+    """Whoever has it may close at once: the result of the run has only what nobody has fetched."""
+    with warm(tmp_path) as run:
+        assert len(run.call(bytes, 1 << 20)) == 1 << 20
+        assert run.call(abs, -1) == 1
+        assert run.end().how == "finished"
+        assert run.left() == {}
+
+
 @pytest.mark.parametrize("lanes", [False, True])
 def test_large_arguments_and_results_go_beside_the_line(shared: Warm, lanes: bool) -> None:
     """Whole, by frames or over lanes, and nothing of them stays on the machine."""
@@ -228,14 +237,14 @@ def test_a_call_sealed_for_another_number_is_not_made(shared: Warm, tmp_path: Pa
     """Nothing of it is unpickled: its process says why, and ends."""
     calls, keys = shared.calls(abs), shared.server.keys
     marker = tmp_path / "made"
-    digest = calls._function.digest(shared.session)
+    digest = calls._function.digest(shared.session, calls._data)
     made = calls._sent(digest, (-1,), {}, 0, None)
     head = b'{"function": "%s"}\n' % digest.encode()
     forged = frames.seal(
         keys.hmac_key,
         keys.run_id,
         frames.call_seq(made.call.number + 1),
-        head + payload.pack_arguments(abs, (marker,), {}),
+        head + bytes(payload.pack_arguments(abs, (marker,), {})[0]),
     )
     calls._line.send([Sent(made.call, digest, forged)])
     with pytest.raises(JobExited):

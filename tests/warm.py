@@ -35,7 +35,7 @@ def task(server: Server, folder: Path, how: dict[str, Any], **more: Any) -> Task
     """The task of a warm run, for the interpreter of the tests themselves."""
     keys, packed = server.keys, payload.warm_task(abs, how)
     return Task(
-        sealed=frames.seal(keys.hmac_key, keys.run_id, frames.TASK_SEQ, packed.task),
+        sealed=packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ),
         python=os.path.realpath(sys.executable),
         pickler=payload.pickler_zip(folder),
         **{"grace_s": 3.0, **more},

@@ -41,6 +41,8 @@ class LambdaCloud(Provider):
     name = "lambda"
     dynamic = (KeyProvider, RulesetProvider, InstanceProvider, ReadyProvider)
     keeps_creations = True
+    # Of Lambda Stack on Ubuntu 22.04, which a machine gets that asks for no other image.
+    pythons = ("3.10",)
     credentials = (lambda_key.VARIABLE,)
     environment = (
         lambda_key.VARIABLE,

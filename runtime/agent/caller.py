@@ -60,8 +60,11 @@ class Caller:
         for name, text in sources.items():
             linecache.cache[name] = (len(text), None, text.splitlines(True), name)
 
-    def load(self, imports: Iterable[str], pickled: bytes) -> tuple[dict[str, Any] | None, Any]:
-        """Unpickle what is authentic; give it, or describe why it cannot be loaded, with the exception itself."""
+    def load(self, imports: Iterable[str], pickled: Any) -> tuple[dict[str, Any] | None, Any]:
+        """Unpickle from a file what is authentic; give it, or describe why it cannot be loaded, with the exception itself.
+
+        A large buffer is read to where it stays: it is in memory once.
+        """
         import pickle
         from importlib.util import find_spec
 
@@ -69,7 +72,7 @@ class Caller:
         if missing:
             return {"outcome": "missing_import", "modules": missing}, None
         try:
-            return None, pickle.loads(pickled)  # noqa: S301 - unsealed with this run's key
+            return None, pickle.load(pickled)  # noqa: S301 - unsealed with this run's key
         except ModuleNotFoundError as error:
             text = self._traceback(error)
             return {"outcome": "missing_import", "modules": [error.name], "traceback": text}, None

@@ -74,8 +74,9 @@ class Environment:
         try:
             self._install(uv, minor, emit)
         finally:
-            # It may hold the passwords of indexes, and the folder outlives the run in the machine's cache.
-            os.unlink(os.path.join(self._folder, "requirements.txt"))
+            # They may hold the passwords of indexes, and the folder outlives the run in the machine's cache.
+            for name in ("requirements.txt", "constraints.txt"):
+                os.unlink(os.path.join(self._folder, name))
         write_file(os.path.join(self._folder, ".ready"), b"")
         return self._python
 
@@ -87,8 +88,12 @@ class Environment:
                 "environment", f"uv could not make an environment of Python {minor}:\n{words}"
             )
         if self._request["wheels"] or self._request["requirements"].strip():
-            install = [uv, "pip", "install", "--python", self._python, "-r", "requirements.txt"]
+            install = [uv, "pip", "install", "--python", self._python]
+            install += ["-r", "requirements.txt", "-c", "constraints.txt"]
             if self._run(install, emit):
+                raise Refusal("environment", "\n".join(self._tail))
+        for check in self._request["checks"]:
+            if self._run([self._python, "-c", check], emit):
                 raise Refusal("environment", "\n".join(self._tail))
 
     def _uv(self) -> str:
@@ -117,6 +122,8 @@ class Environment:
         lines += ["./" + name for name in wheels]
         text = "\n".join([*lines, ""]).encode()
         write_file(os.path.join(self._folder, "requirements.txt"), text)
+        constraints = self._request["constraints"].encode()
+        write_file(os.path.join(self._folder, "constraints.txt"), constraints)
 
     def _run(self, command: list[str], emit: Callable[[str], None]) -> int:
         """Run uv, hand its lines over as they come, and give its exit code."""

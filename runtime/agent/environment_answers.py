@@ -33,6 +33,15 @@ class EnvironmentAnswers:
             "python": environment.build(lambda line: self._channel.emit(request, {"line": line}))
         }
 
+    def on_system_packages(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Install packages of the system, as far as they are not there."""
+        from .system_packages import SystemPackages
+
+        SystemPackages(self._cache, request["names"]).install(
+            lambda line: self._channel.emit(request, {"line": line})
+        )
+        return {}
+
     def close(self) -> None:
         """End what is still being made: nobody hears of it."""
         import signal

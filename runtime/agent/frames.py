@@ -102,19 +102,37 @@ def check_payload(length: int, digest: bytes, expected_length: int, expected: by
         raise FrameError("the payload's SHA-256 is not the header's")
 
 
-def check_sealed_file(key: bytes, run_id: str, seq: int, path: str) -> None:
-    """Apply the rules of `unseal` to a file without holding it in memory.
+def open_sealed(key: bytes, run_id: str, seq: int, path: str) -> Any:
+    """Open a sealed file and hold all of it to the rules of `unseal`, without having it in memory.
+
+    Returns:
+        The open file, at the beginning of its payload: what is read from it is what was checked.
 
     Raises:
         FrameError: as `unseal`.
     """
-    digest, length = new_sha256(), 0
-    with open(path, "rb") as file:
+    file = open(path, "rb")  # noqa: SIM115 - whoever asked for it closes it
+    try:
+        digest, length = new_sha256(), 0
         expected_length, expected = open_header(key, run_id, seq, file.read(HEADER_BYTES))
         for chunk in iter(lambda: file.read(1 << 20), b""):
             digest.update(chunk)
             length += len(chunk)
-    check_payload(length, digest.digest(), expected_length, expected)
+        check_payload(length, digest.digest(), expected_length, expected)
+        file.seek(HEADER_BYTES)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def check_sealed_file(key: bytes, run_id: str, seq: int, path: str) -> None:
+    """Apply the rules of `unseal` to a file.
+
+    Raises:
+        FrameError: as `unseal`.
+    """
+    open_sealed(key, run_id, seq, path).close()
 
 
 def encode(head: Mapping[str, Any], body: bytes | memoryview = b"") -> bytes:

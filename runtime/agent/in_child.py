@@ -8,7 +8,16 @@ import sys
 import time
 
 from .caller import Caller, Stopping
-from .frames import FrameError, call_result_seq, call_seq, encode, new_sha256, seal, unseal
+from .frames import (
+    FrameError,
+    call_result_seq,
+    call_seq,
+    encode,
+    new_sha256,
+    open_sealed,
+    seal,
+    unseal,
+)
 from .inbox import Inbox, parcel
 from .known_call import WARM_INLINE_BYTES
 from .sealed_writer import SealedWriter
@@ -67,12 +76,9 @@ class InChild(Caller):
 
     def _make(self, entry: Mapping[str, Any], sealed: bytes) -> bool:
         self._number, self._began = entry["n"], time.monotonic()
-        if entry["blob"]:
-            sealed = self._blob(entry["blob"])
-        payload = unseal(self._book.key, self._book.run_id, call_seq(self._number), sealed)
-        head, _, pickled = payload.partition(b"\n")
+        call = self._opened_call(entry["blob"], sealed)
         try:
-            outcome, value = self._outcome(json.loads(head)["function"], pickled)
+            outcome, value = self._outcome(call)
         except KeyboardInterrupt:
             if not self._stopping.asked:
                 raise
@@ -83,23 +89,42 @@ class InChild(Caller):
         self.leave(outcome, value)
         return self._report()
 
-    def _blob(self, digest: str) -> bytes:
-        path = os.path.join(self._blobs, os.path.basename(digest))
-        with open(path, "rb") as file:
-            content = file.read()
-        os.unlink(path)
-        return content
+    def _opened_call(self, blob: str, sealed: bytes) -> Any:
+        """Give what the call holds, checked; what is large is content by digest, which goes with its last reader."""
+        book, seq = self._book, call_seq(self._number)
+        if not blob:
+            from io import BytesIO
 
-    def _outcome(self, digest: str, pickled: bytes) -> tuple[dict[str, Any], Any]:
-        failure, function = self._function(digest)
-        if failure is not None:
-            return failure, function
-        failure, loaded = self.load((), pickled)
-        return (failure, loaded) if failure is not None else self.call(function, *loaded)
+            return BytesIO(unseal(book.key, book.run_id, seq, sealed))
+        path = os.path.join(self._blobs, os.path.basename(blob))
+        call = open_sealed(book.key, book.run_id, seq, path)
+        os.unlink(path)
+        return call
+
+    @staticmethod
+    def _tell_data(head: Mapping[str, Any]) -> None:
+        """Say where Data is, for what makes paths of it while the function or its arguments are loaded."""
+        if "data" in head:
+            os.environ["DAYFLY_DATA"] = json.dumps(head["data"])
+
+    def _outcome(self, call: Any) -> tuple[dict[str, Any], Any]:
+        with call:
+            head = json.loads(call.readline())
+            failure, function = self._function(head["function"])
+            if failure is not None:
+                return failure, function
+            began = time.monotonic()
+            self._tell_data(head)
+            failure, loaded = self.load((), call)
+            load_s = time.monotonic() - began
+        outcome, value = (failure, loaded) if failure is not None else self.call(function, *loaded)
+        return {**outcome, "load_s": load_s}, value
 
     def _function(self, digest: str) -> tuple[dict[str, Any] | None, Any]:
         """Give the function of that digest, loaded once."""
         if digest not in self._functions:
+            from io import BytesIO
+
             began, before = time.monotonic(), set(sys.modules)
             with open(os.path.join(self._blobs, os.path.basename(digest)), "rb") as file:
                 content = file.read()
@@ -110,7 +135,8 @@ class InChild(Caller):
             head, _, pickled = content.partition(b"\n")
             header = json.loads(head)
             self.take_sources(header["sources"])
-            self._functions[digest] = self.load(header["imports"], pickled)
+            self._tell_data(header)
+            self._functions[digest] = self.load(header["imports"], BytesIO(pickled))
             if self._functions[digest][0] is None:
                 self._tell_imports(digest, header["imports"], before, began)
         return self._functions[digest]
@@ -184,18 +210,18 @@ class _Spilling:
     def spilt(self) -> bool:
         return self._file is not None
 
-    def write(self, data: bytes) -> int:
-        if self._file is not None:
-            return self._file.write(data)
-        part = bytes(data)
-        self._parts.append(part)
-        self._length += len(part)
-        if self._length > WARM_INLINE_BYTES:
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self._length += size
+        if self._file is None and self._length > WARM_INLINE_BYTES:
             self._file = SealedWriter(*self._place)
             for held in self._parts:
                 self._file.write(held)
             self._parts.clear()
-        return len(part)
+        if self._file is not None:
+            return self._file.write(data)
+        self._parts.append(bytes(data))
+        return size
 
     def commit(self) -> None:
         if self._file is not None:

@@ -7,7 +7,7 @@ import os
 import sys
 
 from .caller import Caller, Stopping
-from .frames import RESULT_SEQ, TASK_SEQ, unseal
+from .frames import RESULT_SEQ, TASK_SEQ, open_sealed
 from .gpus import GpuQuery
 from .job_folder import JobFolder
 from .processes import end_process, take_order, volunteer_for_oom
@@ -33,10 +33,8 @@ class Runner(Caller):
 
     def run(self) -> int:
         """Run the task and give the exit code of the process."""
-        with open(self.job.file("task.sealed"), "rb") as file:
-            task = unseal(self._key, self._run_id, TASK_SEQ, file.read())
-        head, _, pickled = task.partition(b"\n")
-        header = json.loads(head)
+        task = open_sealed(self._key, self._run_id, TASK_SEQ, self.job.file("task.sealed"))
+        header = json.loads(task.readline())
         here = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - as everywhere here, 3.8 must read it
         if header["python"] != here:
             os.write(
@@ -48,10 +46,11 @@ class Runner(Caller):
         if "warm" in header:
             from .zygote import Zygote
 
+            task.close()
             return Zygote(self.job, self.order, header["warm"], self._gpus).serve()
         self.take_sources(header["sources"])
         try:
-            outcome, value = self._outcome(header["imports"], pickled)
+            outcome, value = self._outcome(header["imports"], task)
         except KeyboardInterrupt:
             if not self._stopping.asked:
                 raise
@@ -70,8 +69,9 @@ class Runner(Caller):
         sys.path[0] = ""
         sys.path.append(pickler)
 
-    def _outcome(self, imports: Iterable[str], pickled: bytes) -> tuple[dict[str, Any], Any]:
-        failure, loaded = self.load(imports, pickled)
+    def _outcome(self, imports: Iterable[str], task: Any) -> tuple[dict[str, Any], Any]:
+        with task:
+            failure, loaded = self.load(imports, task)
         return (failure, loaded) if failure is not None else self.call(*loaded)
 
 

@@ -7,6 +7,10 @@ import os
 from .files import sync_folder
 from .frames import HEADER_BYTES, header_of, new_sha256
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class SealedWriter:
     """A file that becomes one frame: the header goes in front when all is written, the name appears last."""
@@ -18,8 +22,9 @@ class SealedWriter:
         self._file = os.fdopen(descriptor, "wb")
         self._file.write(bytes(HEADER_BYTES))
 
-    def write(self, data: bytes) -> int:
-        view = memoryview(data).cast("B") if not isinstance(data, bytes) else data
+    def write(self, data: Any) -> int:
+        # A pickler hands large buffers over as they are; one of several dimensions has another length than its bytes.
+        view = data.raw() if hasattr(data, "raw") else memoryview(data).cast("B")
         self._digest.update(view)
         self._length += len(view)
         return self._file.write(view)

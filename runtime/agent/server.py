@@ -32,6 +32,7 @@ class Server:
         "look",
         "receive",
         "environment",
+        "system_packages",
         "stop",
         "facts",
         "gpus",

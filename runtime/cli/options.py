@@ -47,6 +47,12 @@ SPEC_OPTIONS = (
         list[str],
     ),
     SpecOption(
+        "system_packages",
+        ("--system-package",),
+        "NAME of a package of the machine's own package manager; repeat it for several.",
+        list[str],
+    ),
+    SpecOption(
         "secrets",
         ("--secret",),
         "NAME of an environment variable that the function may see; repeat it for several.",
@@ -112,7 +118,11 @@ def spec_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(option: SpecOption) -> inspect.Parameter:
-    word = "NAME" if option.field in ("secrets", "file_systems") else option.field.upper()
+    word = (
+        "NAME"
+        if option.field in ("secrets", "file_systems", "system_packages")
+        else option.field.upper()
+    )
     metavar = None if option.kind is bool else word
     declared = typer.Option(*option.flags, help=option.help, show_default=False, metavar=metavar)
     return inspect.Parameter(
@@ -139,7 +149,9 @@ def parsed(given: dict[str, Any]) -> dict[str, Any]:
 def _environment(texts: Sequence[str]) -> str | list[str]:
     """One file, or "live", stays a text; anything else is a list of requirements."""
     only = texts[0]
-    if len(texts) == 1 and (only == "live" or only.endswith(_PATH_ENDINGS) or Path(only).exists()):
+    # Names in brackets behind a file are extras of the project.
+    file = only.partition("[")[0] if only.endswith("]") else only
+    if len(texts) == 1 and (only == "live" or file.endswith(_PATH_ENDINGS) or Path(file).exists()):
         return only
     return list(texts)
 
