@@ -289,6 +289,7 @@ def make_plan(
         min_gpu_utilization=spec.min_gpu_utilization,
         gpu_utilization_window_s=spec.gpu_window_s,
         code=code,
+        nodes=spec.nodes,
     )
 
 

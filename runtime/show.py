@@ -25,7 +25,7 @@ def cost_so_far(history: History, now: float) -> float:
     receipt = Receipt.of(history.directory)
     if receipt is not None:
         return receipt.usd
-    launched = history.last("launched")
+    launched = next(iter(history.launched.values()), None)
     if launched is None:
         return 0.0
     return float(launched.fields.get("usd_per_hour", 0.0)) * max(0.0, now - launched.time) / 3600

@@ -150,15 +150,20 @@ class Absence:
 
     def _until_silent(self, lag_s: float) -> None:
         """Two listings have to agree, as far apart as a listing may lag."""
-        id = self.history.field("launched", "id")
-        for _ in self._rounds(str(id or self.history.id)):
+        ids = [id for id in self.history.launched if id]
+        for _ in self._rounds(", ".join(ids) or self.history.id):
             self.sleep(lag_s)
-            if id and self.provider.instance_state(str(id)) not in (*GONE, "unknown"):
-                self._end(Found("instance", str(id), {"dayfly-run": self.history.id}))
+            alive = [id for id in ids if self._lives(id)]
+            for id in alive:
+                self._end(Found("instance", id, {"dayfly-run": self.history.id}))
+            if alive:
                 continue
             if not self._listed():
                 return
             self._end_listed()
+
+    def _lives(self, id: str) -> bool:
+        return self.provider.instance_state(id) not in (*GONE, "unknown")
 
     def _listed(self) -> Sequence[Found]:
         return [f for f in self.provider.inventory(self.owner) if f.run == self.history.id]

@@ -70,6 +70,9 @@ def _written(
 ) -> Run:
     created = time.time()
     public_key, host_key = make_key(aside / "user_key"), make_key(aside / "host_key")
+    for node in range(1, spec.nodes):
+        file = aside / f"host_key-{node}"
+        file.with_suffix(".pub").write_text(make_key(file))
     _write_private(aside / "hmac_key", os.urandom(32))
     deadline = created + cost.allowed_runtime_s(spec, offer)
     directory = workspace.directory(run_id)

@@ -252,15 +252,15 @@ class RunStack:
             )
 
     def _machine(self, process: subprocess.Popen[bytes], offer: Offer) -> Machine:
-        """The machine, as soon as the program has journaled it.
+        """The first machine, as soon as the program has journaled all of them.
 
         The engine takes another second for its own bookkeeping, in its own process; closing waits for that.
         """
         while True:
             ended = process.poll() is not None
-            machine = self._show_new_events().machine
-            if machine is not None:
-                return machine
+            machines = self._show_new_events().machines
+            if len(machines) == self.spec.nodes:
+                return machines[0]
             if self._cancelled.is_set():
                 raise JobStopped(f"run {self.id} was stopped before its machine was ready")
             if ended:

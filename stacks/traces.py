@@ -97,18 +97,18 @@ def is_refused(history: History) -> bool:
 
 
 def _journaled(history: History) -> Traces:
-    launched, begun = history.last("launched"), history.last("up_started")
-    lost = begun is not None and launched is None and not is_refused(history)
-    first = launched or begun
-    id = str(history.field("launched", "id", ""))
+    launched, begun = history.launched, history.last("up_started")
+    missing = 0 if begun is None else max(0, history.nodes - len(launched))
+    lost = 0 if is_refused(history) else missing
+    lives = [Life(id, event.time, seen_gone(history, id)) for id, event in launched.items()]
+    if begun is not None:
+        lives += [Life("", begun.time, seen_gone(history, ""), is_guess=True)] * missing
     return Traces(
         known=(),
-        unsettled=("instance",) if lost else (),
+        unsettled=("instance",) * lost,
         unsettled_since=begun.time if begun is not None and lost else None,
         recorded=False,
-        lives=()
-        if first is None
-        else (Life(id, first.time, seen_gone(history, id), is_guess=launched is None),),
+        lives=tuple(lives),
     )
 
 
