@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed, SpecError
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
-from dayfly.runtime import ending, outputs, payload, redact, stored
+from dayfly.runtime import ending, outputs, payload, ranks, redact, stored
 from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
@@ -132,10 +132,12 @@ def _session(machine: Machine, attendance: Attendance) -> Iterator[Session]:
 
 def _replay(directory: Path, display: Display) -> None:
     """Shows what an earlier client, or the keeper, had already brought home."""
-    for stream in STREAMS:
-        file = directory / f"{stream}.log"
-        if file.exists():
-            display.output(stream, file.read_bytes())
+    for rank, (label, folder) in enumerate(ranks.logs(directory)):
+        shown = ranks.RankDisplay(display, rank) if label else display
+        for stream in STREAMS:
+            file = folder / f"{stream}.log"
+            if file.exists():
+                shown.output(stream, file.read_bytes())
 
 
 def _is_settled(history: History) -> bool:
@@ -193,7 +195,7 @@ def stored_result(history: History) -> Any:
         return stored.value(history.directory)
     end = ending.known(history)
     if history.closed and end is not None and end.how != "finished":
-        raise ending.failure(history.directory, end)
+        raise ending.failure(history.directory, end, ending.rank_of(history))
     if history.closed:
         raise RunFailed(
             f"run {history.id} was closed without a result; `dayfly show {history.id[:12]}` tells its story"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
 import os
@@ -24,7 +25,16 @@ from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
-from dayfly.runtime import entrust, environment, idle_floor, outputs, payload, preview, redact
+from dayfly.runtime import (
+    entrust,
+    environment,
+    idle_floor,
+    outputs,
+    payload,
+    preview,
+    ranks,
+    redact,
+)
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.context import Context
@@ -92,6 +102,12 @@ class Call:
         Raises:
             SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
         """
+
+        if to_run and spec.nodes > 1 and spec.distributed is None:
+            raise SpecError(
+                f"nodes={spec.nodes}: a call runs on one machine, and the others would be paid for nothing:"
+                ' distributed="torchrun" runs it on each, f.map(items) has all of them make the calls'
+            )
 
         def pack() -> Payload:
             check_arguments(function, args, kwargs)
@@ -163,12 +179,12 @@ class Call:
             attendance.connected(session)
             attendance.check_machine(session)
             attendance.arm_deadline(session)
-            task = self.task(session, attendance)
+            tasks = self.tasks(session, attendance)
             # The environment may have taken minutes, and the keeper may have been killed meanwhile.
             attendance.entrust(self.context.workspace, attendance.history)
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
-            session.start(task)
+            session.start(*tasks)
             if self.begun is not None:
                 self.begun(session)
             return attendance.finish(session)
@@ -194,6 +210,25 @@ class Call:
                 "keeper": attendance.entrust(self.context.workspace),
             },
         )
+
+    def tasks(self, session: Session, attendance: Attendance) -> list[Task]:
+        """What each machine is to run, that of the first one first: what it has made its likes on this computer find made."""
+        from dayfly.runtime.fleet import side_by_side
+
+        meeting = None
+        if self.spec.distributed:
+            meeting = ranks.rendezvous(session, self.spec.nodes)
+
+        def prepared(each: Session) -> Task:
+            task = self.task(each, attendance)
+            if meeting is None:
+                return task
+            own = ranks.variables(each, self.spec.nodes, meeting)
+            return dataclasses.replace(task, variables={**task.variables, **own})
+
+        first = prepared(session)
+        others = side_by_side([functools.partial(prepared, other) for other in session.others])
+        return [first, *others]
 
     def task(self, session: Session, attendance: Attendance) -> Task:
         """Makes the environment on the machine and seals function and arguments for it."""

@@ -50,7 +50,10 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     for number, offer in enumerate(plan.offers):
         yield "or" if number else "machine", machine(offer)
     if plan.nodes > 1:
-        yield "machines", f"{plan.nodes} of them, made side by side; price and worst case are of all"
+        yield (
+            "machines",
+            f"{plan.nodes} of them, made side by side; price and worst case are of all",
+        )
     yield "price", f"{dollars(plan.usd_per_hour)}/h  ({price_source(plan.offers[0])})"
     yield "worst case", f"{dollars(plan.worst_case_usd)} if it lives until max_runtime"
     yield "max_runtime", human_seconds(plan.max_runtime_s)

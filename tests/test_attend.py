@@ -38,6 +38,7 @@ class Far:
     """A session's far end whose acts fail as they are told; it notes which were asked for."""
 
     machine = SimpleNamespace(provider="local", id="local-1")
+    others, deciding = (), None
 
     def __init__(self, **failures: Exception) -> None:
         self.failures, self.asked = failures, list[str]()
