@@ -46,6 +46,7 @@ from dayfly.stacks.engine import Engine
 from dayfly.stacks.run_stack import RunStack
 
 if TYPE_CHECKING:
+    from dayfly.runtime.dask_cluster import DaskCluster
     from dayfly.runtime.records import Task
     from dayfly.runtime.session import Session
 
@@ -67,6 +68,7 @@ class Call:
         cargo: what the Data among the arguments brings to the machine.
         display: where progress is shown.
         begun: of a warm run: takes the session as soon as calls can be made; None where one call is all.
+        serving: of a warm run on several machines: what all but the first run.
     """
 
     context: Context
@@ -79,6 +81,7 @@ class Call:
     cargo: Cargo
     display: Display
     begun: Callable[[Session], None] | None = field(default=None, repr=False)
+    serving: DaskCluster | None = field(default=None, repr=False)
 
     @classmethod
     def prepare(
@@ -218,6 +221,8 @@ class Call:
         meeting = None
         if self.spec.distributed:
             meeting = ranks.rendezvous(session, self.spec.nodes)
+        if self.serving is not None:
+            self.serving.meet(session)
 
         def prepared(each: Session) -> Task:
             task = self.task(each, attendance)
@@ -241,10 +246,13 @@ class Call:
             python = session.build_environment(self.recipe_for(session), self.display.note)
         variables = self._bring_data(session, attendance)
         attendance.step("start")
+        node, packed = session.machine.node, self.payload
+        if node and self.serving is not None:
+            packed = self.serving.task_of(node)
         return Task(
-            sealed=attendance.seal(self.payload.task),
+            sealed=attendance.seal(packed.task),
             python=python,
-            secrets=dict(self.secrets),
+            secrets={**self.secrets, **(self.serving.secrets if self.serving else {})},
             variables=variables,
             max_runtime_s=attendance.function_limit_s,
             grace_s=_GRACE_S,

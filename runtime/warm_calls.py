@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from dayfly.errors import DayflyError, JobStopped
 from dayfly.runtime import agent, outcome, payload, stored
@@ -36,6 +36,9 @@ class WarmCalls(Generic[R]):
         directory: the run's own on this computer.
         greeted: set as soon as calls can be made.
     """
+
+    # Whether what a call gives is another's result, still packed.
+    nested: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -91,6 +94,15 @@ class WarmCalls(Generic[R]):
         """
         for args, kwargs in calls:
             self._function.check(args, kwargs)
+        return self._submit(calls, group=group, timeout_s=timeout_s)
+
+    def _submit(
+        self,
+        calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
+        *,
+        group: int = 0,
+        timeout_s: float | None = None,
+    ) -> list[WarmCall[R]]:
         digest = self._function.digest(self._session)
         sent = [self._sent(digest, args, kwargs, group, timeout_s) for args, kwargs in calls]
         self._line.send(sent)
@@ -110,7 +122,9 @@ class WarmCalls(Generic[R]):
         number = next(self._numbers)
         head = json.dumps({"function": digest}).encode() + b"\n"
         sealed = agent.seal(keys.hmac_key, keys.run_id, agent.call_seq(number), head + content)
-        call: WarmCall[R] = WarmCall(number, keys.run_id, self._line.stop, began)
+        call: WarmCall[R] = WarmCall(
+            number, keys.run_id, self._line.stop, began, nested=self.nested
+        )
         call.times.pickle_s = time.perf_counter() - began
         blob = ""
         if len(sealed) > agent.WARM_INLINE_BYTES:

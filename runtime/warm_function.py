@@ -13,6 +13,7 @@ from dayfly.runtime.pickler import bare_function
 from dayfly.runtime.unchanged import Watched
 
 if TYPE_CHECKING:
+    from dayfly.runtime.payload import Payload
     from dayfly.runtime.session import Session
 
 
@@ -43,6 +44,14 @@ class WarmFunction:
         except TypeError:
             check_arguments(self.bare, args, kwargs)
 
+    def packed(self) -> Payload:
+        """What is sent of it.
+
+        Raises:
+            PayloadError: it cannot travel; names the part.
+        """
+        return payload.pack_function(self.bare)
+
     def digest(self, session: Session) -> str:
         """The digest under which the machine has it, as it is now, with its globals.
 
@@ -53,7 +62,7 @@ class WarmFunction:
             if self._watched is not None and self._watched.is_unchanged():
                 return self._digest
             watched = Watched.of(self.bare, payload.project_of(self.bare))
-            packed = payload.pack_function(self.bare)
+            packed = self.packed()
             if packed.code_digest not in self._there:
                 session.put(packed.task)
                 self._there.add(packed.code_digest)

@@ -1,0 +1,77 @@
+"""DaskCalls: the calls of one function over the warm line of a run's first machine, made by the Dask workers of all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dayfly.runtime import payload
+from dayfly.runtime.dask_cluster import DaskCluster
+from dayfly.runtime.warm_call import WarmCall
+from dayfly.runtime.warm_calls import WarmCalls
+from dayfly.runtime.warm_function import WarmFunction
+
+if TYPE_CHECKING:
+    from dayfly.runtime.payload import Payload
+    from dayfly.runtime.session import Session
+
+R = TypeVar("R")
+
+
+class DaskFunction(WarmFunction):
+    """The same function, on the first machine as what hands its calls on."""
+
+    def __init__(self, function: WarmFunction, cluster: DaskCluster) -> None:
+        super().__init__(function.bare)
+        self._cluster = cluster
+
+    def packed(self) -> Payload:
+        return self._cluster.relay_of(super().packed())
+
+
+class DaskCalls(WarmCalls[R]):
+    """As WarmCalls. Arguments and results pass the first machine as bytes.
+
+    Args:
+        function: what is called.
+        cluster: whose workers make the calls.
+        session: with the machines.
+        directory: the run's own on this computer.
+        greeted: set as soon as calls can be sent.
+    """
+
+    nested = True
+
+    def __init__(
+        self,
+        function: WarmFunction,
+        cluster: DaskCluster,
+        session: Session,
+        directory: Path,
+        greeted: threading.Event | None = None,
+    ) -> None:
+        super().__init__(DaskFunction(function, cluster), session, directory, greeted)
+
+    def start_cluster(self) -> None:
+        """Starts scheduler and workers, and waits until every machine has its own.
+
+        Raises:
+            Exception: what has kept them from coming up.
+        """
+        self._submit([((), {"begin": True})])[0].result()
+
+    def submit_all(
+        self,
+        calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
+        *,
+        group: int = 0,
+        timeout_s: float | None = None,
+    ) -> list[WarmCall[R]]:
+        """As of WarmCalls; which machine makes which call is Dask's to say, so that groups mean nothing."""
+        function = self._function
+        for args, kwargs in calls:
+            function.check(args, kwargs)
+        packed = [payload.pack_arguments(function.bare, args, kwargs) for args, kwargs in calls]
+        return self._submit([((arguments,), {}) for arguments in packed], timeout_s=timeout_s)
