@@ -14,7 +14,7 @@ def inside(seed: int) -> tuple[str, int]:
     import os
     import random
 
-    point = random.Random(seed).random  # noqa: S311 - nothing secret hangs on it
+    point = random.Random(seed).random
     hits = sum(point() ** 2 + point() ** 2 < 1 for _ in range(100_000))
     return os.environ["HOME"], hits
 

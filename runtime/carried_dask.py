@@ -91,7 +91,7 @@ def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
         async with Worker(
             cluster["scheduler"],
             nthreads=1,
-            name=f"{node}-{slot}",
+            name=f"{node}-{slot}-{os.getpid()}",
             host=cluster["hosts"][node],
             protocol="tls",
             security=_security(cluster),
