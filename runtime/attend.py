@@ -556,7 +556,7 @@ class Attendance:
     def _follow(self, session: Session, *, with_log: bool = True) -> JobEnd | None:
         """Brings the log home until the job has ended; None where the machine knows of no job."""
         self._with_log = with_log
-        with self._log_of(0) as (take, *sizes):
+        with self._log_of(0) as (take, stdout, stderr):
             self.step("run")
             if session.status().state == "absent":
                 return None
@@ -566,7 +566,7 @@ class Attendance:
             if self._stopping.is_set():
                 session.stop()
             samples = self._sample_log()
-            return session.follow(take, *sizes, samples.take, samples.last)
+            return session.follow(take, stdout, stderr, samples.take, samples.last)
 
     @contextlib.contextmanager
     def _log_of(self, node: int) -> Iterator[tuple[Sink, int, int]]:

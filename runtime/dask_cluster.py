@@ -70,7 +70,7 @@ class DaskCluster:
             "hosts": [machine.inner_host for machine in machines],
             "scheduler": f"tls://{host}:{port}",
             "port": port,
-            "dashboard": ranks.free_port(session),
+            "dashboard": ranks.free_port(session, but=port),
         }
 
     @property

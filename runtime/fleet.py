@@ -173,8 +173,8 @@ class Fleet(Session):
         return self._decide()
 
     def _follow(self, other: Session) -> JobEnd:
-        with self._log(other.machine.node) as (sink, *offsets):
-            return other.follow(sink, *offsets)
+        with self._log(other.machine.node) as (sink, stdout, stderr):
+            return other.follow(sink, stdout, stderr)
 
     def _see_out(self, node: int, follow: Callable[[], JobEnd]) -> None:
         self._note(node, follow())

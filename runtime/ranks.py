@@ -92,14 +92,14 @@ def rendezvous(session: Session, nodes: int) -> tuple[str, int]:
     return host or "127.0.0.1", free_port(session)
 
 
-def free_port(session: Session) -> int:
-    """A port of the machine on which nobody listens.
+def free_port(session: Session, but: int = 0) -> int:
+    """A port of the machine on which nobody listens, another than `but`.
 
     Raises:
         RunFailed: none was found.
     """
     for port in random.sample(_PORTS, _TRIES):
-        if not session.listens(port):
+        if port != but and not session.listens(port):
             return port
     raise RunFailed(
         f"{session.machine.id}: {_TRIES} ports were tried, and on each somebody listens"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import os
 import signal
 import socket
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 
 from dayfly.errors import ConnectFailed, InstanceLost
@@ -77,10 +76,7 @@ class Run:
         *arguments: Any,
     ) -> Task:
         """For the interpreter of the tests themselves."""
-        python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        header = {"python": python, "function": "test:f", "imports": [], "sources": {}}
-        content = cloudpickle.dumps((function, arguments, {}), protocol=5)
-        packed = json.dumps(header).encode() + b"\n" + content
+        packed = payload.pack(function, arguments, {}).task
         return Task(
             sealed=agent.seal(self.keys.hmac_key, self.keys.run_id, agent.TASK_SEQ, packed),
             python=os.path.realpath(sys.executable),
@@ -91,8 +87,8 @@ class Run:
 
     def follow(self, fleet: Fleet) -> JobEnd:
         """To the end, the first machine's log as the others'."""
-        with self.log(0) as (sink, *offsets):
-            return fleet.follow(sink, *offsets)
+        with self.log(0) as (sink, stdout, stderr):
+            return fleet.follow(sink, stdout, stderr)
 
     def result(self, fleet: Fleet) -> Any:
         """What the caller gets."""
@@ -231,8 +227,7 @@ def test_a_rank_out_of_reach_leaves_all_of_them_as_they_are(run: Run) -> None:
 
 def test_machines_that_do_not_reach_each_other_are_refused(run: Run) -> None:
     """Before anything is started on them."""
-    lonely = Session(Server.through(run.servers[0], 1), run.keys)
-    lonely.machine = type(lonely.machine)(**{**vars(lonely.machine), "inner_host": ""})
+    lonely = Session(dataclasses.replace(run.servers[0].machine, inner_host=""), run.keys)
     with pytest.raises(ConnectFailed, match="no address at which they reach each other"):
         ranks.rendezvous(lonely, 2)
 
