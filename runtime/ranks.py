@@ -84,11 +84,19 @@ def rendezvous(session: Session, nodes: int) -> tuple[str, int]:
     Raises:
         ConnectFailed: the machines cannot reach each other.
     """
-    host = session.machine.inner_host
+    machine = session.machine
+    host = machine.inner_host
     if nodes > 1 and not host:
         raise ConnectFailed(
-            f"machines of {session.machine.provider} have no address at which they reach each other"
+            f"machines of {machine.provider} have no address at which they reach each other"
         )
+    for other in session.others:
+        # Its SSH server is what surely listens there.
+        if not other.reaches(host, machine.port):
+            raise ConnectFailed(
+                f"{other.machine.id} does not reach {machine.id} at {host}: the provider's network keeps the machines of"
+                " one stack apart"
+            )
     return host or "127.0.0.1", free_port(session)
 
 

@@ -470,9 +470,16 @@ class Session:
 
     def listens(self, port: int) -> bool:
         """Whether somebody listens on a port of the machine's loopback."""
+        return self.reaches("127.0.0.1", port)
+
+    def reaches(self, host: str, port: int) -> bool:
+        """Whether the machine can connect to a port of another one."""
         try:
-            self._persist(lambda link: link.tunnel(port, _RECONNECT_S)).close()
-        except NobodyListens:
+            self._persist(
+                lambda link: link.tunnel(port, _RECONNECT_S, host), within_s=_RECONNECT_S
+            ).close()
+        except (NobodyListens, InstanceLost):
+            # A network that swallows what is sent to it says nothing at all.
             return False
         return True
 

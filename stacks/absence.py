@@ -173,7 +173,7 @@ class Absence:
         if found.kind == "instance" and self.provider.keeps_creations:
             # A full disk must not keep a machine alive; its bill alone is lost then.
             with contextlib.suppress(OSError):
-                creations.found(self.history.directory, found.id)
+                creations.found(self.history.directory, found.id, _node_of(found))
         self.provider.terminate(found)
         if found.kind == "instance":
             self._ended.add(found.id)
@@ -191,3 +191,11 @@ class Absence:
                 raise StillThere(f"{what} is still there {_GIVE_UP_S:.0f} s after it was ended")
             self.sleep(step_s)
             step_s = min(step_s * 2, _LONGEST_STEP_S)
+
+
+def _node_of(found: Found) -> int | None:
+    number = found.tags.get("dayfly-node")
+    if number is None:
+        # The first carries none; what is known by its id alone may be any.
+        return 0 if found.tags.get("dayfly-created") else None
+    return int(number) if number.isdecimal() else None

@@ -211,7 +211,9 @@ class RunStack:
             return self._machine(self._program, offer)
         except BaseException as error:
             self._interrupt_engine()
-            if isinstance(error, ProvisionFailed) and error.kind == "capacity":
+            full = isinstance(error, ProvisionFailed) and error.kind == "capacity"
+            # Of several machines some may be there, and cost money.
+            if full and self.spec.nodes == 1:
                 self._leave_behind()
                 raise
             with _noted(error):

@@ -178,7 +178,8 @@ class Local(Provider):
                     "owner": run.owner,
                     "deadline": math.ceil(run.deadline),
                     "created": int(run.created),
-                    "node": node,
+                    # The first is as it was when there was no other: a second `pulumi up` must find nothing changed.
+                    **({"node": node} if node else {}),
                     "directory": str(run.directory / f"machine{other}"),
                     "authorized_key": run.public_key,
                     "host_key_file": str(run.host_key_file(node)),
