@@ -192,7 +192,8 @@ def stored_result(history: History) -> Any:
     """
     _check_python(history)
     if (history.directory / stored.RESULT).exists():
-        return stored.value(history.directory)
+        name = ending.named(history.id, ending.rank_of(history))
+        return stored.value(history.directory, name)
     end = ending.known(history)
     if history.closed and end is not None and end.how != "finished":
         raise ending.failure(history.directory, end, ending.rank_of(history))

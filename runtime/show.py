@@ -72,6 +72,11 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
         "environment_digest": intent.get("environment_digest"),
         "resources": history.field("resources", "resources", []),
         "machine": dict(machine.fields) if machine else None,
+        "machines": [
+            dict(found.fields)
+            for node in range(history.nodes)
+            if (found := history.last_of(node, "machine")) is not None
+        ],
         "provenance": provenance(history),
         "job": _fields(history, "job_ended"),
         "result": _fields(history, "result"),
@@ -108,6 +113,7 @@ def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
         (f"run {told['id']}", _opening(told)),
         ("resources", [(r["name"], r["type"]) for r in told["resources"]]),
         ("provenance", [(name, _words(value)) for name, value in told["provenance"].items()]),
+        ("machines", _machines(told["machines"])),
         ("function", _outcome(told)),
         ("timeline", _timeline(told["phases"])),
         ("use", _use(told["use"])),
@@ -148,6 +154,8 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         detail = {"killed": f"signal {job.get('signal')}", "exited": f"code {job.get('code')}"}
         detail |= dict.fromkeys(("idle", "finished"), str(job.get("detail", "")))
         rows.append(("ended", " ".join(filter(None, (how, detail.get(how, ""))))))
+        if job.get("rank") is not None:
+            rows.append(("by rank", str(job["rank"])))
         if job.get("ended") and job.get("started"):
             rows.append(("took", human_seconds(job["ended"] - job["started"])))
         if job.get("peak_rss_bytes"):
@@ -156,6 +164,16 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         said = ": ".join(str(result[n]) for n in ("outcome", "type") if result.get(n))
         rows.append(("result", said))
     return rows
+
+
+def _machines(told: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Where there are several: the others are nowhere else in the story."""
+    if len(told) < 2:
+        return []
+    return [
+        (str(each.get("node") or 0), f"{each.get('id')} at {each.get('host')}:{each.get('port')}")
+        for each in told
+    ]
 
 
 def _timeline(told: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

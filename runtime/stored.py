@@ -12,14 +12,18 @@ from dayfly.runtime import agent, outcome
 RESULT = "result.sealed"
 
 
-def value(directory: Path) -> Any:
+def value(directory: Path, name: str = "") -> Any:
     """The value that a run's result holds.
+
+    Args:
+        directory: the run's own.
+        name: how an exception names it, where not by its id.
 
     Raises:
         Forged: the file is not what the run's machine sealed; nothing of it was unpickled.
         Exception: the function's own.
     """
-    return outcome.unpack(unsealed(directory), run_id=directory.name)
+    return outcome.unpack(unsealed(directory), run_id=name or directory.name)
 
 
 def unsealed(directory: Path) -> bytes:

@@ -47,7 +47,8 @@ class History:
         """The latest event of one of these names."""
         return next((event for event in reversed(self.events) if event.name in names), None)
 
-    def _last_of(self, node: int, *names: str) -> Event | None:
+    def last_of(self, node: int, *names: str) -> Event | None:
+        """The latest event of one of these names that tells of one machine."""
         of_it = (e for e in reversed(self.events) if int(e.fields.get("node") or 0) == node)
         return next((event for event in of_it if event.name in names), None)
 
@@ -121,8 +122,8 @@ class History:
 
     def machine_of(self, node: int) -> Machine | None:
         """One machine, once the stack has exported it, with the host key that it has now."""
-        found = self._last_of(node, "machine")
-        key = self._last_of(node, "host_key_offered", "host_key_rotated")
+        found = self.last_of(node, "machine")
+        key = self.last_of(node, "host_key_offered", "host_key_rotated")
         if found is None:
             return None
         machine = Machine.from_outputs(found.fields)

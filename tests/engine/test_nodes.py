@@ -113,6 +113,9 @@ def test_ranks_without_a_client_fail_as_one_and_nothing_is_left(clean_environmen
     told = command("result", run)
     assert told.returncode == 1
     assert "KeyError: 'mine'" in told.stderr
+    assert f"run {run}, rank 1:" in told.stderr
+    shown = command("logs", run).stdout.splitlines()
+    assert sorted(shown) == ["[0] begun", "[1] begun"]
     assert left() == []
 
 
