@@ -87,6 +87,10 @@ def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
         names = [name for name in visible.split(",") if name] if visible else []
         os.environ["CUDA_VISIBLE_DEVICES"] = names[slot] if slot < len(names) else str(slot)
 
+    security = _security(cluster)
+    # The function has no use for it.
+    del os.environ[KEY_VARIABLE]
+
     async def serve() -> None:
         async with Worker(
             cluster["scheduler"],
@@ -94,7 +98,7 @@ def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
             name=f"{node}-{slot}-{os.getpid()}",
             host=cluster["hosts"][node],
             protocol="tls",
-            security=_security(cluster),
+            security=security,
             dashboard=False,
             memory_limit=None,
             local_directory=str(Path.cwd()),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dayfly.infra.spec import Spec
-from dayfly.runtime import carried_dask, payload, ranks
+from dayfly.runtime import carried_dask, payload, ranks, redact
 from dayfly.runtime.cargo import with_needed
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class DaskCluster:
         self.slots = slots * spec.nodes
         certificate, key = _own_key(timedelta(seconds=spec.max_runtime_s))
         self.secrets = {carried_dask.KEY_VARIABLE: key}
+        redact.remember(self.secrets.values())
         self._known: dict[str, Any] = {"slots": slots, "by": by, "certificate": certificate}
 
     def joined(self, call: Call, settings: Mapping[str, Any]) -> Call:
