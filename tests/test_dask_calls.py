@@ -27,7 +27,7 @@ from dayfly.errors import (
 )
 from dayfly.infra.spec import Spec
 from dayfly.runtime import agent, carried_dask, outcome, payload, ranks
-from dayfly.runtime.dask_calls import DaskCalls
+from dayfly.runtime.dask_calls import DaskCalls, DaskFunction
 from dayfly.runtime.dask_cluster import DaskCluster
 from dayfly.runtime.display import Display
 from dayfly.runtime.fleet import Fleet
@@ -93,7 +93,7 @@ class Run:
 
     def have(self, function: Callable[..., Any]) -> DaskCalls[Any]:
         """The same line for another function."""
-        self.calls._function.__init__(WarmFunction(function), self.cluster)  # type: ignore[misc]
+        self.calls._function = DaskFunction(WarmFunction(function), self.cluster)
         return self.calls
 
     def map(self, function: Callable[..., Any], items: range, **how: Any) -> list[Any]:
@@ -158,15 +158,17 @@ def test_what_becomes_of_a_call_is_its_own(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.sshd
-def test_a_call_that_is_stopped_leaves_its_place_to_others(run: Run) -> None:
+def test_a_call_that_is_stopped_leaves_its_place_to_others(run: Run, tmp_path: Path) -> None:
     """Its process is ended, since a thread cannot be."""
 
     def f(seconds: float) -> float:
+        (tmp_path / "begun").touch()
         time.sleep(seconds)
         return seconds
 
     (call,) = run.have(f).submit_all([((600.0,), {})])
-    time.sleep(0.5)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
     call.stop()
     with pytest.raises(JobStopped):
         call.result(warm.WAIT_S)
