@@ -58,7 +58,7 @@ def summary(history: History, now: float) -> dict[str, Any]:
 def story(history: History, now: float | None = None) -> dict[str, Any]:
     """Everything that is known of a run, as plain JSON values."""
     intent, receipt = history.intent, Receipt.of(history.directory)
-    machine = history.last("machine")
+    machine = history.last_of(0, "machine")
     return {
         **summary(history, time.time() if now is None else now),
         "owner": intent.get("owner"),
@@ -92,7 +92,7 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
 
 def provenance(history: History) -> dict[str, Any]:
     """Where it really ran: host, instance, region, GPUs, driver, pid."""
-    machine, connected = _fields(history, "machine"), _fields(history, "connected")
+    machine, connected = _first(history, "machine"), _first(history, "connected")
     reported = _fields(history, "result").get("provenance") or {}
     found = {
         "host": connected.get("host"),
@@ -271,6 +271,12 @@ def _receipt(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     rows = [("closed", f"{wording.receipt_line(receipt)}  ({wording.stamp(receipt.confirmed_at)})")]
     rows.append(("how", how.get(receipt.how, receipt.how)))
     return [*rows, *(("note", note) for note in receipt.notes)]
+
+
+def _first(history: History, event: str) -> dict[str, Any]:
+    """Of the first machine, where there are several."""
+    found = history.last_of(0, event)
+    return {} if found is None else found.fields
 
 
 def _fields(history: History, event: str) -> dict[str, Any]:
