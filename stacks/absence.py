@@ -145,7 +145,8 @@ class Absence:
         """True once something has turned up for every machine that was asked for without an answer."""
         machines = sum(kind == "instance" for kind in traces.unsettled)
         others = len(traces.unsettled) - machines
-        found = self._ended - {trace.found.id for trace in traces.known}
+        answered = {trace.found.id for trace in traces.known} | set(self.history.launched)
+        found = self._ended - answered
         return not others and len(found) >= machines
 
     def _until_silent(self, lag_s: float) -> None:

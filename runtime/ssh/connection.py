@@ -327,7 +327,7 @@ def _mapped(what: str) -> Iterator[None]:
     """Turn everything that paramiko and the network raise into Disconnected."""
     try:
         yield
-    except (ConfigurationError, ConnectFailed, Disconnected):
+    except (ConfigurationError, ConnectFailed, Disconnected, NobodyListens):
         raise
     except Exception as error:
         # What has ended paramiko's reader is raised in whoever waits: also what its cipher or its parser says of a changed
