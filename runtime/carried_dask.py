@@ -40,6 +40,8 @@ def work(cluster: Mapping[str, Any], node: int) -> None:
             if ended not in living:
                 raise RuntimeError("the Dask scheduler has ended")
             failures = 0 if _came_up(living.pop(ended)) else failures + 1
+    except KeyboardInterrupt:
+        return  # As every map ends: nothing to be told.
     finally:
         for pid in living:
             os.kill(pid, 9)
@@ -58,9 +60,12 @@ def _mark(slot: int) -> Path:
 
 
 def _import_distributed() -> None:
-    # Its every step is not for the function's log.
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
+    import logging
+
     import distributed  # noqa: F401
+
+    # Its every step is not for the function's log.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
 
 
 def _forked(act: Callable[[], None]) -> int:
@@ -155,29 +160,38 @@ def _security(cluster: Mapping[str, Any]) -> Any:
 
 
 def relayed(
-    task: bytes,
-    digest: str,
-    cluster: Mapping[str, Any],
-    arguments: bytes = b"",
-    begin: bool = False,
+    cluster: Mapping[str, Any], digest: str = "", arguments: bytes = b"", begin: bool = False
 ) -> bytes:
     """Has a worker make one call, and gives what came of it: a header and a pickle, as every result has them.
 
     Args:
-        task: the function, as it is sent to a machine.
-        digest: what it is known by.
         cluster: where the scheduler is, and what its certificate is.
+        digest: SHA-256 of the content that holds the function.
         arguments: the pickled arguments.
         begin: starts scheduler and workers instead, and waits until all machines have theirs.
     """
     try:
         if begin:
             return _begin(cluster)
+        task = _content(cluster, digest)
         return _made_by_a_worker(_client(cluster), task, digest, arguments)
     except Exception as error:  # noqa: BLE001  # its own are not known where Dask is not installed
         raise RuntimeError(
             f"Dask could not make the call: {type(error).__name__}: {error}"
         ) from None
+
+
+def _content(cluster: Mapping[str, Any], digest: str) -> bytes:
+    """What the client has put into this machine's cache."""
+    from hashlib import sha256
+
+    if digest not in _kept:
+        content = (Path(cluster["content"]).expanduser() / digest).read_bytes()
+        if sha256(content).hexdigest() != digest:
+            raise ValueError("the function is not the one that was sent")
+        _kept[digest] = content
+    found: bytes = _kept[digest]
+    return found
 
 
 def _begin(cluster: Mapping[str, Any]) -> bytes:
@@ -234,9 +248,14 @@ def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -
         busy = [where for where, keys in client.processing().items() if future.key in keys]
         future.cancel()
         if busy:
-            client.run(os._exit, 1, workers=busy, wait=False, on_error="ignore")
+            client.run(_end_now, workers=busy, wait=False, on_error="ignore")
         raise
     return found
+
+
+async def _end_now() -> None:
+    """Ends the process that it runs in, which is a worker's."""
+    os._exit(1)
 
 
 # -- in a worker

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class DaskFunction(WarmFunction):
-    """The same function, on the first machine as what hands its calls on."""
+class Relay(WarmFunction):
+    """What the first machine calls in the place of a function, to hand its calls on."""
 
     def __init__(self, function: WarmFunction, cluster: DaskCluster) -> None:
         super().__init__(function.bare)
         self._cluster = cluster
 
     def packed(self) -> Payload:
-        return self._cluster.relay_of(super().packed())
+        return self._cluster.relay
 
 
 class DaskCalls(WarmCalls[R]):
@@ -52,7 +52,8 @@ class DaskCalls(WarmCalls[R]):
         directory: Path,
         greeted: threading.Event | None = None,
     ) -> None:
-        super().__init__(DaskFunction(function, cluster), session, directory, greeted)
+        super().__init__(Relay(function, cluster), session, directory, greeted)
+        self._called = function
 
     def start_cluster(self) -> None:
         """Starts scheduler and workers, and waits until every machine has its own.
@@ -70,8 +71,9 @@ class DaskCalls(WarmCalls[R]):
         timeout_s: float | None = None,
     ) -> list[WarmCall[R]]:
         """As of WarmCalls; which machine makes which call is Dask's to say, so that groups mean nothing."""
-        function = self._function
+        function = self._called
         for args, kwargs in calls:
             function.check(args, kwargs)
+        digest = function.digest(self._session)
         packed = [payload.pack_arguments(function.bare, args, kwargs) for args, kwargs in calls]
-        return self._submit([((arguments,), {}) for arguments in packed], timeout_s=timeout_s)
+        return self._submit([((digest, each), {}) for each in packed], timeout_s=timeout_s)

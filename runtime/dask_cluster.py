@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dayfly.infra.spec import Spec
@@ -71,6 +72,7 @@ class DaskCluster:
             "hosts": [machine.inner_host for machine in machines],
             "scheduler": f"tls://{host}:{port}",
             "port": port,
+            "content": f"{session.machine.cache_dir}/blobs",
             "dashboard": ranks.free_port(session, but=port),
         }
 
@@ -83,12 +85,11 @@ class DaskCluster:
         """What another machine than the first runs."""
         return payload.pack_own(self._function, carried_dask.work, self._known, node)
 
-    def relay_of(self, packed: Payload) -> Payload:
-        """What the first machine calls in the place of a function."""
-        digest = packed.code_digest
-        return payload.pack_relay(
-            self._function, carried_dask.relayed, packed.task, digest, self._known
-        )
+    @cached_property
+    def relay(self) -> Payload:
+        """What the first machine calls in the place of every function: its processes stay whatever is called."""
+        needs = frozenset({"distributed"})
+        return payload.pack_relay(self._function, needs, carried_dask.relayed, self._known)
 
 
 def _own_key(lifetime: timedelta) -> tuple[str, str]:

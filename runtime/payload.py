@@ -13,7 +13,7 @@ import os
 import pickle
 import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType
@@ -141,15 +141,18 @@ def pack_own(fn: Callable[..., Any], own: Callable[..., Any], *args: Any) -> Pay
     return _packed_own(fn, (own, args, {}))
 
 
-def pack_relay(fn: Callable[..., Any], own: Callable[..., Any], *bound: Any) -> Payload:
-    """Pickle Dayfly's own code that is called in the place of a function."""
-    return _packed_own(fn, functools.partial(own, *bound))
+def pack_relay(
+    fn: Callable[..., Any], needs: Set[str], own: Callable[..., Any], *bound: Any
+) -> Payload:
+    """Pickle Dayfly's own code that is called in the place of a function, and needs these modules."""
+    return _packed_own(fn, functools.partial(own, *bound), needs)
 
 
-def _packed_own(fn: Callable[..., Any], content: object) -> Payload:
+def _packed_own(fn: Callable[..., Any], content: object, needs: Set[str] = frozenset()) -> Payload:
     function, _, project = _prepared(fn)
     with by_value(project):
         pickler, pickled = _pickled(project, function, content, (), {})
+    pickler.required |= needs
     return _payload(function, project, pickler, pickled, None)
 
 

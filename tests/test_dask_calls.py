@@ -27,7 +27,7 @@ from dayfly.errors import (
 )
 from dayfly.infra.spec import Spec
 from dayfly.runtime import agent, carried_dask, outcome, payload, ranks
-from dayfly.runtime.dask_calls import DaskCalls, DaskFunction
+from dayfly.runtime.dask_calls import DaskCalls
 from dayfly.runtime.dask_cluster import DaskCluster
 from dayfly.runtime.display import Display
 from dayfly.runtime.fleet import Fleet
@@ -79,7 +79,7 @@ class Run:
 
     def begin(self) -> None:
         """Starts the machines' parts and the cluster."""
-        how = warm.settings(slots=self.cluster.slots, isolation="process")
+        how = warm.settings(slots=self.cluster.slots, isolation="process", grace_s=5.0)
         self.cluster.meet(self.fleet)
         others = [self.task(self.cluster.task_of(each.machine.node)) for each in self.fleet.others]
         self.fleet.start(self.task(payload.warm_task(places, how)), *others)
@@ -93,7 +93,7 @@ class Run:
 
     def have(self, function: Callable[..., Any]) -> DaskCalls[Any]:
         """The same line for another function."""
-        self.calls._function = DaskFunction(WarmFunction(function), self.cluster)
+        self.calls._called = WarmFunction(function)
         return self.calls
 
     def map(self, function: Callable[..., Any], items: range, **how: Any) -> list[Any]:
@@ -148,7 +148,7 @@ def test_what_becomes_of_a_call_is_its_own(run: Run, tmp_path: Path) -> None:
             time.sleep(600)
         return x
 
-    values = run.map(f, range(6), timeout="1s")
+    values = run.map(f, range(6), timeout="3s")
     assert [values[x] for x in (0, 4, 5)] == [0, 4, 5]
     assert [type(values[x]) for x in (1, 2, 3)] == [KeyError, JobKilled, CallTimeout]
     assert "raise KeyError(" in str(values[1].__notes__)
@@ -245,4 +245,4 @@ def test_the_key_is_in_nothing_that_is_sent_as_content() -> None:
     (key,) = cluster.secrets.values()
     line = key.splitlines()[1].encode()
     assert line not in cluster.task_of(1).task
-    assert line not in cluster.relay_of(payload.pack_function(places)).task
+    assert line not in cluster.relay.task
