@@ -8,7 +8,6 @@ import importlib.util
 import os
 import signal
 import socket
-import sysconfig
 import time
 import urllib.request
 from pathlib import Path
@@ -158,7 +157,10 @@ def test_a_map_is_made_by_four_machines_and_each_call_at_most_once(tmp_path: Pat
 )
 def test_a_data_parallel_step_of_torch_is_the_same_on_both_machines() -> None:
     """Over gloo, on this computer's loopback, with the torch that is installed here."""
-    site = sysconfig.get_path("purelib")
+    found = importlib.util.find_spec("torch")
+    assert found is not None
+    assert found.origin is not None
+    site = str(Path(found.origin).parents[1])
 
     @cluster(provider="local", environment=[], time="10m", nodes=2, distributed="torchrun")
     def step() -> list[list[float]]:
