@@ -70,6 +70,7 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
             # What it waits for is the job's end, which can be awaited.
             "outputs",
             "usage",
+            "dashboard",
         }
         | {"start", "resume", "settled", "abandon", "begun"},
     }
