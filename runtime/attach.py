@@ -110,7 +110,7 @@ def _finish(stack: RunStack, attendance: Attendance, log: bool) -> Any:
         here = (stack.directory / stored.RESULT).exists() and outputs.are_home(attendance.history)
         if here and (with_log or not log):
             _replay(stack.directory, attendance.display)
-            return stored.value(stack.directory)
+            return stored.value(stack.directory, nested=attendance.history.is_shared_out)
         with _session(machine, attendance) as session:
             attendance.connected(session)
             _replay(stack.directory, attendance.display)
@@ -193,7 +193,7 @@ def stored_result(history: History) -> Any:
     _check_python(history)
     if (history.directory / stored.RESULT).exists():
         name = ending.named(history.id, ending.rank_of(history))
-        return stored.value(history.directory, name)
+        return stored.value(history.directory, name, nested=history.is_shared_out)
     end = ending.known(history)
     if history.closed and end is not None and end.how != "finished":
         raise ending.failure(history.directory, end, ending.rank_of(history))

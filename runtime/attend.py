@@ -409,7 +409,8 @@ class Attendance:
         if result is None:
             raise ending.failure(self.directory, end, session.deciding)
         run = ending.named(self.directory.name, session.deciding)
-        return self._handed_over(lambda: outcome.unpack(result, run_id=run))
+        nested = self.history.is_shared_out
+        return self._handed_over(lambda: outcome.unpack(result, run_id=run, nested=nested))
 
     def _bring_outputs(self, session: Session) -> None:
         for node, each in enumerate((session, *session.others)):

@@ -39,12 +39,13 @@ _DISTRIBUTIONS = {
 }
 
 
-def unpack(result: bytes, *, run_id: str) -> Any:
+def unpack(result: bytes, *, run_id: str, nested: bool = False) -> Any:
     """Give the value that the function returned.
 
     Args:
         result: the unsealed result: authentic for this run, or this must not be called.
         run_id: names the run in notes and messages.
+        nested: of a warm run on several machines: what its calls have left are results, still packed.
 
     Raises:
         BaseException: the function's own exception, the remote traceback attached as a note.
@@ -61,7 +62,7 @@ def unpack(result: bytes, *, run_id: str) -> Any:
     if outcome == "raised":
         _raise(_loaded(pickled, header, run_id), header, run_id)
     if outcome == "calls":
-        return {number: _told(part, run_id) for number, part in calls(result).items()}
+        return {number: _told(part, run_id, nested) for number, part in calls(result).items()}
     if outcome in CALL_FAILURES:
         raise _failed_call(header, run_id)
     if outcome in ("unpicklable_value", "unpicklable_exception"):
@@ -91,10 +92,11 @@ def calls(result: bytes) -> dict[int, bytes]:
     return found
 
 
-def _told(result: bytes, run_id: str) -> Any:
+def _told(result: bytes, run_id: str, nested: bool) -> Any:
     """The value, or the exception itself."""
     try:
-        return unpack(result, run_id=run_id)
+        value = unpack(result, run_id=run_id)
+        return unpack(value, run_id=run_id) if nested else value
     except Exception as error:  # noqa: BLE001 - whatever the function raised, for whoever looks at it now
         return error
 

@@ -12,18 +12,19 @@ from dayfly.runtime import agent, outcome
 RESULT = "result.sealed"
 
 
-def value(directory: Path, name: str = "") -> Any:
+def value(directory: Path, name: str = "", *, nested: bool = False) -> Any:
     """The value that a run's result holds.
 
     Args:
         directory: the run's own.
         name: how an exception names it, where not by its id.
+        nested: as of `outcome.unpack`.
 
     Raises:
         Forged: the file is not what the run's machine sealed; nothing of it was unpickled.
         Exception: the function's own.
     """
-    return outcome.unpack(unsealed(directory), run_id=name or directory.name)
+    return outcome.unpack(unsealed(directory), run_id=name or directory.name, nested=nested)
 
 
 def unsealed(directory: Path) -> bytes:

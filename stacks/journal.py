@@ -105,6 +105,11 @@ class History:
         return int(self.intent.get("spec", {}).get("nodes", 1))
 
     @property
+    def is_shared_out(self) -> bool:
+        """True for a warm run whose calls were given out to several machines."""
+        return bool(self.intent.get("warm")) and self.nodes > 1
+
+    @property
     def launched(self) -> dict[str, Event]:
         """What was launched, by the provider's id of each machine."""
         return {str(e.fields.get("id", "")): e for e in self.events if e.name == "launched"}

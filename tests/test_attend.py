@@ -83,7 +83,7 @@ def no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a far end gives for a result is not sealed."""
     monkeypatch.setattr("dayfly.runtime.stored.unsealed", lambda _: b"value")
     monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
-    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, run_id: result)
+    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, **_: result)
 
 
 @pytest.fixture

@@ -246,3 +246,20 @@ def test_the_key_is_in_nothing_that_is_sent_as_content() -> None:
     line = key.splitlines()[1].encode()
     assert line not in cluster.task_of(1).task
     assert line not in cluster.relay.task
+
+
+def test_what_nobody_has_fetched_is_told_as_what_it_is() -> None:
+    """The run's own result holds the results of its calls, and those hold what a worker has made of them."""
+    inner = carried_dask._outcome({"outcome": "value"}, 16)
+    outer = carried_dask._outcome({"outcome": "value"}, inner)
+    failed = carried_dask._outcome({"outcome": "value"}, carried_dask._outcome(*_failure()))
+    whole = b'{"outcome": "calls"}\n'
+    for number, part in ((3, outer), (4, failed)):
+        whole += agent.CALL_PREFIX.pack(number, len(part)) + part
+    found = outcome.unpack(whole, run_id="r", nested=True)
+    assert found[3] == 16
+    assert isinstance(found[4], ZeroDivisionError)
+
+
+def _failure() -> tuple[dict[str, Any], Any]:
+    return carried_dask._called(lambda _: 1 // 0, pickle.dumps(((1,), {})))
