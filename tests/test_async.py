@@ -69,6 +69,8 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
             "detached",
             # What it waits for is the job's end, which can be awaited.
             "outputs",
+            "result",
+            "exception",
             "usage",
             "dashboard",
         }
