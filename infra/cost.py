@@ -19,8 +19,9 @@ def allowed_runtime_s(spec: Spec, offer: Offer) -> float:
         return spec.max_runtime_s
     paid_s = spec.max_cost / (offer.usd_per_hour * spec.nodes) * 3600
     if paid_s < 60:
+        times = f"{spec.nodes} x " if spec.nodes > 1 else ""
         raise BudgetExceeded(
-            f"max_cost=${spec.max_cost:g} pays for {paid_s:.0f} s of {offer.instance_type} at"
+            f"max_cost=${spec.max_cost:g} pays for {paid_s:.0f} s of {times}{offer.instance_type} at"
             f" ${offer.usd_per_hour:g}/h; raise max_cost or choose a cheaper machine"
         )
     return min(spec.max_runtime_s, paid_s)

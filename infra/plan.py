@@ -34,6 +34,7 @@ class Plan:
         min_gpu_utilization: percent below which no GPU may stay for the next; None where one may idle.
         gpu_utilization_window_s: seconds.
         code: what travels of the user's own, in one line; "" for a machine alone.
+        nodes: machines, all alike.
     """
 
     function: str
@@ -51,6 +52,7 @@ class Plan:
     code: str = ""
     keep: str = ""
     keep_usd: float = 0.0
+    nodes: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for review in a pull request."""

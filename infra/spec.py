@@ -24,6 +24,7 @@ DEFAULT_GPU_WINDOW_S = 3600.0
 # In less a GPU may wait for one batch of data.
 _LEAST_GPU_WINDOW_S = 60.0
 _MOST = 1_000_000
+DISTRIBUTED = ("torchrun",)
 # The user of an address may be a token; that of an SSH address is a name, and its key is elsewhere.
 _CREDENTIALS = (
     (re.compile(r"(?<!ssh)(://)[^\s/?#]*@"), r"\1[secret]@"),
@@ -49,7 +50,9 @@ class Spec:
         memory: bytes at least (given as "32GB" or a number).
         disk: free bytes at least.
         gpu: GPUs at least, "A100:1" or "A100-80GB:8".
-        nodes: machines in the stack.
+        nodes: machines in the stack, each as the other fields say.
+        distributed: "torchrun" runs the function once on each machine, with a rank, as torchrun does; None runs it on one,
+            and the items of a map on all.
         python: major.minor that the function needs; must be the client's own, since code travels as bytecode.
         environment: requirements (a list), a file of them, "live", or None for the project's own.
         system_packages: of the machine's own package manager ("ffmpeg"), installed as root before the environment is made.
@@ -83,6 +86,7 @@ class Spec:
     disk: int | str | None = None
     gpu: str | None = None
     nodes: int = 1
+    distributed: str | None = None
     python: str | None = None
     environment: str | Sequence[str] | None = None
     system_packages: Sequence[str] = ()
@@ -175,6 +179,11 @@ class Spec:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise SpecError(f"{name}={value!r} must be a text that is not empty")
+        if self.distributed not in (None, *DISTRIBUTED):
+            raise SpecError(
+                f"distributed={shown(self.distributed)} must be {' or '.join(map(repr, DISTRIBUTED))}; leave it out for a"
+                " function that runs on one machine"
+            )
         if not isinstance(self.wait_for_teardown, bool):
             raise SpecError(f"wait_for_teardown={self.wait_for_teardown!r} must be True or False")
 

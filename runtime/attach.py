@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed, SpecError
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
-from dayfly.runtime import ending, outputs, payload, redact, stored
+from dayfly.runtime import ending, outputs, payload, ranks, redact, stored
 from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
@@ -110,7 +110,7 @@ def _finish(stack: RunStack, attendance: Attendance, log: bool) -> Any:
         here = (stack.directory / stored.RESULT).exists() and outputs.are_home(attendance.history)
         if here and (with_log or not log):
             _replay(stack.directory, attendance.display)
-            return stored.value(stack.directory)
+            return stored.value(stack.directory, nested=attendance.history.is_shared_out)
         with _session(machine, attendance) as session:
             attendance.connected(session)
             _replay(stack.directory, attendance.display)
@@ -132,10 +132,12 @@ def _session(machine: Machine, attendance: Attendance) -> Iterator[Session]:
 
 def _replay(directory: Path, display: Display) -> None:
     """Shows what an earlier client, or the keeper, had already brought home."""
-    for stream in STREAMS:
-        file = directory / f"{stream}.log"
-        if file.exists():
-            display.output(stream, file.read_bytes())
+    for rank, (label, folder) in enumerate(ranks.logs(directory)):
+        shown = ranks.RankDisplay(display, rank) if label else display
+        for stream in STREAMS:
+            file = folder / f"{stream}.log"
+            if file.exists():
+                shown.output(stream, file.read_bytes())
 
 
 def _is_settled(history: History) -> bool:
@@ -191,11 +193,12 @@ def stored_result(history: History) -> Any:
     """
     _check_python(history)
     if (history.directory / stored.RESULT).exists():
-        return stored.value(history.directory)
+        name = ending.named(history.id, ending.rank_of(history))
+        return stored.value(history.directory, name, nested=history.is_shared_out)
     end = ending.known(history)
     over = history.closed or kept.is_kept(history)
     if over and end is not None and end.how != "finished":
-        raise ending.failure(history.directory, end)
+        raise ending.failure(history.directory, end, ending.rank_of(history))
     if history.closed:
         raise RunFailed(
             f"run {history.id} was closed without a result; `dayfly show {history.id[:12]}` tells its story"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +31,11 @@ from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
-from dayfly.runtime import ending, entrust, outputs, stored
+from dayfly.runtime import ending, entrust, outputs, ranks, stored
 from dayfly.runtime.agent import frames
 from dayfly.runtime.display import Display
 from dayfly.runtime.idle_watch import Idle, IdleWatch
+from dayfly.runtime.ranks import RankDisplay
 from dayfly.runtime.run_log import RunLog
 from dayfly.runtime.sample_log import SampleLog
 from dayfly.stacks import journal
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from dayfly.runtime.checkpoints import Checkpoints
     from dayfly.runtime.parts import Parts
     from dayfly.runtime.records import JobEnd, Keys
-    from dayfly.runtime.session import Session
+    from dayfly.runtime.session import Session, Sink
 
 # So much of the time until the deadline is kept for bringing the log and what there is of a result back.
 _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
@@ -100,7 +102,7 @@ class Attendance:
         self.joined = joined
         self._news = news
         self._session: Session | None = None
-        self._following = False
+        self._following, self._with_log = False, True
         self._keeper: dict[str, Any] | None = None
         self._keeperless_s = self._keeperless_until = 0.0
         self._stopping, self._detaching = threading.Event(), threading.Event()
@@ -149,29 +151,72 @@ class Attendance:
     def session(
         self, machine: Machine, *, connect_timeout_s: float = CONNECT_S, kept: bool = True
     ) -> Session:
-        """The session with the machine; the provider is asked whether it still lives when it cannot be reached.
+        """The session with the machine, or with all of them; the provider is asked whether one lives that cannot be reached.
 
         Args:
-            machine: which.
+            machine: the first, where there are several.
             connect_timeout_s: patience with it.
             kept: whether a keeper is seen to while a job is followed; False in an act of the keeper itself.
         """
         from dayfly.runtime.session import Session
 
         waits_s = _USER_DATA_S if machine.host_key_bootstrap else 0.0
+        patience_s = max(connect_timeout_s, waits_s)
+        meanwhile = self.stay_kept if kept else lambda: None
+        _, *others = self.history.machines or (machine,)
+        if others:
+            return self._fleet(machine, others, patience_s, meanwhile)
         return Session(
             machine,
             self.keys,
-            connect_timeout_s=max(connect_timeout_s, waits_s),
-            state=self._state_now,
-            meanwhile=self.stay_kept if kept else lambda: None,
+            connect_timeout_s=patience_s,
+            state=self._state_of(machine),
+            meanwhile=meanwhile,
         )
 
-    def _state_now(self) -> State:
-        # Asked for in trouble only, and no part of what a client loads to begin with.
-        from dayfly.runtime import drift
+    def _fleet(
+        self,
+        machine: Machine,
+        others: Sequence[Machine],
+        patience_s: float,
+        meanwhile: Callable[[], None],
+    ) -> Session:
+        from dayfly.runtime.fleet import Fleet
+        from dayfly.runtime.session import Session
 
-        return drift.state_now(self.history)
+        keys = self.keys
+        for other in others:
+            ranks.folder(self.directory, other.node).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Fleet(
+            machine,
+            keys,
+            [
+                Session(each, keys, connect_timeout_s=patience_s, state=self._state_of(each))
+                for each in others
+            ],
+            by_rank=self._by_rank,
+            directory=self.directory,
+            log=self._log_of,
+            stay=self._stay_up,
+            connect_timeout_s=patience_s,
+            state=self._state_of(machine),
+            meanwhile=meanwhile,
+        )
+
+    @property
+    def _by_rank(self) -> bool:
+        """Whether the function runs on each of several machines."""
+        spec = self.history.intent.get("spec", {})
+        return bool(spec.get("distributed")) and self.history.nodes > 1
+
+    def _state_of(self, machine: Machine) -> Callable[[], State]:
+        def state_now() -> State:
+            # Asked for in trouble only, and no part of what a client loads to begin with.
+            from dayfly.runtime import drift
+
+            return drift.state_now(self.history, machine.id)
+
+        return state_now
 
     @property
     def remaining_s(self) -> float:
@@ -243,20 +288,27 @@ class Attendance:
 
     def connected(self, session: Session) -> None:
         """The session is there; a stop that came meanwhile takes effect."""
-        facts = session.facts
-        self.record(
-            "connected",
-            host=facts.hostname,
-            platform=facts.platform,
-            agent_pid=facts.agent_pid,
-            gpus=list(facts.gpus),
-            driver=facts.driver,
-        )
+        # The first machine last: where the run is said to be is where it is.
+        for each in (*session.others, session):
+            facts = each.facts
+            self._recorder(each)(
+                "connected",
+                host=facts.hostname,
+                platform=facts.platform,
+                agent_pid=facts.agent_pid,
+                gpus=list(facts.gpus),
+                driver=facts.driver,
+            )
         with self._lock:
             self._session = session
         self._news()
         if self._stopping.is_set():
             raise JobStopped("stopped before the function was started")
+
+    def _recorder(self, session: Session) -> Callable[..., None]:
+        """What journals an event of that machine."""
+        node = session.machine.node
+        return functools.partial(self.record, node=node) if node else self.record
 
     @property
     def reached(self) -> Session | None:
@@ -277,8 +329,9 @@ class Attendance:
         from dayfly.runtime import host_key
 
         try:
-            host_key.rotate(session, self.record)
-            self._verify_gpus(session)
+            for each in (session, *session.others):
+                host_key.rotate(each, self._recorder(each))
+                self._verify_gpus(each)
         except MachineUnfit as unfit:
             # A session that was closed under it, because the job is to stop, says nothing of the machine.
             if not self.stopping:
@@ -291,13 +344,22 @@ class Attendance:
         Raises:
             DeadlineReached: that is now.
         """
+        by = self._armed(session)
+        action = providers.load(session.machine.provider).limits.deadline_action
+        self.record("deadline_armed", by=by, action=action)
+
+    def _armed(self, session: Session) -> str:
         provider = providers.load(session.machine.provider)
-        by = session.arm_deadline(
+        return session.arm_deadline(
             self.remaining_s,
             timer=not provider.same_computer,
             power_off=provider.limits.deadline_action == "poweroff",
         )
-        self.record("deadline_armed", by=by, action=provider.limits.deadline_action)
+
+    def _stay_up(self, session: Session) -> None:
+        """A rank that has ended is held until the others have; where that cannot be had, its hold must do."""
+        with contextlib.suppress(DayflyError):
+            self._armed(session)
 
     def _verify_gpus(self, session: Session) -> None:
         offer = self.offer
@@ -308,7 +370,7 @@ class Attendance:
 
         findings = gpu.verify(session, offer, session.machine.id)
         names = [found.name for found in findings.listed]
-        self.record("gpus_verified", gpus=names, driver=findings.driver)
+        self._recorder(session)("gpus_verified", gpus=names, driver=findings.driver)
 
     def observe(self, event: Event) -> None:
         """Shows what the journal says of the stack; what it intends is given into the keeper's care first."""
@@ -346,13 +408,19 @@ class Attendance:
                 raise _NeverStarted
             self._lengthen_hold(session)
             result = self._bring_home(session, end)
-            outputs.bring(self, session)
+            self._bring_outputs(session)
             self._acknowledge(session)
         if result is None:
-            raise ending.failure(self.directory, end)
+            raise ending.failure(self.directory, end, session.deciding)
         if result.get("outcome") == "value":
             self.checkpoints.discard()
-        return self._handed_over(lambda: stored.value(self.directory))
+        run = ending.named(self.directory.name, session.deciding)
+        nested = self.history.is_shared_out
+        return self._handed_over(lambda: stored.value(self.directory, run, nested=nested))
+
+    def _bring_outputs(self, session: Session) -> None:
+        for node, each in enumerate((session, *session.others)):
+            outputs.bring(self, each, node)
 
     def _checkpoints_kept(self, session: Session) -> AbstractContextManager[None]:
         """Only for a job that may be attempted again."""
@@ -384,7 +452,7 @@ class Attendance:
         if end is None:
             raise RunFailed(f"run {self.directory.name}: the function was never started there")
         self._bring_home(session, end)
-        outputs.bring(self, session)
+        self._bring_outputs(session)
         self.record("held", with_log=with_log)
         if self.history.intent.get("warm") and with_log:
             # Its client was its whole purpose, and what that has not fetched is here: nothing on the machine is waited for.
@@ -401,7 +469,8 @@ class Attendance:
 
     def _bring_home(self, session: Session, end: JobEnd) -> dict[str, Any] | None:
         """What is said of the result, which is checked and on this computer's disk; None where the job has left none."""
-        self.record("job_ended", **dataclasses.asdict(end))
+        whose = {} if session.deciding is None else {"rank": session.deciding}
+        self.record("job_ended", **dataclasses.asdict(end), **whose)
         if end.how != "finished":
             return None
         self.step("result")
@@ -458,11 +527,11 @@ class Attendance:
             raise self.left_there(trouble) from trouble
 
     def machine_runs(self) -> bool:
-        """Whether the provider says that the machine lives."""
-        machine = self.history.machine
-        if machine is None:
-            return False
-        return providers.load(machine.provider).instance_state(machine.id) == "running"
+        """Whether the provider says that the machine lives, or all of them do."""
+        machines = self.history.machines
+        return bool(machines) and all(
+            providers.load(each.provider).instance_state(each.id) == "running" for each in machines
+        )
 
     def left_there(self, trouble: Exception) -> ResultFailed:
         """Hands the run on: it stays up for `attach`, and the keeper ends it when its time is over."""
@@ -493,7 +562,8 @@ class Attendance:
 
     def _follow(self, session: Session, *, with_log: bool = True) -> JobEnd | None:
         """Brings the log home until the job has ended; None where the machine knows of no job."""
-        with RunLog(self.directory, self.display, self._news) as log:
+        self._with_log = with_log
+        with self._log_of(0) as (take, stdout, stderr):
             self.step("run")
             if session.status().state == "absent":
                 return None
@@ -502,9 +572,19 @@ class Attendance:
             self._news()
             if self._stopping.is_set():
                 session.stop()
-            take, samples = log.take if with_log else _leave_there, self._sample_log()
-            sizes = log.size("stdout"), log.size("stderr")
-            return session.follow(take, *sizes, samples.take, samples.last)
+            samples = self._sample_log()
+            return session.follow(take, stdout, stderr, samples.take, samples.last)
+
+    @contextlib.contextmanager
+    def _log_of(self, node: int) -> Iterator[tuple[Sink, int, int]]:
+        """Where one machine's log goes, and how much of both streams is here."""
+        by_rank = RankDisplay(self.display, node) if node or self._by_rank else None
+        folder, shown = ranks.log_folder(self.directory, node), by_rank or self.display
+        with RunLog(folder, shown, self._news) as log:
+            take = log.take if self._with_log else _leave_there
+            yield take, log.size("stdout"), log.size("stderr")
+        if by_rank is not None:
+            by_rank.end()
 
     def _sample_log(self) -> SampleLog:
         """Keeps what the machine uses, and warns of a GPU that is paid for and idles."""

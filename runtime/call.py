@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
 import os
@@ -34,6 +35,7 @@ from dayfly.runtime import (
     outputs,
     payload,
     preview,
+    ranks,
     redact,
     system_packages,
 )
@@ -51,6 +53,7 @@ from dayfly.stacks.run_stack import RunStack
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dayfly.runtime.dask_cluster import DaskCluster
     from dayfly.runtime.records import Task
     from dayfly.runtime.session import Session
 
@@ -72,6 +75,7 @@ class Call:
         cargo: what the Data among the arguments brings to the machine.
         display: where progress is shown.
         begun: of a warm run: takes the session as soon as calls can be made; None where one call is all.
+        serving: of a warm run on several machines: what all but the first run.
     """
 
     context: Context
@@ -84,6 +88,7 @@ class Call:
     cargo: Cargo
     display: Display
     begun: Callable[[Session], None] | None = field(default=None, repr=False)
+    serving: DaskCluster | None = field(default=None, repr=False)
 
     @classmethod
     def prepare(
@@ -109,6 +114,12 @@ class Call:
         Raises:
             SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
         """
+
+        if to_run and spec.nodes > 1 and spec.distributed is None:
+            raise SpecError(
+                f"nodes={spec.nodes}: a call runs on one machine, and the others would be paid for nothing:"
+                ' distributed="torchrun" runs it on each, f.map(items) has all of them make the calls'
+            )
 
         def pack() -> Payload:
             check_arguments(function, args, kwargs)
@@ -198,12 +209,12 @@ class Call:
             keeping.take_over(attendance, session)
             attendance.check_machine(session)
             attendance.arm_deadline(session)
-            task = self.task(session, attendance)
+            tasks = self.tasks(session, attendance)
             # The environment may have taken minutes, and the keeper may have been killed meanwhile.
             attendance.entrust(self.context.workspace, attendance.history)
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
-            session.start(task)
+            session.start(*tasks)
             if self.begun is not None:
                 self.begun(session)
             return attendance.finish(session)
@@ -240,6 +251,27 @@ class Call:
             stack.fresh = attendance.fresh
         return stack
 
+    def tasks(self, session: Session, attendance: Attendance) -> list[Task]:
+        """What each machine is to run, that of the first one first: what it has made its likes on this computer find made."""
+        from dayfly.runtime.fleet import side_by_side
+
+        meeting = None
+        if self.spec.distributed:
+            meeting = ranks.rendezvous(session, self.spec.nodes)
+        if self.serving is not None:
+            self.serving.meet(session)
+
+        def prepared(each: Session) -> Task:
+            task = self.task(each, attendance)
+            if meeting is None:
+                return task
+            own = ranks.variables(each, self.spec.nodes, meeting)
+            return dataclasses.replace(task, variables={**task.variables, **own})
+
+        first = prepared(session)
+        others = side_by_side([functools.partial(prepared, other) for other in session.others])
+        return [first, *others]
+
     def task(self, session: Session, attendance: Attendance) -> Task:
         """Makes the environment on the machine and seals function and arguments for it."""
         from dayfly.runtime.records import Task
@@ -254,10 +286,13 @@ class Call:
             python = self._build_environment(session)
         variables = self._bring_data(session, attendance)
         attendance.step("start")
+        node, packed = session.machine.node, self.payload
+        if node and self.serving is not None:
+            packed = self.serving.task_of(node)
         return Task(
-            sealed=attendance.seal(self.payload.task),
+            sealed=attendance.seal(packed.task),
             python=python,
-            secrets=dict(self.secrets),
+            secrets={**self.secrets, **(self.serving.secrets if self.serving else {})},
             variables=variables,
             max_runtime_s=attendance.function_limit_s,
             grace_s=_GRACE_S,
@@ -348,6 +383,7 @@ def make_plan(
         code=code,
         keep="" if spec.kept is None else keep.described(spec.kept),
         keep_usd=rate * keep.longest_s(spec.kept, runtime_s) / 3600,
+        nodes=spec.nodes,
     )
 
 

@@ -254,6 +254,12 @@ def _unreadable(blob: Blob, error: OSError) -> DataFailed:
 
 def with_backends(recipe: Recipe, items: Iterable[Data]) -> Recipe:
     """The recipe with what the machine needs to fetch from the URLs; what it lists already is not added."""
+    needed = sorted({name for item in items for name in BACKENDS.get(item.scheme, ())})
+    return with_needed(recipe, needed, "its data")
+
+
+def with_needed(recipe: Recipe, needed: Iterable[str], purpose: str) -> Recipe:
+    """The recipe with further distributions; what it lists already is not added."""
     import dataclasses
     import re
 
@@ -261,10 +267,9 @@ def with_backends(recipe: Recipe, items: Iterable[Data]) -> Recipe:
 
     found = re.findall(r"^([A-Za-z0-9][A-Za-z0-9._-]*)", recipe.requirements, re.M)
     listed = {canonicalize_name(name) for name in found}
-    needed = sorted({name for item in items for name in BACKENDS.get(item.scheme, ())})
     added = [name for name in needed if canonicalize_name(name) not in listed]
     if not added:
         return recipe
     lines = "".join(f"{name}\n" for name in added)
-    source = f"{recipe.source} and {', '.join(added)} for its data"
+    source = f"{recipe.source} and {', '.join(added)} for {purpose}"
     return dataclasses.replace(recipe, requirements=recipe.requirements + lines, source=source)

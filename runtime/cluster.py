@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     disk: int | str | None
     gpu: str | None
     nodes: int
+    distributed: str | None
     python: str | None
     environment: str | Sequence[str] | None
     system_packages: Sequence[str]

@@ -14,14 +14,24 @@ from dayfly.errors import (
     JobStopped,
     RunFailed,
 )
+from dayfly.runtime import ranks
 from dayfly.runtime.records import JobEnd
 from dayfly.runtime.run_log import tail
 from dayfly.stacks.journal import History
 
 
-def failure(directory: Path, end: JobEnd) -> DayflyError:
-    """The error for an end without a result."""
-    run, words = directory.name, tail(directory / "stderr.log")
+def failure(directory: Path, end: JobEnd, rank: int | None = None) -> DayflyError:
+    """The error for an end without a result.
+
+    Args:
+        directory: of the run.
+        end: how the job has ended.
+        rank: whose end that is, where there are several.
+    """
+    run, words = (
+        named(directory.name, rank),
+        tail(ranks.log_folder(directory, rank or 0) / "stderr.log"),
+    )
     if end.how == "stopped":
         return JobStopped(f"run {run} was stopped on request")
     if end.how == "deadline":
@@ -31,7 +41,7 @@ def failure(directory: Path, end: JobEnd) -> DayflyError:
     if end.how == "idle":
         return GpuIdle(
             f"run {run}: {end.detail}; the machine has ended it, as min_gpu_utilization asked:"
-            f" `dayfly show {run[:12]}` has its use, `dayfly logs {run[:12]}` its words"
+            f" `dayfly show {directory.name[:12]}` has its use, `dayfly logs {directory.name[:12]}` its words"
         )
     if end.how == "vanished":
         return RunFailed(
@@ -53,6 +63,17 @@ def failure(directory: Path, end: JobEnd) -> DayflyError:
         f"run {run}: the function's process exited with code {end.code} and left no result{words}",
         end.code,
     )
+
+
+def named(run_id: str, rank: int | None) -> str:
+    """A run, and the rank that is meant, as messages name it."""
+    return run_id if rank is None else f"{run_id}, rank {rank}"
+
+
+def rank_of(history: History) -> int | None:
+    """Whose end was that of the job; None where there are no ranks."""
+    found = history.field("job_ended", "rank")
+    return None if found is None else int(found)
 
 
 def known(history: History) -> JobEnd | None:

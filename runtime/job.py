@@ -129,6 +129,8 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         return job
 
     _id = ""
+    dashboard = ""
+    """Address on this computer of the Dask dashboard, while a map runs on several machines."""
 
     @property
     def id(self) -> str:

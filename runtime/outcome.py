@@ -39,17 +39,18 @@ _DISTRIBUTIONS = {
 }
 
 
-def unpack(result: bytes, *, run_id: str) -> Any:
+def unpack(result: bytes, *, run_id: str, nested: bool = False) -> Any:
     """As `load`, from the unsealed result itself."""
-    return load(io.BytesIO(result), run_id=run_id)
+    return load(io.BytesIO(result), run_id=run_id, nested=nested)
 
 
-def load(result: BinaryIO, *, run_id: str) -> Any:
+def load(result: BinaryIO, *, run_id: str, nested: bool = False) -> Any:
     """Give the value that the function returned; large buffers in it are read to where they stay.
 
     Args:
         result: a file of the unsealed result, at its beginning: authentic for this run, or this must not be called.
         run_id: names the run in notes and messages.
+        nested: of a warm run on several machines: what its calls have left are results, still packed.
 
     Raises:
         BaseException: the function's own exception, the remote traceback attached as a note.
@@ -65,7 +66,7 @@ def load(result: BinaryIO, *, run_id: str) -> Any:
     if outcome == "raised":
         _raise(_loaded(result, header, run_id), header, run_id)
     if outcome == "calls":
-        return {number: _told(part, run_id) for number, part in calls(result)}
+        return {number: _told(part, run_id, nested) for number, part in calls(result)}
     if outcome in CALL_FAILURES:
         raise _failed_call(header, run_id)
     if outcome in ("unpicklable_value", "unpicklable_exception"):
@@ -104,10 +105,11 @@ def _has_more(result: BinaryIO) -> bool:
     return more
 
 
-def _told(result: bytes, run_id: str) -> Any:
+def _told(result: bytes, run_id: str, nested: bool) -> Any:
     """The value, or the exception itself."""
     try:
-        return unpack(result, run_id=run_id)
+        value = unpack(result, run_id=run_id)
+        return unpack(value, run_id=run_id) if nested else value
     except Exception as error:  # noqa: BLE001 - whatever the function raised, for whoever looks at it now
         return error
 

@@ -20,10 +20,14 @@ MANIFEST = "outputs.jsonl"
 _TOLD = 5
 
 
-def folder_of(history: History) -> Path:
-    """Where the outputs of a run are, or are going to be: `outputs/` of its directory, or a folder of its own in `outputs=`."""
+def folder_of(history: History, node: int = 0) -> Path:
+    """Where the outputs of a run are, or are going to be: `outputs/` of its directory, or a folder of its own in `outputs=`.
+
+    Those of another machine than the first are beside it, in a folder with its number.
+    """
     elsewhere = history.intent.get("spec", {}).get("outputs")
-    return Path(elsewhere) / history.id[:12] if elsewhere else history.directory / "outputs"
+    first = Path(elsewhere) / history.id[:12] if elsewhere else history.directory / "outputs"
+    return first.with_name(f"{first.name}-{node}") if node else first
 
 
 def check_folder(folder: str | os.PathLike[str] | None) -> None:
@@ -42,14 +46,20 @@ def check_folder(folder: str | os.PathLike[str] | None) -> None:
         )
 
 
-def are_home(history: History) -> bool:
-    """Whether all of them are here; a run that was acknowledged, or held by the keeper, has none that are not."""
+def are_home(history: History, node: int = 0) -> bool:
+    """Whether all of one machine's are here; a run that was acknowledged, or held by the keeper, has none that are not."""
     if history.last("held", "acknowledged") is not None:
         return True
-    return bool(history.field("outputs", "complete", False))
+    told = [e for e in history.events if e.name == _event(node) and e.fields.get("node", 0) == node]
+    return bool(told and told[-1].fields.get("complete"))
 
 
-def bring(attendance: Attendance, session: Session) -> None:
+def _event(node: int) -> str:
+    # What is told of a run's outputs is told of the first machine's.
+    return "outputs_of_other" if node else "outputs"
+
+
+def bring(attendance: Attendance, session: Session, node: int = 0) -> None:
     """Brings them home, unless they are; the journal has what came, also where not all of it did.
 
     Raises:
@@ -58,23 +68,23 @@ def bring(attendance: Attendance, session: Session) -> None:
         JobStopped: a stop was asked for meanwhile.
         DayflyError: the machine lives, and cannot be reached.
     """
-    if are_home(attendance.history):
+    if are_home(attendance.history, node):
         return
-    arriving = _homecoming(attendance)
+    arriving, which = _homecoming(attendance, node), {"node": node} if node else {}
     try:
         arriving.run(session)
     except (DayflyError, OSError) as trouble:
-        attendance.record("outputs", **arriving.summary(), reason=str(trouble))
+        attendance.record(_event(node), **arriving.summary(), **which, reason=str(trouble))
         if isinstance(trouble, OSError) or attendance.stopping or attendance.machine_runs():
             raise
         raise _lost(attendance, arriving, trouble) from trouble
     if not arriving.empty:
         told = arriving.summary()
-        attendance.record("outputs", **told)
+        attendance.record(_event(node), **told, **which)
         _tell(attendance, told)
 
 
-def _homecoming(attendance: Attendance) -> Homecoming:
+def _homecoming(attendance: Attendance, node: int) -> Homecoming:
     stopped_before, display = attendance.stopping, attendance.display
 
     def aborted() -> None:
@@ -86,7 +96,8 @@ def _homecoming(attendance: Attendance) -> Homecoming:
             attendance.step("outputs")
         display.detail(f"{human_bytes(have)} of {human_bytes(total)}")
 
-    folder, manifest = folder_of(attendance.history), attendance.directory / MANIFEST
+    folder = folder_of(attendance.history, node)
+    manifest = attendance.directory / (f"outputs-{node}.jsonl" if node else MANIFEST)
     return Homecoming(folder, manifest, progress=progress, aborted=aborted)
 
 

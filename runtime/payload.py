@@ -12,7 +12,7 @@ import pickle
 import sys
 import types
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType
@@ -37,6 +37,8 @@ __all__ = [
     "pack",
     "pack_arguments",
     "pack_function",
+    "pack_own",
+    "pack_relay",
     "pickler_zip",
     "project_of",
     "unpack",
@@ -142,6 +144,26 @@ def warm_task(fn: Callable[..., Any], settings: Mapping[str, Any]) -> Payload:
         "warm": dict(settings),
     }
     return replace(packed, task=Parts([json.dumps(header).encode() + b"\n"]))
+
+
+def pack_own(fn: Callable[..., Any], own: Callable[..., Any], *args: Any) -> Payload:
+    """Pickle a call of Dayfly's own code that travels, for a machine that serves a function."""
+    return _packed_own(fn, (own, args, {}))
+
+
+def pack_relay(
+    fn: Callable[..., Any], needs: Set[str], own: Callable[..., Any], *bound: Any
+) -> Payload:
+    """Pickle Dayfly's own code that is called in the place of a function, and needs these modules."""
+    return _packed_own(fn, functools.partial(own, *bound), needs)
+
+
+def _packed_own(fn: Callable[..., Any], content: object, needs: Set[str] = frozenset()) -> Payload:
+    function, _, project = _prepared(fn)
+    with by_value(project):
+        pickler, pickled = _pickled(project, function, content, (), {})
+    pickler.required |= needs
+    return _payload(function, project, pickler, pickled, None)
 
 
 def project_of(fn: Callable[..., Any]) -> Project:

@@ -7,14 +7,23 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-from dayfly.runtime.display import Display
 from dayfly.runtime.redact import StreamMask
 from dayfly.runtime.surface import Stream
 
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 _TAIL_BYTES = 2000
+
+
+class Shown(Protocol):
+    """Where a log is shown."""
+
+    def output(self, stream: Stream, data: bytes) -> None:
+        """The function's own output."""
+
+    def warning(self, text: str) -> None:
+        """Something that must be read."""
 
 
 class RunLog:
@@ -29,7 +38,7 @@ class RunLog:
     """
 
     def __init__(
-        self, directory: Path, display: Display, grown: Callable[[], None] = lambda: None
+        self, directory: Path, display: Shown, grown: Callable[[], None] = lambda: None
     ) -> None:
         self._directory = directory
         self._display = display

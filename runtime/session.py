@@ -42,7 +42,7 @@ from dayfly.runtime.content import Content
 from dayfly.runtime.download import Download
 from dayfly.runtime.parts import Parts
 from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
-from dayfly.runtime.ssh.connection import Disconnected, Refused
+from dayfly.runtime.ssh.connection import Disconnected, NobodyListens, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
 from dayfly.runtime.ssh.tunnel import Tunnel
 from dayfly.runtime.upload import INLINE_BYTES, Upload
@@ -76,6 +76,8 @@ class Session:
 
     Attributes:
         machine: where it is, and the host key that is pinned now.
+        others: the sessions with the other machines of its stack, for a Fleet.
+        deciding: the machine whose end is the job's, for a Fleet.
     """
 
     def __init__(
@@ -110,6 +112,8 @@ class Session:
         self._closed = threading.Event()
         self._heard, self._failures = clock(), 0
         self._asked, self._dead = -_ASK_EVERY_S, ""
+        self.others: tuple[Session, ...] = ()
+        self.deciding: int | None = None
 
     # -- lifetime
 
@@ -467,8 +471,13 @@ class Session:
         """
         self._ask({"op": "clear", "run": run, "folder": folder, "deadline": deadline})
 
-    def start(self, task: Task) -> None:
-        """Start the job, detached; a job that this run has started before is left as it is."""
+    def start(self, task: Task, *more: Task) -> None:
+        """Start the job, detached; a job that this run has started before is left as it is.
+
+        Args:
+            task: of this machine.
+            more: of the others, for a Fleet.
+        """
         request: dict[str, Any] = {
             "op": "start",
             "python": task.python,
@@ -486,7 +495,7 @@ class Session:
         body = b""
         if len(task.sealed) <= INLINE_BYTES:
             body = bytes(task.sealed)
-        elif self.status().state == "absent":
+        elif self.own_status().state == "absent":
             request["task"] = self.put(task.sealed)
         else:
             return
@@ -494,7 +503,26 @@ class Session:
 
     def status(self) -> JobStatus:
         """Ask where the job stands."""
+        return self.own_status()
+
+    def own_status(self) -> JobStatus:
+        """Ask where that of this machine alone stands."""
         return _job_status(self._ask({"op": "stat"}))
+
+    def listens(self, port: int) -> bool:
+        """Whether somebody listens on a port of the machine's loopback."""
+        return self.reaches("127.0.0.1", port)
+
+    def reaches(self, host: str, port: int) -> bool:
+        """Whether the machine can connect to a port of another one."""
+        try:
+            self._persist(
+                lambda link: link.tunnel(port, _RECONNECT_S, host), within_s=_RECONNECT_S
+            ).close()
+        except (NobodyListens, InstanceLost):
+            # A network that swallows what is sent to it says nothing at all.
+            return False
+        return True
 
     def look(self, since: int = -1, tail: int = 0) -> Glance:
         """Look once at a job that somebody else may be following.
@@ -612,7 +640,7 @@ class Session:
                     self._see_to_meanwhile()
             finally:
                 link.unsubscribe(number)
-            if self.status().state == "running":
+            if self.own_status().state == "running":
                 raise Disconnected("the machine has hung up")
 
         with _refusals():

@@ -26,7 +26,7 @@ def cost_so_far(history: History, now: float) -> float:
     receipt = Receipt.of(history.directory)
     if receipt is not None:
         return receipt.usd
-    launched = history.last("launched")
+    launched = next(iter(history.launched.values()), None)
     if launched is None:
         return 0.0
     return float(launched.fields.get("usd_per_hour", 0.0)) * max(0.0, now - launched.time) / 3600
@@ -61,7 +61,7 @@ def summary(history: History, now: float) -> dict[str, Any]:
 def story(history: History, now: float | None = None) -> dict[str, Any]:
     """Everything that is known of a run, as plain JSON values."""
     intent, receipt = history.intent, Receipt.of(history.directory)
-    machine = history.last("machine")
+    machine = history.last_of(0, "machine")
     return {
         **summary(history, time.time() if now is None else now),
         "owner": intent.get("owner"),
@@ -75,6 +75,11 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
         "environment_digest": intent.get("environment_digest"),
         "resources": history.field("resources", "resources", []),
         "machine": dict(machine.fields) if machine else None,
+        "machines": [
+            dict(found.fields)
+            for node in range(history.nodes)
+            if (found := history.last_of(node, "machine")) is not None
+        ],
         "provenance": provenance(history),
         "job": _fields(history, "job_ended"),
         "result": _fields(history, "result"),
@@ -90,7 +95,7 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
 
 def provenance(history: History) -> dict[str, Any]:
     """Where it really ran: host, instance, region, GPUs, driver, pid."""
-    machine, connected = _fields(history, "machine"), _fields(history, "connected")
+    machine, connected = _first(history, "machine"), _first(history, "connected")
     reported = _fields(history, "result").get("provenance") or {}
     found = {
         "host": connected.get("host"),
@@ -111,6 +116,7 @@ def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
         (f"run {told['id']}", _opening(told)),
         ("resources", [(r["name"], r["type"]) for r in told["resources"]]),
         ("provenance", [(name, _words(value)) for name, value in told["provenance"].items()]),
+        ("machines", _machines(told["machines"])),
         ("function", _outcome(told)),
         ("timeline", _timeline(told["phases"])),
         ("use", _use(told["use"])),
@@ -159,6 +165,8 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         detail = {"killed": f"signal {job.get('signal')}", "exited": f"code {job.get('code')}"}
         detail |= dict.fromkeys(("idle", "finished"), str(job.get("detail", "")))
         rows.append(("ended", " ".join(filter(None, (how, detail.get(how, ""))))))
+        if job.get("rank") is not None:
+            rows.append(("by rank", str(job["rank"])))
         if job.get("ended") and job.get("started"):
             rows.append(("took", human_seconds(job["ended"] - job["started"])))
         if job.get("peak_rss_bytes"):
@@ -167,6 +175,16 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         said = ": ".join(str(result[n]) for n in ("outcome", "type") if result.get(n))
         rows.append(("result", said))
     return rows
+
+
+def _machines(told: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Where there are several: the others are nowhere else in the story."""
+    if len(told) < 2:
+        return []
+    return [
+        (str(each.get("node") or 0), f"{each.get('id')} at {each.get('host')}:{each.get('port')}")
+        for each in told
+    ]
 
 
 def _timeline(told: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -266,6 +284,12 @@ def _receipt(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     rows = [("closed", f"{wording.receipt_line(receipt)}  ({wording.stamp(receipt.confirmed_at)})")]
     rows.append(("how", how.get(receipt.how, receipt.how)))
     return [*rows, *(("note", note) for note in receipt.notes)]
+
+
+def _first(history: History, event: str) -> dict[str, Any]:
+    """Of the first machine, where there are several."""
+    found = history.last_of(0, event)
+    return {} if found is None else found.fields
 
 
 def _fields(history: History, event: str) -> dict[str, Any]:

@@ -14,15 +14,20 @@ from dayfly.runtime.agent import frames
 RESULT = "result.sealed"
 
 
-def value(directory: Path) -> Any:
+def value(directory: Path, name: str = "", *, nested: bool = False) -> Any:
     """The value that a run's result holds.
+
+    Args:
+        directory: the run's own.
+        name: how an exception names it, where not by its id.
+        nested: as of `outcome.unpack`.
 
     Raises:
         Forged: the file is not what the run's machine sealed; nothing of it was unpickled.
         Exception: the function's own.
     """
     with _opened(directory) as result:
-        return outcome.load(result, run_id=directory.name)
+        return outcome.load(result, run_id=name or directory.name, nested=nested)
 
 
 def calls(directory: Path) -> dict[int, bytes]:

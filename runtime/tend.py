@@ -154,8 +154,8 @@ def _never_started(history: History, absent: RunFailed) -> float:
 
 def _unreachable(history: History, trouble: Exception) -> float:
     """As for a client: one that its provider gives up, too, has nothing to hold; one that lives is tried again, later and later."""
-    if history.machine is not None:
-        state = drift.state_now(history)
+    for machine in history.machines:
+        state = drift.state_now(history, machine.id)
         if state in LOST:
             journal.append(history.directory, "instance_lost", state=state, message=str(trouble))
             return time.time()

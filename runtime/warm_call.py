@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import io
 import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -28,14 +29,22 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         stderr: the same of stderr.
     """
 
-    def __init__(self, number: int, run_id: str, stop: Callable[[int], None], began: float) -> None:
-        """`began` is when it was called, on the clock of `time.perf_counter`."""
+    def __init__(
+        self,
+        number: int,
+        run_id: str,
+        stop: Callable[[int], None],
+        began: float,
+        *,
+        nested: bool = False,
+    ) -> None:
+        """`began` is when it was called, on the clock of `time.perf_counter`; where it is `nested`, its value is a result."""
         super().__init__()
         self.number, self.run_id = number, run_id
         self.times = Times()
         self.outcome = ""
         self.stdout = self.stderr = ""
-        self._stop, self._began = stop, began
+        self._stop, self._began, self._nested = stop, began, nested
         self.set_running_or_notify_cancel()
 
     def stop(self) -> None:
@@ -55,6 +64,10 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         """
         self.stdout, self.stderr = _text(stdout), _text(stderr)
         header = outcome.header_of(result)
+        if self._nested and header["outcome"] == "value":
+            # That of the process that only handed it on.
+            result = io.BytesIO(outcome.load(result, run_id=self.run_id))
+            header = outcome.header_of(result)
         self.outcome = str(header["outcome"])
         self.times.queue_s = float(entry.get("queued_s", 0.0))
         self.times.load_s = float(header.get("load_s", 0.0))

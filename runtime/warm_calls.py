@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from dayfly.errors import DayflyError, JobStopped
 from dayfly.runtime import payload, stored
@@ -39,6 +39,9 @@ class WarmCalls(Generic[R]):
         greeted: set as soon as calls can be made.
         warn: told what should be known of the Data of calls.
     """
+
+    # Whether what a call gives is another's result, still packed.
+    nested: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -96,6 +99,15 @@ class WarmCalls(Generic[R]):
         """
         for args, kwargs in calls:
             self._function.check(args, kwargs)
+        return self._submit(calls, group=group, timeout_s=timeout_s)
+
+    def _submit(
+        self,
+        calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
+        *,
+        group: int = 0,
+        timeout_s: float | None = None,
+    ) -> list[WarmCall[R]]:
         digest = self._function.digest(self._session, self._data)
         sent = [self._sent(digest, args, kwargs, group, timeout_s) for args, kwargs in calls]
         self._line.send(sent)
@@ -117,7 +129,9 @@ class WarmCalls(Generic[R]):
         # Only now: a number that is never sent would be waited for on the machine.
         number = next(self._numbers)
         front = json.dumps({"function": digest, **told}).encode() + b"\n"
-        call: WarmCall[R] = WarmCall(number, keys.run_id, self._line.stop, began)
+        call: WarmCall[R] = WarmCall(
+            number, keys.run_id, self._line.stop, began, nested=self.nested
+        )
         times = call.times
         times.data_s, times.data_bytes = brought - packed, data_bytes
         place = keys.hmac_key, keys.run_id, frames.call_seq(number)

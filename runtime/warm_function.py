@@ -13,6 +13,7 @@ from dayfly.runtime.pickler import bare_function
 from dayfly.runtime.unchanged import Watched
 
 if TYPE_CHECKING:
+    from dayfly.runtime.payload import Payload
     from dayfly.runtime.session import Session
     from dayfly.runtime.warm_data import WarmData
 
@@ -44,6 +45,18 @@ class WarmFunction:
         except TypeError:
             check_arguments(self.bare, args, kwargs)
 
+    def packed(self, data: WarmData) -> Payload:
+        """What is sent of it.
+
+        Args:
+            data: brings what the Data is that it holds.
+
+        Raises:
+            PayloadError: it cannot travel; names the part.
+            DataFailed: its Data cannot.
+        """
+        return payload.pack_function(self.bare, lambda items: data.bring(items)[0])
+
     def digest(self, session: Session, data: WarmData) -> str:
         """The digest under which the machine has it, as it is now, with its globals.
 
@@ -59,7 +72,7 @@ class WarmFunction:
             if self._watched is not None and self._watched.is_unchanged():
                 return self._digest
             watched = Watched.of(self.bare, payload.project_of(self.bare))
-            packed = payload.pack_function(self.bare, lambda items: data.bring(items)[0])
+            packed = self.packed(data)
             if packed.code_digest not in self._there:
                 session.put(packed.task)
                 self._there.add(packed.code_digest)

@@ -24,6 +24,7 @@ from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_map import MapOptions, WarmMap
 
 if TYPE_CHECKING:
+    from dayfly.runtime.dask_cluster import DaskCluster
     from dayfly.runtime.session import Session
     from dayfly.stacks.receipt import Receipt
 
@@ -51,9 +52,10 @@ class WarmRun(Generic[P, R]):
     Args:
         function: what is called; each call takes it as it then is, with its globals.
         spec: what is asked for. Its `retries` are those of calls that make a run of their own; a map has its own.
-        slots: calls at once on the machine: a number, "cores" (the default), or "gpu" for one on each GPU.
+        slots: calls at once on a machine: a number, "cores" (the default), or "gpu" for one on each GPU.
         isolation: "fork" makes each call in a process of its own; "process" makes them one after the other in one that
-            stays, which is faster, keeps what the function keeps, and is lost with the call that crashes it.
+            stays, which is faster, keeps what the function keeps, and is lost with the call that crashes it. On several
+            machines it is always the latter, for each slot.
         linger: for how long the machine waits for a client that is gone, when it has nothing to do.
     """
 
@@ -66,7 +68,14 @@ class WarmRun(Generic[P, R]):
         isolation: Isolation = "fork",
         linger: float | str = LINGER_S,
     ) -> None:
+        if spec.distributed is not None:
+            raise SpecError(
+                f"distributed={spec.distributed!r} runs one call on all machines: a session, or a map, has each make calls of its"
+                " own; leave distributed= out"
+            )
         self._spec = dataclasses.replace(spec, retries=0)
+        self._cluster: DaskCluster | None = None
+        self._dashboard = contextlib.ExitStack()
         self._settings = _settings(slots, isolation, linger)
         self._function = WarmFunction(function)
         self._ready = threading.Event()
@@ -87,6 +96,8 @@ class WarmRun(Generic[P, R]):
             LeakRisk: it did not come up, and it is not proved that nothing is left.
         """
         call = Call.prepare_warm(self._function.bare, self._spec, self._settings, self._begun)
+        if self._spec.nodes > 1:
+            call = self._on_all(call)
         if self._settings["by"] == "gpu" and not any(offer.gpus for offer in call.offers):
             raise SpecError(
                 f"slots='gpu': {call.offers[0].instance_type} has no GPU; ask for one with gpu=, or leave slots= out"
@@ -98,10 +109,32 @@ class WarmRun(Generic[P, R]):
             self._job.add_done_callback(self._job_done)
             self._ready.wait()
             self._check_begun()
+            self._start_cluster()
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
+
+    def _on_all(self, call: Call) -> Call:
+        """The same call, with the machines as one Dask cluster."""
+        from dayfly.runtime.dask_cluster import DaskCluster
+
+        by, offer = self._settings["by"], call.offers[0]
+        slots = self._settings["slots"] or (offer.gpus if by == "gpu" else offer.cores)
+        self._cluster = DaskCluster(self._function.bare, self._spec, max(1, slots), by)
+        return self._cluster.joined(call, self._settings)
+
+    def _start_cluster(self) -> None:
+        if self._cluster is None:
+            return
+        from dayfly.runtime.dask_calls import DaskCalls
+
+        assert isinstance(self._calls, DaskCalls)
+        self._calls.start_cluster()
+        job = self._running
+        tunnel = self._dashboard.enter_context(job.forward(self._cluster.dashboard))
+        job.dashboard = f"http://{tunnel.address}/status"
+        job.display.note(f"dashboard: {job.dashboard}")
 
     def _check_begun(self) -> None:
         if self._calls is None or self._running.done():
@@ -219,8 +252,13 @@ class WarmRun(Generic[P, R]):
         return self._running.id
 
     @property
+    def dashboard(self) -> str:
+        """Address of the Dask dashboard on this computer, where several machines make the calls; "" without."""
+        return self._running.dashboard
+
+    @property
     def slots(self) -> int:
-        """Calls that the machine makes at once."""
+        """Calls that the machine makes at once, or all of them."""
         return self._calls_there().slots
 
     @property
@@ -260,13 +298,21 @@ class WarmRun(Generic[P, R]):
 
     def _begun(self, session: Session) -> None:
         """The machine's side is started: calls are carried to it beside the log."""
-        self._calls = WarmCalls(
-            self._function,
-            session,
-            self._running.directory,
-            self._ready,
-            self._running.display.warning,
-        )
+        running = self._running
+        warn = running.display.warning
+        if self._cluster is None:
+            self._calls = WarmCalls(self._function, session, running.directory, self._ready, warn)
+        else:
+            from dayfly.runtime.dask_calls import DaskCalls
+
+            self._calls = DaskCalls(
+                self._function,
+                self._cluster,
+                session,
+                running.directory,
+                self._ready,
+                warn=warn,
+            )
         self._calls.begin(self._lost)
 
     def _lost(self, error: Exception) -> None:
@@ -279,6 +325,8 @@ class WarmRun(Generic[P, R]):
         """The run has ended, well or not: what the machine has left is handed over, the rest learns why."""
         if self._calls is not None:
             self._calls.end(job.exception() or _ended_there(self._running.id))
+        self._dashboard.close()
+        self._running.dashboard = ""
         self._ready.set()
 
 

@@ -49,6 +49,11 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "" if number else "resources", f"{resource.name}  ({resource.type})"
     for number, offer in enumerate(plan.offers):
         yield "or" if number else "machine", machine(offer)
+    if plan.nodes > 1:
+        yield (
+            "machines",
+            f"{plan.nodes} of them, made side by side; price and worst case are of all",
+        )
     yield "price", f"{dollars(plan.usd_per_hour)}/h  ({price_source(plan.offers[0])})"
     yield "worst case", f"{dollars(plan.worst_case_usd)} if it lives until max_runtime"
     yield "max_runtime", human_seconds(plan.max_runtime_s)

@@ -207,19 +207,22 @@ def _finding(history: History, listing: _Listing | None, now: float, *, sure: bo
 
 
 def has_ended(history: History, now: float) -> bool:
-    """Whether the provider itself says that the machine has ended; a listing that misses it may lag.
+    """Whether the provider itself says that all of its machines have ended; a listing that misses one may lag.
 
     That it knows none of the id counts once that cannot be a lag either; that it cannot be asked counts for nothing.
     """
-    launched, provider = history.last("launched"), providers.load(history.provider)
-    if launched is None or not launched.fields.get("id"):
+    launched, provider = history.launched, providers.load(history.provider)
+    if not launched or "" in launched:
         return False
     try:
-        state = provider.instance_state(str(launched.fields["id"]))
+        states = {id: provider.instance_state(id) for id in launched}
     except Exception:  # noqa: BLE001  # a provider's SDK raises what it likes
         return False
-    visible = now >= launched.time + provider.limits.listing_lag_s
-    return state in GONE or (state == "unknown" and visible)
+    lag_s = provider.limits.listing_lag_s
+    return all(
+        states[id] in GONE or (states[id] == "unknown" and now >= event.time + lag_s)
+        for id, event in launched.items()
+    )
 
 
 def _plain_unlisted(history: History, now: float) -> tuple[Status, str] | None:

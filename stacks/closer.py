@@ -14,7 +14,7 @@ from dayfly.infra import creations, fence, providers
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks import guest, journal, kept, latecomers
 from dayfly.stacks.absence import Absence, StillThere
-from dayfly.stacks.bill import Bill, rate_of
+from dayfly.stacks.bill import Bill, machine_rate_of, rate_of
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import Event, History
@@ -35,6 +35,8 @@ _SPENT = (
     "task.sealed",
     "request.json",
 )
+
+_SPENT_OF_OTHERS = ("host_key-*", "machine-*")
 
 # A request that has passed the fence is answered, or given up, within this.
 _REQUEST_S = 75.0
@@ -264,13 +266,15 @@ class Closer:
     def _leak(self, history: History, console: str, reason: str) -> LeakRisk:
         command = f"dayfly gc --run {history.id} --yes"
         rate = rate_of(history)
-        machine = history.field("launched", "id", "") or f"whatever carries dayfly-run={history.id}"
-        self._note_down(history, "leak_risk", reason=reason, id=machine)
+        ids = tuple(id for id in history.launched if id)
+        machines = ids or (f"whatever carries dayfly-run={history.id}",)
+        named = ", ".join(machines)
+        self._note_down(history, "leak_risk", reason=reason, id=named)
         return LeakRisk(
-            f"run {history.id}: it is not proved that {machine} is gone ({reason}). It costs ${rate:g}/h while it"
+            f"run {history.id}: it is not proved that {named} is gone ({reason}). It costs ${rate:g}/h while it"
             f" lives. Look: {console}. Finish: {command}",
             run=history.id,
-            resources=(machine,),
+            resources=machines,
             usd_per_hour=rate,
             console=console,
             command=command,
@@ -301,13 +305,15 @@ class Closer:
         return self._store(history, receipt)
 
     def _amended(self, history: History, event: Event, provider: Provider) -> Receipt:
-        nodes = int(history.intent.get("spec", {}).get("nodes", 1))
-        now_known = journal.read(history.directory)
-        return latecomers.amended(now_known, event, rate_of(history) / nodes, provider, self._now())
+        now_known, rate = journal.read(history.directory), machine_rate_of(history)
+        return latecomers.amended(now_known, event, rate, provider, self._now())
 
     def _store(self, history: History, receipt: Receipt) -> Receipt:
         for name in _SPENT:
             _remove(history.directory / name)
+        for pattern in _SPENT_OF_OTHERS:
+            for path in history.directory.glob(pattern):
+                _remove(path)
         journal.append(history.directory, "closed", **receipt.as_dict())
         journal.write_receipt(history.directory, receipt.as_dict())
         return receipt

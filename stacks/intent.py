@@ -87,6 +87,9 @@ def _written(
 ) -> Run:
     created = time.time()
     public_key, host_key = _keys(aside, host)
+    for node in range(1, spec.nodes):
+        file = aside / f"host_key-{node}"
+        file.with_suffix(".pub").write_text(make_key(file))
     _write_private(aside / "hmac_key", os.urandom(32))
     allowed_s = cost.allowed_runtime_s(spec, offer)
     if host is not None:

@@ -47,6 +47,11 @@ class History:
         """The latest event of one of these names."""
         return next((event for event in reversed(self.events) if event.name in names), None)
 
+    def last_of(self, node: int, *names: str) -> Event | None:
+        """The latest event of one of these names that tells of one machine."""
+        of_it = (e for e in reversed(self.events) if int(e.fields.get("node") or 0) == node)
+        return next((event for event in of_it if event.name in names), None)
+
     def field(self, event: str, name: str, default: Any = None) -> Any:
         """One field of the latest event of that name."""
         found = self.last(event)
@@ -95,9 +100,35 @@ class History:
         return tuple(self.intent.get("credentials", ()))
 
     @property
+    def nodes(self) -> int:
+        """How many machines were asked for."""
+        return int(self.intent.get("spec", {}).get("nodes", 1))
+
+    @property
+    def is_shared_out(self) -> bool:
+        """True for a warm run whose calls were given out to several machines."""
+        return bool(self.intent.get("warm")) and self.nodes > 1
+
+    @property
+    def launched(self) -> dict[str, Event]:
+        """What was launched, by the provider's id of each machine."""
+        return {str(e.fields.get("id", "")): e for e in self.events if e.name == "launched"}
+
+    @property
     def machine(self) -> Machine | None:
-        """The machine, once the stack has exported it, with the host key that it has now."""
-        found, key = self.last("machine"), self.last("host_key_offered", "host_key_rotated")
+        """The machine, the first one where there are several."""
+        return self.machine_of(0)
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """All of those that the stack has exported yet, in their order."""
+        found = map(self.machine_of, range(self.nodes))
+        return tuple(machine for machine in found if machine is not None)
+
+    def machine_of(self, node: int) -> Machine | None:
+        """One machine, once the stack has exported it, with the host key that it has now."""
+        found = self.last_of(node, "machine")
+        key = self.last_of(node, "host_key_offered", "host_key_rotated")
         if found is None:
             return None
         machine = Machine.from_outputs(found.fields)

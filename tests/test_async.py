@@ -72,6 +72,7 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
             "result",
             "exception",
             "usage",
+            "dashboard",
         }
         | {"start", "resume", "settled", "abandon", "begun"},
     }

@@ -38,6 +38,7 @@ class Far:
     """A session's far end whose acts fail as they are told; it notes which were asked for."""
 
     machine = SimpleNamespace(provider="local", id="local-1")
+    others, deciding = (), None
 
     def __init__(self, **failures: Exception) -> None:
         self.failures, self.asked = failures, list[str]()
@@ -81,7 +82,7 @@ class Far:
 def no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a far end gives for a result is not sealed."""
     monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
-    monkeypatch.setattr("dayfly.runtime.stored.value", lambda _: b"value")
+    monkeypatch.setattr("dayfly.runtime.stored.value", lambda *_, **__: b"value")
 
 
 @pytest.fixture

@@ -227,7 +227,7 @@ def test_a_uid_without_an_account_is_refused_before_anything_exists(
         ({"cores": 10**6}, "the nearest that fits is cores="),
         ({"memory": "900TB"}, "this computer has"),
         ({"disk": "900TB"}, "free"),
-        ({"nodes": 2}, "nodes=2"),
+        ({"nodes": 33}, "at most 32 machines"),
         ({"region": "us-east-1"}, "has no region 'us-east-1'"),
         ({"instance_type": "gpu_1x_a100"}, "has no instance_type"),
         ({"gpu": "B300:64"}, "B300:64"),

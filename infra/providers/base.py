@@ -73,11 +73,14 @@ class Provider(ABC):
         """
 
     @abstractmethod
-    def declare(self, spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
+    def declare(
+        self, spec: Spec, offer: Offer, run: Run
+    ) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         """Registers the resources inside a Pulumi program.
 
         Returns:
-            The outputs that `Machine.from_outputs` needs.
+            For each of the `spec.nodes` machines, in their order, the outputs that `Machine.from_outputs` needs.
+            A provider of one machine may return those alone.
         """
 
     @abstractmethod

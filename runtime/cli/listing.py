@@ -160,15 +160,20 @@ def _row(run: dict[str, Any], now: float, everything: bool) -> list[str]:
 
 def _print_logs(history: History, streams: Sequence[str], follow: bool) -> None:
     """Copies the logs from the beginning; with `follow` until nothing can come any more."""
+    from dayfly.runtime import ranks
     from dayfly.stacks import journal
 
-    offsets = dict.fromkeys(streams, 0)
+    offsets: dict[Path, int] = {}
     while True:
         now = journal.read(history.directory)
         # Asked before the last read, so that what came in between is not missed.
         last = not follow or _is_over(now) or now.closed or not now.client_alive()
-        for stream in streams:
-            offsets[stream] += _copy(history, stream, offsets[stream])
+        for label, folder in ranks.logs(history.directory):
+            for stream in streams:
+                file = folder / f"{stream}.log"
+                copy = _copy_lines if label else _copy
+                offset = offsets.get(file, 0)
+                offsets[file] = offset + copy(file, stream, offset, label.encode(), last)
         if last:
             return
         time.sleep(_FOLLOW_S)
@@ -180,7 +185,7 @@ def _is_over(history: History) -> bool:
     return journal.read(history.directory).last("job_ended") is not None
 
 
-def _copy(history: History, stream: str, offset: int) -> int:
+def _copy(file: Path, stream: str, offset: int, _label: bytes, _last: bool) -> int:
     """Copies what a log has gained.
 
     Returns:
@@ -189,7 +194,7 @@ def _copy(history: History, stream: str, offset: int) -> int:
     output = getattr(sys, stream)
     copied = 0
     try:
-        with (history.directory / f"{stream}.log").open("rb") as log:
+        with file.open("rb") as log:
             log.seek(offset)
             while data := log.read(1 << 20):
                 output.buffer.write(data)
@@ -198,3 +203,23 @@ def _copy(history: History, stream: str, offset: int) -> int:
         return 0
     output.flush()
     return copied
+
+
+def _copy_lines(file: Path, stream: str, offset: int, label: bytes, last: bool) -> int:
+    """The same by whole lines, each with the rank that it is of.
+
+    Returns:
+        How many bytes.
+    """
+    try:
+        with file.open("rb") as log:
+            log.seek(offset)
+            data = log.read()
+    except FileNotFoundError:
+        return 0
+    data = data if last else data[: data.rfind(b"\n") + 1]
+    lines = data.removesuffix(b"\n").split(b"\n") if data else []
+    output = getattr(sys, stream)
+    output.buffer.write(b"".join(label + line + b"\n" for line in lines))
+    output.flush()
+    return len(data)

@@ -39,6 +39,11 @@ SPEC_OPTIONS = (
     SpecOption("disk", ("--disk",), 'Free disk at least, "100GB".'),
     SpecOption("gpu", ("--gpu",), 'GPUs at least, "A100:1" or "A100-80GB:8".'),
     SpecOption("nodes", ("--nodes",), "Machines in the stack."),
+    SpecOption(
+        "distributed",
+        ("--distributed",),
+        '"torchrun" runs the function on each machine, with a rank.',
+    ),
     SpecOption("python", ("--python",), "major.minor; must be this client's own."),
     SpecOption(
         "environment",

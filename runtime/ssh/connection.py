@@ -241,8 +241,8 @@ class Connection:
         code = channel.exit_status if channel.exit_status_ready() else -1
         return code, self._stderr.decode(errors="replace").strip()
 
-    def tunnel(self, port: int, timeout_s: float) -> paramiko.Channel:
-        """Open a channel to a port of the machine's loopback.
+    def tunnel(self, port: int, timeout_s: float, host: str = "127.0.0.1") -> paramiko.Channel:
+        """Open a channel to a port of the machine's loopback, or of a host that it reaches.
 
         Raises:
             NobodyListens: there, at least now.
@@ -251,7 +251,7 @@ class Connection:
         """
         if self._transport is None:
             raise Disconnected("not connected")
-        target, source = ("127.0.0.1", port), ("127.0.0.1", 0)
+        target, source = (host, port), ("127.0.0.1", 0)
         with _mapped("the connection"):
             try:
                 return self._transport.open_channel(
@@ -327,7 +327,7 @@ def _mapped(what: str) -> Iterator[None]:
     """Turn everything that paramiko and the network raise into Disconnected."""
     try:
         yield
-    except (ConfigurationError, ConnectFailed, Disconnected):
+    except (ConfigurationError, ConnectFailed, Disconnected, NobodyListens):
         raise
     except Exception as error:
         # What has ended paramiko's reader is raised in whoever waits: also what its cipher or its parser says of a changed

@@ -301,15 +301,15 @@ class Link:
         self._connection.close()
         return self._broken or error
 
-    def tunnel(self, port: int, timeout_s: float) -> Channel:
-        """Open a channel to a port of the machine's loopback, beside the agent's own.
+    def tunnel(self, port: int, timeout_s: float, host: str = "127.0.0.1") -> Channel:
+        """Open a channel to a port of the machine's loopback, or of a host that it reaches, beside the agent's own.
 
         Raises:
             NobodyListens, ConnectFailed, Disconnected: as the connection does.
         """
         if self._broken is not None:
             raise self._broken
-        return self._connection.tunnel(port, timeout_s)
+        return self._connection.tunnel(port, timeout_s, host)
 
     # -- the other direction
 

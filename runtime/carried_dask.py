@@ -1,0 +1,369 @@
+"""Code of Dayfly that travels by value to the machines of a map: a Dask scheduler, its workers, and a call on them.
+
+Dayfly is not installed there, so what stands here uses the standard library, cloudpickle and distributed alone. Calls and
+results pass through Dask as bytes: what a result holds is unpickled by the client alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+# Where a worker ends so often before it has come up, none will.
+_FAILURES = 3
+# The run's key, which came over a pipe.
+KEY_VARIABLE = "DAYFLY_DASK_KEY"
+_START_S = 180.0
+# Of each process that loads this: its connections and functions, by what they are for.
+_kept: dict[Any, Any] = {}
+
+
+# -- processes of a machine
+
+
+def work(cluster: Mapping[str, Any], node: int) -> None:
+    """The workers of one machine, each a process for one call at a time; one that ends is made anew."""
+    # Once for all of them, which are copies of this process.
+    _import_distributed()
+    living: dict[int, int] = {}
+    failures = 0
+    try:
+        while failures < _FAILURES:
+            for slot in sorted(set(range(cluster["slots"])) - set(living.values())):
+                living[_forked(functools.partial(_worker, cluster, node, slot))] = slot
+            ended, _ = os.wait()
+            if ended not in living:
+                raise RuntimeError("the Dask scheduler has ended")
+            failures = 0 if _came_up(living.pop(ended)) else failures + 1
+    except KeyboardInterrupt:
+        return  # As every map ends: nothing to be told.
+    finally:
+        for pid in living:
+            os.kill(pid, 9)
+    raise RuntimeError("the Dask workers of this machine do not come up; their words are above")
+
+
+def _came_up(slot: int) -> bool:
+    mark = _mark(slot)
+    came_up = mark.exists()
+    mark.unlink(missing_ok=True)
+    return came_up
+
+
+def _mark(slot: int) -> Path:
+    return Path(f"worker-{slot}.up")
+
+
+def _import_distributed() -> None:
+    import logging
+
+    import distributed  # noqa: F401
+
+    # Its every step is not for the function's log.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+
+
+def _forked(act: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        act()
+        code = 0
+    except BaseException:  # noqa: BLE001  # said on the log of the machine; the copy must never go on as its parent
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
+    import asyncio
+
+    from distributed import Worker
+
+    if cluster["by"] == "gpu":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = [name for name in visible.split(",") if name] if visible else []
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[slot] if slot < len(names) else str(slot)
+
+    security = _security(cluster)
+    # The function has no use for it.
+    del os.environ[KEY_VARIABLE]
+
+    async def serve() -> None:
+        async with Worker(
+            cluster["scheduler"],
+            nthreads=1,
+            name=f"{node}-{slot}-{os.getpid()}",
+            host=cluster["hosts"][node],
+            protocol="tls",
+            security=security,
+            dashboard=False,
+            memory_limit=None,
+            local_directory=str(Path.cwd()),
+        ) as worker:
+            _mark(slot).touch()
+            await worker.finished()
+
+    asyncio.run(serve())
+
+
+def _scheduler(cluster: Mapping[str, Any]) -> None:
+    import asyncio
+
+    from distributed import Scheduler
+
+    started: set[str] = set()
+
+    async def claim(call: str = "") -> bool:
+        """Whether a call may be started, which it may once: Dask makes a call again whose worker has died."""
+        fresh = call not in started
+        started.add(call)
+        return fresh
+
+    async def serve() -> None:
+        async with Scheduler(
+            host=cluster["hosts"][0],
+            port=cluster["port"],
+            protocol="tls",
+            security=_security(cluster),
+            dashboard=True,
+            dashboard_address=f"127.0.0.1:{cluster['dashboard']}",
+        ) as scheduler:
+            scheduler.handlers["dayfly_claim"] = claim
+            await scheduler.finished()
+
+    asyncio.run(serve())
+
+
+def _security(cluster: Mapping[str, Any]) -> Any:
+    """Both ends of every connection have to have the run's own key."""
+    from distributed import Security
+
+    certificate, key = cluster["certificate"], os.environ[KEY_VARIABLE]
+    roles = ("scheduler", "worker", "client")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=certificate,
+        **{f"tls_{role}_cert": certificate for role in roles},
+        **{f"tls_{role}_key": key for role in roles},
+    )
+
+
+# -- on the first machine, in the processes that take the client's calls
+
+
+def relayed(
+    cluster: Mapping[str, Any], digest: str = "", arguments: bytes = b"", begin: bool = False
+) -> bytes:
+    """Has a worker make one call, and gives what came of it: a header and a pickle, as every result has them.
+
+    Args:
+        cluster: where the scheduler is, and what its certificate is.
+        digest: SHA-256 of the content that holds the function.
+        arguments: the pickled arguments.
+        begin: starts scheduler and workers instead, and waits until all machines have theirs.
+    """
+    try:
+        if begin:
+            return _begin(cluster)
+        task = _content(cluster, digest)
+        return _made_by_a_worker(_client(cluster), task, digest, arguments)
+    except Exception as error:  # noqa: BLE001  # its own are not known where Dask is not installed
+        raise RuntimeError(
+            f"Dask could not make the call: {type(error).__name__}: {error}"
+        ) from None
+
+
+def _content(cluster: Mapping[str, Any], digest: str) -> bytes:
+    """What the client has put into this machine's cache."""
+    from hashlib import sha256
+
+    if digest not in _kept:
+        content = (Path(cluster["content"]).expanduser() / digest).read_bytes()
+        if sha256(content).hexdigest() != digest:
+            raise ValueError("the function is not the one that was sent")
+        _kept[digest] = content
+    found: bytes = _kept[digest]
+    return found
+
+
+def _begin(cluster: Mapping[str, Any]) -> bytes:
+    if not os.fork():
+        try:
+            _become_service()
+            _import_distributed()
+            _forked(functools.partial(_scheduler, cluster))
+            work(cluster, 0)
+        except BaseException:  # noqa: BLE001  # as above
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(1)
+    total = cluster["slots"] * len(cluster["hosts"])
+    _client(cluster).wait_for_workers(total, timeout=_START_S)
+    return _header("value")
+
+
+def _become_service() -> None:
+    """Apart from the call that has started it, which ends; with the job's own log, and in its session of processes."""
+    os.setsid()
+    job = Path(os.environ["DAYFLY_OUTPUT_DIR"]).parent
+    for target, name in ((0, os.devnull), (1, f"{job}/stdout.log"), (2, f"{job}/stderr.log")):
+        opened = os.open(name, os.O_RDWR | os.O_APPEND)
+        os.dup2(opened, target)
+        os.close(opened)
+    os.closerange(3, 4096)
+    os.chdir(f"{job}/work")
+
+
+def _client(cluster: Mapping[str, Any]) -> Any:
+    _import_distributed()
+    from distributed import Client
+
+    if "client" not in _kept:
+        _kept["client"] = Client(
+            cluster["scheduler"],
+            security=_security(cluster),
+            timeout=_START_S,
+            set_as_default=False,
+        )
+    return _kept["client"]
+
+
+def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -> bytes:
+    from uuid import uuid4
+
+    call = uuid4().hex
+    future = client.submit(made, task, digest, arguments, call, key=f"call-{call}", pure=False)
+    try:
+        found: bytes = future.result()
+    except BaseException:
+        # It was stopped, or took too long: a thread cannot be ended, so its process is, and made anew.
+        busy = [where for where, keys in client.processing().items() if future.key in keys]
+        future.cancel()
+        if busy:
+            client.run(_end_now, workers=busy, wait=False, on_error="ignore")
+        raise
+    return found
+
+
+async def _end_now() -> None:
+    """Ends the process that it runs in, which is a worker's."""
+    os._exit(1)
+
+
+# -- in a worker
+
+
+def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
+    """Makes one call, at most once."""
+    from distributed import get_worker
+    from distributed.utils import sync
+
+    worker = get_worker()
+    if not sync(worker.loop, worker.scheduler.dayfly_claim, call=call):
+        return _header("died", signal=9, code=0, out_of_memory=False)
+    # Of the process: this very function is unpickled anew for each call.
+    functions = vars(worker).setdefault("dayfly_functions", {})
+    if digest not in functions:
+        functions[digest] = _loaded(task)
+    failure, function = functions[digest]
+    if failure is not None:
+        return _outcome(*failure)
+    return _outcome(*_called(function, arguments))
+
+
+def _loaded(task: bytes) -> tuple[tuple[dict[str, Any], Any] | None, Any]:
+    """The function; or what came of it instead, and the exception itself."""
+    import linecache
+    import pickle
+    from importlib.util import find_spec
+
+    head, _, pickled = task.partition(b"\n")
+    header = json.loads(head)
+    for name, text in header["sources"].items():
+        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+    missing = [n for n in header["imports"] if n not in sys.modules and not find_spec(n)]
+    if missing:
+        return ({"outcome": "missing_import", "modules": missing}, None), None
+    try:
+        return None, pickle.loads(pickled)  # noqa: S301  # the client's own, by way of the run's machines alone
+    except ModuleNotFoundError as error:
+        return ({"outcome": "missing_import", "modules": [error.name]}, None), None
+    except Exception as error:  # noqa: BLE001  # whatever a class does when it is loaded is the user's to see
+        return _raised(error), None
+
+
+def _called(function: Any, arguments: bytes) -> tuple[dict[str, Any], Any]:
+    import pickle
+
+    try:
+        positional, named = pickle.loads(arguments)  # noqa: S301  # as above
+        return {"outcome": "value"}, function(*positional, **named)
+    except SystemExit as end:
+        if not end.code:
+            return {"outcome": "value"}, None
+        code = end.code if isinstance(end.code, int) else 1
+        return {"outcome": "exited", "code": code, "text": str(end.code)[:2000]}, None
+    except BaseException as error:  # noqa: BLE001  # the function's own, whatever it is
+        return _raised(error)
+
+
+def _raised(error: BaseException) -> tuple[dict[str, Any], Any]:
+    import traceback
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == made.__code__.co_filename:
+        trace = trace.tb_next
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    return {"outcome": "raised", "text": _repr(error), "traceback": text}, error
+
+
+def _outcome(head: dict[str, Any], value: Any) -> bytes:
+    """Header and pickle; where that cannot be pickled, the header of that."""
+    import pickle
+
+    import cloudpickle
+
+    head = {"type": f"{type(value).__module__}.{type(value).__qualname__}", **head}
+    if head["outcome"] not in ("value", "raised"):
+        return _header(**head)
+    try:
+        pickled: bytes = cloudpickle.dumps(value, protocol=5)
+        if head["outcome"] == "raised" and type(pickle.loads(pickled)) is not type(value):  # noqa: S301  # of a moment ago
+            raise TypeError(f"{type(value).__qualname__} does not survive pickling")
+    except Exception as error:  # noqa: BLE001  # pickling runs code of the user's classes
+        kind = "exception" if head["outcome"] == "raised" else "value"
+        reason = head.get("traceback") or _raised(error)[0]["traceback"]
+        head |= {"outcome": f"unpicklable_{kind}", "text": _repr(value), "traceback": reason}
+        return _header(**head)
+    return _header(**head) + pickled
+
+
+def _header(outcome: str, **more: Any) -> bytes:
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    usual = {
+        "type": "",
+        "text": "",
+        "traceback": "",
+        "modules": [],
+        "code": 0,
+        "provenance": {"host": os.uname().nodename, "pid": os.getpid()},
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+    }
+    return json.dumps({**usual, "outcome": outcome, **more}).encode() + b"\n"
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)[:2000]
+    except Exception as error:  # noqa: BLE001  # a repr is the user's code, too
+        return f"<{type(value).__qualname__}, whose repr raised {type(error).__name__}>"

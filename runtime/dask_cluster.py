@@ -1,0 +1,136 @@
+"""DaskCluster: what the machines of one run have to know to be one Dask cluster, and nobody else may."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dayfly.infra.spec import Spec
+from dayfly.runtime import carried_dask, payload, ranks, redact
+from dayfly.runtime.cargo import with_needed
+
+if TYPE_CHECKING:
+    from dayfly.runtime.call import Call
+    from dayfly.runtime.payload import Payload
+    from dayfly.runtime.session import Session
+
+# The second draws the dashboard.
+REQUIREMENTS = ("distributed", "bokeh")
+
+
+class DaskCluster:
+    """A scheduler on the first machine of a run and workers on each, on the machines' own network.
+
+    Every connection of it is encrypted, and both of its ends have to show the run's own key: the network may be this
+    computer's loopback, which its other users reach.
+
+    Lifecycle: constructing makes a key; `meet` is for whoever has a session with the machines; the first call starts it.
+
+    Args:
+        function: what will be called.
+        spec: what is asked for.
+        slots: calls at once on each machine.
+        by: "cores", or "gpu" for one on each GPU.
+
+    Attributes:
+        slots: calls at once on all of them.
+        secrets: what the machines get over pipes only.
+    """
+
+    def __init__(self, function: Callable[..., Any], spec: Spec, slots: int, by: str) -> None:
+        self._function = function
+        self.slots = slots * spec.nodes
+        certificate, key = _own_key(timedelta(seconds=spec.max_runtime_s))
+        self.secrets = {carried_dask.KEY_VARIABLE: key}
+        redact.remember(self.secrets.values())
+        self._known: dict[str, Any] = {"slots": slots, "by": by, "certificate": certificate}
+
+    def joined(self, call: Call, settings: Mapping[str, Any]) -> Call:
+        """The call of a warm run whose first machine hands its calls to this cluster."""
+        # One process for each call that is under way, which does nothing but wait for it.
+        how = {**settings, "slots": self.slots, "by": "cores", "isolation": "process"}
+        return dataclasses.replace(
+            call,
+            payload=payload.warm_task(self._function, how),
+            recipe=with_needed(call.recipe, REQUIREMENTS, "its map"),
+            serving=self,
+        )
+
+    def meet(self, session: Session) -> None:
+        """Chooses where the scheduler and its dashboard listen.
+
+        Raises:
+            ConnectFailed: the machines cannot reach each other.
+            RunFailed: no port is free.
+        """
+        machines = [each.machine for each in (session, *session.others)]
+        host, port = ranks.rendezvous(session, len(machines))
+        self._known |= {
+            "hosts": [machine.inner_host for machine in machines],
+            "scheduler": f"tls://{host}:{port}",
+            "port": port,
+            "content": f"{session.machine.cache_dir}/blobs",
+            "dashboard": ranks.free_port(session, but=port),
+        }
+
+    @property
+    def dashboard(self) -> int:
+        """Port of the first machine's loopback."""
+        return int(self._known["dashboard"])
+
+    def task_of(self, node: int) -> Payload:
+        """What another machine than the first runs."""
+        return payload.pack_own(self._function, carried_dask.work, self._known, node)
+
+    @cached_property
+    def relay(self) -> Payload:
+        """What the first machine calls in the place of every function: its processes stay whatever is called."""
+        needs = frozenset({"distributed"})
+        return payload.pack_relay(self._function, needs, carried_dask.relayed, self._known)
+
+
+def _own_key(lifetime: timedelta) -> tuple[str, str]:
+    """A certificate that vouches for itself alone, and its key, as PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dayfly run")])
+    # Clocks differ.
+    since, slack = datetime.now(UTC), timedelta(days=1)
+    uses = dict.fromkeys(
+        (
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "crl_sign",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
+    public = key.public_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(since - slack)
+        .not_valid_after(since + lifetime + slack)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=True, key_cert_sign=True, **uses), critical=True
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    return certificate.public_bytes(form.Encoding.PEM).decode(), private.decode()

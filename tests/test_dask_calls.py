@@ -1,0 +1,268 @@
+"""Calls that Dask gives out to the machines of a run: real Dask, on real OpenSSH servers, without a stack."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly.errors import (
+    CallTimeout,
+    EnvironmentFailed,
+    JobExited,
+    JobKilled,
+    JobStopped,
+    PayloadError,
+    UnpicklableResult,
+)
+from dayfly.infra.spec import Spec
+from dayfly.runtime import carried_dask, outcome, payload, ranks
+from dayfly.runtime.agent import frames, known_call
+from dayfly.runtime.dask_calls import DaskCalls
+from dayfly.runtime.dask_cluster import DaskCluster
+from dayfly.runtime.display import Display
+from dayfly.runtime.fleet import Fleet
+from dayfly.runtime.payload import Payload
+from dayfly.runtime.records import Task
+from dayfly.runtime.run_log import RunLog
+from dayfly.runtime.session import Session, Sink
+from dayfly.runtime.warm_function import WarmFunction
+from dayfly.runtime.warm_map import WarmMap
+from tests import warm
+from tests.machines import machines
+from tests.sshd import Server
+
+
+class Run:
+    """A warm run on several servers, whose calls Dask gives out."""
+
+    def __init__(self, servers: list[Server], folder: Path) -> None:
+        self.servers, self.keys = servers, servers[0].keys
+        self.directory = folder / self.keys.run_id
+        for node in range(1, len(servers)):
+            ranks.folder(self.directory, node).mkdir(parents=True)
+        self.cluster = DaskCluster(places, Spec(nodes=len(servers)), 1, "cores")
+        self.fleet = Fleet(
+            servers[0].machine,
+            self.keys,
+            [Session(server.machine, self.keys) for server in servers[1:]],
+            by_rank=False,
+            directory=self.directory,
+            log=self.log,
+            stay=lambda _: None,
+        )
+
+    @contextlib.contextmanager
+    def log(self, node: int) -> Iterator[tuple[Sink, int, int]]:
+        """As Attendance keeps it."""
+        with RunLog(ranks.log_folder(self.directory, node), Display.silent()) as log:
+            yield log.take, log.size("stdout"), log.size("stderr")
+
+    def task(self, packed: Payload) -> Task:
+        """For the interpreter of the tests, which has Dask."""
+        return Task(
+            sealed=frames.seal(
+                self.keys.hmac_key, self.keys.run_id, frames.TASK_SEQ, bytes(packed.task)
+            ),
+            python=sys.executable,
+            pickler=payload.pickler_zip(self.directory.parent),
+            secrets=self.cluster.secrets,
+            grace_s=2.0,
+        )
+
+    def begin(self) -> None:
+        """Starts the machines' parts and the cluster."""
+        how = warm.settings(slots=self.cluster.slots, isolation="process", grace_s=5.0)
+        self.cluster.meet(self.fleet)
+        others = [self.task(self.cluster.task_of(each.machine.node)) for each in self.fleet.others]
+        self.fleet.start(self.task(payload.warm_task(places, how)), *others)
+        ready = threading.Event()
+        self.calls: DaskCalls[Any] = DaskCalls(
+            WarmFunction(places), self.cluster, self.fleet, self.directory, ready
+        )
+        self.calls.begin()
+        assert ready.wait(warm.WAIT_S)
+        self.calls.start_cluster()
+
+    def have(self, function: Callable[..., Any]) -> DaskCalls[Any]:
+        """The same line for another function."""
+        self.calls._called = WarmFunction(function)
+        return self.calls
+
+    def map(self, function: Callable[..., Any], items: range, **how: Any) -> list[Any]:
+        """The values of a map, with the exceptions among them."""
+        usual = {"total": None, "ordered": True, "return_exceptions": True}
+        made: WarmMap[Any] = WarmMap(
+            self.have(function), ((item,) for item in items), **{**usual, **how}
+        )
+        return list(made.results())
+
+
+def places(_: int) -> str:
+    """Whose home a call is made in."""
+    time.sleep(0.05)
+    return os.environ["HOME"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Two machines, one call at a time on each."""
+    folder = tmp_path_factory.mktemp("dask")
+    with machines(folder, 2) as servers:
+        made = Run(servers, folder)
+        with made.fleet:
+            made.begin()
+            yield made
+            made.calls.finish()
+            with made.log(0) as (sink, stdout, stderr):
+                assert made.fleet.follow(sink, stdout, stderr).how == "finished"
+
+
+@pytest.mark.sshd
+def test_all_machines_make_calls(run: Run) -> None:
+    """Each in its own home; the values are in the order of the items."""
+    homes = run.map(places, range(12))
+    assert set(homes) == {str(server.home) for server in run.servers}
+    assert run.map(lambda x: x * x, range(5)) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.sshd
+def test_what_becomes_of_a_call_is_its_own(run: Run, tmp_path: Path) -> None:
+    """It raises, crashes or takes too long, and was begun once; the process that it took with it is made anew."""
+
+    def f(x: int) -> int:
+        with (tmp_path / str(x)).open("a") as begun:
+            begun.write("x")
+        if x == 1:
+            raise KeyError("mine")
+        if x == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if x == 3:
+            time.sleep(600)
+        return x
+
+    values = run.map(f, range(6), timeout="3s")
+    assert [values[x] for x in (0, 4, 5)] == [0, 4, 5]
+    assert [type(values[x]) for x in (1, 2, 3)] == [KeyError, JobKilled, CallTimeout]
+    assert "raise KeyError(" in str(values[1].__notes__)
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"x"}
+    with pytest.raises(PayloadError, match="cannot be called so"):
+        run.have(f).submit_all([((1, 2), {})])
+
+
+@pytest.mark.sshd
+def test_a_call_that_is_stopped_leaves_its_place_to_others(run: Run, tmp_path: Path) -> None:
+    """Its process is ended, since a thread cannot be."""
+
+    def f(seconds: float) -> float:
+        (tmp_path / "begun").touch()
+        time.sleep(seconds)
+        return seconds
+
+    (call,) = run.have(f).submit_all([((600.0,), {})])
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    call.stop()
+    with pytest.raises(JobStopped):
+        call.result(warm.WAIT_S)
+    assert run.map(f, range(1)) == [0]
+
+
+@pytest.mark.sshd
+def test_nobody_without_the_key_is_answered(run: Run) -> None:
+    """The scheduler's port is on a loopback that other users may share; and the function does not see the key."""
+    known = run.cluster._known
+    with socket.create_connection((known["hosts"][0], known["port"])) as stranger:
+        stranger.settimeout(10)
+        stranger.sendall(b"x" * 200)
+        with contextlib.suppress(ConnectionResetError):
+            assert b"tls" not in stranger.recv(1000).lower()
+            assert stranger.recv(1000) == b""
+    key = carried_dask.KEY_VARIABLE
+    assert run.map(lambda _: key in os.environ, range(2)) == [False, False]
+
+
+def _exits(code: object) -> None:
+    sys.exit(code)  # type: ignore[arg-type]
+
+
+class Unloadable(Exception):
+    """Pickles, and cannot be loaded."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(one)
+
+
+def _raises(_: object) -> None:
+    raise Unloadable(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "error"),
+    [
+        (_exits, 3, JobExited),
+        (_raises, 0, UnpicklableResult),
+        (lambda _: threading.Lock(), 0, UnpicklableResult),
+    ],
+)
+def test_a_result_says_what_any_result_says(
+    function: Callable[..., Any], argument: Any, error: type[Exception]
+) -> None:
+    """So that the client needs no other words for it."""
+    found = carried_dask._outcome(*carried_dask._called(function, pickle.dumps(((argument,), {}))))
+    with pytest.raises(error):
+        outcome.unpack(found, run_id="r")
+
+
+def test_an_exit_without_a_code_is_a_value() -> None:
+    """As of a job."""
+    found = carried_dask._outcome(*carried_dask._called(_exits, pickle.dumps(((0,), {}))))
+    assert outcome.unpack(found, run_id="r") is None
+
+
+def test_a_missing_module_is_named_before_the_call() -> None:
+    """As of a job."""
+    packed = payload.pack_function(places)
+    head, _, pickled = bytes(packed.task).partition(b"\n")
+    wanting = head.replace(b'"imports": []', b'"imports": ["not_there"]') + b"\n" + pickled
+    failure, _ = carried_dask._loaded(wanting)
+    assert failure is not None
+    with pytest.raises(EnvironmentFailed, match="not_there"):
+        outcome.unpack(carried_dask._outcome(*failure), run_id="r")
+
+
+def test_the_key_is_in_nothing_that_is_sent_as_content() -> None:
+    """Content by digest stays in the machine's cache after the run."""
+    cluster = DaskCluster(places, Spec(nodes=2), 1, "cores")
+    cluster._known |= {"hosts": ["127.0.0.1"] * 2, "scheduler": "tls://127.0.0.1:1"}
+    (key,) = cluster.secrets.values()
+    line = key.splitlines()[1].encode()
+    assert line not in bytes(cluster.task_of(1).task)
+    assert line not in bytes(cluster.relay.task)
+
+
+def test_what_nobody_has_fetched_is_told_as_what_it_is() -> None:
+    """The run's own result holds the results of its calls, and those hold what a worker has made of them."""
+    inner = carried_dask._outcome({"outcome": "value"}, 16)
+    outer = carried_dask._outcome({"outcome": "value"}, inner)
+    failed = carried_dask._outcome({"outcome": "value"}, carried_dask._outcome(*_failure()))
+    whole = b'{"outcome": "calls"}\n'
+    for number, part in ((3, outer), (4, failed)):
+        whole += known_call.CALL_PREFIX.pack(number, len(part)) + part
+    found = outcome.unpack(whole, run_id="r", nested=True)
+    assert found[3] == 16
+    assert isinstance(found[4], ZeroDivisionError)
+
+
+def _failure() -> tuple[dict[str, Any], Any]:
+    return carried_dask._called(lambda _: 1 // 0, pickle.dumps(((1,), {})))
