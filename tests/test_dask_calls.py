@@ -126,6 +126,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             made.calls.finish()
             with made.log(0) as (sink, stdout, stderr):
                 assert made.fleet.follow(sink, stdout, stderr).how == "finished"
+            made.calls.end(JobStopped("over"))
 
 
 @pytest.mark.sshd
