@@ -107,6 +107,7 @@ def _account(cloud: Cloud, asked: Any) -> Any:
     account = cloud.account
     account.active = asked.get("active", account.active)
     account.address = asked.get("address", account.address)
+    account.may_see_instances = asked.get("instances", account.may_see_instances)
     if asked.get("revoke"):
         account.revoke()
     if "key" in asked:

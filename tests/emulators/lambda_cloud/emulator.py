@@ -209,9 +209,12 @@ class Emulator:
         self.api_key = str(self._ask("POST", "account", {"key": key})["api_key"])
         return self.api_key
 
-    def set_account(self, *, active: bool = True, address: bool = True) -> None:
-        """Whether the account is active, and whether it has an address for bills."""
-        self._ask("POST", "account", {"active": active, "address": address})
+    def set_account(
+        self, *, active: bool = True, address: bool = True, instances: bool = True
+    ) -> None:
+        """Whether the account is active, has an address for bills, and whether its key may see instances."""
+        asked = {"active": active, "address": address, "instances": instances}
+        self._ask("POST", "account", asked)
 
     def add_faults(self, faults: Iterable[Fault | Mapping[str, Any]]) -> None:
         """Puts lines at the end of the fault script; their calls count from now."""
