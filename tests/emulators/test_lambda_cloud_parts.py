@@ -65,6 +65,9 @@ def test_a_clock_runs_as_fast_as_it_is_told() -> None:
     """And says how long that is on the wall."""
     assert Clock(100).real(12.0) == pytest.approx(0.12)
     assert Clock(1e6).now() > 0
+    moved = Clock(1e-9)
+    moved.advance(3600.0)
+    assert moved.now() == pytest.approx(3600.0)
 
 
 def test_a_schedule_keeps_the_order_of_times() -> None:
@@ -80,6 +83,18 @@ def test_a_schedule_keeps_the_order_of_times() -> None:
     assert ended.wait(10)
     schedule.close()
     assert seen == [1, 2]
+
+
+def test_a_schedule_follows_a_clock_that_is_moved_on() -> None:
+    """What is due an hour later happens when that hour has passed at once."""
+    clock, happened = Clock(), threading.Event()
+    schedule = Schedule(clock)
+    schedule.after(3600.0, happened.set)
+    schedule.start()
+    clock.advance(3600.0)
+    schedule.look()
+    assert happened.wait(10)
+    schedule.close()
 
 
 def test_options_come_back_as_they_went() -> None:

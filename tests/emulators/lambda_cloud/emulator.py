@@ -161,6 +161,14 @@ class Emulator:
         found: dict[str, Any] = self._ask("GET", "health")
         return found
 
+    def advance(self, emulated_s: float) -> float:
+        """So many emulated seconds pass at once, and are billed.
+
+        Returns:
+            By how many seconds its time of day is before this computer's now.
+        """
+        return float(self._ask("POST", "advance", {"seconds": emulated_s})["ahead_s"])
+
     def set_capacity(
         self, type: str, region: str, left: int, *, listed: bool | None = None
     ) -> None:

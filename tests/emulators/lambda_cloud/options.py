@@ -16,7 +16,7 @@ class Options:
     """All durations are emulated seconds, which pass `time_scale` times as fast as real ones.
 
     Attributes:
-        time_scale: 100 makes an hour 36 s; dollars always go by real time.
+        time_scale: 100 makes an hour 36 s; a real second costs what it costs, and a billing increment is shorter.
         api_key: the account's key; made up where empty.
         request_interval_s: between two requests of the account; 0 switches the limit off.
         launch_interval_s: between two launches; 0 switches the limit off.
@@ -37,7 +37,7 @@ class Options:
         default_capacity: machines of each type in each region that the catalog lists for it.
         regions_without_firewall: where rulesets cannot be made.
         machines: False for instances that are rows only, without an SSH server behind them.
-        billing_increment_s: real seconds that a bill is rounded up to.
+        billing_increment_s: that a bill is rounded up to.
         faults: the script.
     """
 
