@@ -51,9 +51,7 @@ class Cloud:
         self.file_systems = FileSystems(self.truth, folder / "file_systems", self._mounted)
         self.firewalls = Firewalls(self.truth, options.regions_without_firewall, self._behind)
         self._schedule = Schedule(self.clock)
-        self.machines = (
-            Machines(folder / "machines", self.ports, self.truth) if options.machines else None
-        )
+        self.machines = _machines(options, folder, ports, truth)
         self.instances = Instances(
             options=options,
             clock=self.clock,
@@ -145,3 +143,9 @@ class Cloud:
 
     def _behind(self, ruleset: str) -> list[str]:
         return [each.id for each in self.instances.alive() if ruleset in each.order.rulesets]
+
+
+def _machines(options: Options, folder: Path, ports: PortMap, truth: Truth) -> Machines | None:
+    if not options.machines:
+        return None
+    return Machines(folder / "machines", ports, truth, own_addresses=options.own_addresses)

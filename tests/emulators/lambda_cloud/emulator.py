@@ -120,12 +120,12 @@ class Emulator:
 
     def environment(self) -> dict[str, str]:
         """The variables by which Dayfly takes it for the real thing."""
-        scale = self.options.time_scale
-        return {
-            "LAMBDA_API_URL": self.url,
-            "LAMBDA_API_KEY": self.api_key,
-            "DAYFLY_SSH_PORT_MAP": str(self.port_map),
-        } | ({} if scale == 1 else {"LAMBDA_TIME_SCALE": str(scale)})
+        scale, own_addresses = self.options.time_scale, self.options.own_addresses
+        return (
+            {"LAMBDA_API_URL": self.url, "LAMBDA_API_KEY": self.api_key}
+            | ({} if own_addresses else {"DAYFLY_SSH_PORT_MAP": str(self.port_map)})
+            | ({} if scale == 1 else {"LAMBDA_TIME_SCALE": str(scale)})
+        )
 
     def kill(self) -> None:
         """SIGKILL, as a crash of the computer that it runs on would end it."""

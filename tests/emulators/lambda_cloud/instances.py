@@ -40,7 +40,7 @@ class Instances:
         self._capacity = capacity
         self._machines = machines
         self._later = later
-        self._addresses = Addresses()
+        self._addresses = Addresses(real=options.own_addresses)
         self._all: dict[str, Instance] = {}
 
     def all(self) -> list[Instance]:

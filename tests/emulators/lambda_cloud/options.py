@@ -36,6 +36,8 @@ class Options:
         capacity: type -> region -> machines that are left; what is not named keeps the catalog's.
         default_capacity: machines of each type in each region that the catalog lists for it.
         regions_without_firewall: where rulesets cannot be made.
+        own_addresses: True gives each machine an address of loopback, with its SSH server at port 22, so that nobody needs the
+            port map. Linux and root, and no SSH server of this computer that listens on all addresses.
         machines: False for instances that are rows only, without an SSH server behind them.
         billing_increment_s: that a bill is rounded up to.
         faults: the script.
@@ -61,6 +63,7 @@ class Options:
     capacity: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     default_capacity: int = 1000
     regions_without_firewall: tuple[str, ...] = ("us-south-1",)
+    own_addresses: bool = False
     machines: bool = True
     billing_increment_s: float = 60.0
     faults: tuple[Fault, ...] = ()
