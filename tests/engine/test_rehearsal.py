@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,29 +23,30 @@ def _cheapest(*, gpus: bool) -> str:
     return min(sold, key=lambda each: each.price_cents_per_hour).name
 
 
-def _pytest(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def _pytest(**variables: str) -> subprocess.CompletedProcess[str]:
     """The real-world tests of Lambda Cloud, as `make real-world` runs them, in this environment and these variables."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-v", "-rs", "-p", "no:cacheprovider"]
-    command += ["--basetemp", str(folder / "inner"), "tests/real_world/test_lambda.py"]
-    return subprocess.run(
-        command,
-        cwd=_CHECKOUT,
-        env=own | variables,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    # Not in this test's own folder, in which the path of a keeper's socket would be too long.
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
+        return subprocess.run(
+            [*command, "--basetemp", f"{folder}/t", "tests/real_world/test_lambda.py"],
+            cwd=_CHECKOUT,
+            env=own | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
 
 @pytest.mark.engine
 @pytest.mark.sshd
-def test_the_real_world_test_passes_on_the_emulator(tmp_path: Path) -> None:
+def test_the_real_world_test_passes_on_the_emulator() -> None:
     """With the key in the variable; it says what it will cost first, and takes the cheapest machine that has a GPU."""
     with Emulator(Options(time_scale=10)) as cloud:
-        done = _pytest(tmp_path, DAYFLY_REAL_WORLD="1", **cloud.environment())
+        done = _pytest(DAYFLY_REAL_WORLD="1", **cloud.environment())
         assert done.returncode == 0, done.stdout + done.stderr
         assert "1 passed" in done.stdout
         assert cloud.live() == []
@@ -56,8 +58,8 @@ def test_the_real_world_test_passes_on_the_emulator(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_nothing_is_spent_unless_it_was_asked_for(tmp_path: Path) -> None:
+def test_nothing_is_spent_unless_it_was_asked_for() -> None:
     """A key alone is no wish to pay."""
-    done = _pytest(tmp_path, **{lambda_key.VARIABLE: "secret_nobody"})
+    done = _pytest(**{lambda_key.VARIABLE: "secret_nobody"})
     assert (done.returncode, "1 skipped" in done.stdout) == (0, True), done.stdout + done.stderr
     assert "set DAYFLY_REAL_WORLD=1" in done.stdout
