@@ -22,6 +22,7 @@ class Trial:
         problems: every other promise of DESIGN section 4 that did not hold.
         counted: False where the target had ended before the fault came, so that nothing was tried.
         measured: what is told beside that: durations, memory, counts.
+        point: the named point of a run's life at which the fault has struck; "" where it was aimed at none.
     """
 
     family: str
@@ -33,6 +34,7 @@ class Trial:
     problems: tuple[str, ...] = ()
     counted: bool = True
     measured: tuple[str, ...] = ()
+    point: str = ""
 
     @property
     def wrong(self) -> tuple[str, ...]:
