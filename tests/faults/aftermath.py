@@ -171,7 +171,7 @@ class Aftermath:
         self.problems += more
         if self.cloud is not None:
             self.leaked += self.cloud.leaked()
-            self.problems += self.cloud.broken(engine=True)
+            self.problems += self.cloud.broken()
 
     @property
     def _closed(self) -> bool:

@@ -10,6 +10,8 @@ from tests.faults.moments import POINTS
 LOCAL, LAMBDA = "local", "lambda"
 WHOM = ("client", "all", "provider process", "CLI", "program", "keeper")
 _PROVIDERS = (LAMBDA, LOCAL)
+# Seeds so far apart are for the same.
+CELLS = 4 * len(POINTS) * len(WHOM) * 3
 # The first seed of all strikes at the worst moment: a machine exists, and nobody knows its id.
 _FIRST = POINTS.index("accepted")
 

@@ -31,7 +31,7 @@ _OPTIONS = Options(time_scale=20, listing_lag_s=20.0)
 
 @dataclass
 class Bench:
-    """See above.
+    """Where one kill after the other is made.
 
     Attributes:
         place: where all of it is.

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from tests.emulators.lambda_cloud import Emulator
 from tests.faults.aftermath import owed
 from tests.faults.families.kills import FAMILY
-from tests.faults.kill_aim import LAMBDA, LOCAL, WHOM, Aim
+from tests.faults.kill_aim import CELLS, LAMBDA, LOCAL, WHOM, Aim
 from tests.faults.kill_call import Call, strike
 from tests.faults.lambda_world import World
 from tests.faults.moments import POINTS, Lines, Sight
@@ -43,6 +44,13 @@ def test_every_point_has_its_kills_wherever_a_campaign_begins(first: int) -> Non
         "hold",
         "hold_drop",
     }
+
+
+def test_what_a_seed_is_for_comes_again() -> None:
+    """So that a trial which did not count is made again with another seed for the same."""
+    for seed in range(2000):
+        again = Aim.of(seed + CELLS)
+        assert replace(again, seed=seed) == Aim.of(seed)
 
 
 def test_the_sample_is_the_worst_moment() -> None:
