@@ -55,7 +55,9 @@ class Aim:
         provider = _PROVIDERS[seed % 2]
         if seed // 2 % 2:
             return cls(seed, provider, "", "", None)
-        point = POINTS[(seed // 4 + _FIRST) % len(POINTS)]
+        # Here and there at different ones, so that each has its share of the last, broken round.
+        start = _FIRST + (provider == LOCAL) * len(POINTS) // 2
+        point = POINTS[(seed // 4 + start) % len(POINTS)]
         time = seed // (4 * len(POINTS))
         holds = _HOLDS.get(point, (None,)) if provider == LAMBDA else (None,)
         hold = holds[(time + time // len(WHOM)) % len(holds)]
