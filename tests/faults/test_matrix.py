@@ -15,7 +15,7 @@ from dayfly.runtime.context import Context
 from dayfly.stacks.engine import Engine
 from tests import keepers
 from tests.faults import family, left, place, self_check
-from tests.faults.families import kills
+from tests.faults.kill_call import Call, kind_of
 from tests.faults.place import Place
 from tests.faults.records import ROOT
 
@@ -91,7 +91,7 @@ def test_a_kill_can_hit_the_keeper_and_no_place_leaves_one() -> None:
         keeper = keepers.started(where.home)
         assert started is not None and keeper.pid == started.pid
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as client:
-            call = kills._Call(where.home, 0, client, "a" * 32)
+            call = Call(where.home, 0, client, "a" * 32)
             assert {kind: each[0].pid for kind, each in call.targets().items()} == {
                 "client": client.pid,
                 "keeper": keeper.pid,
@@ -99,4 +99,4 @@ def test_a_kill_can_hit_the_keeper_and_no_place_leaves_one() -> None:
             client.kill()
     assert started.wait(10) == 0
     act = [sys.executable, "-P", "-m", "dayfly.runtime.tend", "a" * 32]
-    assert kills._kind(act) == "act of the keeper"
+    assert kind_of(act) == "act of the keeper"

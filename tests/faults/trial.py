@@ -22,7 +22,7 @@ class Trial:
         problems: every other promise of DESIGN section 4 that did not hold.
         counted: False where the fault did not come, its target having ended before, so that nothing was tried.
         measured: what is told beside that: durations, memory, counts.
-        point: the named point of a run's life at which the fault landed, "" for any other moment.
+        point: the named point of a run's life at which the fault has struck; "" where it was aimed at none.
     """
 
     family: str
