@@ -56,7 +56,8 @@ class Records:
 
     def took_s(self, family: str) -> float:
         """For how long a family was tried with this code, all that was broken off and taken up again together."""
-        return sum(line["took_s"] for line in self._lines() if line.get("family") == family)
+        own = [line for line in self._lines() if line.get("family") == family]
+        return sum((float(line["took_s"]) for line in own), 0.0)
 
     def add_took(self, family: str, took_s: float) -> None:
         """Writes down that a family was tried for so long."""
