@@ -125,8 +125,7 @@ class Aftermath:
             self.place.dayfly("ps")
         while what := owed(home, run):
             if time.monotonic() > began + _KEEPER_S:
-                last = left.journal(home, run)[-2:]
-                self.problems.append(f"in {_KEEPER_S:.0f} s the keeper has not {what}: {last}")
+                self.problems.append(f"in {_KEEPER_S:.0f} s the keeper has not {what}: {self._act}")
                 break
             time.sleep(_POLL_S)
         self.keeper_s = time.monotonic() - began
@@ -181,6 +180,18 @@ class Aftermath:
     def _has_begun(self) -> bool:
         """There may be a result of it."""
         return "job_started" in left.events(self.place.home, self.call.run)
+
+    @property
+    def _act(self) -> str:
+        """What is known of the keeper's part."""
+        there = keepers.process(self.place.home) is not None
+        log = self.place.home / "runs" / self.call.run / "keeper.log"
+        said = log.read_text(errors="replace")[-600:] if log.exists() else ""
+        events = left.events(self.place.home, self.call.run)[-3:]
+        alive = left.alive(self.call.run)
+        return (
+            f"it {'lives' if there else 'is dead'}, after {events}, said {said!r}, beside {alive}"
+        )
 
     @property
     def _said(self) -> str:

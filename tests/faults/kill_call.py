@@ -6,7 +6,7 @@ import contextlib
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import psutil
 from tests import keepers
 from tests.faults import left
 
-_STOPPED_S = 5.0
+_SIGNALLED_S = 10.0
 _SCAN_S = 0.05
 
 
@@ -111,10 +111,8 @@ def strike(
         where = point()
         if whom not in ("all", *targets):
             whom = chance.choice(["client", "all", *sorted(targets.keys() - {"client"})])
-        for kind, processes in targets.items():
-            for process in processes if whom in (kind, "all") else ():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+        chosen = [found for kind, found in targets.items() if whom in (kind, "all")]
+        _kill([process for found in chosen for process in found])
         return Stroke(whom, where)
     finally:
         for process in (*first, client, *workers):
@@ -122,16 +120,27 @@ def strike(
                 process.resume()
 
 
-def _stop(processes: Iterable[psutil.Process]) -> None:
+def _stop(processes: Sequence[psutil.Process]) -> None:
     """Returns when each stands still, or has ended."""
-    processes = [*processes]
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.suspend()
-    until = time.monotonic() + _STOPPED_S
-    still = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    _wait(processes, psutil.STATUS_STOPPED)
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    """Returns when each has ended: whoever looks for a keeper then finds none."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            while process.status() not in still:
-                assert time.monotonic() < until, f"{process} does not stop"
+            process.kill()
+    _wait(processes)
+
+
+def _wait(processes: Sequence[psutil.Process], *states: str) -> None:
+    until = time.monotonic() + _SIGNALLED_S
+    for process in processes:
+        # One that is gone altogether has no state.
+        with contextlib.suppress(psutil.Error):
+            while process.status() not in (*states, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+                assert time.monotonic() < until, f"{process} takes no signal"
                 time.sleep(0.0005)

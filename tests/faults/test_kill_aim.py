@@ -178,7 +178,7 @@ def test_nobody_moves_while_it_is_looked_where_a_run_is(tmp_path: Path) -> None:
         assert (stroke.whom, stroke.point) == ("program", "running")
         assert seen == [psutil.STATUS_STOPPED] * 2
         assert engine.wait(10) == -9
-        assert client.communicate(b"\n", timeout=10) == (None, None)
+        client.communicate(b"\n", timeout=10)
         assert client.returncode == 0
 
 
