@@ -83,7 +83,7 @@ def main(given: Sequence[str]) -> int:
     """The command."""
     options = _arguments(given)
     # So that whoever is ended ends its workers, and they leave nothing of their places.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, campaign.end)
     if options.self_check:
         return self_check.run(options.without, _any_seed(options), _say)
     if options.work is not None:
@@ -109,6 +109,8 @@ def main(given: Sequence[str]) -> int:
 
 def _work(options: argparse.Namespace) -> int:
     """One process's part, which another one has given it."""
+    # A terminal sends it to all of them.
+    signal.signal(signal.SIGINT, campaign.end)
     if options.without:
         switches.apply(options.without)
         os.environ |= switches.environment(options.without)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FrameType
 
 from tests.faults import place
 from tests.faults.records import ROOT, Records
@@ -15,6 +18,7 @@ from tests.faults.trial import Trial
 
 _PARTS_OF_A_JOB = 4
 _POLL_S = 0.1
+_told_to_end = threading.Event()
 
 
 @dataclass
@@ -47,6 +51,16 @@ class _Turns:
         return [trial, Trial(trial.family, trial.seed, problems=(missed,))]
 
 
+def end(number: int, _frame: FrameType | None = None) -> None:
+    """A signal's handler: ends this process, which then writes down no trial that was cut short by that.
+
+    Raises:
+        SystemExit: with the code that a shell shows.
+    """
+    _told_to_end.set()
+    sys.exit(128 + number)
+
+
 def made(share: Share, missing: Mapping[int, int], where: place.Place) -> Iterator[Trial]:
     """Makes what is missing."""
     turns = _Turns(share, missing)
@@ -61,6 +75,9 @@ def work(
     missing = share.missing(records.trials(share.family.name))
     with place.place() as where:
         for trial in made(share, missing, where):
+            # Hypothesis, for one, takes the exception for something that it has found.
+            if _told_to_end.is_set():
+                sys.exit(128 + signal.SIGTERM)
             records.add(trial)
             say(str(trial))
             if until_wrong and trial.wrong:

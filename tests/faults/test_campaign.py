@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +82,25 @@ def test_a_trial_that_did_not_count_is_made_again(records: Records) -> None:
     found = Summary.of([Share(_family(), 1, 1000)], records)
     assert [trial.problems for trial in found.failed] == [("its fault did not come in 6 tries",)]
     assert not found.skipped
+
+
+def test_a_trial_that_was_cut_short_is_not_written_down(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it seemed to find when its process was told to end: it is made again when the campaign goes on."""
+    monkeypatch.setattr(campaign, "_told_to_end", threading.Event())
+
+    def run(_: Place, seeds: Iterator[int]) -> Iterator[Trial]:
+        for seed in seeds:
+            if seed == 1:
+                with contextlib.suppress(SystemExit):
+                    campaign.end(signal.SIGTERM)
+            yield Trial("quiet", seed, problems=("a flaky failure",) * (seed == 1))
+
+    with pytest.raises(SystemExit) as ended:
+        _work(Share(dataclasses.replace(_family(), run=run), 3, 0), records)
+    assert ended.value.code == 143
+    assert _seeds(records) == [0]
 
 
 @pytest.mark.parametrize("name", family.names())

@@ -175,7 +175,10 @@ def _judged(place: Place, run: str, seed: int, terminal: _Terminal, sent: _Sent)
     elif alive := left.machines(run):
         problems.append(f"the machine outlived the client: {alive}")
     leaked, more = place.broken_promises(run)
-    return Trial(_NAME, seed, (sent.what,), tuple(leaked), (), (), tuple(problems + more))
+    measured = ("exit code 0, after the function had ended",) * (terminal.code == 0 and ended)
+    return Trial(
+        _NAME, seed, (sent.what,), tuple(leaked), (), (), tuple(problems + more), measured=measured
+    )
 
 
 def had_ended(journal: Sequence[Mapping[str, Any]], sent_at: float) -> bool:
