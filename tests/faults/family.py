@@ -36,8 +36,8 @@ class Family:
     engine: bool = True
     jobs: int = 2
     small: Callable[[Place, Iterator[int]], Iterator[Trial]] | None = None
-    # A multiple of every number up to 10, of 14 and of 16.
-    cells: int = 5040
+    # A multiple of every number up to 10, and of 14, 40, 64 and 576.
+    cells: int = 20_160
 
     @property
     def as_sample(self) -> Family:
