@@ -42,10 +42,11 @@ bench: venv-dev engine
 test-kills: venv-dev engine
 	@$(PY) -m pytest -m kills tests/faults -s -q
 
-# Goes on where it was broken off, as long as the code is the same. One family: ONLY=kills; a part: SHARD=1/2; again: SEED=7.
-# CHECK=1 switches off each safety rule of the product instead, and sees it noticed.
+# Goes on where it was broken off, as long as the code is the same. One family: ONLY=kills; a part: SHARD=1/2. One trial again,
+# beside the records: ONLY=kills SEED=7. CHECK=1 switches off each safety rule of the product instead, and sees it noticed.
 test-faults: venv-dev engine
-	@$(PY) -m tests.faults $(if $(CHECK),--self-check,--resume) $(if $(ONLY),--family $(ONLY)) $(if $(SHARD),--shard $(SHARD)) $(if $(SEED),--seed $(SEED))
+	$(if $(SEED),$(if $(ONLY)$(CHECK),,$(error SEED=$(SEED) is a trial of one family: add ONLY=, as in ONLY=kills SEED=$(SEED))))
+	@$(PY) -m tests.faults $(if $(CHECK),--self-check,$(if $(SEED),--trials 1,--resume)) $(if $(ONLY),--family $(ONLY)) $(if $(SHARD),--shard $(SHARD)) $(if $(SEED),--seed $(SEED))
 
 # Runs on real clouds; each test says which credentials it needs, and prints what it can cost before it spends it.
 real-world: venv-dev engine

@@ -154,7 +154,8 @@ def read(directory: Path) -> tuple[Creation, ...]:
                 said.get("id", before.id if before else ""),
                 said.get("outcome", "open"),
                 said.get("why", ""),
-                float(said.get("ended", before.ended if before else 0.0)),
+                # Of two that have seen it gone, the first one ends its bill.
+                (before.ended if before else 0.0) or float(said.get("ended", 0.0)),
                 bool(said.get("twin", before.twin if before else False)),
                 int(said.get("node", before.node if before else 0)),
             )

@@ -27,7 +27,7 @@ class Run:
         id: 32 hexadecimal digits; the directory, the stack and the tags carry it.
         owner: whose it is: a slug of at most 40 characters.
         created: unix time at which the intent was written.
-        deadline: unix time at which the machine ends, whatever happens.
+        deadline: unix time at which the machine is to be destroyed.
         directory: the run's own folder on this computer.
         public_key: the user key of this run, "ssh-ed25519 AAAA...".
         host_key: the public half of the host key to pin; of the first machine, where there are several.

@@ -52,7 +52,8 @@ class Pipe:
         """The function's own output, as it is."""
         with self.lock:
             self._write(stream, data)
-            self._partial = None if data.endswith(b"\n") else stream
+            if data:
+                self._partial = None if data.endswith(b"\n") else stream
 
     def live(self, live: Live) -> None:
         """The live line is to be drawn from this; a pipe has none."""

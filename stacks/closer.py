@@ -17,6 +17,7 @@ from dayfly.stacks.absence import Absence, StillThere
 from dayfly.stacks.bill import Bill, machine_rate_of, rate_of
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import EngineTeardown
+from dayfly.stacks.following import Following
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
@@ -129,8 +130,11 @@ class Closer:
             raise self._leak(history, "the provider's own page", reason)
         provider = providers.load(history.provider)
         asked = self._ask_for_the_end(history, provider)
-        how, declared, destroyed = self._engine_part.destroy(history)
-        terminated = self._prove(history, provider, asked)
+        with Following(provider, history.directory, asked):
+            how, declared, destroyed = self._engine_part.destroy(history)
+        # What has ended by now is nothing for the proof to end, and a failed engine has not counted it.
+        ended = 0 if how == "pulumi" else _gone(history, asked)
+        terminated = ended + self._prove(history, provider, asked)
         if terminated and how == "pulumi":
             self._notes.append(f"{terminated} more found by tag and ended through the provider")
         self._engine_part.remove(history, forced=how != "pulumi" or bool(terminated))
@@ -317,6 +321,12 @@ class Closer:
         journal.append(history.directory, "closed", **receipt.as_dict())
         journal.write_receipt(history.directory, receipt.as_dict())
         return receipt
+
+
+def _gone(history: History, asked: frozenset[str]) -> int:
+    """How many of these machines are gone, by the record of the run's requests."""
+    made = creations.read(history.directory)
+    return sum(each.outcome == "deleted" and each.id in asked for each in made)
 
 
 def _may_have_been_at(history: History, provider: Provider) -> bool:

@@ -91,7 +91,7 @@ class History:
 
     @property
     def deadline(self) -> float:
-        """Unix time at which the machine ends, whatever happens."""
+        """Unix time at which the machine is to be destroyed."""
         return float(self.field("intent", "deadline", 0.0))
 
     @property

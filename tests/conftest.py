@@ -43,11 +43,11 @@ def pytest_unconfigure() -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Records what a test marked `tried` has shown, when it has passed."""
+    """Records how a test marked `tried` has ended: it has passed, unless its teardown fails after that."""
     report = yield
-    if report.when == "call" and report.passed:
+    if report.failed or (report.when == "call" and report.passed):
         for marker in item.iter_markers("tried"):
-            tried.record(*marker.args, test=item.nodeid)
+            tried.record(*marker.args, test=item.nodeid, passed=report.passed)
     return report
 
 

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,7 @@ from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.workspace import Workspace
+from tests.emulators.until import until
 
 _LAG_S, _LATE_S = 30.0, 900.0
 
@@ -334,6 +336,29 @@ class TestRecorded:
         receipt = _closer(workspace, cloud).close(run.id)
         assert seen == cloud.terminated == ["i-1"]
         assert (receipt.destroyed, receipt.declared, receipt.notes) == (4, 4, ())
+
+    def test_what_has_ended_before_the_engine_fails_is_counted_and_billed_until_then(
+        self,
+        workspace: Workspace,
+        cloud: Cloud,
+        opened: Open,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The engine has waited for its turn in vain, and nothing is left for the proof to end."""
+        run = opened("up_started", "launched")
+        creations.answered(run.directory, creations.begin(run.directory, "instance"), "i-1")
+        cloud.limits = replace(cloud.limits, billing_increment_s=0.06)
+
+        def destroy(_part: EngineTeardown, _history: History) -> tuple[str, int, int]:
+            cloud.states["i-1"] = "terminated"
+            until(lambda: creations.read(run.directory)[0].outcome == "deleted")
+            cloud.time += 3600
+            return "provider", 4, 0
+
+        monkeypatch.setattr(EngineTeardown, "destroy", destroy)
+        receipt = _closer(workspace, cloud).close(run.id)
+        assert (receipt.how, receipt.destroyed, receipt.left) == ("provider", 1, 0)
+        assert receipt.lived_s < 3600
 
     def test_a_provider_that_cannot_be_asked_at_first_does_not_keep_the_engine_from_its_work(
         self,

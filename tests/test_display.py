@@ -113,6 +113,16 @@ def test_a_line_of_ours_does_not_begin_in_the_middle_of_the_functions(
     assert capfd.readouterr().err == "no newline\nnext\n"
 
 
+def test_a_stream_that_ends_without_a_byte_leaves_no_empty_line(
+    display: Display, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """A function that prints to stdout alone has a stderr that ends, too."""
+    display.output("stdout", b"whole\n")
+    display.output("stderr", b"")
+    display.note("ours")
+    assert capfdbinary.readouterr() == (b"whole\n", b"ours\n")
+
+
 def test_all_output_goes_to_one_stream_where_stdout_is_for_the_value(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

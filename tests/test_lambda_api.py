@@ -194,6 +194,20 @@ def test_a_refusal_is_typed_by_its_code(
     assert cloud.api_key not in str(refused.value) + repr(refused.value)
 
 
+def test_a_key_that_may_not_see_instances_is_told_so(
+    api: LambdaApi, cloud: Emulator, patience: Patience
+) -> None:
+    """Nothing is concluded from it, "there is none" least of all; nothing is tried again."""
+    cloud.set_account(instances=False)
+    asks: list[Callable[[], object]] = [api.instances, lambda: api.instance("0" * 32)]
+    for ask in asks:
+        with pytest.raises(ApiError, match="Fix: use a key of a member who may") as refused:
+            ask()
+        assert (refused.value.code, refused.value.kind) == ("global/forbidden", "auth")
+        assert not refused.value.gone
+    assert patience.slept == []
+
+
 def test_a_full_quota_stops_at_once_with_the_fix(cloud: Emulator, tmp_path: Path) -> None:
     """No other region would help."""
     options = Options(machines=False, request_interval_s=0, launch_interval_s=0, quota=0)

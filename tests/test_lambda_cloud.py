@@ -472,9 +472,9 @@ def test_names_fit_and_tell_whose_and_until_when(run: Run) -> None:
     assert name.endswith(f"-{int(run.deadline)}")
 
 
-def test_limits_follow_the_emulator_s_time_but_not_its_bill() -> None:
-    """Dollars go by real time."""
+def test_limits_follow_the_emulator_s_time() -> None:
+    """The billing increment too, so that bills are as fine as they are; a second costs what it costs."""
     limits = PROVIDER.limits
     assert (limits.listing_lag_s, limits.late_create_s) == (60 / _SCALE, 600 / _SCALE)
-    assert limits.billing_increment_s == 60.0
+    assert limits.billing_increment_s == 60 / _SCALE
     assert os.environ["LAMBDA_TIME_SCALE"] == str(_SCALE)

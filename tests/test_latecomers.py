@@ -90,7 +90,7 @@ def test_gc_destroys_what_came_after_the_receipt_and_every_view_tells_it(
     receipt = Receipt.of(run.directory)
     assert receipt is not None
     assert (receipt.destroyed, receipt.left, receipt.at_most) == (1, 0, True)
-    assert receipt.usd >= 6.0 / 60
+    assert receipt.usd >= cloud.meter()["dollars"] > 0
     assert late in receipt.notes[-1]
     assert late in dayfly("show", run.id).stdout
     spent = json.loads(dayfly("cost", "--json").stdout)["total"]

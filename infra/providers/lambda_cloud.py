@@ -30,6 +30,7 @@ from dayfly.infra.spec import Spec
 
 _CONSOLE = "https://cloud.lambda.ai/instances"
 _USER = "ubuntu"
+_BILLING_INCREMENT_S = 60.0
 # A launch without an answer may still be carried out for so long.
 _LATE_CREATE_S = 600.0
 _NAME = re.compile(r"^dayfly-(?P<run>[0-9a-f]{32})-(?P<owner>[0-9a-f]{8})-(?P<deadline>\d+)$")
@@ -58,7 +59,7 @@ class LambdaCloud(Provider):
         return Limits(
             listing_lag_s=LISTING_LAG_S / scale,
             late_create_s=_LATE_CREATE_S / scale,
-            billing_increment_s=60.0,
+            billing_increment_s=_BILLING_INCREMENT_S / scale,
             if_this_computer_dies="the machine ends the function at its deadline, but Lambda bills it until somebody"
             " terminates it: `dayfly gc --yes` here, or elsewhere with the same key and --owner",
             console=_CONSOLE,

@@ -73,6 +73,20 @@ def test_the_account_can_be_out_of_order(api: Client) -> None:
         api.cloud.set_account()
 
 
+def test_a_key_may_be_kept_from_seeing_instances(api: Client) -> None:
+    """403, by the description for these two alone; what needs no look at an instance is done."""
+    id = api.launched()
+    try:
+        api.cloud.set_account(instances=False)
+        for path in ("/instances", f"/instances/{id}", "/instances/nobody"):
+            assert api.get(path).refused == (403, "global/forbidden")
+        assert api.get("/ssh-keys").status == 200
+        assert api.terminate(id).status == 200
+    finally:
+        api.cloud.set_account()
+    assert api.status(id) in ("terminating", "terminated")
+
+
 def test_a_revoked_key_opens_nothing_and_a_new_one_does(api: Client) -> None:
     """The account goes on."""
     keys = api.get("/ssh-keys").data

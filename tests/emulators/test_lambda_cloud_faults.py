@@ -161,6 +161,20 @@ def test_a_call_can_be_held_before_or_after_it_acts(api: Client, kind: str, acte
     assert launches(api) == before + 1
 
 
+def test_a_held_call_may_never_act(api: Client) -> None:
+    """As of a client that was killed when the request was on record, and before it was sent."""
+    before = launches(api)
+    api.cloud.add_faults([{"op": "launch", "kind": "hold_drop", "at": 1}])
+    call = threading.Thread(target=_lost_launch, args=(api,))
+    call.start()
+    api.cloud.wait_held()
+    assert launches(api) == before
+    api.cloud.release()
+    call.join(20)
+    assert not call.is_alive()
+    assert launches(api) == before
+
+
 @pytest.mark.parametrize("kind", ["delay", "delay_answer"])
 def test_a_delayed_call_acts_although_its_client_is_gone(api: Client, kind: str) -> None:
     """The late create: it appears after everyone has looked."""

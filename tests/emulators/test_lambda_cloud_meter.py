@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,15 @@ from tests.emulators.until import until
 
 pytestmark = pytest.mark.process
 
+_SCALE = 50.0
 FAST = Options(
-    time_scale=50, request_interval_s=0, launch_interval_s=0, machines=False, listing_lag_s=0
+    time_scale=_SCALE,
+    request_interval_s=0,
+    launch_interval_s=0,
+    machines=False,
+    listing_lag_s=0,
+    # A minute of ours, in which all of a test fits.
+    billing_increment_s=60 * _SCALE,
 )
 
 
@@ -110,6 +118,28 @@ def test_a_bill_is_rounded_up_to_the_minute(seconds: float, billed_s: float) -> 
     assert bill.dollars == pytest.approx(billed_s * 0.001)
     (still,) = meter.bills([launch], until=1000.0 + seconds, increment_s=60)
     assert (still.ended, still.billed_s) == (None, billed_s)
+
+
+def test_time_can_be_moved_on() -> None:
+    """What is due happens, bills grow in the increments of the cloud's time, and log and meter agree."""
+    with Emulator(replace(FAST, billing_increment_s=60, boot_s=1000)) as cloud:
+        api = Client(cloud)
+        api.add_key()
+        id = api.launched()
+        assert api.status(id) == "booting"
+        assert cloud.advance(7200) == 7200 / _SCALE
+        assert cloud.advance(3600) == 10800 / _SCALE
+        until(lambda: api.status(id) == "active")
+        api.terminate(id)
+        until(lambda: api.status(id) == "terminated")
+        (bill,) = cloud.meter()["bills"]
+        increments = bill["billed_s"] * _SCALE / 60
+        assert increments == pytest.approx(round(increments))
+        assert 10800 / _SCALE < bill["seconds"] <= bill["billed_s"] < bill["seconds"] + 60 / _SCALE
+        (billed,) = cloud.events("billed")
+        assert billed["dollars"] == pytest.approx(bill["dollars"])
+        with pytest.raises(ValueError, match="time goes forward"):
+            cloud.advance(-1)
 
 
 @pytest.mark.process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,16 @@ from typing import Any
 
 import pytest
 
-from tests.emulators.lambda_cloud import Emulator, Fault, Options, catalog, gpus, user_data
+from tests.emulators.lambda_cloud import (
+    Emulator,
+    Fault,
+    Options,
+    addresses,
+    catalog,
+    gpus,
+    user_data,
+)
+from tests.emulators.lambda_cloud.addresses import Addresses
 from tests.emulators.lambda_cloud.clock import Clock
 from tests.emulators.lambda_cloud.limiter import Limiter
 from tests.emulators.lambda_cloud.port_map import PortMap
@@ -65,6 +75,9 @@ def test_a_clock_runs_as_fast_as_it_is_told() -> None:
     """And says how long that is on the wall."""
     assert Clock(100).real(12.0) == pytest.approx(0.12)
     assert Clock(1e6).now() > 0
+    moved = Clock(1e-9)
+    moved.advance(3600.0)
+    assert moved.now() == pytest.approx(3600.0)
 
 
 def test_a_schedule_keeps_the_order_of_times() -> None:
@@ -80,6 +93,18 @@ def test_a_schedule_keeps_the_order_of_times() -> None:
     assert ended.wait(10)
     schedule.close()
     assert seen == [1, 2]
+
+
+def test_a_schedule_follows_a_clock_that_is_moved_on() -> None:
+    """What is due an hour later happens when that hour has passed at once."""
+    clock, happened = Clock(), threading.Event()
+    schedule = Schedule(clock)
+    schedule.after(3600.0, happened.set)
+    schedule.start()
+    clock.advance(3600.0)
+    schedule.look()
+    assert happened.wait(10)
+    schedule.close()
 
 
 def test_options_come_back_as_they_went() -> None:
@@ -160,13 +185,36 @@ def test_a_port_map_is_whole_at_any_moment(tmp_path: Path) -> None:
     reader = threading.Thread(target=reading)
     reader.start()
     for number in range(200):
-        ports.add(f"i-{number}", number)
+        ports.add(f"i-{number}", "127.0.0.1", number)
     done.set()
     reader.join()
     ports.drop("i-0")
     assert read
     assert json.loads((tmp_path / "map").read_text())["i-7"] == {"host": "127.0.0.1", "port": 7}
     assert len(json.loads((tmp_path / "map").read_text())) == 199
+
+
+def test_an_address_is_nowhere_or_where_the_machine_is() -> None:
+    """Each of them once, until it is given back."""
+    for real, network in ((False, "198.51.100."), (True, "127.77.0.")):
+        free = Addresses(real=real)
+        count = len(free)
+        taken = [free.take() for _ in range(count)]
+        assert (len(set(taken)), len(free)) == (count, 0)
+        assert taken[0].startswith(network)
+        free.give(taken[3])
+        assert free.take() == taken[3]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="port 22 needs root")
+def test_machines_have_no_address_of_their_own_where_port_22_is_taken() -> None:
+    """It is told before an instance is sold, with what to do."""
+    with contextlib.ExitStack() as stack:
+        # Somebody else may have it already.
+        with contextlib.suppress(OSError):
+            stack.enter_context(socket.create_server(("127.77.0.1", 22)))
+        with pytest.raises(OSError, match=r"own_addresses: port 22 .* use DAYFLY_SSH_PORT_MAP"):
+            addresses.check()
 
 
 @pytest.mark.process

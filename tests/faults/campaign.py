@@ -1,137 +1,104 @@
-"""Campaign: the trials of many families, each written down as it ends, so that a campaign can be taken up again."""
+"""Campaign: the trials of a share, made one by one in this process, or by several at a time."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from tests.faults import place
-from tests.faults.family import Family
-from tests.faults.shard import WHOLE, Shard
-from tests.faults.trial import Trial, headline
+from tests.faults.records import ROOT, Records
+from tests.faults.share import TRIES, Share
+from tests.faults.trial import Trial
 
-ROOT = Path(__file__).parents[2]
-# A trial whose target had ended is made again with another seed, but not for ever.
-_TRIES = 4
 _PARTS_OF_A_JOB = 4
 _POLL_S = 0.1
+_told_to_end = threading.Event()
 
 
-@dataclass(frozen=True)
-class Records:
-    """The file of all trials; those count that were made with the code as it is now.
+@dataclass
+class _Turns:
+    """The seeds of what is missing; a number has a further one until a trial of it has counted.
 
     Attributes:
-        file: one JSON object a line.
-        code: digest of product and tests.
+        missing: numbers, each with how often it was tried before.
     """
 
-    file: Path
-    code: str
+    share: Share
+    missing: Mapping[int, int]
+    _last: bool = False
+    _counted: bool = False
 
-    @classmethod
-    def open(cls, file: Path) -> Records:
-        """The records of the code as it is now."""
-        file.parent.mkdir(exist_ok=True)
-        return cls(file, code_digest())
+    def __iter__(self) -> Iterator[int]:
+        for number, tried in self.missing.items():
+            for attempt in range(min(tried, TRIES - 1), TRIES):
+                self._last = attempt == TRIES - 1
+                yield self.share.seed_of(number, attempt)
+                if self._counted:
+                    break
 
-    def trials(self, family: str, shard: Shard = WHOLE) -> list[Trial]:
-        """What has been tried of a family with this code."""
-        if not self.file.exists():
-            return []
-        lines = [json.loads(line) for line in self.file.read_text().splitlines()]
-        made = [Trial.from_dict(line["trial"]) for line in lines if line["code"] == self.code]
-        return [trial for trial in made if trial.family == family and shard.has(trial.seed)]
-
-    def add(self, trial: Trial) -> None:
-        """Writes one down in one piece: several processes write."""
-        line = json.dumps({"code": self.code, "trial": trial.as_dict()}) + "\n"
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+    def judged(self, trial: Trial) -> list[Trial]:
+        """The trial; and where its number has none that counted after all tries, one that says so, and fails."""
+        self._counted = trial.counted
+        if trial.counted or not self._last:
+            return [trial]
+        missed = f"its fault did not come in {TRIES} tries"
+        return [trial, Trial(trial.family, trial.seed, problems=(missed,))]
 
 
-def code_digest() -> str:
-    """A digest of everything that a trial runs."""
-    digest = hashlib.sha256()
-    for folder in ("infra", "stacks", "runtime", "tests"):
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def made(family: Family, wanted: int, seeds: Iterator[int], where: place.Place) -> Iterator[Trial]:
-    """Makes trials until `wanted` of them have counted.
+def end(number: int, _frame: FrameType | None = None) -> None:
+    """A signal's handler: ends this process, which then writes down no trial that was cut short by that.
 
     Raises:
-        AssertionError: too many did not count.
+        SystemExit: with the code that a shell shows.
     """
-    done = 0
+    _told_to_end.set()
+    sys.exit(128 + number)
 
-    def given() -> Iterator[int]:
-        for _ in range(wanted * _TRIES + _TRIES):
-            if done >= wanted:
-                return
-            yield next(seeds)
 
-    for trial in family.run(where, given()):
-        done += trial.counted
-        yield trial
-    assert done >= wanted, f"{family.name}: {done} of {wanted} trials counted"
+def made(share: Share, missing: Mapping[int, int], where: place.Place) -> Iterator[Trial]:
+    """Makes what is missing."""
+    turns = _Turns(share, missing)
+    for trial in share.family.run(where, iter(turns)):
+        yield from turns.judged(trial)
 
 
 def work(
-    family: Family,
-    wanted: int,
-    seed: int,
-    shard: Shard,
-    *,
-    records: Records,
-    say: Callable[[str], None],
-    until_wrong: bool = False,
+    share: Share, *, records: Records, say: Callable[[str], None], until_wrong: bool = False
 ) -> None:
-    """Makes trials in this process, in a place of its own, and writes each down as it ends; perhaps to the first that fails."""
-    tried = {trial.seed for trial in records.trials(family.name, shard)}
-    seeds = (each for each in shard.seeds(seed) if each not in tried)
+    """Makes what is missing in a place of this process's own, and writes each down as it ends; perhaps to the first that fails."""
+    missing = share.missing(records.trials(share.family.name))
     with place.place() as where:
-        for trial in made(family, wanted, seeds, where):
+        for trial in made(share, missing, where):
+            # Hypothesis, for one, takes the exception for something that it has found.
+            if _told_to_end.is_set():
+                sys.exit(128 + signal.SIGTERM)
             records.add(trial)
             say(str(trial))
             if until_wrong and trial.wrong:
                 return
 
 
-def share_out(
-    family: Family, wanted: int, seed: int, shard: Shard, file: Path, *, sample: bool = False
-) -> bool:
-    """Makes trials in several processes at a time, each with a part of the shard; small ones for a sample.
+def share_out(share: Share, missing: int, records: Records, *, sample: bool = False) -> bool:
+    """Has what is missing made by several processes at a time, each with a part of the share; small ones for a sample.
 
     Returns:
         Whether all of the processes ended well.
     """
-    jobs = min(family.jobs, wanted)
+    jobs, began = min(share.family.jobs, missing), time.monotonic()
     # Some seeds take ten times as long as others: whoever is done with one part takes the next.
-    parts = jobs if sample or jobs == 1 else min(wanted, jobs * _PARTS_OF_A_JOB)
-    waiting, working = list(range(parts)), list[subprocess.Popen[bytes]]()
+    parts = jobs if sample or jobs == 1 else min(missing, jobs * _PARTS_OF_A_JOB)
+    waiting, working = [share.part(n, parts) for n in range(parts)], list[subprocess.Popen[bytes]]()
     codes = list[int]()
     try:
         while waiting or working:
             while waiting and len(working) < jobs:
-                number = waiting.pop(0)
-                command = [sys.executable, "-m", "tests.faults", "--family", family.name]
-                command += ["--shard", str(shard.part(number, parts)), "--seed", str(seed)]
-                command += ["--work", str(len(range(number, wanted, parts)))]
-                command += ["--records", str(file), *["--sample"] * sample]
+                command = _command(waiting.pop(0), records, sample=sample)
                 working.append(subprocess.Popen(command, cwd=ROOT))
             time.sleep(_POLL_S)
             codes += [p.returncode for p in working if p.poll() is not None]
@@ -141,63 +108,11 @@ def share_out(
         for process in working:
             process.terminate()
             process.wait()
+        records.add_took(share.family.name, time.monotonic() - began)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a campaign has come to.
-
-    Attributes:
-        trials: that counted.
-        skipped: families that have too few trials, with how many.
-        seed: of the first trial.
-    """
-
-    trials: tuple[Trial, ...]
-    skipped: tuple[str, ...]
-    seed: int
-
-    @classmethod
-    def of(
-        cls, families: Sequence[tuple[Family, int]], records: Records, shard: Shard, seed: int
-    ) -> Summary:
-        """From the records; `families` with how many trials each is to have."""
-        trials: list[Trial] = []
-        skipped = []
-        for family, wanted in families:
-            counted = [t for t in records.trials(family.name, shard) if t.counted]
-            trials += counted
-            if len(counted) < wanted:
-                skipped.append(f"{family.name} ({len(counted)} of {wanted} trials)")
-        return cls(tuple(trials), tuple(skipped), seed)
-
-    @property
-    def failures(self) -> list[str]:
-        """Every trial in which something did not hold."""
-        return [str(trial) for trial in self.trials if trial.wrong]
-
-    @property
-    def text(self) -> str:
-        """The headline, and what it does not cover."""
-        lines = [headline(self.trials)]
-        lines += [f"skipped: {', '.join(self.skipped)}"] * bool(self.skipped)
-        lines += [f"{len(self.failures)} trials failed"] * bool(self.failures)
-        return "\n".join(lines)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        by_family: dict[str, dict[str, Any]] = {}
-        for name in sorted({trial.family for trial in self.trials}):
-            own = [trial for trial in self.trials if trial.family == name]
-            by_family[name] = {
-                "trials": len(own),
-                "headline": headline(own),
-                "seeds": [trial.seed for trial in own],
-            }
-        return {
-            "headline": headline(self.trials),
-            "skipped": list(self.skipped),
-            "failures": self.failures,
-            "seed": self.seed,
-            "families": by_family,
-        }
+def _command(share: Share, records: Records, *, sample: bool) -> list[str]:
+    command = [sys.executable, "-m", "tests.faults", "--family", share.family.name]
+    command += ["--shard", str(share.shard), "--seed", str(share.seed)]
+    command += ["--work", str(share.trials), "--records", str(records.file)]
+    return [*command, *["--sample"] * sample]

@@ -74,12 +74,14 @@ class Watch:
         canaries: what is looked for anywhere.
         foreign: values that neither the engine nor the machine may have in its environment.
         folders: whose files must not have one at any moment.
+        engines: values that the engine alone may have besides: its provider's credentials.
         found: where something was.
     """
 
     canaries: Canaries
     foreign: Sequence[str]
     folders: Sequence[Path]
+    engines: Sequence[str] = ()
     found: set[str] = field(default_factory=set)
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -107,7 +109,8 @@ class Watch:
         for name in self.canaries.within(command):
             self.found.add(f"{name} in the command line of {command[:60]!r}")
         environment = (process / "environ").read_bytes()
-        if b"DAYFLY_STACK=" in environment or b"\0DAYFLY_RUN=" in environment:
-            for value in self.foreign:
+        engine, machine = b"DAYFLY_STACK=" in environment, b"\0DAYFLY_RUN=" in environment
+        if engine or machine:
+            for value in [*self.foreign, *([] if engine else self.engines)]:
                 if value.encode() in environment:
                     self.found.add(f"{value} in the environment of {command[:60]!r}")

@@ -131,20 +131,31 @@ class Plan:
     """Who calls what, and who dies when: the same for the same seed.
 
     Attributes:
-        groups: calls of each client that is left alive; those of one call first are left to be chosen.
+        groups: calls of each client, those with a single call first.
         aimed: number of a call -> the event of its run after which its client dies.
-        moments: so many calls have finished when a client dies that is chosen then.
+        moments: so many calls have finished when a client with a single call dies that is chosen then.
         width_s: that a kill comes later than its event.
+        many: so many calls have finished when a client with several calls dies that is chosen then.
     """
 
     groups: tuple[tuple[int, ...], ...]
     aimed: dict[int, str]
     moments: tuple[float, ...]
     width_s: dict[int, float]
+    many: tuple[float, ...] = ()
+
+    @property
+    def calls(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.groups))
 
     @classmethod
     def of(cls, runs: int, seed: int) -> Plan:
-        """A twentieth of the calls, one at least, lose their client: half at named points, half at any moment."""
+        """A twentieth of the calls, one at least, lose their client, which has no other: half at named points, half at any moment.
+
+        Of several clients with many calls a twentieth die as well, one at least; as many more are there, so that so many runs
+        are at work at once all the same.
+        """
         chance = random.Random(seed)
         kills = max(1, round(runs * _KILLED))
         at_any = (kills + seed % 2) // 2
@@ -152,7 +163,9 @@ class Plan:
         points = [*POINTS] * (kills // len(POINTS) + 1)
         aimed = dict(zip(numbers, chance.sample(points, kills - at_any), strict=False))
         single = min(kills + _SPARE * at_any, runs)
-        rest = numbers[single:]
+        large = -(-(runs - single) // _CALLS_OF_A_CLIENT)
+        dying = max(1, round(large * _KILLED)) if large > 1 else 0
+        rest = [*numbers[single:], *range(runs, runs + dying * _CALLS_OF_A_CLIENT)]
         groups: list[tuple[int, ...]] = [(number,) for number in numbers[:single]]
         groups += [
             tuple(rest[first : first + _CALLS_OF_A_CLIENT])
@@ -160,7 +173,9 @@ class Plan:
         ]
         moments = sorted(chance.uniform(0, runs * 0.9) for _ in range(at_any))
         width_s = {number: chance.uniform(0, 1.0) for number in aimed}
-        return cls(tuple(groups), aimed, tuple(moments), width_s)
+        # While most of its calls are under way.
+        many = sorted(chance.uniform(runs * 0.1, runs * 0.5) for _ in range(dying))
+        return cls(tuple(groups), aimed, tuple(moments), width_s, tuple(many))
 
 
 @dataclass
@@ -203,13 +218,15 @@ class Crowd:
             Whether they have, within the limit.
         """
         until, due = time.monotonic() + limit_s, dict[int, float]()
-        moments, aimed = list(self.plan.moments), dict(self.plan.aimed)
+        moments, many, aimed = [*self.plan.moments], [*self.plan.many], dict(self.plan.aimed)
         chance = random.Random(self.seed)
         while any(client.lives for client in self.clients):
             if time.monotonic() > until:
                 return False
             if moments and self.starts.finished >= moments[0]:
-                self._kill_any(chance, moments.pop(0))
+                self._kill_any(chance, moments.pop(0), self._single())
+            if many and self.starts.finished >= many[0]:
+                self._kill_any(chance, many.pop(0), [c for c in self.clients if len(c.numbers) > 1])
             for number, point in list(aimed.items()):
                 if number not in due and any(self._has(run, point) for run in self.runs(number)):
                     due[number] = time.monotonic() + self.plan.width_s[number]
@@ -225,14 +242,18 @@ class Crowd:
             client.process.kill()
             client.process.wait()
 
-    def _kill_any(self, chance: random.Random, moment: float) -> None:
-        """One of those with a single call that nobody has aimed at."""
-        free = [
-            c for c in self.clients if len(c.numbers) == 1 and c.numbers[0] not in self.plan.aimed
-        ]
-        alive = [client for client in free if client.lives]
+    def _single(self) -> list[Client]:
+        """Those with one call that nobody has aimed at."""
+        alone = [client for client in self.clients if len(client.numbers) == 1]
+        return [client for client in alone if client.numbers[0] not in self.plan.aimed]
+
+    def _kill_any(self, chance: random.Random, moment: float, among: list[Client]) -> None:
+        alive = [client for client in among if client.lives]
         if alive:
-            chance.choice(alive).kill(f"when {moment:.0f} calls had finished")
+            chosen = chance.choice(alive)
+            calls = len(chosen.numbers)
+            whose = f"of {calls} calls " if calls > 1 else ""
+            chosen.kill(f"{whose}when {moment:.0f} calls had finished")
 
     def _has(self, run: str, event: str) -> bool:
         return event in left.events(self.home, run)

@@ -26,6 +26,7 @@ class Family:
         engine: True where it needs the Pulumi CLI.
         jobs: processes that share the trials of a full run.
         small: what a sample runs in its place, where one trial takes minutes.
+        cells: seeds so far apart try the same thing, with other chances: as many things there are to try, or a multiple.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Family:
     engine: bool = True
     jobs: int = 2
     small: Callable[[Place, Iterator[int]], Iterator[Trial]] | None = None
+    # A multiple of every number up to 10, and of 14, 40, 64 and 576.
+    cells: int = 20_160
 
     @property
     def as_sample(self) -> Family:

@@ -233,7 +233,7 @@ def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
     must find no more to do; and what is left after that."""
     attached, lost, problems, unaided = "", "", [], False
     if step >= 6:
-        attached, lost = VICTIM.attached(_cli, home, run, seed, starts)
+        attached, lost = VICTIM.attached(_cli, home, run, seed, lambda: started(starts))
     else:
         unaided = _closed_by_itself(home, run)
         problems += ["the keeper has not closed it"] * (not unaided)

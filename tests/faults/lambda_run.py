@@ -35,26 +35,28 @@ class LambdaRun:
     Attributes:
         world: the cloud.
         run: its identity, as in the journal.
+        spec: what was asked for.
         offer: what is launched.
         made: what the engine would have in its state: how to delete each, the latest last.
     """
 
     world: World
     run: Run
+    spec: Spec
     offer: Offer
     made: list[Callable[[], None]]
 
     @classmethod
-    def begin(cls, world: World) -> LambdaRun:
+    def begin(cls, world: World, spec: Spec = SPEC) -> LambdaRun:
         """Step 1 and 2: an Offer from the live API, and the written intent.
 
         Raises:
             DayflyError: there is no Offer; nothing exists.
         """
-        offer = providers.load("lambda").offers(SPEC)[0]
+        offer = providers.load("lambda").offers(spec)[0]
         workspace, id = Context.open().workspace, new_id()
-        run = intent.write(workspace, id, SPEC, offer, client=journal.myself(), function="t:f")
-        return cls(world, run, offer, [])
+        run = intent.write(workspace, id, spec, offer, client=journal.myself(), function="t:f")
+        return cls(world, run, spec, offer, [])
 
     @property
     def id(self) -> str:
@@ -86,7 +88,7 @@ class LambdaRun:
             "instance_type": self.offer.instance_type,
             "ssh_key": name,
             "rulesets": [ruleset],
-            "file_systems": [],
+            "file_systems": list(self.spec.file_systems),
             "tags": self.run.tags,
             "user_data": "#cloud-config\n",
         }

@@ -50,6 +50,11 @@ class Starts:
         with self._lock:
             return any(run == each for _, each in self._said["finished"])
 
+    def call_of(self, run: str) -> int | None:
+        """The number of the call that a run is of; None where its function was never started."""
+        with self._lock:
+            return next((number for number, each in self._said["started"] if each == run), None)
+
     def of_run(self, run: str) -> int:
         """How often the function was started in one run."""
         with self._lock:

@@ -9,6 +9,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from tests.faults.trial import Trial
 
 VARIABLE = "FAULTS_WITHOUT"
 _ROOT = Path(__file__).parents[2]
@@ -30,11 +33,20 @@ class Switch:
 
     Attributes:
         family: that has to notice.
+        protects: what has to be wrong with a trial for that: a pattern in what was found.
         changes: what becomes of which module.
+        under: a pattern in the faults of such a trial, where the rule is there for one of them.
     """
 
     family: str
+    protects: str
     changes: dict[str, Change]
+    under: str = ""
+
+    def is_missed_in(self, trial: Trial) -> bool:
+        """Whether a trial failed for want of this rule, and not for any other reason."""
+        found, faults = "; ".join(trial.wrong), "; ".join(trial.faults)
+        return bool(re.search(self.protects, found) and re.search(self.under, faults))
 
 
 def _shared_group(module: Any) -> None:
@@ -89,20 +101,35 @@ def _open_fence(module: Any) -> None:
     module.is_passed = lambda *_, **__: True
 
 
+# What is there when all is over, or was said to be gone and was there.
+_LEFT = r"(^|[;:] )(instance|ssh_key|ruleset) \S+"
 SWITCHES: dict[str, Switch] = {
-    "isolation": Switch("signals", {"dayfly.stacks.isolated": _shared_group}),
+    # A signal for the client ends its engine as well, in the midst of what that creates and writes down.
+    "isolation": Switch(
+        "signals",
+        r"leaked: |outlived the client|is still open|(^|; )(lock|pending|stack) ",
+        {"dayfly.stacks.isolated": _shared_group},
+    ),
     "fsync": Switch(
-        "sequences", {"dayfly.stacks.journal": _unsynced, "dayfly.infra.creations": _unsynced}
+        "sequences",
+        _LEFT,
+        {"dayfly.stacks.journal": _unsynced, "dayfly.infra.creations": _unsynced},
+        under="power cut",
     ),
     "adoption": Switch(
         "sequences",
+        _LEFT,
         {
             "dayfly.infra.lambda_once": _nothing_adopted,
             "dayfly.stacks.absence": _nothing_listed,
         },
     ),
-    "proof": Switch("sequences", {"dayfly.stacks.absence": _nothing_proved}),
-    "fence": Switch("sequences", {"dayfly.infra.fence": _open_fence}),
+    "proof": Switch(
+        "sequences",
+        rf"{_LEFT}|was called gone and is alive",
+        {"dayfly.stacks.absence": _nothing_proved},
+    ),
+    "fence": Switch("sequences", _LEFT, {"dayfly.infra.fence": _open_fence}),
 }
 
 

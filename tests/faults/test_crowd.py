@@ -23,10 +23,16 @@ _SLEEP = [sys.executable, "-c", "print(flush=True); import time; time.sleep(600)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("runs", [1, 6, 40, 200])
 def test_a_twentieth_of_all_clients_is_to_die(runs: int, seed: int) -> None:
-    """One at least; every call is made once, and whoever is aimed at has a client for it alone."""
+    """One at least; every call is made once, and whoever is aimed at has a client for it alone.
+
+    Of several clients with many calls one dies as well; with what it takes along there are still so many runs.
+    """
     plan = Plan.of(runs, seed)
     assert plan == Plan.of(runs, seed)
-    assert sorted(number for group in plan.groups for number in group) == list(range(runs))
+    assert sorted(number for group in plan.groups for number in group) == list(range(plan.calls))
+    large = [group for group in plan.groups if len(group) > 1]
+    assert len(plan.many) == (len(large) > 2)
+    assert plan.calls == runs + 10 * len(plan.many)
     assert len(plan.aimed) + len(plan.moments) == max(1, runs // 20)
     assert all(plan.groups[number] == (number,) for number in plan.aimed)
     assert set(plan.aimed.values()) <= set(POINTS)
@@ -45,6 +51,7 @@ def test_functions_tell_how_often_they_have_begun_and_finished() -> None:
     assert [counted.of_run(run) for run in (_RUN, _OTHER)] == [1, 1]
     assert [counted.run_has_finished(run) for run in (_RUN, _OTHER)] == [False, True]
     assert [counted.has_finished(number) for number in (1, 2)] == [True, False]
+    assert [counted.call_of(run) for run in (_RUN, _OTHER, "c" * 32)] == [1, 1, None]
     assert counted.finished == 1
 
 
@@ -62,16 +69,17 @@ def test_a_client_that_was_killed_while_it_spoke_has_said_what_is_whole(tmp_path
 
 @pytest.mark.process
 def test_the_moments_of_a_plan_come(tmp_path: Path) -> None:
-    """At a point of its own run, and when enough calls have finished: two of three clients die, the third ends."""
+    """At a point of its own run, and when enough calls have finished: three of four clients die, the last ends."""
     counted = Starts()
+    groups = ((0,), (1,), (2, 3), (4,))
     plan = dataclasses.replace(
-        Plan.of(1, 0), groups=((0,), (1,), (2, 3)), aimed={0: "launched"}, moments=(1.0,)
+        Plan.of(1, 0), groups=groups, aimed={0: "launched", 4: "never"}, moments=(1.0,)
     )
-    plan = dataclasses.replace(plan, width_s={0: 0.0})
+    plan = dataclasses.replace(plan, width_s={0: 0.0}, many=(1.0,))
     everybody = Crowd(tmp_path, 0, plan, counted)
     brief = [sys.executable, "-c", "import time; time.sleep(1)"]
     for numbers in plan.groups:
-        command = _SLEEP if len(numbers) == 1 else brief
+        command = _SLEEP if numbers != (4,) else brief
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         everybody.clients.append(Client(numbers, process, tmp_path / "log"))
     run = tmp_path / "runs" / _RUN
@@ -86,7 +94,12 @@ def test_the_moments_of_a_plan_come(tmp_path: Path) -> None:
         everybody.end()
     assert everybody.runs(0) == [_RUN]
     killed = [client.killed for client in everybody.clients]
-    assert killed == ["after 'launched'", "when 1 calls had finished", ""]
+    assert killed == [
+        "after 'launched'",
+        "when 1 calls had finished",
+        "of 2 calls when 1 calls had finished",
+        "",
+    ]
 
 
 @pytest.mark.process

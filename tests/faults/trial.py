@@ -20,8 +20,9 @@ class Trial:
         lost: results and logs that a finished function had and its caller could not get.
         secrets: where a secret was found that must not be there.
         problems: every other promise of DESIGN section 4 that did not hold.
-        counted: False where the target had ended before the fault came, so that nothing was tried.
+        counted: False where the fault did not come, its target having ended before, so that nothing was tried.
         measured: what is told beside that: durations, memory, counts.
+        point: the named point of a run's life at which the fault has struck; "" where it was aimed at none.
     """
 
     family: str
@@ -33,6 +34,7 @@ class Trial:
     problems: tuple[str, ...] = ()
     counted: bool = True
     measured: tuple[str, ...] = ()
+    point: str = ""
 
     @property
     def wrong(self) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ class Trial:
         what = ", ".join(f"{n} x {fault}" if n > 1 else fault for fault, n in times.items())
         told = f" ({', '.join(self.measured)})" if self.measured else ""
         if not self.counted:
-            return f"{self.family} seed {self.seed}: not counted, its target had ended before"
+            return f"{self.family} seed {self.seed}: not counted, its fault did not come"
         found = "; ".join(self.wrong) or "all held"
         return f"{self.family} seed {self.seed}: {what or 'nothing'}: {found}{told}"
 

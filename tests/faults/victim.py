@@ -23,22 +23,37 @@ class Weights(bytes):
         return "sha256:" + hashlib.sha256(self).hexdigest()
 
 
-@cluster(provider="local", environment=[])
+@cluster({asked}, environment=[])
 def train(seed: int, starts: str):
     import random, sys, time
-
-    with open(starts, "a") as file:
-        file.write("started\\n")
+{tell}
+    tell("started")
     for number in range({lines}):
         print("step", number, "of seed", seed, flush=True)
         if number % 10 == 0:
             print("warning", number, file=sys.stderr, flush=True)
         time.sleep({pause_s})
+    tell("finished")
     return Weights(random.Random(seed).randbytes({size}))
 
 
 if __name__ == "__main__":
     print(repr(train(int(sys.argv[1]), sys.argv[2])), flush=True)
+"""
+_INTO_A_FILE = """
+    def tell(what):
+        if what == "started":
+            with open(starts, "a") as file:
+                file.write("started\\n")
+"""
+# A machine of a cloud sees no file of ours.
+_TO_A_PORT = """
+    def tell(what):
+        import os, socket
+
+        with socket.create_connection(("127.0.0.1", int(starts)), 60) as connection:
+            connection.sendall(f"{what} {seed} {os.environ['DAYFLY_RUN']}\\n".encode())
+            connection.makefile().readline()
 """
 
 
@@ -50,16 +65,26 @@ class Victim:
         lines: that it prints.
         pause_s: after each.
         size: of the value.
+        asked: what the client asks for, as the decorator's arguments.
+        by_port: that it has started, and that it has finished, is told to a `Starts`, and not put into a file.
     """
 
     lines: int
     pause_s: float
     size: int
+    asked: str = 'provider="local"'
+    by_port: bool = False
 
     @property
     def code(self) -> str:
-        """The client's program: seed and a file for the starts are its arguments."""
-        return _CODE.format(lines=self.lines, pause_s=self.pause_s, size=self.size)
+        """The client's program: seed and a file for the starts, or the port of a `Starts`, are its arguments."""
+        return _CODE.format(
+            lines=self.lines,
+            pause_s=self.pause_s,
+            size=self.size,
+            asked=self.asked,
+            tell=_TO_A_PORT if self.by_port else _INTO_A_FILE,
+        )
 
     def digest(self, seed: int) -> str:
         """What the value shows."""
@@ -70,14 +95,23 @@ class Victim:
         """All that it prints to standard output."""
         return "".join(f"step {number} of seed {seed}\n" for number in range(self.lines))
 
-    def attached(self, cli: Cli, home: Path, run: str, seed: int, starts: Path) -> tuple[str, str]:
+    def attached(
+        self, cli: Cli, home: Path, run: str, seed: int, starts: Callable[[], int]
+    ) -> tuple[str, str]:
         """What `dayfly attach` gives.
+
+        Args:
+            cli: runs a command.
+            home: where the run is.
+            run: which.
+            seed: of the value.
+            starts: how often the function was started, by its own word.
 
         Returns:
             "value" or "never started", and why the result counts as lost.
         """
         done = cli("attach", run)
-        if done.returncode and "never started" in done.stderr and not started(starts):
+        if done.returncode and "never started" in done.stderr and not starts():
             return "never started", ""
         if done.returncode:
             return "failed", f"attach ended with {done.returncode}: {done.stderr.strip()[-400:]}"

@@ -26,6 +26,7 @@ into a shell goes to standard error.
 
 examples:
   python -m tests.emulators.lambda_cloud
+  python -m tests.emulators.lambda_cloud --options '{{"own_addresses": true}}'
   python -m tests.emulators.lambda_cloud --options '{{"time_scale": 10, "boot_s": 60}}'
   python -m tests.emulators.lambda_cloud --options '{{"faults": [{{"op": "launch", "at": 1, "kind": "drop_after"}}]}}'
 
@@ -117,11 +118,11 @@ def _announce(cloud: Cloud, server: Server) -> None:
         "pid": os.getpid(),
     }
     print(json.dumps(shown), flush=True)
-    variables = {
-        "LAMBDA_API_URL": shown["url"],
-        "LAMBDA_API_KEY": shown["api_key"],
-        "DAYFLY_SSH_PORT_MAP": shown["port_map"],
-    } | ({} if cloud.clock.scale == 1 else {"LAMBDA_TIME_SCALE": cloud.clock.scale})
+    variables = {"LAMBDA_API_URL": shown["url"], "LAMBDA_API_KEY": shown["api_key"]}
+    if not cloud.options.own_addresses:
+        variables["DAYFLY_SSH_PORT_MAP"] = shown["port_map"]
+    if cloud.clock.scale != 1:
+        variables["LAMBDA_TIME_SCALE"] = cloud.clock.scale
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(str(value))}", file=sys.stderr, flush=True)
 

@@ -31,6 +31,7 @@ class Account:
         key: what opens it.
         active: False answers 403 to everything.
         address: False answers 403 to launches and new file systems.
+        may_see_instances: False answers 403 to whoever asks for instances: the key is of a member who may not.
         revoked: keys that are no longer good.
     """
 
@@ -38,6 +39,7 @@ class Account:
         self.key = options.api_key or f"secret_emulated_{secrets.token_hex(16)}"
         self.active = True
         self.address = True
+        self.may_see_instances = True
         self.revoked: set[str] = set()
         self._clock = clock
         self.requests = Limiter(clock, options.request_interval_s, options.limit_tolerance)
@@ -68,6 +70,11 @@ class Account:
         """Refuses where bills would have nowhere to go."""
         if not self.address:
             raise refusal.invalid_address()
+
+    def need_instances(self) -> None:
+        """Refuses a key that may not see instances."""
+        if not self.may_see_instances:
+            raise refusal.forbidden()
 
     def revoke(self) -> None:
         """The key opens nothing from now on."""

@@ -12,10 +12,15 @@ class Clock:
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
         self._started = time.monotonic()
+        self._ahead = 0.0
 
     def now(self) -> float:
         """Emulated seconds since the start."""
-        return (time.monotonic() - self._started) * self.scale
+        return (time.monotonic() - self._started) * self.scale + self._ahead
+
+    def advance(self, emulated_s: float) -> None:
+        """So many emulated seconds have passed at once."""
+        self._ahead += emulated_s
 
     def real(self, emulated_s: float) -> float:
         """How long that is on the wall."""

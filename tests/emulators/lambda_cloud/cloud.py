@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -52,9 +51,7 @@ class Cloud:
         self.file_systems = FileSystems(self.truth, folder / "file_systems", self._mounted)
         self.firewalls = Firewalls(self.truth, options.regions_without_firewall, self._behind)
         self._schedule = Schedule(self.clock)
-        self.machines = (
-            Machines(folder / "machines", self.ports, self.truth) if options.machines else None
-        )
+        self.machines = _machines(options, folder, ports, truth)
         self.instances = Instances(
             options=options,
             clock=self.clock,
@@ -109,7 +106,23 @@ class Cloud:
     def bills(self) -> list[meter.Bill]:
         """What every instance has cost until now, from the log itself."""
         events = log.read(self.truth.path)
-        return meter.bills(events, time.time(), self.options.billing_increment_s)
+        increment_s = self.clock.real(self.options.billing_increment_s)
+        return meter.bills(events, self.truth.now(), increment_s)
+
+    def advance(self, emulated_s: float) -> float:
+        """Has so many emulated seconds pass at once: what is due happens, and the bills have grown.
+
+        Returns:
+            By how many seconds its time of day is before this computer's now.
+        """
+        if emulated_s < 0:
+            raise ValueError(f"time goes forward, not by {emulated_s} s")
+        real_s = self.clock.real(emulated_s)
+        self.clock.advance(emulated_s)
+        self.truth.ahead_s += real_s
+        self.truth.write("advanced", seconds=emulated_s, ahead_s=self.truth.ahead_s)
+        self._schedule.look()
+        return self.truth.ahead_s
 
     def _later(self, delay_s: float, act: Callable[[], None]) -> None:
         def locked() -> None:
@@ -130,3 +143,9 @@ class Cloud:
 
     def _behind(self, ruleset: str) -> list[str]:
         return [each.id for each in self.instances.alive() if ruleset in each.order.rulesets]
+
+
+def _machines(options: Options, folder: Path, ports: PortMap, truth: Truth) -> Machines | None:
+    if not options.machines:
+        return None
+    return Machines(folder / "machines", ports, truth, own_addresses=options.own_addresses)

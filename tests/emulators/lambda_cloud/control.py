@@ -103,10 +103,15 @@ def _lie(cloud: Cloud, asked: Any) -> Any:
     return {}
 
 
+def _advance(cloud: Cloud, asked: Any) -> Any:
+    return {"ahead_s": cloud.advance(float(asked["seconds"]))}
+
+
 def _account(cloud: Cloud, asked: Any) -> Any:
     account = cloud.account
     account.active = asked.get("active", account.active)
     account.address = asked.get("address", account.address)
+    account.may_see_instances = asked.get("instances", account.may_see_instances)
     if asked.get("revoke"):
         account.revoke()
     if "key" in asked:
@@ -144,6 +149,7 @@ _ACTS: dict[tuple[str, str], Callable[[Cloud, Any], Any]] = {
     ("POST", "machine"): _machine,
     ("POST", "lie"): _lie,
     ("POST", "account"): _account,
+    ("POST", "advance"): _advance,
     ("GET", "faults"): _faults,
     ("POST", "faults"): _add_faults,
     ("DELETE", "faults"): _clear_faults,

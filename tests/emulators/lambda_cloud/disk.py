@@ -49,6 +49,7 @@ def furnish(
     disk: Path,
     *,
     hostname: str,
+    host: str,
     port: int,
     authorized_key: str,
     mounts: Sequence[tuple[Path, str]],
@@ -58,7 +59,7 @@ def furnish(
     Args:
         disk: an empty folder.
         hostname: of the instance.
-        port: of loopback, where its SSH server is to listen.
+        host, port: of this computer, where its SSH server is to listen.
         authorized_key: who may log in.
         mounts: folders of this computer and where the instance has them.
     """
@@ -82,7 +83,7 @@ def furnish(
     shown = [(disk / "tools", TOOLS), *mounts]
     _put(disk / "mounts", "".join(f"{source}\t{target}\n" for source, target in shown))
     _account(disk / "upper/etc", hostname)
-    _ssh_server(disk / "upper/etc/ssh", port, environment())
+    _ssh_server(disk / "upper/etc/ssh", host, port, environment())
     for command in _COMMANDS.iterdir():
         for folder in ("bin", "sbin"):
             _put(disk / "upper/usr" / folder / command.name, command.read_text(), 0o755)
@@ -101,7 +102,7 @@ def _account(etc: Path, hostname: str) -> None:
         _put(etc / "resolv.conf", resolver.read_text())
 
 
-def _ssh_server(folder: Path, port: int, variables: Mapping[str, str]) -> None:
+def _ssh_server(folder: Path, host: str, port: int, variables: Mapping[str, str]) -> None:
     # Hides this computer's own folder, keys and all, instead of adding to it.
     os.setxattr(folder, "trusted.overlay.opaque", b"y")
     for kind, key in (
@@ -113,12 +114,12 @@ def _ssh_server(folder: Path, port: int, variables: Mapping[str, str]) -> None:
         _put(folder / f"ssh_host_{kind}_key", private.decode(), 0o600)
         _put(folder / f"ssh_host_{kind}_key.pub", public.decode() + "\n")
     setting = " ".join(f'"{name}={value}"' for name, value in variables.items())
-    _put(folder / "sshd_config", _SSHD_CONFIG.format(port=port, variables=setting))
+    _put(folder / "sshd_config", _SSHD_CONFIG.format(host=host, port=port, variables=setting))
 
 
 _SSHD_CONFIG = """\
 Port {port}
-ListenAddress 127.0.0.1
+ListenAddress {host}
 AllowUsers ubuntu
 AuthenticationMethods publickey
 # The account is root by another name.

@@ -120,12 +120,12 @@ class Emulator:
 
     def environment(self) -> dict[str, str]:
         """The variables by which Dayfly takes it for the real thing."""
-        scale = self.options.time_scale
-        return {
-            "LAMBDA_API_URL": self.url,
-            "LAMBDA_API_KEY": self.api_key,
-            "DAYFLY_SSH_PORT_MAP": str(self.port_map),
-        } | ({} if scale == 1 else {"LAMBDA_TIME_SCALE": str(scale)})
+        scale, own_addresses = self.options.time_scale, self.options.own_addresses
+        return (
+            {"LAMBDA_API_URL": self.url, "LAMBDA_API_KEY": self.api_key}
+            | ({} if own_addresses else {"DAYFLY_SSH_PORT_MAP": str(self.port_map)})
+            | ({} if scale == 1 else {"LAMBDA_TIME_SCALE": str(scale)})
+        )
 
     def kill(self) -> None:
         """SIGKILL, as a crash of the computer that it runs on would end it."""
@@ -160,6 +160,14 @@ class Emulator:
         """`now` in emulated seconds, `calls` by operation, and how many requests the limits refused."""
         found: dict[str, Any] = self._ask("GET", "health")
         return found
+
+    def advance(self, emulated_s: float) -> float:
+        """So many emulated seconds pass at once, and are billed.
+
+        Returns:
+            By how many seconds its time of day is before this computer's now.
+        """
+        return float(self._ask("POST", "advance", {"seconds": emulated_s})["ahead_s"])
 
     def set_capacity(
         self, type: str, region: str, left: int, *, listed: bool | None = None
@@ -209,9 +217,12 @@ class Emulator:
         self.api_key = str(self._ask("POST", "account", {"key": key})["api_key"])
         return self.api_key
 
-    def set_account(self, *, active: bool = True, address: bool = True) -> None:
-        """Whether the account is active, and whether it has an address for bills."""
-        self._ask("POST", "account", {"active": active, "address": address})
+    def set_account(
+        self, *, active: bool = True, address: bool = True, instances: bool = True
+    ) -> None:
+        """Whether the account is active, has an address for bills, and whether its key may see instances."""
+        asked = {"active": active, "address": address, "instances": instances}
+        self._ask("POST", "account", asked)
 
     def add_faults(self, faults: Iterable[Fault | Mapping[str, Any]]) -> None:
         """Puts lines at the end of the fault script; their calls count from now."""

@@ -14,6 +14,7 @@ Kind = Literal[
     "delay_answer",
     "hold",
     "hold_answer",
+    "hold_drop",
     "drop_before",
     "drop_after",
     "duplicate",
@@ -34,6 +35,7 @@ class Fault:
     | delay | after `delay_s`, also when its client is gone by then | the answer |
     | delay_answer | at once | the answer, `delay_s` later |
     | hold, hold_answer | as the two before, when the script is told to `release` | the answer |
+    | hold_drop | never | a reset connection, when the script is told to `release` |
     | drop_before | never | a reset connection |
     | drop_after | once | a reset connection |
     | duplicate | twice | the first answer |

@@ -40,7 +40,7 @@ class Instances:
         self._capacity = capacity
         self._machines = machines
         self._later = later
-        self._addresses = Addresses()
+        self._addresses = Addresses(real=options.own_addresses)
         self._all: dict[str, Instance] = {}
 
     def all(self) -> list[Instance]:
@@ -204,8 +204,7 @@ class Instances:
         said = self._truth.write("status", instance=each.id, was=each.status, now=status)
         each.status = status
         if status in meter.ENDED:
-            bill = meter.bill(
-                each.accepted, said["at"], said["at"], self._options.billing_increment_s
-            )
+            increment_s = self._clock.real(self._options.billing_increment_s)
+            bill = meter.bill(each.accepted, said["at"], said["at"], increment_s)
             shown = {name: getattr(bill, name) for name in ("seconds", "billed_s", "dollars")}
             self._truth.write("billed", instance=each.id, **shown)

@@ -37,6 +37,7 @@ class Machine:
         order: Order,
         *,
         hostname: str,
+        place: tuple[str, int],
         folder: Path,
         ports: PortMap,
         truth: Truth,
@@ -61,9 +62,10 @@ class Machine:
         # Bound and never listening: nobody else gets the port, and a client is refused until the SSH server is there.
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind(("127.0.0.1", 0))
+        self._reserved.bind(place)
+        self._host: str = place[0]
         self.port: int = self._reserved.getsockname()[1]
-        ports.add(id, self.port)
+        ports.add(id, self._host, self.port)
         self._later(self._furnish)
 
     def start_sshd(self) -> None:
@@ -134,6 +136,7 @@ class Machine:
         disk.furnish(
             self._folder,
             hostname=self._hostname,
+            host=self._host,
             port=self.port,
             authorized_key=self._order.ssh_key.public_key,
             mounts=[(each.file_system.folder, each.mount_point) for each in self._order.mounts],

@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.emulators.lambda_cloud import box, gpus
+from tests.emulators.lambda_cloud import addresses, box, gpus
 from tests.emulators.lambda_cloud.machine import Machine
 from tests.emulators.lambda_cloud.order import Order
 from tests.emulators.lambda_cloud.port_map import PortMap
@@ -19,8 +19,13 @@ _THREADS = 8
 class Machines:
     """Makes them, and ends all of them at once."""
 
-    def __init__(self, folder: Path, ports: PortMap, truth: Truth) -> None:
+    def __init__(
+        self, folder: Path, ports: PortMap, truth: Truth, *, own_addresses: bool = False
+    ) -> None:
         box.check()
+        if own_addresses:
+            addresses.check()
+        self._own_addresses = own_addresses
         self._folder = folder
         self._ports = ports
         self._truth = truth
@@ -41,6 +46,7 @@ class Machines:
             id,
             order,
             hostname=order.hostname or ip.replace(".", "-"),
+            place=(ip, addresses.SSH_PORT) if self._own_addresses else ("127.0.0.1", 0),
             folder=self._folder / id,
             ports=self._ports,
             truth=self._truth,

@@ -74,7 +74,13 @@ def _launch(call: Call) -> Answer:
 
 
 def _list_instances(call: Call) -> Answer:
+    call.cloud.account.need_instances()
     return call.cloud.instances.listing(call.query.get("cluster_id"), call.query.get("page_token"))
+
+
+def _get_instance(call: Call) -> Answer:
+    call.cloud.account.need_instances()
+    return call.cloud.instances.get(call.id)
 
 
 def _create_file_system(call: Call) -> Answer:
@@ -100,7 +106,7 @@ OPERATIONS = tuple(
             _data(lambda c: c.cloud.instance_types()),
         ),
         ("list_instances", "GET", "/instances", _list_instances),
-        ("get_instance", "GET", "/instances/{id}", _data(lambda c: c.cloud.instances.get(c.id))),
+        ("get_instance", "GET", "/instances/{id}", _data(_get_instance)),
         (
             "rename_instance",
             "POST",

@@ -16,7 +16,7 @@ class Options:
     """All durations are emulated seconds, which pass `time_scale` times as fast as real ones.
 
     Attributes:
-        time_scale: 100 makes an hour 36 s; dollars always go by real time.
+        time_scale: 100 makes an hour 36 s; a real second costs what it costs, and a billing increment is shorter.
         api_key: the account's key; made up where empty.
         request_interval_s: between two requests of the account; 0 switches the limit off.
         launch_interval_s: between two launches; 0 switches the limit off.
@@ -36,8 +36,10 @@ class Options:
         capacity: type -> region -> machines that are left; what is not named keeps the catalog's.
         default_capacity: machines of each type in each region that the catalog lists for it.
         regions_without_firewall: where rulesets cannot be made.
+        own_addresses: True gives each machine an address of loopback, with its SSH server at port 22, so that nobody needs the
+            port map. Linux and root, and no SSH server of this computer that listens on all addresses.
         machines: False for instances that are rows only, without an SSH server behind them.
-        billing_increment_s: real seconds that a bill is rounded up to.
+        billing_increment_s: that a bill is rounded up to.
         faults: the script.
     """
 
@@ -61,6 +63,7 @@ class Options:
     capacity: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     default_capacity: int = 1000
     regions_without_firewall: tuple[str, ...] = ("us-south-1",)
+    own_addresses: bool = False
     machines: bool = True
     billing_increment_s: float = 60.0
     faults: tuple[Fault, ...] = ()

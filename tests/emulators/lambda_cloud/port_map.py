@@ -13,23 +13,24 @@ class PortMap:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._ports: dict[str, int] = {}
+        self._places: dict[str, tuple[str, int]] = {}
         self._write()
 
-    def add(self, id: str, port: int) -> None:
-        """The machine's SSH server is, or will be, at this port of loopback."""
+    def add(self, id: str, host: str, port: int) -> None:
+        """The machine's SSH server is, or will be, there."""
         with self._lock:
-            self._ports[id] = port
+            self._places[id] = host, port
             self._write()
 
     def drop(self, id: str) -> None:
         """It is nowhere any more."""
         with self._lock:
-            self._ports.pop(id, None)
+            self._places.pop(id, None)
             self._write()
 
     def _write(self) -> None:
         aside = self.path.with_name(self.path.name + ".new")
-        shown = {id: {"host": "127.0.0.1", "port": port} for id, port in self._ports.items()}
+        places = self._places.items()
+        shown = {id: {"host": host, "port": port} for id, (host, port) in places}
         aside.write_text(json.dumps(shown))
         aside.replace(self.path)

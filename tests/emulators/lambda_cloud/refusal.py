@@ -83,7 +83,7 @@ def invalid_address() -> Refusal:
 
 
 def forbidden() -> Refusal:
-    """The key may not see this."""
+    """The key is of a member who may not; of what is emulated only whoever asks for instances hears it."""
     return Refusal(403, "global/forbidden", "The API key may not do this.")
 
 

@@ -32,6 +32,11 @@ class Schedule:
             heapq.heappush(self._acts, (due, next(self._numbers), act))
             self._changed.notify()
 
+    def look(self) -> None:
+        """The clock has been moved on: what is due by now happens."""
+        with self._changed:
+            self._changed.notify()
+
     def close(self) -> None:
         """Drops what is still due."""
         with self._changed:

@@ -146,7 +146,9 @@ class Handler(BaseHTTPRequestHandler):
     def _fails_before(self, fault: Fault) -> bool:
         """What a fault does before the call acts; True where it never does."""
         cloud = self._cloud
-        if fault.kind == "drop_before":
+        if fault.kind == "hold_drop":
+            cloud.script.hold()
+        if fault.kind in ("drop_before", "hold_drop"):
             self._reset()
             return True
         if fault.kind == "status" and not fault.acts:

@@ -28,18 +28,27 @@ class Truth:
     | file_system_added, file_system_deleted | id, name, region |
     | machine_ended | instance: its processes are gone |
     | fault | op, kind |
+    | advanced | seconds, ahead_s: a test has moved the clock on |
     | failed | where, error: a mistake of the emulator itself, which makes its `with` block raise |
     | ended | |
+
+    Attributes:
+        ahead_s: by how much its time of day has been moved on before this computer's.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.ahead_s = 0.0
         self._lock = threading.Lock()
         self._file = path.open("a", encoding="utf-8")
 
+    def now(self) -> float:
+        """The time of day, in seconds since 1970, by which the log and the dollars go."""
+        return time.time() + self.ahead_s
+
     def write(self, event: str, **fields: Any) -> dict[str, Any]:
         """Adds a line, waits for the disk, and gives what it says."""
-        said = {"at": time.time(), "event": event, **fields}
+        said = {"at": self.now(), "event": event, **fields}
         with self._lock:
             if not self._file.closed:
                 self._file.write(json.dumps(said) + "\n")

@@ -65,7 +65,7 @@ def _trial(place: Place, cloud: World, seed: int, runs: int) -> Trial:
     ):
         ended = everybody.watch(_LIMIT_S + runs * _LIMIT_OF_A_RUN_S)
         took_s = time.monotonic() - began
-        round = _Round(place, cloud, everybody, counted)
+        round = _Round(place, cloud, everybody, counted, runs)
         round.problems += ["clients were still at work at the end of the time"] * (not ended)
         return round.judged(memory, took_s)
 
@@ -82,12 +82,17 @@ def _faults(seed: int) -> list[Fault]:
 
 @dataclass
 class _Round:
-    """What is found when all clients have ended."""
+    """What is found when all clients have ended.
+
+    Attributes:
+        wanted: so many runs make it a round.
+    """
 
     place: Place
     cloud: World
     crowd: Crowd
     starts: Starts
+    wanted: int
     lost: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -98,18 +103,19 @@ class _Round:
         struck = self.cloud.fired()
         self.cloud.cloud.clear_faults()
         for client in self.crowd.clients:
+            self._ask(client)
             if client.killed:
                 self._attach(client)
-            else:
-                self._ask(client)
-        self._wait_for_keeper()
+        closing_s = self._wait_for_keeper()
         done = self.place.dayfly("gc", "--yes", "--held")
         if done.returncode:
             self.problems.append(f"gc ended with {done.returncode}: {done.stderr.strip()[-600:]}")
         for client in self.crowd.clients:
             for run in self.crowd.runs(client.numbers[0]) if client.killed else ():
-                self._look_for_result(run, client.numbers[0])
+                self._look_for_result(run)
         runs = self.crowd.all_runs()
+        if len(runs) < self.wanted:
+            self.problems.append(f"{len(runs)} runs are no round of {self.wanted}")
         leaked, more = self.place.broken_promises(*runs)
         self._count_starts(runs)
         self._compare_cost()
@@ -128,6 +134,7 @@ class _Round:
             counted=bool(kills),
             measured=(
                 f"{len(runs)} runs in {took_s:.0f} s",
+                f"{closing_s:.0f} s until the keeper had closed what was left to it",
                 f"{time.monotonic() - began:.0f} s until all was closed and looked at",
                 f"{sum(calls['calls'].values())} requests",
                 f"{calls['requests_refused'] + calls['launches_refused']} over the limits",
@@ -138,10 +145,12 @@ class _Round:
         )
 
     def _ask(self, client: Client) -> None:
-        """A client that was left alive has told a value of each call, or why there is none."""
+        """A client that was left alive has told a value of each call, or why there is none; one that was killed, of some."""
         said = client.said
         for number in client.numbers:
             told = said.get(number)
+            if told is None and client.killed:
+                continue
             if told is None:
                 text = client.log.with_suffix(".err").read_text(errors="replace")[-600:]
                 self.lost.append(f"nobody told how call {number} ended: {text}")
@@ -151,6 +160,8 @@ class _Round:
             else:
                 self._judge_error(number, told["error"], told["message"], bool(told["ours"]))
         code = client.process.returncode
+        if client.killed:
+            return
         # What could not be proved while the answers were wrong is the keeper's.
         if code not in (0, 75):
             text = client.log.with_suffix(".err").read_text(errors="replace")[-600:]
@@ -165,31 +176,47 @@ class _Round:
         self.problems += [f"call {number} raised {name}: {message}"] * (not ours)
 
     def _attach(self, client: Client) -> None:
-        """The value of a function that was started, from the machine or from the keeper."""
-        (number,) = client.numbers
-        for run in self.crowd.runs(number):
+        """The value of each function that was started, from the machine or from the keeper."""
+        for run in self.crowd.runs(client.numbers[0]):
             if self._is_closed(run) or "job_started" not in left.events(self.place.home, run):
                 continue
             done = self.place.dayfly("attach", run)
-            last = done.stdout.strip().rpartition("\n")[2].strip("'")
             if done.returncode and "never started" in done.stderr and not self.starts.of_run(run):
                 continue
-            if last != value(self.crowd.seed, number):
+            if not self._is_value(run, done.stdout.strip().rpartition("\n")[2]):
                 said = f"{done.stdout.strip()[-200:]} {done.stderr.strip()[-400:]}"
                 self.lost.append(f"attach to run {run} ended with {done.returncode}: {said}")
 
-    def _look_for_result(self, run: str, number: int) -> None:
+    def _look_for_result(self, run: str) -> None:
         """Of a function that has finished it is there after all is over."""
         if self.starts.run_has_finished(run):
             kept = self.place.dayfly("result", run)
-            if kept.stdout.strip().strip("'") != value(self.crowd.seed, number):
+            if not self._is_value(run, kept.stdout.strip()):
                 said = f"{kept.stdout.strip()[-200:]} {kept.stderr.strip()[-200:]}"
                 self.lost.append(f"`dayfly result {run}` after gc: {said}")
 
-    def _wait_for_keeper(self) -> None:
-        until = time.monotonic() + _KEEPER_S
-        while time.monotonic() < until and not all(map(self._is_closed, self.crowd.all_runs())):
+    def _is_value(self, run: str, shown: str) -> bool:
+        number = self.starts.call_of(run)
+        return number is not None and shown.strip("'") == value(self.crowd.seed, number)
+
+    def _wait_for_keeper(self) -> float:
+        """What is open is the keeper's: `gc`, which is used afterwards, must find nothing to do.
+
+        Returns:
+            How many seconds it took.
+        """
+        began = time.monotonic()
+        while (open_runs := self._open_runs()) and time.monotonic() - began < _KEEPER_S:
             time.sleep(0.2)
+        self.problems += [
+            f"the keeper had not closed run {run} after {_KEEPER_S:.0f} s:"
+            f" {left.events(self.place.home, run)[-3:]}"
+            for run in open_runs
+        ]
+        return time.monotonic() - began
+
+    def _open_runs(self) -> list[str]:
+        return [run for run in self.crowd.all_runs() if not self._is_closed(run)]
 
     def _is_closed(self, run: str) -> bool:
         return Path(self.place.home, "runs", run, "receipt.json").exists()

@@ -1,236 +1,171 @@
-"""SIGKILL for client, keeper, engine, provider process, program or all of them, at any moment: nothing leaks, no result is lost."""
+"""SIGKILL for client, keeper, engine, provider process, program or all of them, at any moment: nothing leaks, no result is lost.
+
+Half of the runs are on Lambda's emulator; half of the kills come at a named point, and are made again where they miss it.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
-from tests import keepers
 from tests.faults import left, moments
+from tests.faults.aftermath import Aftermath
 from tests.faults.family import Family
+from tests.faults.kill_aim import Aim
+from tests.faults.kill_bench import VICTIMS, Bench, bench
+from tests.faults.kill_call import Call, Stroke, strike
+from tests.faults.kill_hold import Held, held
+from tests.faults.moments import SIGNS, Sight
 from tests.faults.place import COMMAND_S, Place
 from tests.faults.trial import Trial
-from tests.faults.victim import Victim, started
 
 _NAME = "kills"
-_VICTIM = Victim(lines=40, pause_s=0.02, size=1 << 20)
-_WIDTH_S = 0.06
-# Of the collections after a kill, so many are killed as well.
-_SECOND_KILL = 0.2
 _TRIES = 4
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One client at work."""
-
-    home: Path
-    seed: int
-    process: subprocess.Popen[bytes]
-    run: str
-
-    @property
-    def starts(self) -> Path:
-        return self.home / f"starts.{self.seed}"
-
-    @property
-    def log(self) -> Path:
-        return self.home / f"client.{self.seed}.log"
-
-    def targets(self) -> dict[str, list[psutil.Process]]:
-        """Everything of ours that works for the run and is not its machine, by what it is."""
-        found: dict[str, list[psutil.Process]] = {"client": [psutil.Process(self.process.pid)]}
-        # It names no run: it is there for all of its home.
-        keeper = keepers.process(self.home)
-        if keeper is not None:
-            found["keeper"] = [keeper]
-        for process, command in left.processes(self.run):
-            kind = _kind(command)
-            if kind:
-                found.setdefault(kind, []).append(process)
-        return found
-
-
-def _kind(command: list[str]) -> str:
-    line = " ".join(command)
-    if "dayfly.stacks.program" in line:
-        return "program"
-    if "pulumi.dynamic" in line or "pulumi-resource-pulumi-python" in line:
-        return "provider process"
-    if command and Path(command[0]).name == "pulumi":
-        return "CLI"
-    return "act of the keeper" if "dayfly.runtime.tend" in line else ""
+# How long after its sign a run is still at a point, as a rule: so much later a kill may come. One that has missed its
+# point for that comes at once in the next run.
+_STAYS_S = {"recorded": 0.1, "running": 0.5, "finished": 0.02, "destroying": 0.5, "removed": 0.1}
+_HELD_S = 0.06
+# There a machine comes to be, by processes that do not wait for their client.
+_BY_ENGINE = ("before POST", "accepted", "answered")
 
 
 def run(place: Place, seeds: Iterator[int]) -> Iterator[Trial]:
-    """Half of the moments uniform in a run's whole life, half at named points."""
-    script = place.home / "victim.py"
-    script.write_text(_VICTIM.code)
-    lasts_s = _whole_life_s(place, script)
-    for seed in seeds:
-        yield _trial(place, script, seed, lasts_s)
+    """What each seed is for is `Aim.of`'s to say."""
+    with bench(place) as shared:
+        for seed in seeds:
+            yield _trial(shared, Aim.of(seed))
 
 
-def _whole_life_s(place: Place, script: Path) -> float:
-    """How long a client takes that nobody kills."""
-    began = time.monotonic()
-    command = [sys.executable, str(script), "0", str(place.home / "starts")]
-    done = subprocess.run(
-        command, capture_output=True, cwd=place.home, timeout=COMMAND_S, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return time.monotonic() - began
-
-
-def _trial(place: Place, script: Path, seed: int, lasts_s: float) -> Trial:
-    """A named point that had passed is tried again with another run: each of them is to have its share of the kills."""
-    for attempt in range(_TRIES if seed % 2 else 1):
-        trial = _attempt(place, script, seed, lasts_s, random.Random(f"{seed}.{attempt}"))
-        if trial.counted:
+def _trial(shared: Bench, aim: Aim) -> Trial:
+    """A kill that has missed its point is judged as every other, and another run is killed for it: each point is to have
+    its share."""
+    lasts_s = 0.0 if aim.point else shared.lasts_s(aim.provider)
+    for attempt in range(_TRIES if aim.point else 1):
+        trial = _attempt(shared, aim, attempt, lasts_s)
+        if trial.wrong or (trial.counted and trial.point == aim.point):
             break
     return trial
 
 
-def _attempt(place: Place, script: Path, seed: int, lasts_s: float, chance: random.Random) -> Trial:
-    (place.home / f"starts.{seed}").unlink(missing_ok=True)
-    before, began = left.runs(place.home), time.monotonic()
-    with (place.home / f"client.{seed}.log").open("wb") as log:
-        client = subprocess.Popen(
-            [sys.executable, str(script), str(seed), str(place.home / f"starts.{seed}")],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=place.home,
+def _attempt(shared: Bench, aim: Aim, attempt: int, lasts_s: float) -> Trial:
+    """One run and one kill."""
+    home, cloud = shared.place.home, shared.cloud(aim.provider)
+    with held(cloud, aim.hold) as call_held:
+        before = left.runs(home)
+        client = shared.client(aim.provider, aim.seed)
+        try:
+            run = moments.wait_for_run(home, before, client, COMMAND_S)
+            if run is None:
+                return _failed(aim, f"the client made no run: {shared.said(aim.seed)}")
+            call = Call(home, aim.seed, client, run)
+            sight = Sight(home, run, shared.starts, cloud)
+            chance = random.Random(f"{aim.seed}.{attempt}")
+            kill = _Kill(shared, aim, call, sight, call_held, chance)
+            return kill.made(lasts_s, in_haste=attempt > 0)
+        finally:
+            client.kill()
+            client.wait()
+
+
+def _failed(aim: Aim, problem: str) -> Trial:
+    return Trial(_NAME, aim.seed, problems=(problem,))
+
+
+@dataclass
+class _Kill:
+    """One kill, from the wait for its moment to the proof that nothing is left."""
+
+    shared: Bench
+    aim: Aim
+    call: Call
+    sight: Sight
+    held: Held | None
+    chance: random.Random
+
+    def made(self, lasts_s: float, *, in_haste: bool) -> Trial:
+        """The trial.
+
+        Args:
+            lasts_s: how long a run takes.
+            in_haste: the kill comes as soon as its point is reached.
+        """
+        if self.aim.point:
+            came, first = self._point(in_haste)
+            when = f"at {self.aim.point!r}"
+        else:
+            moment_s = self.chance.uniform(0, lasts_s)
+            came, first, when = self._after(moment_s), [], f"{moment_s:.2f} s after its first file"
+        if came is None:
+            said = self.shared.said(self.aim.seed)
+            return _failed(self.aim, f"it did not come to {self.aim.point!r}: {said}")
+        stroke = self._struck(first) if came else None
+        if self.held is not None:
+            self.held.let_go(self.chance)
+        if stroke is None:
+            self.call.process.wait(COMMAND_S)
+            return Trial(_NAME, self.aim.seed, counted=False)
+        return self._judged(stroke, when)
+
+    def _after(self, moment_s: float) -> bool | None:
+        until = time.monotonic() + moment_s
+        return moments.wait_for(lambda: time.monotonic() >= until, self.call.process, COMMAND_S)
+
+    def _point(self, in_haste: bool) -> tuple[bool | None, list[psutil.Process]]:
+        """Waits for the named point.
+
+        Returns:
+            Whether it came, as of `moments.wait_for`, and who must stand still first.
+        """
+        point = self.aim.point
+        # Held in the wait for the machine, it has its id from the moment of the record on.
+        by_record = point == "answered" and self.chance.random() < 0.5
+        first = (
+            self.call.engine(COMMAND_S) if point in _BY_ENGINE and self.sight.cloud is None else []
         )
-    try:
-        run = moments.wait_for_run(place.home, before, client, COMMAND_S)
-        if run is None:
-            said = (place.home / f"client.{seed}.log").read_text()
-            return Trial(_NAME, seed, problems=(f"the client made no run: {said[-400:]}",))
-        call = _Call(place.home, seed, client, run)
-        fault = _kill(call, chance, began, lasts_s)
-        if fault is None:
-            client.wait(COMMAND_S)
-            return Trial(_NAME, seed, counted=False)
-        return _judged(place, call, chance, fault)
-    finally:
-        client.kill()
-        client.wait()
+        sign = SIGNS[point] if by_record or self.aim.hold is None else self._is_met
+        came = moments.wait_for(lambda: sign(self.sight), self.call.process, COMMAND_S)
+        if came and self.held is not None and not by_record:
+            self.held.wait()
+        if came and not in_haste:
+            stays_s = _STAYS_S.get(point, 0.0) if self.held is None else _HELD_S
+            time.sleep(self.chance.uniform(0, stays_s))
+        return came, first
 
+    def _is_met(self, sight: Sight) -> bool:
+        assert self.aim.hold is not None
+        return sight.has_met(self.aim.hold.op)
 
-def _kill(call: _Call, chance: random.Random, began: float, lasts_s: float) -> str | None:
-    """Kills at the seed's moment.
+    def _struck(self, first: list[psutil.Process]) -> Stroke | None:
+        return strike(self.call, self.aim.whom, lambda: self.sight.point, self.chance, first)
 
-    Returns:
-        What was killed when; None where the client had ended.
-    """
-    if call.seed % 2:
-        names = list(moments.POINTS)
-        point = names[call.seed // 2 % len(names)]
-        if not moments.wait_for(
-            moments.POINTS[point], call.home, call.run, call.process, COMMAND_S
-        ):
-            return None
-        time.sleep(chance.uniform(0, _WIDTH_S))
-        when = f"at {point!r}"
-    else:
-        moment_s = chance.uniform(0, lasts_s)
-        time.sleep(max(0.0, began + moment_s - time.monotonic()))
-        when = f"{moment_s:.2f} s after the start"
-    # Stopped, so that it cannot end while it is decided who dies.
-    call.process.send_signal(signal.SIGSTOP)
-    if call.process.poll() is not None:
-        return None
-    targets = call.targets()
-    whom = chance.choice(["client", "all", *(kind for kind in sorted(targets) if kind != "client")])
-    for kind, processes in targets.items():
-        for process in processes if whom in (kind, "all") else ():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(call.process.pid, signal.SIGCONT)
-    return f"SIGKILL of {whom} {when} after {(left.events(call.home, call.run) or ['nothing'])[-1]}"
-
-
-def _judged(place: Place, call: _Call, chance: random.Random, fault: str) -> Trial:
-    """What a user does after a crash: attach where there may be a result, then gc; and what is left after that."""
-    faults, lost, problems = [fault], "", []
-    code = call.process.wait(COMMAND_S)
-    killed = code == -signal.SIGKILL
-    value = False
-    if not killed:
-        value, problem = _own_end(call, code)
-        problems += [problem] * bool(problem)
-    elif "job_started" in left.events(place.home, call.run) and not _closed(call):
-        said, lost = _VICTIM.attached(place.dayfly, place.home, call.run, call.seed, call.starts)
-        value = said == "value"
-    if not _closed(call) and chance.random() < _SECOND_KILL:
-        faults.append(_killed_gc(place, call, chance))
-    done = place.dayfly("gc", "--run", call.run, "--yes", "--held")
-    if done.returncode:
-        problems.append(f"gc ended with {done.returncode}: {done.stderr.strip()[-400:]}")
-    if value:
-        lost = _VICTIM.kept(place.dayfly, call.run, call.seed) or lost
-    count = started(call.starts)
-    problems += [f"the function started {count} times"] * (count > 1)
-    leaked, more = place.broken_promises(call.run)
-    lost_results = (lost,) if lost else ()
-    return Trial(
-        _NAME, call.seed, tuple(faults), tuple(leaked), lost_results, (), tuple(problems + more)
-    )
-
-
-def _closed(call: _Call) -> bool:
-    return (call.home / "runs" / call.run / "receipt.json").exists()
-
-
-def _own_end(call: _Call, code: int) -> tuple[bool, str]:
-    """How a client that was left alive has ended.
-
-    Returns:
-        Whether it had the value, and what is wrong with that.
-    """
-    said = call.log.read_text(errors="replace")
-    if code == 0:
-        if left.machines(call.run):
-            return True, "the client ended with 0 while the machine was alive"
-        shown = _VICTIM.digest(call.seed) in said
-        return True, "" if shown else "the client ended with 0 and without the value"
-    if started(call.starts):
-        return False, f"the function had started, and the client ended with {code}: {said[-600:]}"
-    return False, ""
-
-
-def _killed_gc(place: Place, call: _Call, chance: random.Random) -> str:
-    """A collection that dies as well."""
-    command = [
-        sys.executable,
-        "-m",
-        "dayfly.runtime.cli",
-        "gc",
-        "--run",
-        call.run,
-        "--yes",
-        "--held",
-    ]
-    with (place.home / "gc.log").open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    moment_s = chance.uniform(0.3, 3.0)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(moment_s)
-    process.kill()
-    process.wait()
-    return f"SIGKILL of gc after {moment_s:.2f} s"
+    def _judged(self, stroke: Stroke, when: str) -> Trial:
+        missed = f", which was {stroke.point!r}" * (stroke.point != self.aim.point)
+        found = Aftermath(
+            self.shared.place,
+            self.call,
+            VICTIMS[self.aim.provider],
+            self.shared.starts,
+            self.sight.cloud,
+            self.chance,
+            [f"SIGKILL of {stroke.whom} {when}{missed}, on {self.aim.provider}"],
+        )
+        let_go: Callable[[], None] = (lambda: None) if self.held is None else self.held.end
+        found.follow(keeper_dead=stroke.whom in ("keeper", "all"), let_go=let_go)
+        return Trial(
+            _NAME,
+            self.aim.seed,
+            tuple(found.faults),
+            tuple(found.leaked),
+            tuple(found.lost),
+            (),
+            tuple(found.problems),
+            measured=(f"{found.keeper_s:.1f} s of the keeper's",),
+            point=stroke.point if self.aim.point else "",
+        )
 
 
 FAMILY = Family(_NAME, trials=500, sample=1, run=run, jobs=4)

@@ -1,4 +1,10 @@
-"""Random sequences of what can happen to runs on Lambda Cloud, without the engine, drawn by Hypothesis: I1 to I8 hold after each."""
+"""Random sequences of what can happen to runs on Lambda Cloud, without the engine, drawn by Hypothesis: I1 to I8 hold after each.
+
+Of I3 it holds less than the other families: a second machine of a run is ended within 5 s here, which are 3,000 s of a cloud that
+goes 600 times as fast. Slower, two thousand sequences would take hours, and some of the steps leave a run to nobody, or an API
+without an answer, for longer than a minute of the cloud anyway. The minute itself is held where launches are carried out twice at
+a slow scale: in the family `api`.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +36,7 @@ from tests.faults.trial import Trial
 
 _NAME = "sequences"
 _SCALE = 600.0
+_TWIN_SLACK_S = 5.0 * _SCALE
 _STEPS = 7
 _LATE_S = 300.0
 _KINDS = (
@@ -151,7 +158,7 @@ def _machine(place: Place, cloud: World, done: list[str]) -> type[RuleBasedState
                 Closer(Context.open().workspace, None).close(run)
             time.sleep(max(0.0, self.late_until - time.monotonic()))
             leaked, problems = place.broken_promises(*runs)
-            found = leaked + cloud.leaked() + problems + cloud.broken()
+            found = leaked + cloud.leaked() + problems + cloud.broken(slack_s=_TWIN_SLACK_S)
             assert not found, "; ".join(found)
 
     return Runs

@@ -10,9 +10,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.faults import left
 from tests.faults.family import Family
@@ -93,6 +94,14 @@ class _Terminal:
             self.wait(10)
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """What was sent, and the unix time before that."""
+
+    what: str
+    at: float
+
+
 def run(place: Place, seeds: Iterator[int]) -> Iterator[Trial]:
     """Every kind at every phase in turn; half of them for a script, half for `dayfly run`."""
     script = place.home / "victim.py"
@@ -118,8 +127,10 @@ def _trial(place: Place, script: Path, seed: int) -> Trial:
         time.sleep(chance.uniform(0, _WIDTH_S))
         if run is None or terminal.poll():
             return Trial(_NAME, seed, counted=False)
-        fault = f"{_sent(terminal, kind, chance)} to {'`dayfly run`' if by_cli else 'a script'} at {phase!r}"
-        return _judged(place, run, seed, terminal, fault)
+        whom = "`dayfly run`" if by_cli else "a script"
+        at = time.time()
+        sent = _Sent(f"{_sent(terminal, kind, chance)} to {whom} at {phase!r}", at)
+        return _judged(place, run, seed, terminal, sent)
     finally:
         terminal.close()
 
@@ -149,23 +160,47 @@ def _sent(terminal: _Terminal, kind: str, chance: random.Random) -> str:
     return kind
 
 
-def _judged(place: Place, run: str, seed: int, terminal: _Terminal, fault: str) -> Trial:
+def _judged(place: Place, run: str, seed: int, terminal: _Terminal, sent: _Sent) -> Trial:
     problems = []
-    twice = fault.startswith("Ctrl-C twice")
+    twice = sent.what.startswith("Ctrl-C twice")
     if not terminal.wait(60.0):
         problems.append("the client did not end within 60 s")
     receipt = place.home / "runs" / run / "receipt.json"
-    if terminal.code == 0:
-        problems += ["it ended with 0 and without a receipt"] * (not receipt.exists())
-    elif terminal.code != 130:
-        said = bytes(terminal.said[-800:]).decode(errors="replace")
-        problems.append(f"it ended with {terminal.code}, not 130: {said}")
+    ended = had_ended(left.journal(place.home, run), sent.at)
+    said = bytes(terminal.said[-800:]).decode(errors="replace")
+    if (trouble := wrong_code(terminal.code, ended, receipt.exists())) != "":
+        problems.append(f"{trouble}: {said}")
     if twice:
         _wait_for_receipt(receipt)
     elif alive := left.machines(run):
         problems.append(f"the machine outlived the client: {alive}")
     leaked, more = place.broken_promises(run)
-    return Trial(_NAME, seed, (fault,), tuple(leaked), (), (), tuple(problems + more))
+    measured = ("exit code 0, after the function had ended",) * (terminal.code == 0 and ended)
+    return Trial(
+        _NAME, seed, (sent.what,), tuple(leaked), (), (), tuple(problems + more), measured=measured
+    )
+
+
+def had_ended(journal: Sequence[Mapping[str, Any]], sent_at: float) -> bool:
+    """Whether the function had come to its end when the signal was sent, by what the journal says."""
+    return any(line["event"] == "job_ended" and float(line["t"]) <= sent_at for line in journal)
+
+
+def wrong_code(code: int | None, ended: bool, receipt: bool) -> str:
+    """What is wrong with an exit code, "" where nothing is.
+
+    An interrupt that is lost looks like a good end: 0 is one only where there was nothing left to interrupt.
+
+    Args:
+        code: as a shell shows it, None where the client lives.
+        ended: whether its function had ended before the signal.
+        receipt: whether the run is proved gone.
+    """
+    if code == 0 and ended:
+        return "" if receipt else "it ended with 0 and without a receipt"
+    if code == 0:
+        return "it ended with 0: the signal was lost, its function had not ended before it"
+    return "" if code in (130, None) else f"it ended with {code}, not 130"
 
 
 def _wait_for_receipt(receipt: Path) -> None:

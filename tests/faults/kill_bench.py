@@ -1,0 +1,95 @@
+"""Bench: what the kills of one process share, each thing made when the first of them needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tests.emulators.lambda_cloud import Options
+from tests.faults import left, moments
+from tests.faults.kill_aim import LAMBDA, LOCAL
+from tests.faults.lambda_world import World, world
+from tests.faults.place import COMMAND_S, Place
+from tests.faults.starts import Starts, starts
+from tests.faults.victim import Victim
+
+_ASKED = {
+    LOCAL: 'provider="local"',
+    LAMBDA: 'provider="lambda", instance_type="gpu_1x_a10", region="us-east-1", time="1h"',
+}
+VICTIMS = {
+    provider: Victim(lines=40, pause_s=0.02, size=1 << 20, asked=asked, by_port=True)
+    for provider, asked in _ASKED.items()
+}
+# As fast as engines and SSH servers on two busy cores can follow.
+_OPTIONS = Options(time_scale=20, listing_lag_s=20.0)
+
+
+@dataclass
+class Bench:
+    """Where one kill after the other is made.
+
+    Attributes:
+        place: where all of it is.
+        starts: what functions have said of themselves.
+    """
+
+    place: Place
+    starts: Starts
+    _stack: contextlib.ExitStack
+    _cloud: World | None = None
+    _lasts_s: dict[str, float] = field(default_factory=dict)
+
+    def cloud(self, provider: str) -> World | None:
+        """An account of Lambda's emulator for one run, with nothing in it but a stranger's; None for this computer."""
+        if provider != LAMBDA:
+            return None
+        if self._cloud is None:
+            self._cloud = self._stack.enter_context(world(self.place.home, _OPTIONS))
+        self._cloud.renew(_OPTIONS)
+        return self._cloud
+
+    def client(self, provider: str, seed: int) -> subprocess.Popen[bytes]:
+        """A client that begins."""
+        script = self.place.home / f"victim_{provider}.py"
+        if not script.exists():
+            script.write_text(VICTIMS[provider].code)
+        with (self.place.home / f"client.{seed}.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, str(script), str(seed), str(self.starts.port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.place.home,
+            )
+
+    def said(self, seed: int) -> str:
+        """The last words of a client."""
+        return (self.place.home / f"client.{seed}.log").read_text(errors="replace")[-600:]
+
+    def lasts_s(self, provider: str) -> float:
+        """How long a run takes that nobody kills, from its first file to its client's end."""
+        if provider not in self._lasts_s:
+            self.cloud(provider)
+            before = left.runs(self.place.home)
+            client = self.client(provider, 0)
+            try:
+                assert moments.wait_for_run(self.place.home, before, client, COMMAND_S)
+                began = time.monotonic()
+                assert client.wait(COMMAND_S) == 0, self.said(0)
+            finally:
+                client.kill()
+                client.wait()
+            self._lasts_s[provider] = time.monotonic() - began
+        return self._lasts_s[provider]
+
+
+@contextlib.contextmanager
+def bench(place: Place) -> Iterator[Bench]:
+    """One for as long as the block lasts."""
+    with starts() as told, contextlib.ExitStack() as stack:
+        yield Bench(place, told, stack)
