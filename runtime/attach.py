@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ def attach(run_id: str, display: Display | None = None, *, log: bool = True) -> 
     shown = display or Display.standard()
     history = journal.find(context.workspace.runs, run_id)
     _check_python(history)
+    # Whatever else is needed of them: an exception's words are shown also where the log is not.
+    redact.remember(os.environ[name] for name in _secrets(history) if name in os.environ)
     if _is_settled(history):
         return _settled(context, history, shown)
     risk = history.last("leak_risk", "closing")
@@ -60,27 +62,31 @@ def attach(run_id: str, display: Display | None = None, *, log: bool = True) -> 
             return _settled(context, history, shown)
         _check(history)
         if log:
-            _remember_secrets(history)
+            _check_secrets(history)
         journal.append(history.directory, "attached", client=journal.myself())
     stack = RunStack.resume(history, context.workspace, context.engine_or_none())
     return Job.resume(context.workspace, shown, lambda attendance: _finish(stack, attendance, log))
 
 
-def _remember_secrets(history: History) -> None:
-    """Has the run's secrets masked in its log, as its own client did.
+def _secrets(history: History) -> Sequence[str]:
+    """Names of the variables that the run was given."""
+    names: Sequence[str] = history.intent.get("spec", {}).get("secrets", ())
+    return names
+
+
+def _check_secrets(history: History) -> None:
+    """Whether the run's secrets can be masked in its log, as its own client did.
 
     Raises:
         SpecError: some are not known here.
     """
-    declared = history.intent.get("spec", {}).get("secrets", ())
-    missing = [name for name in declared if name not in os.environ]
+    missing = [name for name in _secrets(history) if name not in os.environ]
     if missing:
         run = history.id[:12]
         raise SpecError(
             f"run {run} was given {', '.join(missing)}, not set here, so that it could stand in the log in clear: export the"
             f" same, then `dayfly attach {run}`; or take the result alone: `dayfly attach {run} --no-log`"
         )
-    redact.remember(os.environ[name] for name in declared)
 
 
 def _settled(context: Context, history: History, display: Display) -> Job[Any]:
