@@ -396,18 +396,23 @@ class Attendance:
                 raise DeadlineReached(
                     f"run {self.directory.name}: its machine ended at the deadline; raise max_runtime or max_cost"
                 ) from trouble
-            if not self.machine_runs():
+            gone = isinstance(trouble, InstanceLost) and bool(trouble.state)
+            if gone or not self.machine_runs():
                 raise
             raise self.left_there(trouble) from trouble
         except OSError as trouble:
             raise self.left_there(trouble) from trouble
 
     def machine_runs(self) -> bool:
-        """Whether the provider says that the machine lives."""
+        """Whether the provider says that the machine lives; one that cannot be asked has not said that it is gone, and the
+        keeper goes on asking."""
         machine = self.history.machine
         if machine is None:
             return False
-        return providers.load(machine.provider).instance_state(machine.id) == "running"
+        try:
+            return providers.load(machine.provider).instance_state(machine.id) == "running"
+        except DayflyError:
+            return True
 
     def left_there(self, trouble: Exception) -> ResultFailed:
         """Hands the run on: it stays up for `attach`, and the keeper ends it when its time is over."""
