@@ -28,6 +28,9 @@ def gather(*jobs: Future[Any], return_exceptions: bool = False) -> list[Any]:
     for job in jobs:
         if not isinstance(job, Future):
             raise SpecError(f"gather takes jobs, as `f.submit(...)` gives them, not {shown(job)}")
+    for job in jobs:
+        if isinstance(job, Job):
+            job.add_done_callback(_asked)
     when = (
         concurrent.futures.ALL_COMPLETED
         if return_exceptions
@@ -46,6 +49,12 @@ def gather(*jobs: Future[Any], return_exceptions: bool = False) -> list[Any]:
             if job in done and (error := job.exception()) is not None:
                 raise error
     return [_outcome(job) for job in jobs]
+
+
+def _asked(job: Future[Any]) -> None:
+    """Who gathers jobs has asked for each, though the first failure may be all that comes of it."""
+    if not job.cancelled():
+        job.exception()
 
 
 def _outcome(job: Future[Any]) -> Any:

@@ -9,6 +9,7 @@ import functools
 import os
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -96,6 +97,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         self._left = False
         self._stopped = False
         self._stopping = threading.RLock()  # a callback of `cancel` may stop it, too
+        self._heard, self._unheard = False, object()
         self._unfit: UnfitMachines | None = None
 
     @classmethod
@@ -168,7 +170,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             return "cancelled"
         if self.detached:
             return "detached"
-        return "failed" if self.done() and self.exception() is not None else "done"
+        return "failed" if self.done() and self._failure() is not None else "done"
 
     async def _logs_aio(self, follow: bool = False) -> AsyncIterator[str]:
         await self._known.come()
@@ -261,7 +263,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
     @property
     def detached(self) -> bool:
         """Whether this process has let go of it."""
-        return self.done() and not self.cancelled() and isinstance(self.exception(), Detached)
+        return self.done() and not self.cancelled() and isinstance(self._failure(), Detached)
 
     async def _receipt_aio(self, timeout: float | None = None) -> Receipt:
         with contextlib.suppress(TimeoutError):
@@ -372,12 +374,37 @@ class Job(concurrent.futures.Future[R], Generic[R]):
     def result(self, timeout: float | None = None) -> R:
         """As of a Future; an interrupt ends the wait whichever thread was given the signal."""
         wakeful.wait(self._ended, timeout)
+        self._hear()
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As of a Future; an interrupt ends the wait whichever thread was given the signal."""
         wakeful.wait(self._ended, timeout)
+        self._hear()
         return super().exception(0)
+
+    def _failure(self) -> BaseException | None:
+        """How it has failed; who looks here has not asked for it."""
+        return super().exception(0)
+
+    def _hear(self) -> None:
+        """Somebody has asked how it ended, and need not be told at the end of the process."""
+        self._heard = self._heard or self.done()
+        if self._heard:
+            at_exit.unheard.pop(self._unheard, None)
+
+    def _note_failure(self) -> None:
+        """Has a failure told at the end of the process, unless somebody asks before; a wish is none, and a leak is told at once."""
+        error = None if self.cancelled() or not self.done() else self._failure()
+        if error is None or isinstance(error, JobStopped | Detached | LeakRisk):
+            return
+        words = "".join(traceback.format_exception_only(error))
+        name = f"run {self._id[:12]}" if self._id else "a job"
+        at_exit.unheard[self._unheard] = (
+            f"dayfly: {name} has failed, and nobody has asked for its value:\n{words}"
+        )
+        if self._heard:
+            self._hear()
 
     def _ended(self, turn_s: float) -> bool:
         with contextlib.suppress(TimeoutError, concurrent.futures.CancelledError):
@@ -428,8 +455,11 @@ class Job(concurrent.futures.Future[R], Generic[R]):
                 self.set_exception(error)
         finally:
             self._known.set()
-            self._closed.set()
-            at_exit.open_jobs.discard(self)
+            try:
+                self._note_failure()
+            finally:
+                self._closed.set()
+                at_exit.open_jobs.discard(self)
 
     def _join(self, stack: RunStack) -> None:
         self._stack = stack
