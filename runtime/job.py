@@ -458,8 +458,8 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             try:
                 self._note_failure()
             finally:
-                self._closed.set()
                 at_exit.open_jobs.discard(self)
+                self._closed.set()
 
     def _join(self, stack: RunStack) -> None:
         self._stack = stack

@@ -84,6 +84,7 @@ class Job:
     def wait_closed(self):
         from dayfly.runtime.fleet import side_by_side
         print(side_by_side([lambda: 1, lambda: 2]))
+        at_exit.open_jobs.discard(self)
 
 at_exit.open_jobs.add(Job())
 """
