@@ -452,7 +452,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
                 work()
         except BaseException as error:  # noqa: BLE001  # whatever it was, whoever waits must learn of it
             if not self.done():
-                self.set_exception(error)
+                self._conclude(functools.partial(self.set_exception, error))
         finally:
             self._known.set()
             try:
@@ -511,7 +511,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
     def _failed(self, error: BaseException, last: bool) -> BaseException:
         if isinstance(error, Detached):
-            self.set_exception(error)
+            self._conclude(functools.partial(self.set_exception, error))
             return error
         original = error
         leak = self._unproved(error)
@@ -537,7 +537,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             # The function was not started there, so this is no attempt of it, and takes none of its retries.
             last = not self._another_machine(original)
         if (last or not _worth_another(original)) and not self.done():
-            self.set_exception(original)
+            self._conclude(functools.partial(self.set_exception, original))
         return original
 
     def _another_machine(self, error: MachineUnfit) -> bool:
@@ -585,9 +585,18 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             found = value()
         except BaseException as error:  # noqa: BLE001  # the function's own exception, whatever it is
             if not only_value:
-                self.set_exception(error)
+                self._conclude(functools.partial(self.set_exception, error))
             return
-        self.set_result(found)
+        self._conclude(functools.partial(self.set_result, found))
+
+    def _conclude(self, settle: Callable[[], None]) -> None:
+        """Has the outcome set, and the callbacks run, in another thread; returns when it is set.
+
+        Callbacks are the user's: they may take hours, or wait for the receipt, and this thread has a machine to destroy.
+        """
+        # Though this thread is a daemon: the process does not end before the callbacks have.
+        threading.Thread(target=settle, name="dayfly-callbacks", daemon=False).start()
+        concurrent.futures.wait((self,))
 
     def _show_receipt(self) -> None:
         if self._stack is not None and self._stack.receipt is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import pickle
+import queue
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ from dayfly.stacks.workspace import Workspace
 from tests.runs import opened
 
 _THREADS = 20
+WAIT_S = 20.0
 
 
 class Attended(Attendance):
@@ -103,11 +105,11 @@ def test_a_job_is_stopped_once_by_whoever_asks(job: Job[Any], workspace: Workspa
 
 def test_many_threads_use_one_job(job: Job[Any], workspace: Workspace) -> None:
     """Status, log, cost, cancel, callbacks and result, all at once, while it runs and ends."""
-    attended, called = Attended(job, workspace), list[object]()
+    attended, called = Attended(job, workspace), queue.SimpleQueue[object]()
     begin(job, attended.run)
 
     def use() -> tuple[type, list[str]]:
-        job.add_done_callback(called.append)
+        job.add_done_callback(called.put)
         assert not job.cancel()
         assert job.status() in ("queued", "failed")
         assert job.cost() == 0.0
@@ -115,7 +117,25 @@ def test_many_threads_use_one_job(job: Job[Any], workspace: Workspace) -> None:
         return type(job.exception()), list(job.logs(follow=True))
 
     assert together(use) == [(JobStopped, [])] * _THREADS
-    assert called == [job] * _THREADS
+    assert [called.get(timeout=WAIT_S) for _ in range(_THREADS)] == [job] * _THREADS
+    assert called.empty()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_callback_may_take_its_time_and_wait_for_the_proof(
+    job: Job[Any], workspace: Workspace, fails: bool
+) -> None:
+    """It runs beside the teardown: no machine is paid for while it does."""
+    attended, heard = Attended(job, workspace), queue.SimpleQueue[bool]()
+    job.add_done_callback(lambda _: heard.put(job._closed.wait(WAIT_S)))
+
+    def work() -> Any:
+        # The caller gets the value, and leaving the stack destroys the machine behind that.
+        return attended._handed_over(lambda: {}["mine"] if fails else 7)
+
+    begin(job, work)
+    assert isinstance(job.exception(WAIT_S), KeyError if fails else type(None))
+    assert heard.get(timeout=2 * WAIT_S)
 
 
 def test_a_job_that_was_cancelled_before_it_ran_has_created_nothing(job: Job[Any]) -> None:
