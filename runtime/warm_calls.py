@@ -76,6 +76,11 @@ class WarmCalls(Generic[R]):
         """Calls that the machine makes at once; 0 until it has answered."""
         return self._line.slots
 
+    @property
+    def over(self) -> BaseException | None:
+        """What has ended the run, for all its calls; None as long as it takes some."""
+        return self._line.over
+
     def new_group(self) -> int:
         """A number by which calls of one map know each other."""
         return next(self._groups)
@@ -94,9 +99,14 @@ class WarmCalls(Generic[R]):
             group: calls of one `new_group` may be made by one process, one after the other; 0 is none.
             timeout_s: for which each may run; the machine ends it then, and it raises CallTimeout.
 
+        Returns:
+            Their handles; where the run is over each has failed with what ended it.
+
         Raises:
             PayloadError: one cannot travel; names the part, and none is sent.
         """
+        if self.over is not None:
+            return [self._never(self.over) for _ in calls]
         for args, kwargs in calls:
             self._function.check(args, kwargs)
         return self._submit(calls, group=group, timeout_s=timeout_s)
@@ -112,6 +122,13 @@ class WarmCalls(Generic[R]):
         sent = [self._sent(digest, args, kwargs, group, timeout_s) for args, kwargs in calls]
         self._line.send(sent)
         return [each.call for each in sent]
+
+    def _never(self, why: BaseException) -> WarmCall[R]:
+        """A call that is not made."""
+        began, run_id = time.perf_counter(), self._session.keys.run_id
+        call: WarmCall[R] = WarmCall(next(self._numbers), run_id, self._line.stop, began)
+        call.fail(why)
+        return call
 
     def _sent(
         self,

@@ -91,6 +91,7 @@ class WarmLine:
         self._acks: list[int] = []
         self._unwanted: set[int] = set()
         self._closing = False
+        self._over: BaseException | None = None
         self._changing = threading.Lock()
         self._generation = 0
         self._link: tuple[Link, int] | None = None
@@ -100,11 +101,20 @@ class WarmLine:
     # -- what the run's own process does
 
     def send(self, calls: Sequence[Sent]) -> None:
-        """Sends calls, now if there is a link, and again on each new one until their results are here."""
+        """Sends calls, now if there is a link, and again on each new one until their results are here.
+
+        What comes behind `fail` fails at once.
+        """
         with self._changing:
-            for sent in calls:
-                self._open[sent.call.number] = sent
-        self._post(calls)
+            over = self._over
+            if over is None:
+                for sent in calls:
+                    self._open[sent.call.number] = sent
+        if over is None:
+            self._post(calls)
+            return
+        for sent in calls:
+            sent.call.fail(over)
 
     def stop(self, number: int) -> None:
         """Has the machine end a call; one that it does not know any more has its result on its way."""
@@ -123,12 +133,21 @@ class WarmLine:
             return [sent.call for sent in self._open.values()]
 
     def fail(self, error: BaseException) -> None:
-        """No more results will come."""
+        """No more results will come, and no more calls are taken."""
+        with self._changing:
+            if self._over is None:
+                self._over = error
         for call in self.open_calls():
-            self._take(call.number)
-            call.fail(error)
+            # Whoever has taken it meanwhile has its result in hand.
+            if self._take(call.number) is not None:
+                call.fail(error)
         if self._fetchers is not None:
             self._fetchers.shutdown(wait=False)
+
+    @property
+    def over(self) -> BaseException | None:
+        """Why no more calls are taken; None as long as they are."""
+        return self._over
 
     def deliver(self, results: dict[int, bytes]) -> None:
         """Takes results that have come by another way, authentic for the run."""

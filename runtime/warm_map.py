@@ -6,7 +6,17 @@ import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
-from dayfly.errors import DayflyError, EnvironmentFailed, JobStopped, RunFailed, SpecError
+from dayfly.errors import (
+    DayflyError,
+    DeadlineReached,
+    Detached,
+    EnvironmentFailed,
+    GpuIdle,
+    InstanceLost,
+    JobStopped,
+    RunFailed,
+    SpecError,
+)
 from dayfly.infra.units import seconds, shown
 from dayfly.runtime.warm_call import WarmCall
 
@@ -18,7 +28,7 @@ R = TypeVar("R")
 _AHEAD = 512
 # Sent together, so that the first of them runs before the last is pickled.
 _TOGETHER = 64
-_FINAL = (EnvironmentFailed, JobStopped)
+_FINAL = (DeadlineReached, Detached, EnvironmentFailed, GpuIdle, InstanceLost, JobStopped)
 
 
 class MapOptions(TypedDict, total=False):
@@ -143,8 +153,9 @@ class WarmMap(Generic[R]):
         self._progress(f"{self._done} of {'?' if self._total is None else self._total} items")
         yield from settled
 
-    @staticmethod
-    def _may_try_again(error: BaseException) -> bool:
+    def _may_try_again(self, error: BaseException) -> bool:
+        if self._there.over is not None:
+            return False
         if isinstance(error, DayflyError):
             return isinstance(error, RunFailed) and not isinstance(error, _FINAL)
         return isinstance(error, Exception)

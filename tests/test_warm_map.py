@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dayfly.errors import JobExited, SpecError
+from dayfly.errors import JobExited, RunFailed, SpecError
 from dayfly.runtime.warm_map import WarmMap
-from tests.warm import Warm, warm
+from tests.warm import WAIT_S, Warm, warm, within
 
 pytestmark = pytest.mark.sshd
 
@@ -138,6 +138,27 @@ def test_a_thread_that_is_left_behind_does_not_meet_the_next_item(shared: Warm) 
     values = shared.map(function, range(4))
     assert [alone for alone, _ in values] == [1] * 4
     assert len({pid for _, pid in values}) == 4
+
+
+def test_a_map_ends_with_its_run(tmp_path: Path) -> None:
+    """Nothing is tried again then, and an item that was not sent yet fails as those that were; so does a late call."""
+    with warm(tmp_path) as run:
+        calls = run.calls(time.sleep)
+
+        def sleeping(**how: Any) -> WarmMap[None]:
+            return WarmMap(calls, ((600,) for _ in range(9)), total=9, ordered=True, **how)
+
+        bounded: dict[str, Any] = {"return_exceptions": True, "max_concurrency": 2}
+        raising, giving = sleeping(retries=3), sleeping(**bounded)
+        trying = sleeping(retries=1, **bounded)
+        calls.end(why := RunFailed("the run has ended"))
+        with pytest.raises(RunFailed) as raised:
+            within(lambda: list(raising.results()))
+        assert raised.value is why
+        assert within(lambda: list(giving.results())) == [why] * 9
+        assert within(lambda: list(trying.results())) == [why] * 9
+        assert calls.submit_all([((1,), {})])[0].exception(WAIT_S) is why
+        assert run.session.stop().how == "stopped"
 
 
 @pytest.mark.parametrize(

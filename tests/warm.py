@@ -7,9 +7,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dayfly.errors import JobStopped
 from dayfly.runtime import outcome, payload
@@ -22,7 +23,22 @@ from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_map import WarmMap
 from tests.sshd import Server, sshd
 
+T = TypeVar("T")
 WAIT_S = 60.0
+
+
+def within(act: Callable[[], T]) -> T:
+    """What comes of an act, in a thread of its own: one that waits for ever fails the test, and no more."""
+    outcome: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(act())
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test is to see it
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return outcome.result(WAIT_S)
 
 
 def settings(**other: Any) -> dict[str, Any]:
