@@ -84,7 +84,11 @@ class WarmMap(Generic[R]):
         self._arrived: queue.SimpleQueue[WarmCall[R]] = queue.SimpleQueue()
         self._over = False
         self._done = 0
-        self._fill()
+        try:
+            self._fill()
+        except BaseException:
+            self._stop_rest()  # Nobody gets what would stop it when it is left.
+            raise
 
     def results(self) -> Iterator[R]:
         """The values.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dayfly.errors import JobExited, RunFailed, SpecError
+from dayfly.errors import JobExited, PayloadError, RunFailed, SpecError
 from dayfly.runtime.warm_map import WarmMap
 from tests.warm import WAIT_S, Warm, warm, within
 
@@ -138,6 +138,21 @@ def test_a_thread_that_is_left_behind_does_not_meet_the_next_item(shared: Warm) 
     values = shared.map(function, range(4))
     assert [alone for alone, _ in values] == [1] * 4
     assert len({pid for _, pid in values}) == 4
+
+
+@pytest.mark.parametrize("fails", ["the items", "an item that cannot travel"])
+def test_what_was_sent_is_stopped_where_a_map_does_not_begin(shared: Warm, fails: str) -> None:
+    """The first items are under way when a later one turns out to be none; their slots are free again."""
+
+    def items() -> Iterator[Any]:
+        yield from [600] * 64
+        if fails == "the items":
+            raise KeyError("mine")
+        yield threading.Lock()
+
+    with pytest.raises(KeyError if fails == "the items" else PayloadError):
+        shared.map(time.sleep, items())
+    assert shared.map(abs, [-1, -2]) == [1, 2]
 
 
 def test_a_map_ends_with_its_run(tmp_path: Path) -> None:
