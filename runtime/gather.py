@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from dayfly.errors import SpecError
 from dayfly.infra.units import shown
-from dayfly.runtime import interrupt
+from dayfly.runtime import interrupt, wakeful
 from dayfly.runtime.job import Job
 
 
@@ -31,14 +32,9 @@ def gather(*jobs: Future[Any], return_exceptions: bool = False) -> list[Any]:
     for job in jobs:
         if isinstance(job, Job):
             job.add_done_callback(_asked)
-    when = (
-        concurrent.futures.ALL_COMPLETED
-        if return_exceptions
-        else concurrent.futures.FIRST_EXCEPTION
-    )
     with interrupt.signals_as_interrupts():
         try:
-            done, _ = concurrent.futures.wait(jobs, return_when=when)
+            done = _enough(jobs, return_exceptions)
         except KeyboardInterrupt:
             running = [job for job in jobs if isinstance(job, Job) and not job.done()]
             if running:
@@ -49,6 +45,28 @@ def gather(*jobs: Future[Any], return_exceptions: bool = False) -> list[Any]:
             if job in done and (error := job.exception()) is not None:
                 raise error
     return [_outcome(job) for job in jobs]
+
+
+def _enough(jobs: Sequence[Future[Any]], return_exceptions: bool) -> set[Future[Any]]:
+    """Waits for all, or for the first exception; gives those that are done."""
+    done = set[Future[Any]]()
+    when = (
+        concurrent.futures.ALL_COMPLETED
+        if return_exceptions
+        else concurrent.futures.FIRST_EXCEPTION
+    )
+
+    def turn(turn_s: float) -> bool:
+        found, left = concurrent.futures.wait(jobs, turn_s, when)
+        done.update(found)
+        return not left or (not return_exceptions and any(map(_has_failed, done)))
+
+    wakeful.wait(turn)
+    return done
+
+
+def _has_failed(job: Future[Any]) -> bool:
+    return not job.cancelled() and job.exception() is not None
 
 
 def _asked(job: Future[Any]) -> None:

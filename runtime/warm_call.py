@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import io
 import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, BinaryIO, Generic, TypeVar
 
-from dayfly.runtime import outcome
+from dayfly.runtime import outcome, wakeful
 from dayfly.runtime.ledger import Times
 from dayfly.runtime.redact import redact_known
 
@@ -46,6 +47,21 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         self.stdout = self.stderr = ""
         self._stop, self._began, self._nested = stop, began, nested
         self.set_running_or_notify_cancel()
+
+    def result(self, timeout: float | None = None) -> R:
+        """As of a Future; an interrupt ends the wait whichever thread was given the signal."""
+        wakeful.wait(self._ended, timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As of a Future; an interrupt ends the wait whichever thread was given the signal."""
+        wakeful.wait(self._ended, timeout)
+        return super().exception(0)
+
+    def _ended(self, turn_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            super().exception(turn_s)
+        return self.done()
 
     def stop(self) -> None:
         """Ends it: one that waits is not started, one that runs gets SIGTERM, grace, SIGKILL; the result is JobStopped."""

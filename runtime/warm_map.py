@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
@@ -18,6 +19,7 @@ from dayfly.errors import (
     SpecError,
 )
 from dayfly.infra.units import seconds, shown
+from dayfly.runtime import wakeful
 from dayfly.runtime.warm_call import WarmCall
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ class WarmMap(Generic[R]):
 
     def _settled(self) -> Iterator[tuple[int, Any]]:
         """Waits for at least one item, and gives every one that is done for good."""
-        calls = [self._arrived.get()]
+        calls = self._first()
         while not self._arrived.empty():
             calls.append(self._arrived.get())
         again: list[tuple[int, Sequence[Any], int]] = []
@@ -156,6 +158,18 @@ class WarmMap(Generic[R]):
         self._done += len(settled)
         self._progress(f"{self._done} of {'?' if self._total is None else self._total} items")
         yield from settled
+
+    def _first(self) -> list[WarmCall[R]]:
+        """Waits for one that has arrived."""
+        found: list[WarmCall[R]] = []
+
+        def turn(turn_s: float) -> bool:
+            with contextlib.suppress(queue.Empty):
+                found.append(self._arrived.get(timeout=turn_s))
+            return bool(found)
+
+        wakeful.wait(turn)
+        return found
 
     def _may_try_again(self, error: BaseException) -> bool:
         if self._there.over is not None:
