@@ -81,6 +81,7 @@ class Attendance:
 
     Attributes:
         fresh: a machine that is kept is not to be taken: one that was could not be used.
+        serves: the run makes this client's calls: where it ends before its time, it has not done what it was for.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Attendance:
         self.lineage = lineage
         self.phase = "queued"
         self.early: Callable[[Callable[[], Any]], None] | None = None
-        self.fresh = False
+        self.fresh = self.serves = False
         self.run_stack: RunStack | None = None
         self._plan = plan
         self.joined = joined
@@ -412,6 +413,8 @@ class Attendance:
             self._acknowledge(session)
         if result is None:
             raise ending.failure(self.directory, end, session.deciding)
+        if self.serves and end.cue:
+            return self._handed_over(_raising(ending.failure(self.directory, end)))
         if result.get("outcome") == "value":
             self.checkpoints.discard()
         run = ending.named(self.directory.name, session.deciding)
@@ -658,6 +661,13 @@ class Attendance:
     def stopping(self) -> bool:
         """True once `stop` was called."""
         return self._stopping.is_set()
+
+
+def _raising(error: Exception) -> Callable[[], Any]:
+    def fail() -> Any:
+        raise error
+
+    return fail
 
 
 @contextlib.contextmanager

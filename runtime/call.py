@@ -195,6 +195,7 @@ class Call:
         # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
         loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
         loading.start()
+        attendance.serves = self.begun is not None
         if self.begun is None:
             self.cargo.begin()
         with (

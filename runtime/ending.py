@@ -21,34 +21,35 @@ from dayfly.stacks.journal import History
 
 
 def failure(directory: Path, end: JobEnd, rank: int | None = None) -> DayflyError:
-    """The error for an end without a result.
+    """The error for an end without a result, or for one that came before its time.
 
     Args:
         directory: of the run.
-        end: how the job has ended.
+        end: how the job has ended; the cue of one that has finished is what the error tells.
         rank: whose end that is, where there are several.
     """
     run, words = (
         named(directory.name, rank),
         tail(ranks.log_folder(directory, rank or 0) / "stderr.log"),
     )
-    if end.how == "stopped":
+    how = end.cue or end.how
+    if how == "stopped":
         return JobStopped(f"run {run} was stopped on request")
-    if end.how == "deadline":
+    if how == "deadline":
         return DeadlineReached(
             f"run {run}: the function was ended at the deadline; raise max_runtime or max_cost{words}"
         )
-    if end.how == "idle":
+    if how == "idle":
         return GpuIdle(
             f"run {run}: {end.detail}; the machine has ended it, as min_gpu_utilization asked:"
             f" `dayfly show {directory.name[:12]}` has its use, `dayfly logs {directory.name[:12]}` its words"
         )
-    if end.how == "vanished":
+    if how == "vanished":
         return RunFailed(
             f"run {run}: the job's folder on the machine is gone with all that was in it: the function, or what it"
             f" started, has deleted its own home folder{words}"
         )
-    if end.how == "killed":
+    if how == "killed":
         why = (
             "the kernel's out-of-memory killer ended it: ask for more memory"
             if end.out_of_memory

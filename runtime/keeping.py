@@ -155,9 +155,9 @@ def _has_failed(history: History, error: BaseException | None) -> bool | None:
     if isinstance(error, EnvironmentFailed | DataFailed) and not history.started:
         return True
     how = str(history.field("job_ended", "how", ""))
-    # With a detail its GPUs had been idle for too long.
-    idle = bool(history.field("job_ended", "detail"))
-    if history.last("acknowledged") is None or how not in _ENDED_BY_ITSELF or idle:
+    # With a detail its GPUs had been idle for too long, with a cue it was asked to end.
+    asked = history.field("job_ended", "detail") or history.field("job_ended", "cue")
+    if history.last("acknowledged") is None or how not in _ENDED_BY_ITSELF or asked:
         return None
     return how != "finished" or history.field("result", "outcome") not in ("value", "calls")
 

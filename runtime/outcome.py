@@ -114,13 +114,21 @@ def _told(result: bytes, run_id: str, nested: bool) -> Any:
         return error
 
 
-CALL_FAILURES = ("died", "stopped", "timeout")
+CALL_FAILURES = ("died", "stopped", "ended", "timeout")
+_ENDED = b'{"outcome": "ended",'
+
+
+def ended_with_its_run(result: bytes) -> bool:
+    """Whether a call's result says no more than that its run was ended under it, and not why."""
+    return result.startswith(_ENDED)
 
 
 def _failed_call(header: Mapping[str, Any], run_id: str) -> RunFailed:
     """The error for a warm call whose process has not come to its end."""
     if header["outcome"] == "stopped":
         return JobStopped(f"a call of run {run_id} was stopped on request")
+    if header["outcome"] == "ended":
+        return JobStopped(f"a call of run {run_id} was ended with its run")
     if header["outcome"] == "timeout":
         return CallTimeout(
             f"a call of run {run_id} took longer than its timeout of {header['timeout_s']:g} s, and was ended"

@@ -104,7 +104,8 @@ class Task:
 @dataclass(frozen=True)
 class JobEnd:
     """How a job ended; "finished" means that it left a result, whatever is in it; "vanished" that
-    its folder on the machine was deleted; "idle" that a GPU was, which `detail` names. Times are unix times."""
+    its folder on the machine was deleted; "idle" that a GPU was, which `detail` names. `cue` is "deadline" or "idle" where it
+    finished when it was asked to end for that. Times are unix times."""
 
     how: Literal["finished", "killed", "exited", "deadline", "stopped", "vanished", "idle"]
     code: int
@@ -114,6 +115,7 @@ class JobEnd:
     ended: float
     peak_rss_bytes: int = 0
     detail: str = ""
+    cue: str = ""
 
 
 @dataclass(frozen=True)

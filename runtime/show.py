@@ -163,7 +163,10 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     if job:
         how = job.get("how", "")
         detail = {"killed": f"signal {job.get('signal')}", "exited": f"code {job.get('code')}"}
-        detail |= dict.fromkeys(("idle", "finished"), str(job.get("detail", "")))
+        detail["idle"] = str(job.get("detail", ""))
+        detail["finished"] = detail["idle"] or {"deadline": "at the deadline"}.get(
+            job.get("cue"), ""
+        )
         rows.append(("ended", " ".join(filter(None, (how, detail.get(how, ""))))))
         if job.get("rank") is not None:
             rows.append(("by rank", str(job["rank"])))

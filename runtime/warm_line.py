@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dayfly.errors import DayflyError, Forged
+from dayfly.runtime import outcome
 from dayfly.runtime.agent import frames
 from dayfly.runtime.warm_call import WarmCall
 
@@ -105,16 +106,20 @@ class WarmLine:
 
         What comes behind `fail` fails at once.
         """
+        if self._hold(calls):
+            self._post(calls)
+
+    def _hold(self, calls: Sequence[Sent]) -> bool:
+        """Has them open until their results are here; False where no result will come any more."""
         with self._changing:
             over = self._over
             if over is None:
                 for sent in calls:
                     self._open[sent.call.number] = sent
-        if over is None:
-            self._post(calls)
-            return
-        for sent in calls:
-            sent.call.fail(over)
+        if over is not None:
+            for sent in calls:
+                sent.call.fail(over)
+        return over is None
 
     def stop(self, number: int) -> None:
         """Has the machine end a call; one that it does not know any more has its result on its way."""
@@ -153,7 +158,7 @@ class WarmLine:
         """Takes results that have come by another way, authentic for the run."""
         for number, result in results.items():
             sent = self._take(number)
-            if sent is not None:
+            if sent is not None and not self._ended(sent, result):
                 self._settle(sent, io.BytesIO(result), {}, b"", b"")
 
     # -- what the session does
@@ -233,11 +238,18 @@ class WarmLine:
             self._fetch_result(entry, stdout, stderr)
             return
         sent = self._take(number)
-        result = io.BytesIO(b"" if sent is None else self._unsealed(number, sealed))
+        result = b"" if sent is None else self._unsealed(number, sealed)
         # Before anybody hears of it: who then closes would otherwise find it once more in the result of the run.
         self._acknowledge(number)
-        if sent is not None:
-            self._settle(sent, result, entry, stdout, stderr)
+        if sent is not None and not self._ended(sent, result):
+            self._settle(sent, io.BytesIO(result), entry, stdout, stderr)
+
+    def _ended(self, sent: Sent, result: bytes) -> bool:
+        """Whether a call was ended with its run: then it waits to hear what has ended that."""
+        ended = outcome.ended_with_its_run(result)
+        if ended:
+            self._hold([sent])
+        return ended
 
     def _acknowledge(self, number: int) -> None:
         with self._changing:

@@ -290,7 +290,7 @@ class WarmRun(Generic[P, R]):
             raise RunFailed(f"run {job.id} is closed: it takes no more calls")
         if job.done():
             job.result()
-            raise _ended_there(job.id)
+            raise self._ended()
         assert self._calls is not None
         return self._calls
 
@@ -324,10 +324,20 @@ class WarmRun(Generic[P, R]):
     def _job_done(self, job: Future[Any]) -> None:
         """The run has ended, well or not: what the machine has left is handed over, the rest learns why."""
         if self._calls is not None:
-            self._calls.end(job.exception() or _ended_there(self._running.id))
+            self._calls.end(job.exception() or self._ended())
         self._dashboard.close()
         self._running.dashboard = ""
         self._ready.set()
+
+    def _ended(self) -> RunFailed:
+        """Why a run that has ended well takes no more calls."""
+        run = self._running.id
+        if self._closed:
+            return RunFailed(f"run {run} was closed before this call was made")
+        return RunFailed(
+            f"run {run} has ended on its machine, which had nothing to do and heard nothing of this client for the time of"
+            " linger="
+        )
 
 
 def _side_by_side(items: Iterable[Any], more: Sequence[Iterable[Any]]) -> Iterable[Sequence[Any]]:
@@ -340,13 +350,6 @@ def _length(items: Iterable[Any], more: Sequence[Iterable[Any]]) -> int | None:
     if not all(isinstance(each, Sized) for each in every):
         return None
     return min(len(each) for each in every if isinstance(each, Sized))
-
-
-def _ended_there(run_id: str) -> RunFailed:
-    return RunFailed(
-        f"run {run_id} has ended on its machine, which had nothing to do and heard nothing of this client for the time"
-        " of linger="
-    )
 
 
 def _settings(slots: object, isolation: object, linger: object) -> dict[str, Any]:

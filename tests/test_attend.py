@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -134,6 +136,26 @@ def test_what_waiting_cannot_mend_ends_the_run(attendance: Attendance, error: Da
     with pytest.raises(type(error)):
         attendance.finish(Far(fetch_result=error))  # type: ignore[arg-type]
     assert not attendance.run_stack.left  # type: ignore[union-attr]
+
+
+def test_a_session_that_was_ended_before_its_time_has_failed(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it has left a result, as its machine's process always does; a function that took its cue has its value."""
+
+    class Cued(Far):
+        def follow(self, sink: Any, *_: object) -> JobEnd:
+            return dataclasses.replace(END, cue="deadline")
+
+    no_value(monkeypatch)
+    assert attendance.finish(Cued()) == b"value"  # type: ignore[arg-type]
+    told: list[Callable[[], Any]] = []
+    attendance.serves, attendance.early = True, told.append
+    with pytest.raises(DeadlineReached, match="max_runtime"):
+        attendance.finish(Cued())  # type: ignore[arg-type]
+    # Whoever waits for a call hears of it before the machine is gone.
+    with pytest.raises(DeadlineReached, match="max_runtime"):
+        told[0]()
 
 
 def test_a_machine_that_is_gone_is_not_left(

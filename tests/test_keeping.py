@@ -119,6 +119,7 @@ def leave(attendance: Attendance, server: Server, error: Exception | None = None
         ("always", ended("", "stopped"), False),
         ("always", ended("", "deadline"), False),
         ("always", ended(detail="GPU 0 was idle"), False),
+        ("always", ended("calls", cue="deadline"), False),
         ("always", ended()[:-1], False),
         ("always", [*ended(), ("cancelled", {"by": {}})], False),
     ],

@@ -480,5 +480,5 @@ def test_at_its_deadline_the_run_leaves_what_has_come_to_its_end(tmp_path: Path)
         call = run.submit(time.sleep, 600)
         job_folder.request_stop(job_folder.JobFolder(str(run.job)), "deadline")
         end = run.session.follow(lambda *_: None)
-        assert end.how == "finished"
+        assert (end.how, end.cue) == ("finished", "deadline")
         assert isinstance(run.left()[call.number], JobStopped)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dayfly.errors import RunFailed
+from dayfly.errors import DeadlineReached, JobStopped, RunFailed
+from dayfly.runtime.agent import frames
+from dayfly.runtime.agent.call_book import CallBook
+from dayfly.runtime.agent.job_folder import JobFolder
+from dayfly.runtime.agent.known_call import KnownCall
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_line import Sent, WarmLine
 
@@ -35,3 +39,29 @@ def test_what_is_sent_behind_the_end_fails_as_what_was_open() -> None:
     assert early.call.exception(1) is why
     assert late.call.exception(1) is why
     assert (line.over, line.open_calls()) == (why, [])
+
+
+def refused(sent: Sent, *, wished: bool) -> KnownCall:
+    """What the machine makes of a call that is stopped while its run is told to end."""
+    book = CallBook(JobFolder("nowhere"), KEY, RUN)
+    known = KnownCall(sent.entry(), b"")
+    book.run_ends, known.unwanted = True, wished
+    book.refuse(known, "stopped")
+    return known
+
+
+def test_a_call_that_ended_with_its_run_hears_what_has_ended_that() -> None:
+    """Whichever way it comes; one that was to be stopped was stopped."""
+    line = made()
+    mine, by_line, by_result = (call(line, number) for number in (1, 2, 3))
+    line.send([mine, by_line, by_result])
+    mine.call.stop()
+    told = [refused(mine, wished=True), refused(by_line, wished=False)]
+    head = {"results": [known.result for known in told]}
+    line.put(({}, frames.encode(head, b"".join(known.content() for known in told))))
+    left = refused(by_result, wished=False).sealed_result
+    line.deliver({3: frames.unseal(KEY, RUN, frames.call_result_seq(3), left)})
+    assert isinstance(mine.call.exception(1), JobStopped)
+    assert [each.number for each in line.open_calls()] == [2, 3]
+    line.fail(why := DeadlineReached("its time is over"))
+    assert by_line.call.exception(1) is by_result.call.exception(1) is why

@@ -24,6 +24,7 @@ class CallBook:
 
     Attributes:
         queue: those that nobody was given yet.
+        run_ends: the run itself was told to end: a call that is stopped now was not the one that was meant.
         ready: those whose result is still to be sent to the client of now.
     """
 
@@ -34,6 +35,7 @@ class CallBook:
         self._job, self.key, self.run_id = job, key, run_id
         self.queue: list[KnownCall] = []
         self.ready: list[KnownCall] = []
+        self.run_ends = False
         self._calls: dict[int, KnownCall] = {}
         self._acknowledged, self._acknowledged_to = set(), 0  # type: set[int], int
         self._usual_s: dict[str, float] = {}
@@ -79,6 +81,8 @@ class CallBook:
 
     def refuse(self, call: KnownCall, outcome: str, **more: Any) -> None:
         """Finish a call that has no result of its own."""
+        if outcome == "stopped" and self.run_ends and not call.unwanted:
+            outcome = "ended"
         header = {"outcome": outcome, "type": "", "text": "", "traceback": "", **more}
         payload = json.dumps(header).encode() + b"\n"
         sealed = seal(self.key, self.run_id, call_result_seq(call.number), payload)

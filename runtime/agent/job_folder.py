@@ -161,6 +161,7 @@ def end_record(
     started: float = 0.0,
     peak_rss_bytes: int = 0,
     detail: str = "",
+    cue: str = "",
 ) -> dict[str, Any]:
     return {
         "how": how,
@@ -171,6 +172,7 @@ def end_record(
         "ended": time.time(),
         "peak_rss_bytes": peak_rss_bytes,
         "detail": detail,
+        "cue": cue,
     }
 
 

@@ -172,8 +172,8 @@ class Supervisor:
         if reason and not (reason in ("deadline", "idle") and has_result):
             return end_record(reason, code=code, signal=signalled, started=started, detail=detail)
         if has_result:
-            how = "finished"
-            return end_record(how, code=code, signal=signalled, started=started, detail=detail)
+            more = {"detail": detail, "cue": reason}
+            return end_record("finished", code=code, signal=signalled, started=started, **more)
         if signalled:
             return end_record(
                 "killed", signal=signalled, out_of_memory=oom and signalled == 9, started=started

@@ -84,6 +84,7 @@ class Zygote:
         while not self._over():
             self._turn(self._pause())
             self._tend()
+        self._book.run_ends = self._stopping
         self._children.end_all(self._stopping, lambda: self._turn(0.01))
         self._book.leave_results()
         return 143 if self._stopping else 0
@@ -94,6 +95,7 @@ class Zygote:
 
     def _tend(self) -> None:
         self._children.ending = self._closing or self._stopping
+        self._book.run_ends = self._stopping
         self._children.tend()
         self._children.start_queued(self._line.blobs)
         self._line.send_results(self._book)

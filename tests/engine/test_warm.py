@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dayfly import WarmCall, cluster
-from dayfly.errors import JobStopped, RunFailed
+from dayfly.errors import DeadlineReached, JobStopped, RunFailed
 from dayfly.infra import providers
 from dayfly.runtime import show
 from dayfly.runtime.context import Context
@@ -52,6 +52,19 @@ def test_one_run_serves_many_calls_and_is_proved_gone(capfd: pytest.CaptureFixtu
     assert "made" in dict(dict(show.paragraphs(told))["calls"])
     assert "[1] on stdout 1\n" in capfd.readouterr().out
     assert list(providers.load("local").inventory(workspace.owner)) == []
+
+
+def test_a_session_that_reaches_its_deadline_says_so() -> None:
+    """To the call that runs, to the one that waits, to the next one, and where its block is left."""
+    f = cluster(provider="local", environment=[], time=20)(time.sleep)
+    with pytest.raises(DeadlineReached, match="max_runtime"), f.session(slots=1) as s:
+        assert s(0) is None
+        for call in [s.submit(600), s.submit(600)]:
+            with pytest.raises(DeadlineReached, match="max_runtime"):
+                call.result(120)
+        with pytest.raises(DeadlineReached, match="max_runtime"):
+            s(0)
+    assert s.receipt(timeout=120).left == 0
 
 
 SCRIPT = """
