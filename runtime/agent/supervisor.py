@@ -172,8 +172,14 @@ class Supervisor:
         if reason and not (reason in ("deadline", "idle") and has_result):
             return end_record(reason, code=code, signal=signalled, started=started, detail=detail)
         if has_result:
-            more = {"detail": detail, "cue": reason}
-            return end_record("finished", code=code, signal=signalled, started=started, **more)
+            return end_record(
+                "finished",
+                code=code,
+                signal=signalled,
+                started=started,
+                detail=detail,
+                cue=reason,
+            )
         if signalled:
             return end_record(
                 "killed", signal=signalled, out_of_memory=oom and signalled == 9, started=started
