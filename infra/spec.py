@@ -16,10 +16,11 @@ from typing import Any, Self
 from dayfly.errors import SpecError
 from dayfly.infra import keep, providers
 from dayfly.infra.gpu_request import GpuRequest
-from dayfly.infra.units import number, seconds, shown, size_bytes, suggestion
+from dayfly.infra.units import human_seconds, number, seconds, shown, size_bytes, suggestion
 
 DEFAULT_MAX_RUNTIME_S = 24 * 3600.0
 DEFAULT_HOLD_S = 3600.0
+DEFAULT_GRACE_S = 10.0
 DEFAULT_GPU_WINDOW_S = 3600.0
 # In less a GPU may wait for one batch of data.
 _LEAST_GPU_WINDOW_S = 60.0
@@ -62,6 +63,8 @@ class Spec:
         max_runtime: seconds after which the machine ends (given as "24h", "01:00:00" or a number).
         max_cost: dollars that the run may cost at most; turns into a deadline from the actual rate.
         hold: seconds for which a result waits on the machine when the client is gone.
+        grace: seconds between asking a function to end, at its deadline or when it is stopped, and ending it; what is longer
+            than 10 s is taken from the time before the deadline. Half of `max_runtime` at most.
         keep: for how long the machine stays for the next call of the same Spec (given as "10m" or a number), or "on-failure"
             or "always" for until its deadline; None destroys it after each call.
         outputs: folder of this computer in which each run puts what its function has left in DAYFLY_OUTPUT_DIR, in a
@@ -96,6 +99,7 @@ class Spec:
     max_runtime: float | str | timedelta = DEFAULT_MAX_RUNTIME_S
     max_cost: float | None = None
     hold: float | str | timedelta = DEFAULT_HOLD_S
+    grace: float | str | timedelta = DEFAULT_GRACE_S
     keep: float | str | timedelta | None = None
     outputs: str | PathLike[str] | None = None
     retries: int = 0
@@ -113,6 +117,7 @@ class Spec:
         self._set("allow_cidr", _network(self.allow_cidr))
         self._set("max_runtime", seconds(self.max_runtime, "max_runtime"))
         self._set("hold", seconds(self.hold, "hold"))
+        self._check_grace()
         self._set("keep", keep.checked(self.keep))
         self._check_idle()
         for name in ("memory", "disk"):
@@ -154,6 +159,15 @@ class Spec:
             raise SpecError(
                 f"keep={shown(self.keep)} and nodes={self.nodes} do not go together: one machine can be kept, not"
                 " several; leave one of them out"
+            )
+
+    def _check_grace(self) -> None:
+        given = self.grace
+        self._set("grace", seconds(given, "grace"))
+        if self.grace_s > max(DEFAULT_GRACE_S, self.max_runtime_s / 2):
+            raise SpecError(
+                f"grace={shown(given)} must be at most half of max_runtime, which is {human_seconds(self.max_runtime_s)}: it is"
+                " taken from the function's own time; write less, or a longer max_runtime"
             )
 
     def _check_idle(self) -> None:
@@ -201,6 +215,11 @@ class Spec:
     def hold_s(self) -> float:
         """`hold` in seconds."""
         return float(self.hold)  # type: ignore[arg-type]  # made a float when the Spec was
+
+    @property
+    def grace_s(self) -> float:
+        """`grace` in seconds."""
+        return float(self.grace)  # type: ignore[arg-type]  # made a float when the Spec was
 
     @property
     def kept(self) -> float | str | None:

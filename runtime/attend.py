@@ -31,6 +31,7 @@ from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
+from dayfly.infra.spec import DEFAULT_GRACE_S
 from dayfly.runtime import ending, entrust, outputs, ranks, stored
 from dayfly.runtime.agent import frames
 from dayfly.runtime.display import Display
@@ -57,8 +58,8 @@ _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
 CONNECT_S, _USER_DATA_S = 60.0, 300.0
 # Between two tries to have a keeper where none can be started, the first and the longest.
 _KEEPERLESS_S, _KEEPERLESS_MOST_S = 50.0, 900.0
-# The grace of a function that is asked to end, and as much again for the answer.
-_STOP_S = 20.0
+# Behind the grace of a function that is asked to end, for the answer.
+_ANSWER_S = 10.0
 
 
 def _leave_there(_stream: str, _offset: int, _data: bytes) -> None:
@@ -106,6 +107,7 @@ class Attendance:
         self._following, self._with_log = False, True
         self._keeper: dict[str, Any] | None = None
         self._keeperless_s = self._keeperless_until = 0.0
+        self._stop_s = DEFAULT_GRACE_S + _ANSWER_S
         self._stopping, self._detaching = threading.Event(), threading.Event()
         self._lock = threading.Lock()
 
@@ -199,6 +201,7 @@ class Attendance:
             directory=self.directory,
             log=self._log_of,
             stay=self._stay_up,
+            grace_s=self._asked_grace_s,
             connect_timeout_s=patience_s,
             state=self._state_of(machine),
             meanwhile=meanwhile,
@@ -237,7 +240,17 @@ class Attendance:
     def function_limit_s(self) -> float:
         """Seconds that the function itself may take, so that its log comes back before the machine ends."""
         left = self.remaining_s
-        return left - min(_RESERVE_MOST_S, left * _RESERVE_SHARE)
+        longer = max(0.0, self.grace_s - DEFAULT_GRACE_S)
+        return left - min(_RESERVE_MOST_S, left * _RESERVE_SHARE) - longer
+
+    @property
+    def grace_s(self) -> float:
+        """Seconds between asking the function to end and ending it; what had to be waited for first may have left less."""
+        return min(self._asked_grace_s, max(DEFAULT_GRACE_S, self.remaining_s / 2))
+
+    @property
+    def _asked_grace_s(self) -> float:
+        return float(self.history.intent.get("spec", {}).get("grace", DEFAULT_GRACE_S))
 
     def step(self, name: str, detail: str = "") -> None:
         """Begins a step of the call."""
@@ -570,6 +583,7 @@ class Attendance:
             self.step("run")
             if session.status().state == "absent":
                 return None
+            self._stop_s = self._asked_grace_s + _ANSWER_S
             with self._lock:
                 self._following = True
             self._news()
@@ -611,7 +625,7 @@ class Attendance:
             return
         if following:
             # A machine that does not answer, or does not end the job, is destroyed with it.
-            bound = threading.Timer(_STOP_S, session.close)
+            bound = threading.Timer(self._stop_s, session.close)
             bound.daemon = True
             bound.start()
             try:

@@ -57,8 +57,6 @@ if TYPE_CHECKING:
     from dayfly.runtime.records import Task
     from dayfly.runtime.session import Session
 
-_GRACE_S = 10.0
-
 
 @dataclass(frozen=True)
 class Call:
@@ -296,7 +294,7 @@ class Call:
             secrets={**self.secrets, **(self.serving.secrets if self.serving else {})},
             variables=variables,
             max_runtime_s=attendance.function_limit_s,
-            grace_s=_GRACE_S,
+            grace_s=attendance.grace_s,
             hold_s=self.spec.hold_s,
             gpu_floor_percent=self.spec.min_gpu_utilization or 0.0,
             gpu_window_s=self.spec.gpu_window_s,
@@ -419,7 +417,7 @@ def ladder(
     for reason in refusals:
         note(f"not in the ladder: {reason}")
     for offer in offers:
-        cost.allowed_runtime_s(spec, offer)
+        cost.check_grace(spec, offer)
         idle_floor.check_offer(spec, offer)
     return tuple(offers)
 

@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
     time: float | str | timedelta | None
     max_cost: float | None
     hold: float | str | timedelta
+    grace: float | str | timedelta
     keep: float | str | timedelta | None
     outputs: str | PathLike[str] | None
     retries: int

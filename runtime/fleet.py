@@ -16,14 +16,15 @@ from typing import Any, NamedTuple, TypeVar
 
 from dayfly.errors import DayflyError, InstanceLost
 from dayfly.infra.machine import Machine
+from dayfly.infra.spec import DEFAULT_GRACE_S
 from dayfly.runtime import ranks, stored
 from dayfly.runtime.agent import frames
 from dayfly.runtime.records import JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.session import SampleSink, Session, Sink
 
 _T = TypeVar("_T")
-# For so long a machine that is told to end its part may take; it ends with the machine in any case.
-_STOP_S = 30.0
+# For so long, behind its grace, a machine that is told to end its part may take; it ends with the machine in any case.
+_ANSWER_S = 20.0
 
 # Where a machine's log goes, and how much of both streams is here already.
 Log = Callable[[int], AbstractContextManager[tuple[Sink, int, int]]]
@@ -72,6 +73,7 @@ class Fleet(Session):
         directory: Path,
         log: Log,
         stay: Callable[[Session], None],
+        grace_s: float = DEFAULT_GRACE_S,
         **more: Any,
     ) -> None:
         """Nothing is connected yet.
@@ -84,12 +86,13 @@ class Fleet(Session):
             directory: the run's own on this computer.
             log: where the log of each of the others goes.
             stay: has a machine whose rank has ended wait for the others.
+            grace_s: between asking a part to end and ending it.
             more: as of a Session.
         """
         super().__init__(machine, keys, **more)
         self.others = tuple(others)
         self._by_rank, self._directory = by_rank, directory
-        self._log, self._stay = log, stay
+        self._log, self._stay, self._grace_s = log, stay, grace_s
         self._ends: dict[int, _Ended] = {}
         self._resting = threading.Event()
 
@@ -249,7 +252,7 @@ class Fleet(Session):
         self._resting.set()
         threading.Thread(target=self._stopped, name="dayfly-fail-as-one", daemon=True).start()
         # One that does not answer must not keep what is known from being told.
-        bound = threading.Timer(_STOP_S, self._let_go)
+        bound = threading.Timer(self._grace_s + _ANSWER_S, self._let_go)
         bound.daemon = True
         bound.start()
 

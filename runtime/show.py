@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dayfly.infra.spec import DEFAULT_GRACE_S
 from dayfly.infra.units import human_bytes, human_seconds
 from dayfly.runtime import ledger, phases, samples, wording
 from dayfly.runtime.outputs import described
@@ -152,7 +153,9 @@ def _opening(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     asked = {name: value for name, value in spec.items() if value not in (None, [], "", 0, False)}
     if "min_gpu_utilization" not in asked:
         asked.pop("gpu_utilization_window", None)
-    spans = ("max_runtime", "hold", "keep", "gpu_utilization_window")
+    if asked.get("grace") == DEFAULT_GRACE_S:
+        asked.pop("grace")
+    spans = ("max_runtime", "hold", "grace", "keep", "gpu_utilization_window")
     asked |= {n: human_seconds(asked[n]) for n in spans if not isinstance(asked.get(n, ""), str)}
     return [*rows, ("spec", _words(asked)), ("directory", told["directory"])]
 

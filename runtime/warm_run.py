@@ -32,8 +32,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Isolation = Literal["fork", "process"]
 Slots = int | Literal["cores", "gpu"]
-# Between asking the process of a call to end and ending it.
-_GRACE_S = 5.0
+# Of the run's grace, what the process of a call has; the rest is for what has the calls made, which writes down what is left.
+_GRACE_SHARE = 0.5
 LINGER_S = 60.0
 
 _open: weakref.WeakSet[WarmRun[Any, Any]] = weakref.WeakSet()
@@ -77,6 +77,7 @@ class WarmRun(Generic[P, R]):
         self._cluster: DaskCluster | None = None
         self._dashboard = contextlib.ExitStack()
         self._settings = _settings(slots, isolation, linger)
+        self._settings["grace_s"] = spec.grace_s * _GRACE_SHARE
         self._function = WarmFunction(function)
         self._ready = threading.Event()
         self._interrupts = contextlib.ExitStack()
@@ -372,7 +373,6 @@ def _settings(slots: object, isolation: object, linger: object) -> dict[str, Any
         "by": "gpu" if slots == "gpu" else "cores",
         "isolation": isolation,
         "linger_s": seconds(cast("Any", linger), "linger"),
-        "grace_s": _GRACE_S,
     }
 
 

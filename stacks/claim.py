@@ -25,6 +25,7 @@ _OF_THE_CALL = {
     "environment",
     "secrets",
     "hold",
+    "grace",
     "outputs",
     "retries",
     "max_machines",

@@ -26,6 +26,7 @@ from dayfly.errors import (
     RunFailed,
 )
 from dayfly.infra import providers
+from dayfly.infra.spec import Spec
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.display import Display
 from dayfly.runtime.records import JobEnd
@@ -156,6 +157,25 @@ def test_a_session_that_was_ended_before_its_time_has_failed(
     # Whoever waits for a call hears of it before the machine is gone.
     with pytest.raises(DeadlineReached, match="max_runtime"):
         told[0]()
+
+
+def test_a_longer_grace_is_taken_from_the_functions_own_time(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves comes home before the machine ends all the same; where little is left, half of that is its grace."""
+
+    def attended(**options: Any) -> Attendance:
+        attendance = Attendance(Display.silent())
+        run = opened(workspace, spec=Spec(max_runtime="2h", **options))
+        attendance.run_stack = SimpleNamespace(directory=workspace.directory(run))  # type: ignore[assignment]
+        return attendance
+
+    usual, longer = attended(), attended(grace="5m")
+    assert (usual.grace_s, longer.grace_s) == (10.0, 300.0)
+    assert usual.function_limit_s - longer.function_limit_s == pytest.approx(290.0, abs=5.0)
+    monkeypatch.setattr(Attendance, "remaining_s", 100.0)
+    assert (usual.function_limit_s, usual.grace_s) == (90.0, 10.0)
+    assert (longer.function_limit_s, longer.grace_s) == (50.0, 50.0)
 
 
 def test_a_machine_that_is_gone_is_not_left(

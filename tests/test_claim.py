@@ -47,6 +47,7 @@ def test_what_concerns_the_call_alone_asks_for_no_other_machine() -> None:
         {"retries": 2},
         {"job_name": "night"},
         {"hold": "5m"},
+        {"grace": "5m"},
     ]
     for options in same:
         assert fingerprint(dataclasses.replace(SPEC, **options)) == fingerprint(SPEC), options

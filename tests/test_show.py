@@ -53,6 +53,7 @@ def test_people_read_the_same_story(workspace: Workspace) -> None:
     assert "max_runtime=24 h" in text
     assert "a note" in text
     assert "gpu_utilization_window" not in text
+    assert "grace" not in text
     assert "ssh-ed25519" not in text
 
 

@@ -21,6 +21,8 @@ def test_durations_and_sizes_are_read_as_people_write_them() -> None:
     assert Spec(max_runtime="1-00:00:00").max_runtime_s == 86400
     assert Spec(max_runtime=timedelta(minutes=2)).max_runtime_s == 120
     assert Spec(max_runtime="90").max_runtime_s == 90
+    assert Spec(grace="2m").grace_s == 120
+    assert Spec(max_runtime="5s").grace_s == 10
     assert Spec(memory="32GB").memory_bytes == 32 * 10**9
     assert Spec(memory="32GiB").memory_bytes == 32 * 2**30
     assert Spec(memory="512 mb").memory_bytes == 512 * 10**6
@@ -47,6 +49,9 @@ def test_durations_and_sizes_are_read_as_people_write_them() -> None:
         ({"keep": True}, ["keep=True", '"always"']),
         ({"keep": 0}, ["keep=0", "leave it out"]),
         ({"keep": "10m", "nodes": 2}, ["keep=600.0", "nodes=2"]),
+        ({"grace": 0}, ["grace=0", '"10m"']),
+        ({"grace": "at once"}, ["grace='at once'", '"10m"']),
+        ({"grace": "6m", "max_runtime": "10m"}, ["grace='6m'", "half of max_runtime", "10 min"]),
         ({"retries": -1}, ["retries=-1"]),
         ({"memory": "lots"}, ["memory='lots'", '"32GB"']),
         ({"memory": 0}, ["memory=0"]),

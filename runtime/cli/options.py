@@ -80,6 +80,9 @@ SPEC_OPTIONS = (
     SpecOption("max_cost", ("--max-cost",), "Dollars that the run may cost at most."),
     SpecOption("hold", ("--hold",), "How long a result waits when this client is gone."),
     SpecOption(
+        "grace", ("--grace",), 'How long a function may take to end that is asked to, "2m".'
+    ),
+    SpecOption(
         "keep",
         ("--keep",),
         'The machine stays for the next call of the same options: "10m", "on-failure", "always".',
