@@ -52,7 +52,7 @@ def until_stopped(workspace: Workspace) -> Job[Any]:
 
 
 def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
-    """Found by listing, so that a new one cannot be forgotten: what is public is a Verb, or is known to return at once."""
+    """Found by listing, so that a new one cannot be forgotten: what is public is a Verb, returns at once, or waits for what can be awaited."""
     at_once = {
         # A session is a block; in it `await s.submit(...)`. `map` is such a block, and no awaitable form could end its machine
         # at once where the awaiting task is cancelled.
