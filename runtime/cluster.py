@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import timedelta
 from os import PathLike
 from typing import (
@@ -180,6 +180,17 @@ class RemoteFunction(Generic[P, R]):
         """As `map`, each item holding all the arguments of its call."""
         with self.session() as run:
             return list(run.starmap(items, **how))
+
+    def map_unordered(
+        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+    ) -> Generator[R, None, None]:
+        """As `map`, each value as soon as it is there.
+
+        It returns at once: the machine is made when the first value is asked for, and destroyed behind the last, or where the
+        values are left early (`close`, or the end of the loop that no longer holds them).
+        """
+        with self.session() as run:
+            yield from run.map_unordered(items, *more, **how)
 
     async def _plan_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
         from dayfly.runtime.aside import aside

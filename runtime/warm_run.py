@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -377,10 +378,17 @@ def _settings(slots: object, isolation: object, linger: object) -> dict[str, Any
 
 
 def _close_at_exit() -> None:
-    """A program that has forgotten to leave its block must not wait at its end for its own next call."""
-    for run in list(_open):
+    """A program that has forgotten to leave its block must not wait at its end for its own next call, and one that has failed
+    not for those that are under way; what an interrupt ends is ended with all jobs."""
+    error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+    if isinstance(error, KeyboardInterrupt):
+        return
+    for run in [each for each in _open if not each._closed]:
         with contextlib.suppress(Exception, LeakRisk):
-            run.close()
+            if error is None:
+                run.close()
+            else:
+                run._abandon(error)
 
 
 # Before the jobs are waited for: what is registered last runs first.

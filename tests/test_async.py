@@ -56,7 +56,16 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
     at_once = {
         # A session is a block; in it `await s.submit(...)`. `map` is such a block, and no awaitable form could end its machine
         # at once where the awaiting task is cancelled.
-        RemoteFunction: {"local", "with_options", "spec", "aio", "session", "map", "starmap"},
+        RemoteFunction: {
+            "local",
+            "with_options",
+            "spec",
+            "aio",
+            "session",
+            "map",
+            "starmap",
+            "map_unordered",
+        },
         Job: {
             "id",
             "directory",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from dayfly import WarmCall, cluster
 from dayfly.errors import DeadlineReached, JobStopped, RunFailed
 from dayfly.infra import providers
-from dayfly.runtime import show
+from dayfly.runtime import at_exit, show
 from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from tests.engine.client import Client, wait_until_closed
@@ -52,6 +54,48 @@ def test_one_run_serves_many_calls_and_is_proved_gone(capfd: pytest.CaptureFixtu
     assert "made" in dict(dict(show.paragraphs(told))["calls"])
     assert "[1] on stdout 1\n" in capfd.readouterr().out
     assert list(providers.load("local").inventory(workspace.owner)) == []
+
+
+def test_values_of_a_function_come_as_they_are_there_and_the_machine_goes_behind_them() -> None:
+    """Nothing is made before the first is asked for; where the values are left early, the rest is stopped."""
+
+    @remote
+    def f(x: float) -> float:
+        time.sleep(x)
+        return x
+
+    workspace = Context.open().workspace
+    values = f.map_unordered([0.0, 600.0])
+    assert not list(workspace.runs.iterdir())
+    assert next(values) == 0.0
+    values.close()
+    assert sorted(f.map_unordered([1.0, 0.0, 0.5])) == [0.0, 0.5, 1.0]
+    for job in list(at_exit.open_jobs):
+        job.wait_closed()
+    assert len(list(workspace.runs.iterdir())) == 2
+    assert list(providers.load("local").inventory(workspace.owner)) == []
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [("raise KeyError('mine')", 1), ("raise KeyboardInterrupt", -signal.SIGINT)]
+)
+def test_a_program_that_fails_does_not_wait_for_what_it_has_left_open(
+    clean_environment: Path, tmp_path: Path, ending: str, code: int
+) -> None:
+    """The value that it had not asked for yet would have come in ten minutes."""
+    script = tmp_path / "client.py"
+    script.write_text(
+        "import time\nfrom dayfly import cluster\n"
+        "@cluster(provider='local', environment=[])\n"
+        "def f(x):\n    time.sleep(x)\n    return x\n\n"
+        f"values = f.map_unordered([0, 600])\nprint(next(values), flush=True)\n{ending}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, "0\n"), done.stderr
+    (history,) = journal.histories(clean_environment / "runs", closed=True)
+    assert history.closed
 
 
 def test_a_session_that_reaches_its_deadline_says_so() -> None:
