@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import io
+import logging
 import time
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from dayfly.runtime import outcome, wakeful
@@ -15,6 +18,8 @@ from dayfly.runtime.ledger import Times
 from dayfly.runtime.redact import redact_known
 
 R = TypeVar("R")
+# Callbacks may take hours, make calls, and wait for each other: beyond so many, one waits for another to return.
+_CALLBACKS_AT_ONCE = 64
 
 
 class WarmCall(concurrent.futures.Future[R], Generic[R]):
@@ -62,6 +67,17 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         with contextlib.suppress(TimeoutError):
             super().exception(turn_s)
         return self.done()
+
+    def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
+        """As of a Future; one that is not called at once is called in a thread by which no result comes."""
+        if self.done():
+            super().add_done_callback(fn)
+        else:
+            super().add_done_callback(functools.partial(_call_aside, fn))
+
+    def tell(self, fn: Callable[[Future[R]], object]) -> None:
+        """As `add_done_callback`, for what neither waits nor runs the user's code: it is called where the result comes."""
+        super().add_done_callback(fn)
 
     def stop(self) -> None:
         """Ends it: one that waits is not started, one that runs gets SIGTERM, grace, SIGKILL; the result is JobStopped."""
@@ -111,6 +127,23 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
     def __repr__(self) -> str:
         state = "running" if not self.done() else self.outcome or "failed"
         return f"<call {self.number} of run {self.run_id[:12]}: {state}>"
+
+
+@functools.cache
+def _callbacks() -> ThreadPoolExecutor:
+    """The end of the process waits for what is in it."""
+    return ThreadPoolExecutor(_CALLBACKS_AT_ONCE, "dayfly-callbacks")
+
+
+def _call_aside(fn: Callable[[Future[R]], object], call: Future[R]) -> None:
+    _callbacks().submit(_called, fn, call)
+
+
+def _called(fn: Callable[[Future[R]], object], call: Future[R]) -> None:
+    try:
+        fn(call)
+    except BaseException:  # It is said as a Future says it, which has nobody to raise it to either.
+        logging.getLogger("concurrent.futures").exception("exception calling callback for %r", call)
 
 
 def _text(printed: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import queue
 import threading
@@ -60,11 +61,16 @@ class Sent:
         }
 
 
+# What a call is settled with: its result, what the machine says of it, and what it has printed.
+_Result = tuple[Sent, BinaryIO, dict[str, Any], bytes, bytes]
+
+
 class WarmLine:
     """Both directions of a warm run.
 
     Lifecycle: a session's `carry` opens it on each link that it makes, from a thread of its own; what comes arrives in
-    the link's thread. Any thread may send. It ends with the run on the machine.
+    the link's thread, which leaves what runs the user's code to others. Any thread may send. It ends with the run on the
+    machine.
 
     Args:
         run_id: the run.
@@ -97,7 +103,9 @@ class WarmLine:
         self._generation = 0
         self._link: tuple[Link, int] | None = None
         self._events: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
-        self._fetchers: ThreadPoolExecutor | None = None
+        # Each has its threads from the first work on.
+        self._fetchers = ThreadPoolExecutor(2, "dayfly-fetch")
+        self._settlers = ThreadPoolExecutor(1, "dayfly-settle")
 
     # -- what the run's own process does
 
@@ -146,8 +154,8 @@ class WarmLine:
             # Whoever has taken it meanwhile has its result in hand.
             if self._take(call.number) is not None:
                 call.fail(error)
-        if self._fetchers is not None:
-            self._fetchers.shutdown(wait=False)
+        self._fetchers.shutdown(wait=False)
+        self._settlers.shutdown(wait=False)
 
     @property
     def over(self) -> BaseException | None:
@@ -222,27 +230,47 @@ class WarmLine:
     # -- results
 
     def _results(self, head: dict[str, Any], body: bytes) -> None:
-        place = 0
-        for entry in head["results"]:
-            parts = []
-            for size in (entry["size"], entry["out"], entry["err"]):
-                parts.append(body[place : place + size])
-                place += size
-            self._result(entry, *parts)
+        place, later = 0, list[_Result]()
+        try:
+            for entry in head["results"]:
+                parts = []
+                for size in (entry["size"], entry["out"], entry["err"]):
+                    parts.append(body[place : place + size])
+                    place += size
+                later += self._result(entry, *parts)
+        finally:
+            if later:
+                self._settle_aside(later)
         if len(self._acks) > _ACKS_MOST:
             self._post(())
 
-    def _result(self, entry: dict[str, Any], sealed: bytes, stdout: bytes, stderr: bytes) -> None:
+    def _result(
+        self, entry: dict[str, Any], sealed: bytes, stdout: bytes, stderr: bytes
+    ) -> list[_Result]:
+        """Takes one; gives it back where it is to be settled."""
         number = entry["n"]
         if entry["file"]:
             self._fetch_result(entry, stdout, stderr)
-            return
+            return []
         sent = self._take(number)
         result = b"" if sent is None else self._unsealed(number, sealed)
         # Before anybody hears of it: who then closes would otherwise find it once more in the result of the run.
         self._acknowledge(number)
-        if sent is not None and not self._ended(sent, result):
-            self._settle(sent, io.BytesIO(result), entry, stdout, stderr)
+        if sent is None or self._ended(sent, result):
+            return []
+        return [(sent, io.BytesIO(result), entry, stdout, stderr)]
+
+    def _settle_aside(self, results: Sequence[_Result]) -> None:
+        """Settles them in a thread of their own, or, where that has been closed, here: they are known to nobody else."""
+
+        def work() -> None:
+            for each in results:
+                self._settle(*each)
+
+        try:
+            self._settlers.submit(work)
+        except RuntimeError:
+            work()
 
     def _ended(self, sent: Sent, result: bytes) -> bool:
         """Whether a call was ended with its run: then it waits to hear what has ended that."""
@@ -264,7 +292,10 @@ class WarmLine:
     def _settle(
         self, sent: Sent, result: BinaryIO, entry: dict[str, Any], stdout: bytes, stderr: bytes
     ) -> None:
-        sent.call.settle(result, entry, stdout, stderr)
+        try:
+            sent.call.settle(result, entry, stdout, stderr)
+        except Exception as error:  # noqa: BLE001 - of another version, perhaps; whoever waits must hear of it
+            sent.call.fail(error)
         self._settled(sent.call)
 
     def _take(self, number: int) -> Sent | None:
@@ -287,17 +318,17 @@ class WarmLine:
         if sent is None:
             self._acknowledge(number)
             return
-        if self._fetchers is None:
-            self._fetchers = ThreadPoolExecutor(2, "dayfly-fetch")
-        self._fetchers.submit(self._fetched, sent, entry, stdout, stderr)
+        # Closed, it has no call left that would not have been told.
+        with contextlib.suppress(RuntimeError):
+            self._fetchers.submit(self._fetched, sent, entry, stdout, stderr)
 
     def _fetched(self, sent: Sent, entry: dict[str, Any], stdout: bytes, stderr: bytes) -> None:
         number, began = sent.call.number, time.perf_counter()
         try:
             result = self._opened(number, self._fetch(number))
         except (DayflyError, OSError) as error:
-            self._take(number)
-            sent.call.fail(error)
+            if self._take(number) is not None:
+                sent.call.fail(error)
             return
         sent.call.times.download_s = time.perf_counter() - began
         self._acknowledge(number)

@@ -134,7 +134,7 @@ class WarmMap(Generic[R]):
         )
         for call, attempt in zip(calls, batch, strict=True):
             self._under_way[call.number], self._calls[call.number] = attempt, call
-            call.add_done_callback(self._arrived.put)  # type: ignore[arg-type]
+            call.tell(self._arrived.put)  # type: ignore[arg-type]
 
     def _settled(self) -> Iterator[tuple[int, Any]]:
         """Waits for at least one item, and gives every one that is done for good."""

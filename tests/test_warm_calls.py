@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import queue
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from dayfly.runtime.session import Session
 from dayfly.runtime.warm_line import Sent
 from tests.proxy import proxy
 from tests.sshd import Server, sshd
-from tests.warm import WAIT_S, Warm, begun, warm
+from tests.warm import WAIT_S, Warm, begun, warm, within
 
 pytestmark = pytest.mark.sshd
 
@@ -44,6 +46,16 @@ class Own:
 
     def __init__(self, number: int) -> None:
         self.number = number
+
+
+class Where:
+    """Tells in which thread it was unpickled."""
+
+    def __init__(self) -> None:
+        self.thread = ""
+
+    def __setstate__(self, state: object) -> None:
+        self.thread = threading.current_thread().name
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +100,59 @@ def test_each_call_has_its_value_its_process_and_its_output(shared: Warm, tmp_pa
     while (ledger.totals(shared.folder) or {"calls": 0})["calls"] < 3:
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+def test_callbacks_may_make_calls_and_wait_for_them(shared: Warm) -> None:
+    """Several at once, and whatever comes back: they run in no thread by which a result comes."""
+    heard: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def function(own: Own, size: int = 0) -> tuple[Own, bytes]:
+        time.sleep(0.2)
+        return Own(own.number + 1), bytes(size)
+
+    calls = shared.calls(function)
+
+    def again(done: Future[Any]) -> None:
+        own, _ = done.result()
+        for size in (0, 1 << 20):
+            own, data = calls.submit_all([((own, size), {})])[0].result(WAIT_S)
+        heard.put(own.number + len(data))
+
+    for number in range(3):
+        calls.submit_all([((Own(number),), {})])[0].add_done_callback(again)
+    found = within(lambda: sorted(heard.get() for _ in range(3)))
+    assert found == [(1 << 20) + number for number in (3, 4, 5)]
+
+
+def test_a_callback_that_exits_costs_no_other_call_its_value(
+    shared: Warm, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said, as a Future says it; what has come together with that call is there, too."""
+
+    def function(number: int) -> Own:
+        time.sleep(0.2)
+        return Own(number)
+
+    batch: list[Any] = [((number,), {}) for number in range(4)]
+    line = shared.calls(function)
+    calls = line.submit_all(batch, group=line.new_group())
+    for call in calls[:2]:
+        call.add_done_callback(lambda _: sys.exit(3))
+    assert [call.result(WAIT_S).number for call in calls] == [0, 1, 2, 3]
+    assert shared.call(function, 4).number == 4
+    until = time.monotonic() + WAIT_S
+    while caplog.text.count("exception calling callback") < 2:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_a_value_is_unpickled_behind_the_connection(shared: Warm) -> None:
+    """What its class does then may take its time: log and pings come meanwhile."""
+
+    def function() -> Where:
+        return Where()
+
+    assert shared.call(function).thread.startswith("dayfly-settle")
 
 
 def test_an_exception_comes_back_as_itself_with_the_remote_traceback(shared: Warm) -> None:
