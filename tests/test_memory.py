@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SIZE = 256 << 20
+SIZE = 128 << 20
 # What the connection itself takes: windows, packets on their way, the packages that a first call loads.
 _ELSE = 64 << 20
 
@@ -20,7 +20,7 @@ _ELSE = 64 << 20
 def test_an_array_is_in_the_clients_memory_once(
     tmp_path: Path, kind: str, way: str, most: float
 ) -> None:
-    """One of 256 MiB in, and another out, in a fresh process: one copy more would be as much again."""
+    """One of 128 MiB in, and another out, in a fresh process: one copy more would be as much again."""
     command = [sys.executable, "-m", "tests.array_client", str(tmp_path), kind, way, str(SIZE)]
     # A process begins with the peak of the one that it was forked from: a shell is small, these tests are not.
     command = ["sh", "-c", '"$@"; exit $?', "sh", *command]
