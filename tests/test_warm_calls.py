@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -474,11 +475,41 @@ def test_a_stop_of_the_run_ends_every_process(tmp_path: Path) -> None:
     assert not pids & set(processes.process_table())
 
 
+def sleeps(pid: Path) -> None:
+    """Says in whose process."""
+    pid.with_suffix(".part").write_text(str(os.getpid()))
+    pid.with_suffix(".part").rename(pid)
+    time.sleep(600)
+
+
 def test_at_its_deadline_the_run_leaves_what_has_come_to_its_end(tmp_path: Path) -> None:
     """The machine ends it, and the result has what nobody has fetched by then."""
     with warm(tmp_path) as run:
-        call = run.submit(time.sleep, 600)
+        call = run.submit(sleeps, tmp_path / "pid")
+        await_file(tmp_path / "pid")
         job_folder.request_stop(job_folder.JobFolder(str(run.job)), "deadline")
         end = run.session.follow(lambda *_: None)
         assert end.how == "finished"
+        assert isinstance(run.left()[call.number], JobStopped)
+
+
+def test_a_call_that_ends_of_the_stop_before_the_zygote_sees_to_that_was_stopped(
+    tmp_path: Path,
+) -> None:
+    """Its end is no crash of its own: the zygote, which is held up here, knows of the stop by then."""
+    with (
+        sshd(tmp_path / "machine") as server,
+        begun(server, tmp_path, None, {}, {"grace_s": WAIT_S}) as run,
+    ):
+        call = run.submit(sleeps, tmp_path / "pid")
+        await_file(tmp_path / "pid")
+        zygote = json.loads((run.job / "process.json").read_text())["pid"]
+        os.kill(zygote, signal.SIGSTOP)
+        job_folder.request_stop(job_folder.JobFolder(str(run.job)), "deadline")
+        until = time.monotonic() + WAIT_S
+        while int((tmp_path / "pid").read_text()) in processes.process_table():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        os.kill(zygote, signal.SIGCONT)
+        assert run.session.follow(lambda *_: None).how == "finished"
         assert isinstance(run.left()[call.number], JobStopped)

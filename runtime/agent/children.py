@@ -25,6 +25,7 @@ class Children:
 
     Attributes:
         ending: nothing new is begun: calls are stopped, or the last ones come to their ends.
+        stopped: the run is, and each of them was told so with it: what ends from then on has ended of that.
         to_import: modules that a child has imported without harm, for the next ones to have.
     """
 
@@ -60,7 +61,7 @@ class Children:
         self._looked = self._moved = time.monotonic()
         self._imported: set[str] = set()
         self.to_import: list[str] = []
-        self.ending = False
+        self.ending = self.stopped = False
 
     def _places(self, slots: int, gpus: int) -> list[str]:
         """Give each slot's device; where slots are not GPUs they have none."""
@@ -321,8 +322,9 @@ class Children:
         """Finish a call whose child has ended under it."""
         signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
-        if child.why:
-            self._book.refuse(call, child.why, timeout_s=call.timeout_s)
+        why = child.why or ("stopped" if self.stopped else "")
+        if why:
+            self._book.refuse(call, why, timeout_s=call.timeout_s)
             return
         oom = signalled == 9 and oom_kills() > child.oom_before
         self._book.refuse(call, "died", signal=signalled, code=code, out_of_memory=oom)
@@ -337,6 +339,7 @@ class Children:
         import signal
 
         for child in self._all():
+            self._hear(child)  # What has come to its end before is no call that was stopped.
             if child.given or stopped:
                 self._end_call(child, "stopped")
             else:

@@ -151,7 +151,10 @@ class Supervisor:
         """SIGTERM to the whole tree, the grace, then SIGKILL until nothing of it is left."""
         import signal
 
-        send_signal(self._tree(), signal.SIGTERM)
+        tree = self._tree()
+        # It must know of the stop before it sees what it has started end of that.
+        send_signal([self._pid], signal.SIGTERM)
+        send_signal(tree - {self._pid}, signal.SIGTERM)
         grace_over = boot_clock_s() + self.order["grace_s"]
         while not (self._reap() and not self._tree()) and boot_clock_s() < grace_over:
             self._sleep(0.02)

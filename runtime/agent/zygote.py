@@ -133,7 +133,7 @@ class Zygote:
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        self._stopping = True
+        self._stopping = self._children.stopped = True
 
     def _on_signal(self, events: int) -> None:
         try:
@@ -164,7 +164,9 @@ class Zygote:
         """What a forked child does: it lets go of what is the zygote's, and makes calls."""
         self._line.close()
         self._selector.close()
-        return InChild(self._book, self._gpus, self._keeps, channel).work()
+        child = InChild(self._book, self._gpus, self._keeps, channel)
+        # A stop that came before it listened for its own was heard by what it is a copy of.
+        return 143 if self._stopping else child.work()
 
     def _import_ahead(self) -> None:
         """Import what a child had to import before it could call its function, so that the next ones have it.
