@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from dayfly.infra import providers
+from dayfly.infra.found import Found
 from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from dayfly.stacks.engine import Engine
@@ -69,15 +70,27 @@ def clean_environment(
     see_out_keeper(home)
     if not any(home.glob("runs/*")):
         return
-    local = providers.load("local")
-    left = [
-        found
-        for found in local.inventory(Context.open().workspace.owner)
-        if found.kind == "instance"
-    ]
+    left = machines_of(home)
     for found in left:
-        local.terminate(found)
+        providers.load("local").terminate(found)
     assert not left, f"the test left machines: {left}"
+
+
+def machines_of(home: Path) -> list[Found]:
+    """The local machines of a home: those of its runs, and of the owner that was made up for it.
+
+    Not those of whoever is the owner by now: a test may have taken its settings back, and another suite, or the
+    developer, has machines, too.
+    """
+    runs = {directory.name for directory in home.glob("runs/*")}
+    owner = home / "owner"
+    owners = {owner.read_text().strip()} if owner.exists() else set[str]()
+    return [
+        found
+        for found in providers.load("local").inventory(None)
+        if found.kind == "instance"
+        and (found.run in runs or found.tags.get("dayfly-owner") in owners)
+    ]
 
 
 def see_out_jobs() -> None:
