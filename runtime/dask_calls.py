@@ -17,6 +17,7 @@ from dayfly.runtime.warm_function import WarmFunction
 
 if TYPE_CHECKING:
     from dayfly.runtime.data import Data
+    from dayfly.runtime.moment import Moment
     from dayfly.runtime.payload import Payload
     from dayfly.runtime.session import Session
 
@@ -54,7 +55,7 @@ class DaskCalls(WarmCalls[R]):
         cluster: DaskCluster,
         session: Session,
         directory: Path,
-        greeted: threading.Event | None = None,
+        greeted: threading.Event | Moment | None = None,
         *,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:

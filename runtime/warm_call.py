@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import io
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from dayfly.runtime import outcome
+from dayfly.runtime.aside import aside
 from dayfly.runtime.ledger import Times
 from dayfly.runtime.redact import redact_known
+from dayfly.runtime.verb import verb
 
 R = TypeVar("R")
 
@@ -20,7 +23,7 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
     """One call on a machine that is kept.
 
     `result`, `exception`, `add_done_callback` are those of a Future; `cancel` is refused, since it is on its way from
-    the beginning, and `stop` ends it at any time. It can be awaited.
+    the beginning, and `stop` ends it at any time. It can be awaited; a task that is cancelled while it awaits it stops it.
 
     Attributes:
         number: which call of its run it is; the first is 1.
@@ -44,13 +47,17 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         self.times = Times()
         self.outcome = ""
         self.stdout = self.stderr = ""
-        self._stop, self._began, self._nested = stop, began, nested
+        self._end, self._began, self._nested = stop, began, nested
         self.set_running_or_notify_cancel()
 
+    async def _stop_aio(self) -> None:
+        await aside(self.stop)
+
+    @verb(_stop_aio)
     def stop(self) -> None:
         """Ends it: one that waits is not started, one that runs gets SIGTERM, grace, SIGKILL; the result is JobStopped."""
         if not self.done():
-            self._stop(self.number)
+            self._end(self.number)
 
     def settle(
         self, result: BinaryIO, entry: Mapping[str, Any], stdout: bytes, stderr: bytes
@@ -90,7 +97,19 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
             self.set_exception(error)
 
     def __await__(self) -> Generator[Any, None, R]:
-        return asyncio.wrap_future(self).__await__()
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> R:
+        try:
+            return await asyncio.wrap_future(self)
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Stops it, behind the caller's back, since whoever awaited it was cancelled."""
+        if not self.done():
+            threading.Thread(target=self.stop, name="dayfly-stop", daemon=True).start()
 
     def __repr__(self) -> str:
         state = "running" if not self.done() else self.outcome or "failed"

@@ -17,6 +17,7 @@ from dayfly.runtime.agent import frames
 from dayfly.runtime.warm_call import WarmCall
 
 if TYPE_CHECKING:
+    from dayfly.runtime.moment import Moment
     from dayfly.runtime.ssh.link import Link
 
 # What is sent at once: a frame holds 16 MiB at most, and the machine should begin before all of it is there.
@@ -79,7 +80,7 @@ class WarmLine:
         key: bytes,
         fetch: Callable[[int], Path],
         settled: Callable[[WarmCall[Any]], None] = lambda _: None,
-        greeted: threading.Event | None = None,
+        greeted: threading.Event | Moment | None = None,
     ) -> None:
         self._run_id, self._key = run_id, key
         self._fetch, self._settled = fetch, settled
