@@ -54,7 +54,9 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def clean_environment(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Path]:
     """DAYFLY_HOME in a new folder, no DAYFLY_* setting, no user file; afterwards no machine of it may be alive."""
     for name in list(os.environ):
@@ -65,6 +67,11 @@ def clean_environment(
     home.chmod(0o700)
     monkeypatch.setenv("DAYFLY_HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    if request.node.get_closest_marker("engine"):
+        from tests import agents
+
+        # Its machines are this computer, one after the other: only the first of a user's is new to the agent.
+        agents.bring(home / "machine-cache")
     yield home
     see_out_jobs()
     see_out_keeper(home)

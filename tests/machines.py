@@ -17,7 +17,7 @@ def machines(folder: Path, count: int) -> Iterator[list[Server]]:
     run_id = secrets.token_hex(16)
     folders = [folder / f"machine-{node}" for node in range(count)]
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(sshd(each, run_id=run_id)) for each in folders]
+        servers = [stack.enter_context(sshd(each, run_id=run_id, is_new=False)) for each in folders]
         login = (folders[0] / "authorized_keys").read_text()
         for each in folders[1:]:
             (each / "authorized_keys").write_text(login)

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dayfly.infra.machine import Machine
 from dayfly.runtime.records import Keys
+from tests import agents
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,18 @@ def sshd(
     run_id: str = "",
     settings: str = "",
     within: Sequence[str] = (),
+    is_new: bool = True,
 ) -> Iterator[Server]:
     """Start it in `folder`, and at the end stop it and every process that carries its run's mark.
 
     `path` and `libraries` are what its logins have as PATH and LD_LIBRARY_PATH; `settings` are lines of its own for
-    its configuration; `within` is a command that is put before its own, and becomes it.
+    its configuration; `within` is a command that is put before its own, and becomes it. One that `is_new` has no agent yet.
     """
     run_id = run_id or secrets.token_hex(16)
     home = folder / "home"
     home.mkdir(parents=True)
+    if not is_new:
+        agents.bring(folder / "cache")
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     host_key, login_key = write_key(folder / "host_key"), write_key(folder / "user_key")

@@ -46,7 +46,7 @@ MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with sshd(tmp_path / "machine") as running:
+    with sshd(tmp_path / "machine", is_new=False) as running:
         yield running
 
 
@@ -782,19 +782,20 @@ def test_a_job_that_was_never_started_cannot_be_followed(runs: Runs) -> None:
 # -- who may speak
 
 
-def test_another_host_key_stops_before_any_login(runs: Runs, tmp_path: Path) -> None:
+def test_another_host_key_stops_before_any_login(tmp_path: Path) -> None:
     """The refusal comes before authentication: the server that was reached never sees a user."""
     other = write_key(tmp_path / "other")
-    wrong = replace(runs.server.machine, host_key=other)
-    with (
-        pytest.raises(HostKeyMismatch, match="not the one pinned"),
-        Session(wrong, runs.server.keys),
-    ):
-        pytest.fail("the session was opened")
-    # The agent is brought at the first login: none was made.
-    assert not (runs.server.home.parent / "cache").exists()
-    assert "Accepted" not in runs.server.log.read_text()
-    assert "Failed" not in runs.server.log.read_text()
+    with sshd(tmp_path / "machine") as server:
+        wrong = replace(server.machine, host_key=other)
+        with (
+            pytest.raises(HostKeyMismatch, match="not the one pinned"),
+            Session(wrong, server.keys),
+        ):
+            pytest.fail("the session was opened")
+        # The agent is brought at the first login: none was made.
+        assert not (server.home.parent / "cache").exists()
+        assert "Accepted" not in server.log.read_text()
+        assert "Failed" not in server.log.read_text()
 
 
 def test_another_host_behind_the_same_address_ends_the_session(runs: Runs, tmp_path: Path) -> None:
@@ -892,12 +893,14 @@ def read_if_there(path: Path) -> bytes:
         return b""
 
 
-def test_everything_of_the_job_is_private(runs: Runs) -> None:
-    """Folders 0700, files 0600: other users of the machine read nothing."""
-    runs.run(lambda: None)
-    cache = runs.server.home.parent / "cache"
-    for path in [runs.job, *runs.job.rglob("*"), *cache.rglob("*")]:
-        assert path.stat().st_mode & 0o077 == 0, path
+def test_everything_of_the_job_is_private(pickler: Path, tmp_path: Path) -> None:
+    """Folders 0700, files 0600: other users of the machine read nothing, of the agent neither."""
+    with sshd(tmp_path / "machine") as server:
+        runs = Runs(server, pickler, tmp_path)
+        runs.run(lambda: None)
+        cache = server.home.parent / "cache"
+        for path in [runs.job, *runs.job.rglob("*"), *cache.rglob("*")]:
+            assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_closing_twice_and_using_it_afterwards(runs: Runs) -> None:

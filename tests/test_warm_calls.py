@@ -306,7 +306,7 @@ def test_calls_come_back_once_however_often_the_connection_drops(tmp_path: Path)
         return number
 
     with (
-        sshd(tmp_path / "machine") as server,
+        sshd(tmp_path / "machine", is_new=False) as server,
         proxy(server.machine.port) as between,
         begun(server, tmp_path, between.port, {}) as run,
     ):
@@ -334,7 +334,7 @@ def test_a_call_outlives_the_connection_it_came_by(tmp_path: Path) -> None:
         return os.getpid()
 
     with (
-        sshd(tmp_path / "machine") as server,
+        sshd(tmp_path / "machine", is_new=False) as server,
         proxy(server.machine.port) as between,
         begun(server, tmp_path, between.port, {}) as run,
     ):
@@ -429,7 +429,7 @@ with begun(server, folder, None, {"linger_s": 0.05}) as run:
     run.submit(function, folder / "begun", folder / "go")
     time.sleep(600)
 """
-    with sshd(tmp_path / "machine") as server:
+    with sshd(tmp_path / "machine", is_new=False) as server:
         (tmp_path / "server").write_bytes(pickle.dumps(server))
         (tmp_path / "client.py").write_text(script)
         root = str(Path(__file__).parent.parent)
@@ -498,7 +498,7 @@ def test_a_call_that_ends_of_the_stop_before_the_zygote_sees_to_that_was_stopped
 ) -> None:
     """Its end is no crash of its own: the zygote, which is held up here, knows of the stop by then."""
     with (
-        sshd(tmp_path / "machine") as server,
+        sshd(tmp_path / "machine", is_new=False) as server,
         begun(server, tmp_path, None, {}, {"grace_s": WAIT_S}) as run,
     ):
         call = run.submit(sleeps, tmp_path / "pid")

@@ -122,7 +122,10 @@ class Warm:
 def warm(folder: Path, port: int | None = None, **how: Any) -> Iterator[Warm]:
     """A warm run on a server of its own."""
     more: dict[str, Any] = {"variables": how.pop("variables", {})}
-    with sshd(folder / "machine") as server, begun(server, folder, port, how, more) as run:
+    with (
+        sshd(folder / "machine", is_new=False) as server,
+        begun(server, folder, port, how, more) as run,
+    ):
         yield run
 
 
