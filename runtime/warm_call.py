@@ -47,7 +47,7 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         self.times = Times()
         self.outcome = ""
         self.stdout = self.stderr = ""
-        self._end, self._began, self._nested = stop, began, nested
+        self._stop, self._began, self._nested = stop, began, nested
         self.set_running_or_notify_cancel()
 
     async def _stop_aio(self) -> None:
@@ -57,7 +57,7 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
     def stop(self) -> None:
         """Ends it: one that waits is not started, one that runs gets SIGTERM, grace, SIGKILL; the result is JobStopped."""
         if not self.done():
-            self._end(self.number)
+            self._stop(self.number)
 
     def settle(
         self, result: BinaryIO, entry: Mapping[str, Any], stdout: bytes, stderr: bytes
