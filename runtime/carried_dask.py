@@ -2,14 +2,21 @@
 
 Dayfly is not installed there, so what stands here uses the standard library, cloudpickle and distributed alone. Calls and
 results pass through Dask as bytes: what a result holds is unpickled by the client alone.
+
+All of it listens on loopback. Where a machine's way to the scheduler breaks, Dask's worker there closes and the scheduler
+has another make its calls; the call that is under way goes on all the same, in its process, which brings what came of it
+as soon as it has a worker again. So each call has one process that has begun it, and whoever else is to make it waits
+for that one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +26,19 @@ _FAILURES = 3
 # The run's key, which came over a pipe.
 KEY_VARIABLE = "DAYFLY_DASK_KEY"
 _START_S = 180.0
+# Where everybody listens, on whichever machine.
+HOST = "127.0.0.1"
+# For so long a process whose way to the scheduler has broken may take to be there again: as a session does for its machine.
+_REJOIN_S = 600.0
+# After this time Dask has a result or has handed it on.
+_SETTLED_S = 5.0
+# Between two looks at what another has to tell first.
+_LOOK_S = 0.1
+# What is larger is lost with its worker.
+_BROUGHT_BYTES = 1 << 30
+# So many calls that nobody waits for any more may be remembered.
+_REMEMBERED = 1000
+_PREFIX = "call-"
 # Of each process that loads this: its connections and functions, by what they are for.
 _kept: dict[Any, Any] = {}
 
@@ -95,51 +115,335 @@ def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
     security = _security(cluster)
     # The function has no use for it.
     del os.environ[KEY_VARIABLE]
+    asyncio.run(_serve(cluster, node, slot, security))
 
-    async def serve() -> None:
-        async with Worker(
-            cluster["scheduler"],
-            nthreads=1,
-            name=f"{node}-{slot}-{os.getpid()}",
-            host=cluster["hosts"][node],
-            protocol="tls",
-            security=security,
-            dashboard=False,
-            memory_limit=None,
-            local_directory=str(Path.cwd()),
-        ) as worker:
+
+async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any) -> None:
+    """Has a worker in this process, and another one each time that its way to the scheduler has broken."""
+    import asyncio
+
+    at_work = _AtWork(f"{node}-{slot}-{os.getpid()}", cluster["scheduler"], security)
+    thread, listening = _lasting_thread(), _not_in_children()
+    failures = 0
+    while True:
+        await at_work.join()
+        try:
+            await _serve_once(cluster, node, slot, security, at_work, thread, listening)
+            failures = 0
+        except Exception:
+            failures += 1
+            # A call may be under way, which ends with this process.
+            if failures == _FAILURES or not _mark(slot).exists():
+                raise
+            sys.excepthook(*sys.exc_info())
+            await asyncio.sleep(1.0)
+
+
+async def _serve_once(
+    cluster: Mapping[str, Any],
+    node: int,
+    slot: int,
+    security: Any,
+    at_work: _AtWork,
+    thread: Any,
+    listening: list[int],
+) -> None:
+    """A worker, until its way to the scheduler breaks."""
+    import asyncio
+
+    from distributed import Worker
+
+    ports = cluster["ports"][node]
+    worker = Worker(
+        cluster["scheduler"],
+        nthreads=1,
+        name=at_work.process,
+        host=HOST,
+        # Its own; and those that are nobody's, if somebody has taken it.
+        port=[ports[slot], *ports[cluster["slots"] :]],
+        protocol="tls",
+        security=security,
+        executor=thread,
+        dashboard=False,
+        # Also where there is no dashboard something is served there.
+        dashboard_address=f"{HOST}:0",
+        memory_limit=None,
+        local_directory=str(Path.cwd()),
+    )
+    worker.dayfly = at_work
+    try:
+        async with worker:
+            listening += _listened_on()
             _mark(slot).touch()
+            bringing = asyncio.create_task(at_work.bring(worker))
             await worker.finished()
+            bringing.cancel()
+    finally:
+        listening.clear()
+        at_work.leave(worker.data)
 
-    asyncio.run(serve())
+
+def _lasting_thread() -> Any:
+    """The one thread that makes the calls of this process, whichever worker they come to."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    # Dask knows one by its name.
+    class LastingThreadPoolExecutor(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            """A worker that closes would wait for the call, which goes on."""
+
+    return LastingThreadPoolExecutor(1, "call")
+
+
+def _not_in_children() -> list[int]:
+    """Descriptors that a forked child of this process closes: it may outlive it, and would keep its port."""
+    listening: list[int] = []
+
+    def close() -> None:
+        for descriptor in listening:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    os.register_at_fork(after_in_child=close)
+    return listening
+
+
+def _listened_on() -> list[int]:
+    """Descriptors of this process on which it listens."""
+    import socket
+    import stat
+
+    found = []
+    for entry in Path("/dev/fd").iterdir():
+        number = int(entry.name)
+        # One of them was that of this very list.
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as one:
+                    if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                        found.append(number)
+    return found
+
+
+class _AtWork:
+    """What a process has begun and made, and what of that the scheduler may not know.
+
+    Attributes:
+        process: its name, which its workers have, too.
+        functions: those that it has loaded.
+    """
+
+    def __init__(self, process: str, scheduler: str, security: Any) -> None:
+        import threading
+
+        self.process = process
+        self.functions: dict[str, Any] = {}
+        self._scheduler, self._security = scheduler, security
+        # The thread that makes the calls, and the one that talks to the scheduler.
+        self._changing = threading.Lock()
+        self._running = ""
+        # What was made last, while Dask may not have it yet; and when.
+        self._last: tuple[str, bytes, float] | None = None
+        # Begun for a worker that has closed; and made, without Dask's having it.
+        self._orphans: set[str] = set()
+        self._left: dict[str, bytes] = {}
+
+    def begin(self, call: str) -> None:
+        """It is claimed now, or waited for."""
+        with self._changing:
+            self._running = call
+
+    def end(self, call: str, found: bytes | None) -> None:
+        """It is over; with what came of it, where it was made here."""
+        with self._changing:
+            self._running = ""
+            if found is not None and call in self._orphans:
+                self._left[call] = found
+            elif found is not None:
+                self._last = call, found, time.monotonic()
+
+    def leave(self, data: Mapping[Any, Any]) -> None:
+        """A worker of this process has closed: what it has goes to the scheduler with the next one."""
+        held = {str(key): value for key, value in data.items()}
+        with self._changing:
+            if self._running:
+                self._orphans.add(self._running)
+            if self._last is not None:
+                self._left[self._last[0]] = self._last[1]
+            self._last = None
+            for key, value in held.items():
+                if key.startswith(_PREFIX) and isinstance(value, bytes):
+                    self._left[key[len(_PREFIX) :]] = value
+
+    async def join(self) -> None:
+        """Tells the scheduler that this process is there, and what it has of calls; as often as it takes to be heard."""
+        import asyncio
+
+        from distributed.core import rpc
+
+        arguments = self._security.get_connection_args("worker")
+        while True:
+            with self._changing:
+                running, left = self._running, dict(self._left)
+            told = {call: found for call, found in left.items() if len(found) <= _BROUGHT_BYTES}
+            with contextlib.suppress(OSError):
+                async with rpc(self._scheduler, connection_args=arguments) as scheduler:
+                    wanted = await scheduler.dayfly_join(
+                        process=self.process, running=running, results=told
+                    )
+                break
+            await asyncio.sleep(_LOOK_S)
+        with self._changing:
+            if running and not wanted and self._running == running:
+                # Stopped meanwhile: a thread cannot be ended, so its process is.
+                os._exit(1)
+            for call in left:
+                del self._left[call]
+
+    async def bring(self, worker: Any) -> None:
+        """Brings what the calls of earlier workers come to, while this one is there; forgets what Dask has."""
+        import asyncio
+
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            with self._changing:
+                over = {call: self._left.get(call) for call in self._orphans - {self._running}}
+                last = self._last
+                if last is not None and time.monotonic() - last[2] > _SETTLED_S:
+                    self._last = None
+            for call, found in over.items():
+                small = found is not None and len(found) <= _BROUGHT_BYTES
+                # It is told again to the next worker's scheduler otherwise.
+                with contextlib.suppress(OSError, RuntimeError):
+                    await worker.scheduler.dayfly_bring(
+                        call=call, results={call: found} if small else {}
+                    )
+                    with self._changing:
+                        self._orphans.discard(call)
+                        self._left.pop(call, None)
 
 
 def _scheduler(cluster: Mapping[str, Any]) -> None:
     import asyncio
 
+    import dask
     from distributed import Scheduler
 
-    started: set[str] = set()
-
-    async def claim(call: str = "") -> bool:
-        """Whether a call may be started, which it may once: Dask makes a call again whose worker has died."""
-        fresh = call not in started
-        started.add(call)
-        return fresh
+    # A function that keeps its interpreter for itself sends no heartbeat for as long; and a call that is made again
+    # because its worker has gone is not begun again, whatever has become of it.
+    how = {"worker-ttl": None, "allowed-failures": 1 << 30}
+    dask.config.set({f"distributed.scheduler.{name}": value for name, value in how.items()})
 
     async def serve() -> None:
-        async with Scheduler(
-            host=cluster["hosts"][0],
+        scheduler = Scheduler(
+            host=HOST,
             port=cluster["port"],
             protocol="tls",
             security=_security(cluster),
             dashboard=True,
-            dashboard_address=f"127.0.0.1:{cluster['dashboard']}",
-        ) as scheduler:
-            scheduler.handlers["dayfly_claim"] = claim
+            dashboard_address=f"{HOST}:{cluster['dashboard']}",
+        )
+        begun = _Begun(scheduler)
+        for name in ("claim", "told", "holder", "join", "bring"):
+            scheduler.handlers[f"dayfly_{name}"] = getattr(begun, name)
+        async with scheduler:
             await scheduler.finished()
 
     asyncio.run(serve())
+
+
+class _Begun:
+    """The scheduler's knowledge of which process has begun which call, of which each is begun once.
+
+    Its coroutines answer what processes ask.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        # By call: the process, and which of its tries to make it.
+        self._by: dict[str, tuple[str, str]] = {}
+        self._results: dict[str, bytes] = {}
+        self._ends: dict[str, str] = {}
+        # By process that is waited for: since when.
+        self._away: dict[str, float] = {}
+
+    async def claim(self, call: str, process: str, attempt: str) -> bool:
+        """Whether this attempt may begin a call: Dask has a call made again whose worker has gone."""
+        self._away.pop(process, None)
+        if len(self._by) > _REMEMBERED + 2 * len(self._scheduler.tasks):
+            self._wanted()
+        return self._by.setdefault(call, (process, attempt)) == (process, attempt)
+
+    async def told(self, call: str) -> dict[str, Any]:
+        """What came of a call that a process has begun: its result, or how it ended without one; nothing yet, while it runs."""
+        if call in self._results:
+            return {"result": self._results[call]}
+        if call in self._ends:
+            return {"end": self._ends[call]}
+        if call not in self._by:
+            return {"end": "lost"}
+        process = self._by[call][0]
+        if process in self._scheduler.aliases:
+            return {}
+        away = time.monotonic() - self._away.setdefault(process, time.monotonic())
+        return {"end": "lost"} if away > _REJOIN_S else {}
+
+    async def holder(self, call: str) -> str:
+        """The address of the process that has begun a call; "" where none has, or it is not there."""
+        process = self._by.get(call, ("", ""))[0]
+        return str(self._scheduler.aliases.get(process, ""))
+
+    async def join(self, process: str, running: str, results: Mapping[str, bytes]) -> bool:
+        """A process is there, for the first time or again; gives whether what it runs is still wanted.
+
+        Args:
+            process: its name: its machine, its slot, its id.
+            running: the call that it makes.
+            results: what it has made and may not have handed on.
+        """
+        slot = process.rpartition("-")[0]
+        await self._without_former(f"{slot}-")
+        self._away.pop(process, None)
+        wanted = self._wanted()
+        self._results |= {call: found for call, found in results.items() if call in wanted}
+        for call in wanted & self._by.keys():
+            holder = self._by[call][0]
+            if holder.rpartition("-")[0] != slot or call in self._results:
+                continue
+            if holder != process:
+                self._ends[call] = "died"
+            elif call != running:
+                self._ends[call] = "lost"
+        return running in wanted
+
+    async def bring(self, call: str, results: Mapping[str, bytes]) -> None:
+        """What came of a call that a process has ended after it was there again; nothing where that cannot be brought."""
+        if call not in self._wanted():
+            return
+        self._results |= results
+        if call not in self._results:
+            self._ends[call] = "lost"
+
+    def _wanted(self) -> set[str]:
+        """The calls that somebody waits for. What came of others is forgotten."""
+        keys = (str(key) for key in self._scheduler.tasks)
+        wanted = {key[len(_PREFIX) :] for key in keys if key.startswith(_PREFIX)}
+        self._by = {call: by for call, by in self._by.items() if call in wanted}
+        self._ends = {call: end for call, end in self._ends.items() if call in wanted}
+        self._results = {c: found for c, found in self._results.items() if c in wanted}
+        return wanted
+
+    async def _without_former(self, prefix: str) -> None:
+        """Has the worker forgotten that a slot had before: its connection may seem to be whole, and its address is used again."""
+        import asyncio
+
+        scheduler = self._scheduler
+        while former := [w for w in scheduler.workers.values() if str(w.name).startswith(prefix)]:
+            for each in former:
+                stream = scheduler.stream_comms.get(each.address)
+                if stream is not None and stream.comm is not None:
+                    stream.comm.abort()
+            await asyncio.sleep(0.01)
 
 
 def _security(cluster: Mapping[str, Any]) -> Any:
@@ -205,7 +509,7 @@ def _begin(cluster: Mapping[str, Any]) -> bytes:
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(1)
-    total = cluster["slots"] * len(cluster["hosts"])
+    total = cluster["slots"] * cluster["nodes"]
     _client(cluster).wait_for_workers(total, timeout=_START_S)
     return _header("value")
 
@@ -240,15 +544,17 @@ def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -
     from uuid import uuid4
 
     call = uuid4().hex
-    future = client.submit(made, task, digest, arguments, call, key=f"call-{call}", pure=False)
+    future = client.submit(made, task, digest, arguments, call, key=_PREFIX + call, pure=False)
     try:
         found: bytes = future.result()
     except BaseException:
         # It was stopped, or took too long: a thread cannot be ended, so its process is, and made anew.
-        busy = [where for where, keys in client.processing().items() if future.key in keys]
+        # Another worker may wait for what one makes that was out of reach.
+        busy = {where for where, keys in client.processing().items() if future.key in keys}
+        busy |= {client.sync(client.scheduler.dayfly_holder, call=call)} - {""}
         future.cancel()
         if busy:
-            client.run(_end_now, workers=busy, wait=False, on_error="ignore")
+            client.run(_end_now, workers=list(busy), wait=False, on_error="ignore")
         raise
     return found
 
@@ -262,21 +568,56 @@ async def _end_now() -> None:
 
 
 def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
-    """Makes one call, at most once."""
+    """Makes one call, or waits for what came of it where it has been begun before."""
+    from uuid import uuid4
+
     from distributed import get_worker
-    from distributed.utils import sync
 
     worker = get_worker()
-    if not sync(worker.loop, worker.scheduler.dayfly_claim, call=call):
-        return _header("died", signal=9, code=0, out_of_memory=False)
-    # Of the process: this very function is unpickled anew for each call.
-    functions = vars(worker).setdefault("dayfly_functions", {})
-    if digest not in functions:
-        functions[digest] = _loaded(task)
-    failure, function = functions[digest]
-    if failure is not None:
-        return _outcome(*failure)
-    return _outcome(*_called(function, arguments))
+    at_work, found = worker.dayfly, None
+    # Before it is claimed: from then on whoever asks must find it.
+    at_work.begin(call)
+    try:
+        if not _asked(worker, "claim", call=call, process=at_work.process, attempt=uuid4().hex):
+            return _awaited(worker, call)
+        # Of the process: this very function is unpickled anew for each call.
+        if digest not in at_work.functions:
+            at_work.functions[digest] = _loaded(task)
+        failure, function = at_work.functions[digest]
+        found = _outcome(*(failure if failure is not None else _called(function, arguments)))
+        return found
+    finally:
+        at_work.end(call, found)
+
+
+def _asked(worker: Any, what: str, **question: Any) -> Any:
+    """The scheduler's answer, also where a connection to it has broken, as long as the worker itself is there.
+
+    Raises:
+        OSError: it is not.
+    """
+    from distributed.utils import sync
+
+    while True:
+        try:
+            return sync(worker.loop, getattr(worker.scheduler, f"dayfly_{what}"), **question)
+        except OSError:
+            if worker.status.name != "running":
+                raise
+            time.sleep(_LOOK_S)
+
+
+def _awaited(worker: Any, call: str) -> bytes:
+    """What came of a call that another has begun."""
+    while True:
+        told = _asked(worker, "told", call=call)
+        if "result" in told:
+            return bytes(told["result"])
+        if told.get("end") == "died":
+            return _header("died", signal=9, code=0, out_of_memory=False)
+        if "end" in told:
+            return _header(told["end"])
+        time.sleep(_LOOK_S)
 
 
 def _loaded(task: bytes) -> tuple[tuple[dict[str, Any], Any] | None, Any]:
