@@ -5,8 +5,8 @@ results pass through Dask as bytes: what a result holds is unpickled by the clie
 
 All of it listens on loopback. Where a machine's way to the scheduler breaks, Dask's worker there closes and the scheduler
 has another make its calls; the call that is under way goes on all the same, in its process, which brings what came of it
-as soon as it has a worker again. So each call has one process that has begun it, and whoever else is to make it waits
-for that one.
+as soon as there is a way again, and has a worker again then. So each call has one process that has begun it, and whoever
+else is to make it waits for that one.
 """
 
 from __future__ import annotations
@@ -105,8 +105,6 @@ def _forked(act: Callable[[], None]) -> int:
 def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
     import asyncio
 
-    from distributed import Worker
-
     if cluster["by"] == "gpu":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = [name for name in visible.split(",") if name] if visible else []
@@ -122,13 +120,32 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
     """Has a worker in this process, and another one each time that its way to the scheduler has broken."""
     import asyncio
 
+    from distributed import Worker
+
     at_work = _AtWork(f"{node}-{slot}-{os.getpid()}", cluster["scheduler"], security)
-    thread, listening = _lasting_thread(), _not_in_children()
-    failures = 0
+    ports = cluster["ports"][node]
+    new_worker = functools.partial(
+        Worker,
+        cluster["scheduler"],
+        nthreads=1,
+        name=at_work.process,
+        host=HOST,
+        # Its own; and those that are nobody's, if somebody has taken it.
+        port=[ports[slot], *ports[cluster["slots"] :]],
+        protocol="tls",
+        security=security,
+        executor=_lasting_thread(),
+        dashboard=False,
+        # Also where there is no dashboard something is served there.
+        dashboard_address=f"{HOST}:0",
+        memory_limit=None,
+        local_directory=str(Path.cwd()),
+    )
+    listening, failures = _not_in_children(), 0
     while True:
         await at_work.join()
         try:
-            await _serve_once(cluster, node, slot, security, at_work, thread, listening)
+            await _serve_once(new_worker(), at_work, _mark(slot), listening)
             failures = 0
         except Exception:
             failures += 1
@@ -139,45 +156,18 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
             await asyncio.sleep(1.0)
 
 
-async def _serve_once(
-    cluster: Mapping[str, Any],
-    node: int,
-    slot: int,
-    security: Any,
-    at_work: _AtWork,
-    thread: Any,
-    listening: list[int],
-) -> None:
-    """A worker, until its way to the scheduler breaks."""
+async def _serve_once(worker: Any, at_work: _AtWork, mark: Path, listening: list[int]) -> None:
+    """Has calls made by a worker until its way to the scheduler breaks."""
     import asyncio
 
-    from distributed import Worker
-
-    ports = cluster["ports"][node]
-    worker = Worker(
-        cluster["scheduler"],
-        nthreads=1,
-        name=at_work.process,
-        host=HOST,
-        # Its own; and those that are nobody's, if somebody has taken it.
-        port=[ports[slot], *ports[cluster["slots"] :]],
-        protocol="tls",
-        security=security,
-        executor=thread,
-        dashboard=False,
-        # Also where there is no dashboard something is served there.
-        dashboard_address=f"{HOST}:0",
-        memory_limit=None,
-        local_directory=str(Path.cwd()),
-    )
     worker.dayfly = at_work
     try:
         async with worker:
             listening += _listened_on()
-            _mark(slot).touch()
-            bringing = asyncio.create_task(at_work.bring(worker))
+            mark.touch()
+            forgetting = asyncio.create_task(at_work.forget())
             await worker.finished()
-            bringing.cancel()
+            forgetting.cancel()
     finally:
         listening.clear()
         at_work.leave(worker.data)
@@ -244,83 +234,70 @@ class _AtWork:
         self._running = ""
         # What was made last, while Dask may not have it yet; and when.
         self._last: tuple[str, bytes, float] | None = None
-        # Begun for a worker that has closed; and made, without Dask's having it.
-        self._orphans: set[str] = set()
+        # What was made for a worker that has closed.
         self._left: dict[str, bytes] = {}
 
     def begin(self, call: str) -> None:
         """It is claimed now, or waited for."""
         with self._changing:
-            self._running = call
+            self._running, self._last = call, None
 
     def end(self, call: str, found: bytes | None) -> None:
         """It is over; with what came of it, where it was made here."""
         with self._changing:
             self._running = ""
-            if found is not None and call in self._orphans:
-                self._left[call] = found
-            elif found is not None:
-                self._last = call, found, time.monotonic()
+            self._last = None if found is None else (call, found, time.monotonic())
 
     def leave(self, data: Mapping[Any, Any]) -> None:
-        """A worker of this process has closed: what it has goes to the scheduler with the next one."""
-        held = {str(key): value for key, value in data.items()}
+        """A worker of this process has closed: what it has is for the scheduler, and for the next one."""
         with self._changing:
-            if self._running:
-                self._orphans.add(self._running)
-            if self._last is not None:
-                self._left[self._last[0]] = self._last[1]
-            self._last = None
-            for key, value in held.items():
-                if key.startswith(_PREFIX) and isinstance(value, bytes):
-                    self._left[key[len(_PREFIX) :]] = value
+            for key, value in data.items():
+                if str(key).startswith(_PREFIX) and isinstance(value, bytes):
+                    self._left[str(key)[len(_PREFIX) :]] = value
 
     async def join(self) -> None:
-        """Tells the scheduler that this process is there, and what it has of calls; as often as it takes to be heard."""
+        """Tells the scheduler that this process is there, and what it has of calls, until nothing is under way any more."""
         import asyncio
 
         from distributed.core import rpc
 
         arguments = self._security.get_connection_args("worker")
         while True:
-            with self._changing:
-                running, left = self._running, dict(self._left)
-            told = {call: found for call, found in left.items() if len(found) <= _BROUGHT_BYTES}
             with contextlib.suppress(OSError):
                 async with rpc(self._scheduler, connection_args=arguments) as scheduler:
-                    wanted = await scheduler.dayfly_join(
-                        process=self.process, running=running, results=told
-                    )
-                break
+                    pause = _LOOK_S
+                    while await self._told_running(scheduler):
+                        await asyncio.sleep(pause)
+                        pause = min(1.0, 1.5 * pause)
+                    return
             await asyncio.sleep(_LOOK_S)
+
+    async def _told_running(self, scheduler: Any) -> bool:
+        """Whether a call is under way, of which the scheduler knows; as it knows what came of those that are over."""
+        with self._changing:
+            if self._last is not None:
+                self._left[self._last[0]], self._last = self._last[1], None
+            running, left = self._running, dict(self._left)
+        told = {call: found for call, found in left.items() if len(found) <= _BROUGHT_BYTES}
+        wanted = await scheduler.dayfly_join(process=self.process, running=running, results=told)
         with self._changing:
             if running and not wanted and self._running == running:
                 # Stopped meanwhile: a thread cannot be ended, so its process is.
                 os._exit(1)
             for call in left:
                 del self._left[call]
+        return bool(running)
 
-    async def bring(self, worker: Any) -> None:
-        """Brings what the calls of earlier workers come to, while this one is there; forgets what Dask has."""
+    async def forget(self) -> None:
+        """Lets go of what Dask has, or has handed on."""
         import asyncio
 
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_SETTLED_S)
             with self._changing:
-                over = {call: self._left.get(call) for call in self._orphans - {self._running}}
                 last = self._last
                 if last is not None and time.monotonic() - last[2] > _SETTLED_S:
                     self._last = None
-            for call, found in over.items():
-                small = found is not None and len(found) <= _BROUGHT_BYTES
-                # It is told again to the next worker's scheduler otherwise.
-                with contextlib.suppress(OSError, RuntimeError):
-                    await worker.scheduler.dayfly_bring(
-                        call=call, results={call: found} if small else {}
-                    )
-                    with self._changing:
-                        self._orphans.discard(call)
-                        self._left.pop(call, None)
 
 
 def _scheduler(cluster: Mapping[str, Any]) -> None:
@@ -344,7 +321,7 @@ def _scheduler(cluster: Mapping[str, Any]) -> None:
             dashboard_address=f"{HOST}:{cluster['dashboard']}",
         )
         begun = _Begun(scheduler)
-        for name in ("claim", "told", "holder", "join", "bring"):
+        for name in ("claim", "told", "join"):
             scheduler.handlers[f"dayfly_{name}"] = getattr(begun, name)
         async with scheduler:
             await scheduler.finished()
@@ -388,13 +365,8 @@ class _Begun:
         away = time.monotonic() - self._away.setdefault(process, time.monotonic())
         return {"end": "lost"} if away > _REJOIN_S else {}
 
-    async def holder(self, call: str) -> str:
-        """The address of the process that has begun a call; "" where none has, or it is not there."""
-        process = self._by.get(call, ("", ""))[0]
-        return str(self._scheduler.aliases.get(process, ""))
-
     async def join(self, process: str, running: str, results: Mapping[str, bytes]) -> bool:
-        """A process is there, for the first time or again; gives whether what it runs is still wanted.
+        """A process is there, for the first time or still or again; gives whether what it runs is wanted.
 
         Args:
             process: its name: its machine, its slot, its id.
@@ -415,14 +387,6 @@ class _Begun:
             elif call != running:
                 self._ends[call] = "lost"
         return running in wanted
-
-    async def bring(self, call: str, results: Mapping[str, bytes]) -> None:
-        """What came of a call that a process has ended after it was there again; nothing where that cannot be brought."""
-        if call not in self._wanted():
-            return
-        self._results |= results
-        if call not in self._results:
-            self._ends[call] = "lost"
 
     def _wanted(self) -> set[str]:
         """The calls that somebody waits for. What came of others is forgotten."""
@@ -549,12 +513,11 @@ def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -
         found: bytes = future.result()
     except BaseException:
         # It was stopped, or took too long: a thread cannot be ended, so its process is, and made anew.
-        # Another worker may wait for what one makes that was out of reach.
-        busy = {where for where, keys in client.processing().items() if future.key in keys}
-        busy |= {client.sync(client.scheduler.dayfly_holder, call=call)} - {""}
+        # One that was out of reach since it has begun the call hears, when it is there again, that nobody wants it.
+        busy = [where for where, keys in client.processing().items() if future.key in keys]
         future.cancel()
         if busy:
-            client.run(_end_now, workers=list(busy), wait=False, on_error="ignore")
+            client.run(_end_now, workers=busy, wait=False, on_error="ignore")
         raise
     return found
 
@@ -574,7 +537,8 @@ def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
     from distributed import get_worker
 
     worker = get_worker()
-    at_work, found = worker.dayfly, None
+    at_work: _AtWork = worker.dayfly
+    found: bytes | None = None
     # Before it is claimed: from then on whoever asks must find it.
     at_work.begin(call)
     try:
