@@ -38,9 +38,9 @@ from dayfly.runtime.run_log import RunLog
 from dayfly.runtime.session import Session, Sink
 from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_map import WarmMap
-from tests import warm
+from tests import listening, warm
 from tests.machines import machines
-from tests.sshd import Server
+from tests.sshd import Server, carriers
 
 
 class Run:
@@ -93,6 +93,11 @@ class Run:
         self.calls.begin()
         assert ready.wait(warm.WAIT_S)
         self.calls.start_cluster()
+
+    def listening(self) -> set[tuple[str, int]]:
+        """Addresses and ports at which processes of the run listen: Dask's, and whatever else it has started."""
+        found = (listening.of_process(pid) for pid in carriers(self.keys.run_id))
+        return {place for places in found for place in places}
 
     def have(self, function: Callable[..., Any]) -> DaskCalls[Any]:
         """The same line for another function."""
@@ -182,8 +187,8 @@ def test_a_call_that_is_stopped_leaves_its_place_to_others(run: Run, tmp_path: P
 @pytest.mark.sshd
 def test_nobody_without_the_key_is_answered(run: Run) -> None:
     """The scheduler's port is on a loopback that other users may share; and the function does not see the key."""
-    known = run.cluster._known
-    with socket.create_connection((known["hosts"][0], known["port"])) as stranger:
+    place = carried_dask.HOST, run.cluster._known["port"]
+    with socket.create_connection(place) as stranger:
         stranger.settimeout(10)
         stranger.sendall(b"x" * 200)
         with contextlib.suppress(ConnectionResetError):
@@ -191,6 +196,16 @@ def test_nobody_without_the_key_is_answered(run: Run) -> None:
             assert stranger.recv(1000) == b""
     key = carried_dask.KEY_VARIABLE
     assert run.map(lambda _: key in os.environ, range(2)) == [False, False]
+
+
+@pytest.mark.sshd
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_nothing_listens_where_another_machine_reaches_it(run: Run) -> None:
+    """Neither scheduler and workers, nor what they serve by HTTP."""
+    known, found = run.cluster._known, run.listening()
+    assert {address for address, _ in found} == {"127.0.0.1"}
+    workers = {ports[0] for ports in known["ports"]}
+    assert {known["port"], known["dashboard"], *workers} <= {port for _, port in found}
 
 
 def _exits(code: object) -> None:
@@ -245,7 +260,7 @@ def test_a_missing_module_is_named_before_the_call() -> None:
 def test_the_key_is_in_nothing_that_is_sent_as_content() -> None:
     """Content by digest stays in the machine's cache after the run."""
     cluster = DaskCluster(places, Spec(nodes=2), 1, "cores")
-    cluster._known |= {"hosts": ["127.0.0.1"] * 2, "scheduler": "tls://127.0.0.1:1"}
+    cluster._known |= {"nodes": 2, "ports": [[2], [3]], "scheduler": "tls://127.0.0.1:1"}
     (key,) = cluster.secrets.values()
     line = key.splitlines()[1].encode()
     assert line not in bytes(cluster.task_of(1).task)
