@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from dayfly.errors import ConnectFailed, RunFailed
+from dayfly.infra import providers
 from dayfly.runtime import ranks
 from dayfly.runtime.fleet import side_by_side
 from dayfly.runtime.gate import Gate
@@ -34,8 +35,7 @@ class Mesh:
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         self._sessions = tuple(sessions)
-        # One that does not know is taken for one that shares its loopback with nobody.
-        self._loopbacks = [each.facts.loopback or each.machine.id for each in self._sessions]
+        self._loopbacks = [_loopback_of(each) for each in self._sessions]
         self._owners: dict[int, int] = {}
         self._given: set[int] = set()
         self._passages: set[Passage] = set()
@@ -159,3 +159,11 @@ class Mesh:
         if port not in self._owners:
             raise NobodyListens(f"port {port} belongs to no machine")
         return self._sessions[self._owners[port]].channel_to(port)
+
+
+def _loopback_of(session: Session) -> str:
+    """The same for machines that share one; where the machine itself cannot tell, its provider knows."""
+    if session.facts.loopback:
+        return session.facts.loopback
+    here = providers.load(session.machine.provider).same_computer
+    return "this computer" if here else session.machine.id

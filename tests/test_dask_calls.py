@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pickle
@@ -10,8 +11,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from dayfly.errors import (
     JobKilled,
     JobStopped,
     PayloadError,
+    RunFailed,
     UnpicklableResult,
 )
 from dayfly.infra.spec import Spec
@@ -255,6 +258,66 @@ def test_a_missing_module_is_named_before_the_call() -> None:
     assert failure is not None
     with pytest.raises(EnvironmentFailed, match="not_there"):
         outcome.unpack(carried_dask._outcome(*failure), run_id="r")
+
+
+def scheduler(*calls: str, there: Iterable[str] = ()) -> Any:
+    """What of Dask's scheduler is looked at: the calls that somebody waits for, and the processes that have a worker."""
+    return SimpleNamespace(
+        tasks={f"call-{call}": None for call in calls},
+        aliases=dict.fromkeys(there, "tls://127.0.0.1:1"),
+        workers={},
+        stream_comms={},
+    )
+
+
+def test_a_call_is_begun_by_one_attempt_alone() -> None:
+    """Whose question may be asked again, where its answer was lost."""
+    begun = carried_dask._Begun(scheduler("a", there=["0-0-7", "1-0-8"]))
+    asks = [("0-0-7", "x"), ("0-0-7", "x"), ("0-0-7", "y"), ("1-0-8", "z")]
+    answers = [asyncio.run(begun.claim("a", *ask)) for ask in asks]
+    assert answers == [True, True, False, False]
+    assert asyncio.run(begun.told("a")) == {}
+
+
+def test_what_a_process_brings_is_told_to_whoever_waits_for_it() -> None:
+    """What it still runs is not told yet, what it knows nothing of is lost, what nobody waits for is forgotten."""
+    begun = carried_dask._Begun(scheduler("a", "b", "c"))
+    for call in "abcd":
+        assert asyncio.run(begun.claim(call, "1-0-8", call))
+    assert asyncio.run(begun.join("1-0-8", "b", {"a": b"value", "d": b"unwanted"}))
+    told = [asyncio.run(begun.told(call)) for call in "abcd"]
+    assert told == [{"result": b"value"}, {}, {"end": "lost"}, {"end": "lost"}]
+    assert not asyncio.run(begun.join("1-0-8", "d", {}))
+
+
+def test_a_call_whose_process_was_replaced_has_died_with_it() -> None:
+    """That of another slot goes on."""
+    begun = carried_dask._Begun(scheduler("a", "b"))
+    for call, process in (("a", "1-0-8"), ("b", "1-1-9")):
+        assert asyncio.run(begun.claim(call, process, "x"))
+    assert not asyncio.run(begun.join("1-0-10", "", {}))
+    assert asyncio.run(begun.told("a")) == {"end": "died"}
+    assert asyncio.run(begun.told("b")) == {}
+
+
+def test_a_process_that_stays_away_has_lost_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After as long as a machine may be out of reach, from when it was missed."""
+    known = scheduler("a", there=["1-0-8"])
+    begun = carried_dask._Begun(known)
+    assert asyncio.run(begun.claim("a", "1-0-8", "x"))
+    known.aliases.clear()
+    assert asyncio.run(begun.told("a")) == {}
+    monkeypatch.setattr(carried_dask, "_REJOIN_S", -1.0)
+    assert asyncio.run(begun.told("a")) == {"end": "lost"}
+    assert asyncio.run(begun.join("1-0-8", "a", {}))
+    known.aliases["1-0-8"] = "tls://127.0.0.1:1"
+    assert asyncio.run(begun.told("a")) == {}
+
+
+def test_a_call_that_is_lost_says_so() -> None:
+    """With what makes it again."""
+    with pytest.raises(RunFailed, match="retries="):
+        outcome.unpack(carried_dask._header("lost"), run_id="r")
 
 
 def test_the_key_is_in_nothing_that_is_sent_as_content() -> None:

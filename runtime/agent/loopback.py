@@ -54,7 +54,8 @@ def taken(ports: Iterable[int]) -> list[int]:
 
 def open_to_others(ports: Iterable[int]) -> list[int]:
     """Give those that somebody listens on where other machines reach them; none where the system does not tell."""
-    wanted, found = set(ports), set()
+    wanted = set(ports)
+    found: set[int] = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(table, encoding="ascii") as file:
