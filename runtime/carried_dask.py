@@ -119,9 +119,14 @@ def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
 async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any) -> None:
     """Has a worker in this process, and another one each time that its way to the scheduler has broken."""
     import asyncio
+    import logging
 
     from distributed import Worker
 
+    # Of which the function's log need not know: the next thing that happens is another worker.
+    logging.getLogger("distributed.worker").addFilter(
+        lambda record: not record.getMessage().startswith("Failed to communicate with scheduler")
+    )
     at_work = _AtWork(f"{node}-{slot}-{os.getpid()}", cluster["scheduler"], security)
     ports = cluster["ports"][node]
     new_worker = functools.partial(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from dayfly.errors import ConnectFailed
 from dayfly.runtime.session import Session
@@ -60,6 +60,10 @@ class Gate:
         self._session.transfer(act)
         self._ports -= set(refused)
         return refused
+
+    def forget(self, ports: Collection[int]) -> None:
+        """They lead nowhere, and are asked for no more."""
+        self._ports -= set(ports)
 
     def _listen(self, link: Link, ports: Sequence[int]) -> list[int]:
         there = self._there.setdefault(link, set())

@@ -108,6 +108,8 @@ class Mesh:
             lost = self._lead(fresh)
             for port in lost:
                 del self._owners[port]
+            for gate in self._gates:
+                gate.forget(lost)
             wanted = [fresh[port] for port in sorted(lost)]
             if not wanted:
                 nodes = range(len(self._sessions))

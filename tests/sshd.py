@@ -96,13 +96,10 @@ def sshd(
     )
     keys = Keys(run_id, folder / "user_key", secrets.token_bytes(32))
     try:
-        _await_listening(
-            server,
-            port,
-            functools.partial(namespaces.connected_within, server.pid)
-            if own_network
-            else _connected,
-        )
+        connect: Callable[[int], socket.socket] = _connected
+        if own_network:
+            connect = functools.partial(namespaces.connected_within, server.pid)
+        _await_listening(server, port, connect)
         yield Server(machine, keys, home, log, server.pid)
     finally:
         server.terminate()
