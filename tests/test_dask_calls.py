@@ -29,8 +29,9 @@ from dayfly.errors import (
     UnpicklableResult,
 )
 from dayfly.infra.spec import Spec
-from dayfly.runtime import carried_dask, outcome, payload, ranks
+from dayfly.runtime import carried_calls, carried_dask, outcome, payload, ranks
 from dayfly.runtime.agent import frames, known_call
+from dayfly.runtime.carried_calls import Begun
 from dayfly.runtime.dask_calls import DaskCalls
 from dayfly.runtime.dask_cluster import DaskCluster
 from dayfly.runtime.display import Display
@@ -272,7 +273,7 @@ def scheduler(*calls: str, there: Iterable[str] = ()) -> Any:
 
 def test_a_call_is_begun_by_one_attempt_alone() -> None:
     """Whose question may be asked again, where its answer was lost."""
-    begun = carried_dask._Begun(scheduler("a", there=["0-0-7", "1-0-8"]))
+    begun = Begun(scheduler("a", there=["0-0-7", "1-0-8"]))
     asks = [("0-0-7", "x"), ("0-0-7", "x"), ("0-0-7", "y"), ("1-0-8", "z")]
     answers = [asyncio.run(begun.claim("a", *ask)) for ask in asks]
     assert answers == [True, True, False, False]
@@ -281,7 +282,7 @@ def test_a_call_is_begun_by_one_attempt_alone() -> None:
 
 def test_what_a_process_brings_is_told_to_whoever_waits_for_it() -> None:
     """What it still runs is not told yet, what it knows nothing of is lost, what nobody waits for is forgotten."""
-    begun = carried_dask._Begun(scheduler("a", "b", "c"))
+    begun = Begun(scheduler("a", "b", "c"))
     for call in "abcd":
         assert asyncio.run(begun.claim(call, "1-0-8", call))
     assert asyncio.run(begun.join("1-0-8", "b", {"a": b"value", "d": b"unwanted"}))
@@ -292,7 +293,7 @@ def test_what_a_process_brings_is_told_to_whoever_waits_for_it() -> None:
 
 def test_a_call_whose_process_was_replaced_has_died_with_it() -> None:
     """That of another slot goes on."""
-    begun = carried_dask._Begun(scheduler("a", "b"))
+    begun = Begun(scheduler("a", "b"))
     for call, process in (("a", "1-0-8"), ("b", "1-1-9")):
         assert asyncio.run(begun.claim(call, process, "x"))
     assert not asyncio.run(begun.join("1-0-10", "", {}))
@@ -303,11 +304,11 @@ def test_a_call_whose_process_was_replaced_has_died_with_it() -> None:
 def test_a_process_that_stays_away_has_lost_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """After as long as a machine may be out of reach, from when it was missed."""
     known = scheduler("a", there=["1-0-8"])
-    begun = carried_dask._Begun(known)
+    begun = Begun(known)
     assert asyncio.run(begun.claim("a", "1-0-8", "x"))
     known.aliases.clear()
     assert asyncio.run(begun.told("a")) == {}
-    monkeypatch.setattr(carried_dask, "_REJOIN_S", -1.0)
+    monkeypatch.setattr(carried_calls, "_REJOIN_S", -1.0)
     assert asyncio.run(begun.told("a")) == {"end": "lost"}
     assert asyncio.run(begun.join("1-0-8", "a", {}))
     known.aliases["1-0-8"] = "tls://127.0.0.1:1"
