@@ -114,7 +114,7 @@ def _told(result: bytes, run_id: str, nested: bool) -> Any:
         return error
 
 
-CALL_FAILURES = ("died", "stopped", "timeout")
+CALL_FAILURES = ("died", "stopped", "timeout", "lost")
 
 
 def _failed_call(header: Mapping[str, Any], run_id: str) -> RunFailed:
@@ -124,6 +124,11 @@ def _failed_call(header: Mapping[str, Any], run_id: str) -> RunFailed:
     if header["outcome"] == "timeout":
         return CallTimeout(
             f"a call of run {run_id} took longer than its timeout of {header['timeout_s']:g} s, and was ended"
+        )
+    if header["outcome"] == "lost":
+        return RunFailed(
+            f"a call of run {run_id} was lost: the way to its machine broke while it was under way, and what came of it is"
+            " not known; it is not made again unless retries= says so"
         )
     if not header["signal"]:
         code = int(header["code"])

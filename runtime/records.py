@@ -26,7 +26,11 @@ class Keys:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the agent found on its machine."""
+    """What the agent found on its machine.
+
+    Attributes:
+        loopback: the same for machines that share one, and for no others; "" where that cannot be told.
+    """
 
     hostname: str
     platform: str
@@ -38,6 +42,7 @@ class Facts:
     agent_pid: int
     gpus: tuple[str, ...]
     driver: str
+    loopback: str = ""
 
 
 @dataclass(frozen=True)

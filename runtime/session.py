@@ -44,6 +44,7 @@ from dayfly.runtime.parts import Parts
 from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
 from dayfly.runtime.ssh.connection import Disconnected, NobodyListens, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
+from dayfly.runtime.ssh.passage import Channel
 from dayfly.runtime.ssh.tunnel import Tunnel
 from dayfly.runtime.upload import INLINE_BYTES, Upload
 
@@ -78,6 +79,8 @@ class Session:
         machine: where it is, and the host key that is pinned now.
         others: the sessions with the other machines of its stack, for a Fleet.
         deciding: the machine whose end is the job's, for a Fleet.
+        renewed: called with every link that is made in the place of a broken one, before anything else uses it; what it
+            raises comes to whoever wanted the link.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Session:
         self._asked, self._dead = -_ASK_EVERY_S, ""
         self.others: tuple[Session, ...] = ()
         self.deciding: int | None = None
+        self.renewed: Callable[[Link], None] = lambda _: None
 
     # -- lifetime
 
@@ -197,7 +201,16 @@ class Session:
             if self._link is None or self._link.broken:
                 if self._link is not None:
                     self._link.close()
-                self._link = self._dial(_RECONNECT_S)
+                link = self._dial(_RECONNECT_S)
+                try:
+                    self.renewed(link)
+                except BaseException:
+                    link.close()
+                    raise
+                if self._closed.is_set():
+                    link.close()
+                    raise InstanceLost("the session is closed")
+                self._link = link
             return self._link
 
     def _progress(self) -> None:
@@ -610,6 +623,17 @@ class Session:
         for number, least in ((port, 1), (local_port, 0)):
             if not least <= number <= 65535:
                 raise SpecError(f"port {number}: ports are from {least} to 65535")
+        return Tunnel(lambda: self.channel_to(port), local_port, note)
+
+    def channel_to(self, port: int) -> Channel:
+        """Open a channel to a port of the machine's loopback, for so long as a link that has just broken may take.
+
+        Raises:
+            NobodyListens: there, at least now.
+            ConnectFailed: the machine's SSH server forbids it.
+            Disconnected: the machine is out of reach.
+            InstanceLost: the session is closed.
+        """
         again = Retrying(
             retry=retry_if_exception_type(Disconnected),
             wait=wait_random_exponential(multiplier=0.05, max=1),
@@ -617,11 +641,16 @@ class Session:
             sleep=self._sleep,
             reraise=True,
         )
-        return Tunnel(
-            lambda: again.copy()(lambda: self._linked().tunnel(port, _RECONNECT_S)),
-            local_port,
-            note,
-        )
+        return again(lambda: self._linked().tunnel(port, _RECONNECT_S))
+
+    def ports(self, ports: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Which ports of the machine's loopback are taken, and which are open to other machines.
+
+        Args:
+            ports: those that are asked about.
+        """
+        answer = self._ask({"op": "ports", "ports": list(ports)})
+        return list(answer["taken"]), list(answer["open"])
 
     def carry(self, line: WarmLine) -> None:
         """Carry a warm run's calls there and their results back until it has ended, over every new link all that is open.

@@ -148,6 +148,13 @@ def own_mounts() -> None:
         pytest.skip(reason)
 
 
+@pytest.fixture(scope="session")
+def own_networks() -> None:
+    """Skips a test whose machines have networks of their own where this computer refuses it."""
+    if reason := namespaces.network_refusal():
+        pytest.skip(reason)
+
+
 @pytest.fixture
 def workspace() -> Workspace:
     """The workspace of this test's own home."""

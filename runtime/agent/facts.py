@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from . import loopback
 from .files import home_folder
 from .gpus import GpuQuery
 
@@ -76,6 +77,7 @@ def machine_facts(cache: str) -> dict[str, Any]:
         "agent_pid": os.getpid(),
         "gpus": gpus,
         "driver": driver,
+        "loopback": loopback.name(),
     }
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 
+from . import loopback
 from .asked import Asked, as_root
 from .deadline import arm_deadline, forget_deadline
 from .facts import interpreters, machine_facts
@@ -52,6 +53,17 @@ class MachineAnswers:
         how = {name: request[name] for name in ("timer", "power_off")}
         # That of another run where this one is on that one's machine.
         return {"by": arm_deadline(request.get("run") or self._run_id, request["seconds"], **how)}
+
+    def on_ports(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Tell which of some ports of this machine's loopback are taken, and which are open to other machines."""
+        ports = request["ports"]
+        return {"taken": loopback.taken(ports), "open": loopback.open_to_others(ports)}
+
+    def on_alone(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Tell which connection this is, once the one that the client had before it has ended and its ports are free."""
+        loopback.end_former(request["former"])
+        taken = loopback.await_free(request["ports"]) if request["former"] else []
+        return {"connection": loopback.own_connection(), "taken": taken}
 
     def on_clear(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """End what the job of a run has left running, and forget its folder and its deadline where that is asked for."""

@@ -41,6 +41,8 @@ class Server:
         "data_tree",
         "warm",
         "clear",
+        "ports",
+        "alone",
     }
 
     def __init__(self, channel: Channel, cache: str) -> None:

@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import paramiko
@@ -261,9 +261,25 @@ class Connection:
                 machine = f"{self._machine.host}:{self._machine.port}"
                 if refusal.code == _PROHIBITED:
                     raise ConnectFailed(
-                        f"the SSH server of {machine} forbids forwarding (AllowTcpForwarding)"
+                        f"the SSH server of {machine} forbids forwarding: set AllowTcpForwarding yes in its sshd_config"
                     ) from refusal
                 raise NobodyListens(f"nobody listens on port {port} of {machine} yet") from refusal
+
+    def listen(
+        self, ports: Sequence[int], taker: Callable[[paramiko.Channel, int], None], timeout_s: float
+    ) -> list[int]:
+        """Have the server listen on ports of the machine's loopback; gives those on which it does not.
+
+        Args:
+            ports: of the machine.
+            taker: gets a channel for each connection to one of them, and which port that was; must wait for nothing.
+            timeout_s: for all of them.
+
+        Raises:
+            Disconnected: the connection went.
+        """
+        with _mapped("the connection"):
+            return self._open_transport().listen_there(ports, taker, timeout_s)
 
     def _open_channel(self) -> paramiko.Channel:
         if self._channel is None:

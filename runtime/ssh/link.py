@@ -9,7 +9,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -310,6 +310,18 @@ class Link:
         if self._broken is not None:
             raise self._broken
         return self._connection.tunnel(port, timeout_s, host)
+
+    def listen(
+        self, ports: Sequence[int], taker: Callable[[Channel, int], None], timeout_s: float
+    ) -> list[int]:
+        """Have the machine's server listen on ports of its loopback while this link lives; gives those on which it does not.
+
+        Raises:
+            Disconnected: as the connection does.
+        """
+        if self._broken is not None:
+            raise self._broken
+        return self._connection.listen(ports, taker, timeout_s)
 
     # -- the other direction
 

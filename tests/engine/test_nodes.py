@@ -8,6 +8,7 @@ import importlib.util
 import os
 import signal
 import socket
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -22,8 +23,10 @@ from dayfly.infra import providers
 from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from dayfly.stacks.receipt import Receipt
+from tests import listening
 from tests.engine.client import Client, wait_until_closed
 from tests.engine.client import dayfly as command
+from tests.sshd import carriers
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd]
 
@@ -165,7 +168,10 @@ def test_a_map_is_made_by_four_machines_and_each_call_at_most_once(tmp_path: Pat
         values = list(s.map(range(24), return_exceptions=True, timeout="4s"))
         page = urllib.request.urlopen(s.dashboard, timeout=30).read().decode()
         directory = s.directory
+        places = {place for pid in carriers(s.id) for place in listening.of_process(pid)}
     assert "Dask" in page
+    assert {address for address, _ in places} <= {"127.0.0.1"}
+    assert places or sys.platform != "linux"
     errors = {x: type(value) for x, value in enumerate(values) if isinstance(value, Exception)}
     assert errors == {3: KeyError, 5: JobKilled, 6: CallTimeout}
     found = [value for value in values if not isinstance(value, Exception)]
