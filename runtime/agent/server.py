@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .bucket_answers import BucketAnswers
 from .channel import Channel
 from .content_answers import ContentAnswers
 from .data_answers import DataAnswers
@@ -39,6 +40,7 @@ class Server:
         "host_key",
         "deadline",
         "data_tree",
+        "bucket",
         "warm",
         "clear",
     }
@@ -49,11 +51,13 @@ class Server:
         self._channel = channel
         self._content = ContentAnswers(channel, store, job)
         self._environments = EnvironmentAnswers(channel, store, cache)
+        self._buckets = BucketAnswers(channel, cache)
         parts = (
             MachineAnswers(run_id, cache),
             self._content,
             DataAnswers(run_id, store),
             self._environments,
+            self._buckets,
             JobAnswers(channel, store, job, cache),
             OutputAnswers(channel, job),
             WarmAnswers(channel, store, job),
@@ -76,6 +80,7 @@ class Server:
         """End what would outlive the channel."""
         self._content.close()
         self._environments.close()
+        self._buckets.close()
 
     def _dispatch(self, request: dict[str, Any], body: bytes) -> None:
         if request["op"] == "credit":
