@@ -23,6 +23,7 @@ from dayfly.runtime.agent.checkpoint_folder import Changing, CheckpointFolder
 from dayfly.runtime.environment import Recipe
 from dayfly.runtime.records import Restored, Task
 from dayfly.runtime.session import Session
+from tests.emulators.gcs import gcs
 from tests.emulators.s3 import KEY, S3, s3
 from tests.sshd import sshd
 from tests.test_session import Runs, await_text, pickler, runs, server
@@ -191,7 +192,8 @@ def task(runs: Runs, store: S3, url: str, function: Any, **more: Any) -> Task:
 
 
 def restored(session: Session, store: S3, url: str, **more: Any) -> Restored:
-    given = {"secrets": store.variables(), "variables": {}, "claim": True, **more}
+    given: dict[str, Any] = {"secrets": store.variables(), "variables": {}, "claim": True}
+    given |= more
     return session.restore_checkpoints(url, sys.executable, **given)
 
 
@@ -437,3 +439,36 @@ def test_trouble_while_it_runs_is_told_once_and_ends_nothing(
     assert outcome.end.how == "finished"
     assert outcome.stderr.count(b"do not get to") == 1
     assert KEY.encode() not in outcome.stderr
+
+
+@pytest.mark.sshd
+def test_google_s_buckets_are_the_same_to_it(runs: Runs) -> None:
+    """By a service account's key in a variable; a file that goes in one request, and one that goes in several."""
+
+    def function() -> None:
+        folder = Path(os.environ["DAYFLY_CHECKPOINT_DIR"])
+        (folder / "large").write_bytes(bytes(range(250)) * 30_000)
+        (folder / "small").write_bytes(b"small\r\n")
+
+    with gcs() as google:
+        google.buckets["kept"] = {}
+        url = "gs://kept/run"
+        secrets = {
+            "FSSPEC_GS": json.dumps(google.options),
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        }
+        given: dict[str, Any] = {"secrets": secrets, "variables": {}, "claim": True}
+        with runs.session() as session:
+            came = session.restore_checkpoints(url, sys.executable, **given)
+            assert came == Restored(0, 0, "")
+            made = replace(runs.task(function, secrets=secrets), restored=True, bucket=url)
+            session.start(replace(made, python=sys.executable))
+            outcome = runs.outcome(session)
+            assert outcome.end.how == "finished", outcome.stderr
+            came = session.restore_checkpoints(url, sys.executable, **given)
+        assert came == Restored(2, 7_500_007, runs.server.keys.run_id), outcome.stderr
+        found = json.loads(google.get("kept/run/manifest.json") or b"{}")
+        objects = {entry[0]: entry[1] for entry in found["files"]}
+        assert google.get(f"kept/run/objects/{objects['small']}") == b"small\r\n"
+        key = google.account["private_key"].splitlines()[1]
+        assert key.encode() not in outcome.stderr
