@@ -15,6 +15,7 @@ from .job_answers import JobAnswers
 from .job_folder import JobFolder
 from .machine_answers import MachineAnswers
 from .output_answers import OutputAnswers
+from .packing import codecs
 from .refusal import Refusal
 from .store import Store
 from .warm_answers import WarmAnswers
@@ -72,7 +73,8 @@ class Server:
     def serve(self) -> None:
         """Answer until the channel closes."""
         version = "%d.%d" % sys.version_info[:2]  # noqa: UP031
-        self._channel.send({"id": 0, "pid": os.getpid(), "python": version})
+        hello = {"id": 0, "pid": os.getpid(), "python": version, "codecs": codecs()}
+        self._channel.send(hello)
         for request, body in self._channel.requests():
             self._dispatch(request, body)
 
@@ -84,7 +86,7 @@ class Server:
 
     def _dispatch(self, request: dict[str, Any], body: bytes) -> None:
         if request["op"] == "credit":
-            self._channel.give_credit(request["of"], request["bytes"])
+            self._channel.give_credit(request["of"], request["bytes"], request.get("codec", ""))
         elif request["op"] in self.THREADED:
             import threading
 
