@@ -111,9 +111,9 @@ def restore(
     )
     if session.machine.node:
         return
-    attendance.record("checkpoints_restored", files=came.files, bytes=came.bytes, left_by=came.run)
+    attendance.record("checkpoints_restored", files=came.files, bytes=came.size, left_by=came.run)
     if came.run:
         files = "1 file" if came.files == 1 else f"{came.files:,} files"
         attendance.display.note(
-            f"checkpoints: {files}, {human_bytes(came.bytes)}, from {url}, left by run {printable(came.run)[:12]}"
+            f"checkpoints: {files}, {human_bytes(came.size)}, from {url}, left by run {printable(came.run)[:12]}"
         )

@@ -113,12 +113,12 @@ class Restored:
 
     Attributes:
         files: how many.
-        bytes: their size together.
+        size: bytes of all together.
         run: which had left them, "" where there was nothing.
     """
 
     files: int
-    bytes: int
+    size: int
     run: str
 
 

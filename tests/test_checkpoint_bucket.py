@@ -42,7 +42,7 @@ EVERY_S = 0.2
         (3, "must be the URL"),
         ("", "must be the URL"),
         ("./here", "is no URL"),
-        ("s4://bucket/x", "did you mean 's3'"),
+        ("s33://bucket/x", "did you mean 's3'"),
         ("https://host/x", "nothing is kept behind 'https'"),
         ("hf://datasets/a/b", "nothing is kept behind 'hf'"),
         ("s3://bucket", "a bucket and a folder in it"),

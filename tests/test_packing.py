@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dayfly.errors import Forged
@@ -31,6 +31,7 @@ TEXT = b"".join(b"%d: a line of some log, much like the last one\n" % n for n in
 # -- what both ends have
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=5000), st.sampled_from(agent_packing.codecs()))
 def test_what_was_packed_is_unpacked(data: bytes, codec: str) -> None:
     """And nothing else: of another size, torn, longer or altered it is refused."""

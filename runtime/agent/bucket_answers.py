@@ -9,7 +9,7 @@ import time
 from .facts import interpreter_at
 from .files import home_folder, remove_tree
 from .processes import launch_command, login_environment
-from .refusal import TEXT_CHARACTERS, Refusal
+from .refusal import TEXT_CHARACTERS, Refusal, cleared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class BucketAnswers:
         words: list[str] = []
         process = Popen(
             command,
-            cwd=home_folder(),
+            # Python looks for modules there, too, and in a home there may be some of any name.
+            cwd=os.path.dirname(restored_folder(self._channel.run_id)),
             env={**login_environment(self._channel.run_id), **request["variables"]},
             stdin=PIPE,
             stdout=PIPE,
@@ -92,7 +93,7 @@ class BucketAnswers:
                         words.append(line)
         finally:
             self._working.discard(process)
-        return told, "".join(words)
+        return told, cleared("".join(words), request["secrets"])
 
     def close(self) -> None:
         """End what is still being brought: nobody hears of it."""

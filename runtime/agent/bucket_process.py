@@ -15,7 +15,7 @@ from .checkpoint_folder import CheckpointFolder
 from .files import remove_tree, write_all
 from .job_folder import JobFolder
 from .processes import end_process, take_order
-from .refusal import TEXT_CHARACTERS
+from .refusal import TEXT_CHARACTERS, cleared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _TRIES, _PAUSE_S = 3, 1.0
 # Trying again would change nothing.
 _FINAL = (BucketError, FileNotFoundError, ImportError, PermissionError)
-# So long a secret masks itself; a shorter one would mask half of every line.
-_SECRET_CHARACTERS = 6
 
 
 def said(error: Exception, secrets: Mapping[str, str]) -> str:
@@ -34,10 +32,7 @@ def said(error: Exception, secrets: Mapping[str, str]) -> str:
     text = str(error) if isinstance(error, BucketError) else f"{type(error).__name__}: {error}"
     if isinstance(error, ImportError):
         text = f"what reads and writes there is not installed on the machine ({error}); add it to environment="
-    for value in sorted(secrets.values(), key=len, reverse=True):
-        if len(value) >= _SECRET_CHARACTERS:
-            text = text.replace(value, "[secret]")
-    return " ".join(text.split())[:TEXT_CHARACTERS]
+    return " ".join(cleared(text, secrets).split())[:TEXT_CHARACTERS]
 
 
 def restore(folder: str) -> None:

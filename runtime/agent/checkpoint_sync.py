@@ -27,6 +27,7 @@ class CheckpointSync:
         self._job, self._order = job, order
         self._pid = 0
         self._control = -1
+        self._status: int | None = None
 
     @property
     def processes(self) -> set[int]:
@@ -80,22 +81,29 @@ class CheckpointSync:
             patience_s = _STOPPED_S if stopped else own_s
             if boot_clock_s() - began > patience_s:
                 send_signal([self._pid], signal.SIGKILL)
-                self._complain(patience_s)
                 os.waitpid(self._pid, 0)
+                self._complain(f"in {patience_s:.0f} s")
                 return
             time.sleep(0.02)
+        if self._status:
+            # What it has not said itself: it was killed, or could not even begin.
+            self._complain(
+                f"by the process that brings them, which ended with status {self._status}"
+            )
+
+    def note(self, pid: int, status: int) -> None:
+        """Learn of an end that was collected with others."""
+        if pid == self._pid:
+            self._status = status
 
     def _has_ended(self) -> bool:
-        try:
-            return os.waitpid(self._pid, os.WNOHANG)[0] != 0
-        except ChildProcessError:
-            return True  # Collected with what the job has left.
+        if self._status is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self.note(pid, status)
+        return self._status is not None
 
-    def _complain(self, patience_s: float) -> None:
-        line = (
-            f"dayfly: the last checkpoints did not get to {self._order['bucket']} in"
-            f" {patience_s:.0f} s; the state before them is there\n"
-        )
+    def _complain(self, why: str) -> None:
+        line = f"dayfly: the last checkpoints did not get to {self._order['bucket']} {why}; the state before them is there\n"
         try:
             with open(self._job.file("stderr.log"), "ab") as log:
                 log.write(line.encode())

@@ -141,6 +141,7 @@ class Supervisor:
                 break
             if not pid:
                 break
+            self._checkpoints.note(pid, status)
             if pid == self._pid:
                 unit = 1 if sys.platform == "darwin" else 1024
                 self._reaped = (status, usage.ru_maxrss * unit)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import secrets
 import threading
 from collections.abc import Iterator
@@ -77,7 +78,9 @@ class _Answers(Answers):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        asked = parse_qs(self.body().decode())
+        body = self.body()
+        is_json = "json" in self.headers.get("Content-Type", "")
+        asked = json.loads(body) if is_json else parse_qs(body.decode())
         match self.place:
             case ["api", ("models" | "datasets") as kind, owner, name, "paths-info", revision]:
                 files = self._repository(f"{kind}/{owner}/{name}")
