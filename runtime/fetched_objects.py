@@ -182,7 +182,8 @@ def _announced(info: Mapping[str, Any]) -> tuple[str, Any, str] | None:
         return "md5Hash", hashlib.md5(usedforsecurity=False), base64.b64decode(google).hex()
     large, blob = info.get("lfs"), info.get("blob_id")
     if large:
-        sha256 = large.get("sha256") if isinstance(large, Mapping) else None
+        by_name = isinstance(large, Mapping)
+        sha256 = large.get("sha256") if by_name else getattr(large, "sha256", None)
         return ("SHA-256", hashlib.sha256(), str(sha256)) if sha256 else None
     if blob:
         # As Git has it.
