@@ -71,11 +71,13 @@ class Channel:
     def emit(self, request: Mapping[str, Any], head: Mapping[str, Any], body: bytes = b"") -> None:
         """Send a part of the answer to a request, packed where its client has said that this may pay."""
         credit = self._credits.get(request["id"]) if len(body) >= LEAST_BYTES else None
-        if credit is not None and credit.codec:
-            made, took_s = timed_pack(credit.codec, body, time.perf_counter)
+        # Once: the client may say otherwise at any moment.
+        codec = "" if credit is None else credit.codec
+        if codec:
+            made, took_s = timed_pack(codec, body, time.perf_counter)
             head = {**head, "took_us": round(took_s * 1e6)}
             if len(made) < len(body):
-                head, body = {**head, "codec": credit.codec, "plain": len(body)}, made
+                head, body = {**head, "codec": codec, "plain": len(body)}, made
         self.send({"id": request["id"], **head}, body)
 
     # -- what sends more than the client may be able to take in

@@ -239,7 +239,7 @@ class Link:
         except BaseException:
             self.unsubscribe(number)
             raise
-        packing = Packing(self.codec, self.downward) if head["op"] in _CONTENT else None
+        packing = Packing(self.codec, self.downward) if head.get("op") in _CONTENT else None
         return self._messages(number, arriving, wake_s, packing)
 
     def _messages(
