@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dayfly.errors import DataFailed, SpecError
@@ -339,6 +340,31 @@ def test_the_last_state_gets_there_when_the_supervisor_is_killed(
         (runs.job / "checkpoints" / "late").write_text("late")
         os.kill(json.loads((runs.job / "started.json").read_text())["pid"], signal.SIGKILL)
         await_files(store, f"{bucket}/run", "late")
+
+
+@pytest.mark.sshd
+def test_who_keeps_them_and_is_killed_is_missed(runs: Runs, store: S3, bucket: str) -> None:
+    """The job goes on; its log says that the last state is not there."""
+    url = f"s3://{bucket}/run"
+
+    def function(go: str) -> str:
+        print("ready", flush=True)
+        while not Path(go).exists():
+            time.sleep(0.01)
+        return "went on"
+
+    go = runs.folder / "go"
+    with runs.session() as session:
+        restored(session, store, url)
+        made = replace(runs.task(function, str(go), secrets=store.variables()), restored=True)
+        session.start(replace(made, python=sys.executable, bucket=url))
+        await_text(runs.job / "stdout.log", "ready")
+        (keeping,) = [p for p in _processes(runs) if "sync" in psutil.Process(p).cmdline()]
+        os.kill(keeping, signal.SIGKILL)
+        go.touch()
+        outcome = runs.outcome(session)
+    assert outcome.value == "went on"
+    assert b"did not get to" in outcome.stderr
 
 
 @pytest.mark.sshd
