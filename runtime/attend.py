@@ -423,8 +423,9 @@ class Attendance:
             outputs.bring(self, each, node)
 
     def _checkpoints_kept(self, session: Session) -> AbstractContextManager[None]:
-        """Only for a job that may be attempted again."""
-        if not self.history.intent.get("spec", {}).get("retries"):
+        """Only for a job that may be attempted again, and whose machine does not keep them in a bucket by itself."""
+        spec = self.history.intent.get("spec", {})
+        if spec.get("checkpoints") or not spec.get("retries"):
             return contextlib.nullcontext()
         return self.checkpoints.kept(session, self.display.warning, lambda: not self.stopping)
 

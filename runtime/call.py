@@ -27,6 +27,7 @@ from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
 from dayfly.runtime import (
     accelerator,
+    checkpoint_bucket,
     entrust,
     environment,
     idle_floor,
@@ -179,6 +180,9 @@ class Call:
         interpreter.check(spec.providers, recipe.variables)
         system_packages.check(spec.providers, spec.system_packages)
         recipe = with_backends(recipe, packed.data.values())
+        if spec.checkpoints is not None:
+            checkpoint_bucket.check(spec)
+            recipe = checkpoint_bucket.with_backend(recipe, spec.checkpoints)
         cargo = Cargo(packed.data)
         shown = display or Display.standard()
         for warning in cargo.warnings():
@@ -285,8 +289,13 @@ class Call:
             attendance.step("environment", self.recipe.source)
             python = self._build_environment(session)
         variables = self._bring_data(session, attendance)
-        attendance.step("start")
         node, packed = session.machine.node, self.payload
+        bucket = self.spec.checkpoints or ""
+        if bucket:
+            checkpoint_bucket.restore(
+                attendance, session, bucket, python=python, secrets=self.secrets
+            )
+        attendance.step("start")
         if node and self.serving is not None:
             packed = self.serving.task_of(node)
         return Task(
@@ -300,7 +309,12 @@ class Call:
             gpu_floor_percent=self.spec.min_gpu_utilization or 0.0,
             gpu_window_s=self.spec.gpu_window_s,
             pickler=payload.pickler_zip(self.context.workspace.home / "cache"),
-            checkpoints=attendance.checkpoints.restore(session) if attendance.lineage else "",
+            checkpoints=""
+            if bucket or not attendance.lineage
+            else attendance.checkpoints.restore(session),
+            restored=bool(bucket),
+            # Where several machines have them, those of the first are kept.
+            bucket="" if node else bucket,
         )
 
     def _bring_data(self, session: Session, attendance: Attendance) -> dict[str, str]:

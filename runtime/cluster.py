@@ -58,6 +58,7 @@ class Options(TypedDict, total=False):
     hold: float | str | timedelta
     keep: float | str | timedelta | None
     outputs: str | PathLike[str] | None
+    checkpoints: str | None
     retries: int
     max_machines: int
     wait_for_teardown: bool

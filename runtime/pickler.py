@@ -15,14 +15,25 @@ from typing import Any, Protocol, TypeGuard
 
 import cloudpickle
 
-from dayfly.runtime import carried, carried_calls, carried_dask, code, fetched, imports
+from dayfly.runtime import (
+    carried,
+    carried_calls,
+    carried_dask,
+    code,
+    fetched,
+    fetched_objects,
+    imports,
+)
 from dayfly.runtime.data import Data
 from dayfly.runtime.project import Project, module_file
 
 _MODULE_FACTS = ("__name__", "__package__", "__file__", "__getattr__")
 _NOT_NEEDED = sys.stdlib_module_names | {"__main__", "__mp_main__", "cloudpickle", "dayfly"}
 
-_CARRIED = {module.__name__: module for module in (carried, carried_calls, carried_dask, fetched)}
+_CARRIED = {
+    module.__name__: module
+    for module in (carried, carried_calls, carried_dask, fetched, fetched_objects)
+}
 
 # cloudpickle's registry is one for the process: while one thread unregisters, another would pickle by reference.
 _REGISTRY = threading.RLock()

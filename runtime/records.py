@@ -91,6 +91,9 @@ class Task:
         gpu_floor_percent: the machine ends the job where a GPU stays under this for `gpu_window_s`; 0 never.
         gpu_window_s: see there.
         checkpoints: digest of the list of an earlier attempt's checkpoints, all of which are on the machine; "" for none.
+        restored: whether the machine itself has brought them from a bucket (`Session.restore_checkpoints`).
+        bucket: URL of the folder of a bucket with which the machine keeps them in step; "" for none.
+        bucket_every_s: how often it looks whether they have changed.
     """
 
     sealed: bytes | Parts = field(repr=False)
@@ -104,6 +107,24 @@ class Task:
     gpu_floor_percent: float = 0.0
     gpu_window_s: float = 3600.0
     checkpoints: str = ""
+    restored: bool = False
+    bucket: str = ""
+    bucket_every_s: float = 15.0
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a bucket had of earlier attempts.
+
+    Attributes:
+        files: how many.
+        size: bytes of all together.
+        run: which had left them, "" where there was nothing.
+    """
+
+    files: int
+    size: int
+    run: str
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,17 @@ from dayfly.runtime.agent import frames as agent_frames
 from dayfly.runtime.content import Content
 from dayfly.runtime.download import Download
 from dayfly.runtime.parts import Parts
-from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
+from dayfly.runtime.records import (
+    Facts,
+    Glance,
+    Gpu,
+    GpuFindings,
+    JobEnd,
+    JobStatus,
+    Keys,
+    Restored,
+    Task,
+)
 from dayfly.runtime.ssh.connection import Disconnected, NobodyListens, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
 from dayfly.runtime.ssh.passage import Channel
@@ -484,6 +494,50 @@ class Session:
         """
         self._ask({"op": "clear", "run": run, "folder": folder, "deadline": deadline})
 
+    def restore_checkpoints(
+        self,
+        url: str,
+        python: str,
+        *,
+        secrets: Mapping[str, str],
+        variables: Mapping[str, str],
+        claim: bool,
+        progress: Callable[[int, int], None] = lambda _have, _all: None,
+    ) -> Restored:
+        """Have the machine bring what a bucket has of earlier attempts, for a task that is `restored`.
+
+        Args:
+            url: of the bucket's folder.
+            python: of the environment that has what reads there, as in the task.
+            secrets: credentials, as environment variables.
+            variables: environment variables that are not secret.
+            claim: this run is the one that writes there from now on.
+            progress: told how many bytes of how many have come.
+
+        Raises:
+            DataFailed: it cannot be read or written from there, or is none of ours.
+        """
+        request = {
+            "op": "bucket",
+            "url": url,
+            "python": python,
+            "secrets": dict(secrets),
+            "variables": dict(variables),
+            "claim": claim,
+        }
+
+        def act(link: Link) -> dict[str, Any]:
+            answer: dict[str, Any] = {}
+            for answer, _ in link.stream(request):
+                self._progress()
+                if "have" in answer:
+                    progress(int(answer["have"]), int(answer["total"]))
+            return answer
+
+        with _refusals():
+            told = self._persist(act)
+        return Restored(int(told["files"]), int(told["bytes"]), str(told["run"]))
+
     def start(self, task: Task, *more: Task) -> None:
         """Start the job, detached; a job that this run has started before is left as it is.
 
@@ -503,6 +557,9 @@ class Session:
             "gpu_floor_percent": task.gpu_floor_percent,
             "gpu_window_s": task.gpu_window_s,
             "checkpoints": task.checkpoints,
+            "restored": task.restored,
+            "bucket": task.bucket,
+            "bucket_every_s": task.bucket_every_s,
             "task": "",
         }
         body = b""

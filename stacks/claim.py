@@ -26,6 +26,7 @@ _OF_THE_CALL = {
     "secrets",
     "hold",
     "outputs",
+    "checkpoints",
     "retries",
     "max_machines",
     "wait_for_teardown",

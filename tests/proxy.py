@@ -27,6 +27,7 @@ class Proxy:
         cut_after: once a connection has carried this many bytes to its client it is reset; None never.
         cut_after_sent: the same of what its client has sent.
         round_trip_s: how long a byte and the answer to it take on their way together; of new connections.
+        carried_up: so many bytes have come from clients; `carried_down` to them.
         began: when the first byte came from a client; 0 before.
         ended: when the last byte was handed to a client.
     """
@@ -43,6 +44,7 @@ class Proxy:
         self._lost: set[socket.socket] = set()
         self.connections = 0
         self.cuts = 0
+        self.carried_up = self.carried_down = 0
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -85,6 +87,8 @@ class Proxy:
                     continue
                 self.began = self.began or time.monotonic()
                 carried += len(data)
+                self.carried_down += len(data) if counted else 0
+                self.carried_up += 0 if counted else len(data)
                 if self.bytes_per_s and not counted:
                     time.sleep(len(data) / self.bytes_per_s)
                 most = self.cut_after if counted else self.cut_after_sent

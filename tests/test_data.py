@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 import dayfly
 from dayfly import Data
 from dayfly.errors import DataFailed, SpecError
-from dayfly.runtime import cargo, fetched, payload
+from dayfly.runtime import cargo, fetched, fetched_objects, payload
 from dayfly.runtime.agent import frames
 from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.environment import Recipe
@@ -401,9 +402,63 @@ def test_a_tag_that_is_an_md5_is_held_against_the_file(tmp_path: Path) -> None:
     """As S3's are, but for what was uploaded in parts; the size is held always."""
     (tmp_path / "x").write_bytes(b"x")
     right = hashlib.md5(b"x", usedforsecurity=False).hexdigest()
-    fetched._check_version(tmp_path / "x", {"size": 1, "ETag": f'"{right}"'}, "x")
-    fetched._check_version(tmp_path / "x", {"size": 1, "ETag": f'"{right}-2"'}, "x")
+    check = fetched_objects.check_version
+    check(tmp_path / "x", {"size": 1, "ETag": f'"{right}"'}, "x")
+    check(tmp_path / "x", {"size": 1, "ETag": f'"{right}-2"'}, "x")
     with pytest.raises(OSError, match="not what its ETag says"):
-        fetched._check_version(tmp_path / "x", {"size": 1, "ETag": "0" * 32}, "x")
+        check(tmp_path / "x", {"size": 1, "ETag": "0" * 32}, "x")
     with pytest.raises(OSError, match="has 1 bytes, and 2 were announced"):
-        fetched._check_version(tmp_path / "x", {"size": 2}, "x")
+        check(tmp_path / "x", {"size": 2}, "x")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "label"),
+    [
+        ({"md5Hash": "ndTkYSaMgDT1yFZOFVxnpg=="}, {"md5Hash": "A" * 22 + "=="}, "md5Hash"),
+        ({"lfs": {"sha256": SHA}}, {"lfs": {"sha256": "0" * 64}}, "SHA-256"),
+        (
+            {"blob_id": "c1b0730e0133447badcfd47fd144e254807b06e1"},
+            {"blob_id": "0" * 40},
+            "Git id",
+        ),
+    ],
+)
+def test_what_other_stores_say_of_a_file_is_held_against_it(
+    tmp_path: Path, right: dict[str, Any], wrong: dict[str, Any], label: str
+) -> None:
+    """Google's MD5, a hub's SHA-256 of what is large, and Git's id of what is not."""
+    (tmp_path / "x").write_bytes(b"x")
+    fetched_objects.check_version(tmp_path / "x", {"size": 1, **right}, "x")
+    with pytest.raises(OSError, match=f"not what its {label} says"):
+        fetched_objects.check_version(tmp_path / "x", {"size": 1, **wrong}, "x")
+
+
+def test_nothing_of_a_url_s_query_or_of_options_is_in_an_error(
+    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor in the lines of what the library has raised, which come home as the cause."""
+
+    def raises(*_: Any, **given: Any) -> Any:
+        raise OSError(f"GET {given['options']['deep']['secret']} failed")
+
+    monkeypatch.setattr(fetched, "from_file_system", raises)
+    hidden = {"deep": {"secret": "hush-hush"}, "anon": True}
+    with pytest.raises(OSError, match=r"GET \[secret\] failed") as refused:
+        fetched.fetched("k", "s3://bucket/x", None, hidden)
+    assert refused.value.__cause__ is None
+    with pytest.raises(OSError, match="404") as missing:
+        fetched.fetched("k", f"{site}/missing?signature=hush-hush", None, {})
+    assert "hush" not in "".join(traceback.format_exception(missing.value))
+
+
+def test_a_fetch_that_takes_long_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Now and then, on the function's own log."""
+    progress = fetched.Progress("s3://bucket/x")
+    progress.total = 4_000_000
+    progress.add(1_000_000)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(fetched, "_TOLD_EVERY_S", 0.0)
+    progress.add(1_000_000)
+    assert capsys.readouterr().err == "dayfly: s3://bucket/x: 2.0 of 4.0 MB so far\n"

@@ -293,6 +293,37 @@ def test_a_call_that_takes_too_long_is_ended_by_the_machine(shared: Warm) -> Non
     assert shared.call(time.sleep, 0, timeout_s=60) is None
 
 
+class Keeping:
+    """Works for ever, and keeps its state when it is asked to."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __call__(self) -> None:
+        Path(self.place, "began").touch()
+        time.sleep(600)
+
+    def checkpoint(self) -> None:
+        Path(self.place, "kept").write_text("kept")
+
+
+def test_a_callable_with_a_checkpoint_is_asked_for_it_when_its_call_is_ended(
+    shared: Warm, tmp_path: Path
+) -> None:
+    """By its time-out; a wish of the client's is the same to it."""
+    with pytest.raises(CallTimeout):
+        shared.call(Keeping(str(tmp_path)), timeout_s=2)
+    assert (tmp_path / "kept").read_text() == "kept"
+    (tmp_path / "kept").unlink()
+    (tmp_path / "began").unlink()
+    call = shared.submit(Keeping(str(tmp_path)))
+    await_file(tmp_path / "began")
+    call.stop()
+    with pytest.raises(JobStopped):
+        call.result(WAIT_S)
+    await_file(tmp_path / "kept")
+
+
 # -- connections
 
 

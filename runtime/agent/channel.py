@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from .credit import Credit
 from .files import read_exactly, write_all
 from .frames import (
@@ -16,6 +18,7 @@ from .frames import (
     seal,
     unseal,
 )
+from .packing import LEAST_BYTES, timed_pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +69,15 @@ class Channel:
             write_all(1, frame)
 
     def emit(self, request: Mapping[str, Any], head: Mapping[str, Any], body: bytes = b"") -> None:
-        """Send a part of the answer to a request."""
+        """Send a part of the answer to a request, packed where its client has said that this may pay."""
+        credit = self._credits.get(request["id"]) if len(body) >= LEAST_BYTES else None
+        # Once: the client may say otherwise at any moment.
+        codec = "" if credit is None else credit.codec
+        if codec:
+            made, took_s = timed_pack(codec, body, time.perf_counter)
+            head = {**head, "took_us": round(took_s * 1e6)}
+            if len(made) < len(body):
+                head, body = {**head, "codec": codec, "plain": len(body)}, made
         self.send({"id": request["id"], **head}, body)
 
     # -- what sends more than the client may be able to take in
@@ -79,10 +90,11 @@ class Channel:
         """Give that of a request under way."""
         return self._credits[request["id"]]
 
-    def give_credit(self, number: int, size: int) -> None:
-        """The client has taken in so much of a request's answer, which may have ended."""
+    def give_credit(self, number: int, size: int, codec: str) -> None:
+        """The client has taken in so much of a request's answer, which may have ended, and wants what comes packed so."""
         credit = self._credits.get(number)
         if credit is not None:
+            credit.codec = codec
             credit.give(size)
 
     def settle(self, request: Mapping[str, Any]) -> None:

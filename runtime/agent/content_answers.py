@@ -67,8 +67,12 @@ class ContentAnswers:
     def on_piece(self, request: dict[str, Any], body: bytes) -> None:
         """Take a piece of what is being received."""
         transfer = self._transfers.get(request["of"])
-        if transfer is not None:
-            start = request["offset"]
+        if transfer is None:
+            return
+        start = request["offset"]
+        if "codec" in request:
+            transfer.write_packed(start, request["codec"], body, request["plain"])
+        else:
             transfer.write(start, start, body, start + len(body))
 
     def on_named(self, request: dict[str, Any], body: bytes) -> None:

@@ -8,6 +8,9 @@ import time
 
 from .blobs import BLOB_MODE, BLOB_UNUSED_S, is_whole, prune
 from .files import home_folder, remove_tree
+from .frames import FRAME_BYTES_MAX
+from .packing import unpack
+from .refusal import Refusal
 from .transfer import Transfer
 
 TYPE_CHECKING = False
@@ -40,7 +43,12 @@ class DataAnswers:
         return {"have": have, "free": room.f_bavail * room.f_frsize}
 
     def on_data_pack(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """Take several contents of [digest, size], one behind the other in the frame."""
+        """Take several contents of [digest, size], one behind the other in the frame, which may be packed as a whole."""
+        if "codec" in request:
+            try:
+                body = unpack(request["codec"], body, min(request["plain"], FRAME_BYTES_MAX))
+            except ValueError:
+                raise Refusal("digest", "what arrived is not what was sent") from None
         place = 0
         for digest, size in request["blobs"]:
             self._store.take(digest, body[place : place + size])

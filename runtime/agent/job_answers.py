@@ -6,8 +6,9 @@ import os
 import sys
 import time
 
+from .bucket_answers import restored_folder
 from .cloudpickle_folder import unpack_pickler
-from .facts import interpreters
+from .facts import interpreter_at
 from .files import size_of, write_file
 from .frames import CHUNK_BYTES
 from .job_folder import request_stop
@@ -51,10 +52,14 @@ class JobAnswers:
                 write_file(path, body)
             if request["checkpoints"]:
                 self._restore(os.path.dirname(path), request["checkpoints"])
+            if request["restored"]:
+                place = os.path.join(os.path.dirname(path), "checkpoints")
+                # In the place of the empty one.
+                os.rename(restored_folder(self._channel.run_id), place)
 
         if self._job.exists() and self._job.status()["state"] != "absent":
             return {"started": False}
-        python = self._interpreter(request["python"])
+        python = interpreter_at(request["python"], self._cache)
         pickler = unpack_pickler(self._store.path(request["pickler"]), self._cache)
         lock = self._job.claim(place_task)
         if lock is None:
@@ -63,6 +68,7 @@ class JobAnswers:
             name: request[name]
             for name in ("variables", "secrets", "max_runtime_s", "grace_s", "hold_s", *IDLE_ORDERS)
         }
+        order.update(bucket=request["bucket"], bucket_every_s=request["bucket_every_s"])
         order.update(
             run_id=self._channel.run_id,
             key=self._channel.key.hex(),
@@ -90,14 +96,6 @@ class JobAnswers:
             os.chmod(place, 0o600 | mode)
         for path, target in told["links"]:
             os.symlink(target, os.path.join(folder, path))
-
-    def _interpreter(self, wanted: str) -> str:
-        if os.path.sep in wanted:
-            return os.path.expanduser(wanted)
-        found = interpreters(self._cache).get(wanted)
-        if found is None:
-            raise Refusal("environment", f"the machine has no Python {wanted}")
-        return found
 
     def _start_supervisor(self, order: Mapping[str, Any], lock: int) -> None:
         nothing = os.open(os.devnull, os.O_WRONLY)

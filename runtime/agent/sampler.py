@@ -30,6 +30,9 @@ class Sampler:
     """Writes down every few seconds what the job and its machine use, and sees where a GPU idles.
 
     In a thread: a disk or a driver that does not answer holds up nothing but the samples.
+
+    Attributes:
+        apart: processes beside the job that are not counted with it.
     """
 
     def __init__(self, job: JobFolder, order: Mapping[str, Any], rouse: Callable[[], None]) -> None:
@@ -42,6 +45,7 @@ class Sampler:
         self._complained = False
         self._thread: Thread | None = None
         self._meter: ProcMeter | PsMeter | None = None
+        self.apart: set[int] = set()
         self._number = 0
         self._last: dict[str, Any] | None = None
         self.idle = ""
@@ -49,7 +53,7 @@ class Sampler:
     @property
     def own(self) -> set[int]:
         """Processes that are no part of the job."""
-        return self._gpus.processes
+        return self._gpus.processes | self.apart
 
     def start(self, pid: int) -> None:
         """Begin; the job's own process is `pid`, this one is above it."""

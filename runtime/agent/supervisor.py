@@ -7,6 +7,7 @@ import os
 import sys
 import time
 
+from .checkpoint_sync import CheckpointSync
 from .deadline import hold
 from .files import boot_clock_s, write_file
 from .job_folder import JobFolder, end_record
@@ -41,22 +42,28 @@ class Supervisor:
         self._pid = 0
         self._reaped: tuple[int, int] | None = None
         self._sampler = Sampler(job, order, self._rouse)
+        self._checkpoints = CheckpointSync(job, order)
 
     def supervise(self) -> None:
         started, oom_before = time.time(), oom_kills()
         self._listen()
         record = {"pid": os.getpid(), "time": started}
         write_file(self.job.file("started.json"), json.dumps(record).encode())
+        # Before the job, whose environment it has, and before any thread: it is forked.
+        self._checkpoints.start()
+        self._sampler.apart = self._checkpoints.processes
         self._start()
         adopt_orphans()
         self._sampler.start(self._pid)
-        reason = self._wait(boot_clock_s() + self.order["max_runtime_s"])
+        deadline = boot_clock_s() + self.order["max_runtime_s"]
+        reason = self._wait(deadline)
         self._sampler.stop()
         if reason:
             self._end_tree()
         status, peak_rss_bytes = self._reaped or (0, 0)
         end = self._describe(reason, status, started, oom_kills() > oom_before)
         end["peak_rss_bytes"] = peak_rss_bytes
+        self._checkpoints.finish(reason, deadline)
         self._hold()
         write_file(self.job.file("end.json"), json.dumps(end).encode())
 
@@ -134,6 +141,7 @@ class Supervisor:
                 break
             if not pid:
                 break
+            self._checkpoints.note(pid, status)
             if pid == self._pid:
                 unit = 1 if sys.platform == "darwin" else 1024
                 self._reaped = (status, usage.ru_maxrss * unit)

@@ -17,6 +17,7 @@ from dayfly.errors import ConnectFailed, Forged
 from dayfly.infra.machine import Machine
 from dayfly.runtime.agent import frames
 from dayfly.runtime.agent import lanes as agent_lanes
+from dayfly.runtime.packing import Line, Packing, best
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
 from dayfly.runtime.ssh.lanes import Lanes
@@ -33,6 +34,8 @@ _LOOKS_A_PING = 9
 _PING_BYTES = 1024
 _RECEIVE_BYTES = 4 << 20
 _GREETING_BYTES = 64 << 10
+# What answers with content; everything else is small, or is to come at once.
+_CONTENT = ("files", "get")
 
 Message = tuple[dict[str, Any], bytes]
 Body = bytes | memoryview
@@ -64,6 +67,7 @@ class Link:
     Attributes:
         lanes: further channels of its connection, for large content.
         round_trip_s: the shortest time that any answer has taken.
+        codec: what content may be packed by on its way, "" for nothing; `upward` and `downward` are what is known of the line.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class Link:
         self._broken: Exception | None = None
         self._heard = self._pinged = self._looked = clock()
         self.round_trip_s = math.inf
+        self.codec = ""
+        self.upward, self.downward = Line(), Line()
         self._reader: threading.Thread | None = None
         self._arrived = bytearray()
         self.lanes = Lanes(
@@ -168,6 +174,7 @@ class Link:
         while (message := self._take_frame()) is None:
             self._receive(until)
         assert message[0]["id"] == 0
+        self.codec = best(message[0].get("codecs"))
 
     def close(self) -> None:
         """End the connection; whoever waits for an answer is told."""
@@ -232,12 +239,17 @@ class Link:
         except BaseException:
             self.unsubscribe(number)
             raise
-        return self._messages(number, arriving, wake_s)
+        packing = Packing(self.codec, self.downward) if head.get("op") in _CONTENT else None
+        return self._messages(number, arriving, wake_s, packing)
 
     def _messages(
-        self, number: int, arriving: queue.SimpleQueue[Message | Exception], wake_s: float | None
+        self,
+        number: int,
+        arriving: queue.SimpleQueue[Message | Exception],
+        wake_s: float | None,
+        packing: Packing | None,
     ) -> Iterator[Message]:
-        owed = 0
+        owed = taken = 0
         try:
             while True:
                 # Bounded also without `wake_s`: a silent link is broken by its reader, which tells all.
@@ -247,14 +259,20 @@ class Link:
                     yield {}, b""
                     continue
                 answer, data = _accepted(message)
+                if packing is not None:
+                    data = packing.opened(answer, data)
                 yield answer, data
                 if answer.get("done"):
                     return
                 owed += len(data)
                 if owed >= frames.CHUNK_BYTES:
+                    credit = {"op": "credit", "id": 0, "of": number, "bytes": owed}
+                    if packing is not None:
+                        packing.arrived(taken := taken + owed)
+                        credit["codec"] = packing.wished()
                     # What has arrived on a link that broke since is given first; then comes what broke it.
                     with contextlib.suppress(Disconnected):
-                        self.post({"op": "credit", "id": 0, "of": number, "bytes": owed})
+                        self.post(credit)
                     owed = 0
         finally:
             self.unsubscribe(number)
