@@ -86,6 +86,7 @@ class Task:
         gpu_floor_percent: the machine ends the job where a GPU stays under this for `gpu_window_s`; 0 never.
         gpu_window_s: see there.
         checkpoints: digest of the list of an earlier attempt's checkpoints, all of which are on the machine; "" for none.
+        ends_rest: what it leaves running is ended with it: its machine is kept, or it has many calls made.
     """
 
     sealed: bytes | Parts = field(repr=False)
@@ -99,6 +100,7 @@ class Task:
     gpu_floor_percent: float = 0.0
     gpu_window_s: float = 3600.0
     checkpoints: str = ""
+    ends_rest: bool = False
 
 
 @dataclass(frozen=True)

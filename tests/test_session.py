@@ -588,6 +588,28 @@ def test_a_machine_that_goes_on_has_nothing_left_of_a_job(runs: Runs) -> None:
         session.clear(run, folder=True, deadline=True)
 
 
+def test_what_a_job_leaves_running_ends_with_it_where_that_is_wished(runs: Runs) -> None:
+    """Before its end is told, and also what has an environment and a session of its own, which nothing marks as the run's."""
+
+    def function() -> list[int]:
+        stubborn = (
+            "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(600)"
+        )
+        started = [["sleep", "600"], [sys.executable, "-u", "-c", stubborn]]
+        bare = {"PATH": os.defpath}
+        own = [
+            subprocess.Popen(words, env=bare, start_new_session=True, stdout=subprocess.PIPE)
+            for words in started
+        ]
+        assert own[1].stdout is not None
+        own[1].stdout.readline()
+        return [process.pid for process in own]
+
+    outcome = runs.run(function, ends_rest=True)
+    assert outcome.end.how == "finished"
+    assert not set(outcome.value) & set(processes.process_table())
+
+
 def test_a_run_moves_the_deadline_of_the_one_whose_machine_it_is_on(runs: Runs) -> None:
     """That one's processes end by it, and the machine with them."""
     with runs.session() as session:

@@ -61,7 +61,15 @@ class JobAnswers:
             return {"started": False}
         order = {
             name: request[name]
-            for name in ("variables", "secrets", "max_runtime_s", "grace_s", "hold_s", *IDLE_ORDERS)
+            for name in (
+                "variables",
+                "secrets",
+                "max_runtime_s",
+                "grace_s",
+                "hold_s",
+                "ends_rest",
+                *IDLE_ORDERS,
+            )
         }
         order.update(
             run_id=self._channel.run_id,
