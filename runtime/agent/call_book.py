@@ -120,6 +120,12 @@ class CallBook:
 
     # -- the end
 
+    def give_up(self) -> None:
+        """What has no result will not get one."""
+        for call in list(self._calls.values()):
+            if call.result is None:
+                self.refuse(call, "died", signal=0, code=70, out_of_memory=False)
+
     def leave_results(self) -> None:
         """Leave what the client has not acknowledged in the result of the run, where an ended run's is looked for."""
         self.ready.clear()

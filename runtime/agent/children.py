@@ -140,7 +140,8 @@ class Children:
         """Wait for what runs to make room; where nothing does, it is the call that fails, not the run."""
         if not self.busy:
             self._book.queue.remove(call)
-            os.write(2, f"dayfly: no process for call {call.number}: {error}\n".encode())
+            words = f"dayfly: no process for call {call.number}: {error}\n"
+            self._forker.logs[1].write(words.encode())
             self._book.refuse(call, "died", signal=0, code=71, out_of_memory=False)
 
     def _give(self, child: Child, blobs: str) -> None:

@@ -1,0 +1,124 @@
+"""The zygote: what must not end it, and what becomes of its calls where it ends all the same."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from dayfly.errors import JobExited
+from dayfly.runtime.agent import files, inbox, processes
+from dayfly.runtime.agent.call_output import CallLog
+from tests.sshd import sshd
+from tests.test_warm_calls import await_file
+from tests.warm import WAIT_S, begun, warm
+
+pytestmark = pytest.mark.sshd
+
+
+def sleeps(pid: Path) -> None:
+    """Says in whose process."""
+    pid.with_suffix(".part").write_text(str(os.getpid()))
+    pid.with_suffix(".part").rename(pid)
+    time.sleep(600)
+
+
+# -- a full disk
+
+
+def small_disk(home: Path, mib: int) -> list[str]:
+    """A command before another one, to which a folder is a disk of that size."""
+    mount = f"mount -t tmpfs -o size={mib}m none {shlex.quote(str(home))}"
+    return ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+
+
+@pytest.mark.usefixtures("own_mounts")
+def test_a_call_that_fills_the_disk_ends_no_other(tmp_path: Path) -> None:
+    """What the log has no room for is missing there, and that is said as soon as there is room."""
+
+    def fills(go: Path) -> str:
+        disk = os.statvfs(".")
+        with Path("x").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - (3 << 19))
+        # At once, before any of it is passed on: the log takes what is left, and it is not enough.
+        os.write(1, b"fifteen letters\n" * (1 << 16))
+        while os.statvfs(".").f_bavail:
+            time.sleep(0.005)
+        go.touch()
+        time.sleep(0.1)
+        Path("x").unlink()
+        return "freed"
+
+    def waits(go: Path) -> str:
+        while not go.exists():
+            time.sleep(0.005)
+        return "undisturbed"
+
+    def log() -> str:
+        return Path("../stdout.log").read_text()
+
+    machine = tmp_path / "machine"
+    with (
+        sshd(machine, within=small_disk(machine / "home", 16)) as server,
+        begun(server, tmp_path, None, {}) as run,
+    ):
+        calls = [run.submit(each, tmp_path / "go") for each in (waits, fills)]
+        assert [call.result(WAIT_S) for call in calls] == ["undisturbed", "freed"]
+        run.call(print, "after")
+        text = run.call(log)
+        assert text.count("bytes are missing here: the machine's disk was full") == 1
+        assert text.endswith("] after\n")
+        assert run.end().how == "finished"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is full is Linux's")
+def test_how_much_is_missing_in_the_log_is_said_once(tmp_path: Path) -> None:
+    """In its place."""
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    room = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    try:
+        log = CallLog(descriptor)
+        log.write(b"lost")
+        log.write(b"too")
+        os.dup2(room, descriptor)
+        log.write(b"here\n")
+        log.write(b"and here\n")
+    finally:
+        os.close(descriptor)
+        os.close(room)
+    said = "\ndayfly: 7 bytes are missing here: the machine's disk was full\n"
+    assert (tmp_path / "log").read_text() == said + "here\nand here\n"
+
+
+# -- its own end
+
+
+def test_what_a_zygote_leaves_that_is_killed_ends_with_it(tmp_path: Path) -> None:
+    """By its supervisor: a call that nobody hears of goes on for nobody."""
+    with warm(tmp_path) as run:
+        zygote = run.call(os.getppid)
+        run.submit(sleeps, tmp_path / "pid")
+        await_file(tmp_path / "pid")
+        os.kill(zygote, signal.SIGKILL)
+        assert run.session.follow(lambda *_: None).how == "killed"
+        assert int((tmp_path / "pid").read_text()) not in processes.process_table()
+
+
+def test_a_zygote_that_fails_leaves_what_there_is(tmp_path: Path) -> None:
+    """Here it is sent what no client sends: the result of the run is there, and a call that has none says so in it."""
+    with warm(tmp_path) as run:
+        call = run.submit(sleeps, tmp_path / "pid")
+        await_file(tmp_path / "pid")
+        with socket.socket(socket.AF_UNIX) as line:
+            files.in_folder(str(run.job), lambda: line.connect("zygote"))
+            line.sendall(inbox.parcel(b"\0\0\0\1?"))
+            end = run.session.follow(lambda *_: None)
+        assert (end.how, end.code) == ("finished", 1)
+        assert isinstance(run.left()[call.number], JobExited)
+        assert "JSONDecodeError" in run.log("stderr")
+        assert int((tmp_path / "pid").read_text()) not in processes.process_table()
