@@ -27,18 +27,6 @@ def write_at(descriptor: int, offset: int, data: bytes | memoryview) -> None:
         view, offset = view[written:], offset + written
 
 
-def read_exactly(descriptor: int, size: int) -> bytes:
-    """Read `size` bytes; fewer only where the stream ends."""
-    parts: list[bytes] = []
-    while size:
-        part = os.read(descriptor, min(size, 1 << 20))
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
 def sync_folder(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
