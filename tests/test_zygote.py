@@ -6,12 +6,13 @@ import os
 import shlex
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from dayfly.errors import JobExited
+from dayfly.errors import JobExited, JobKilled, JobStopped, UnpicklableResult
 from dayfly.runtime.agent import files, inbox, processes
 from dayfly.runtime.agent.call_output import CallLog
 from tests.sshd import sshd
@@ -93,6 +94,47 @@ def test_how_much_is_missing_in_the_log_is_said_once(tmp_path: Path) -> None:
         os.close(room)
     said = "\ndayfly: 7 bytes are missing here: the machine's disk was full\n"
     assert (tmp_path / "log").read_text() == said + "here\nand here\n"
+
+
+# -- what a call leaves on the disk
+
+
+class Ends:
+    """Ends its process as it is pickled."""
+
+    def __reduce__(self) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_a_large_result_that_comes_to_nothing_takes_no_room(tmp_path: Path) -> None:
+    """One that turns out not to be picklable, one whose process ends in the middle, and one that nobody wants any more."""
+
+    def unpicklable() -> object:
+        return [bytes(1 << 20), threading.Lock()]
+
+    def ends() -> object:
+        return [bytes(1 << 20), Ends()]
+
+    def stopped(begun: Path) -> bytes:
+        try:
+            begun.touch()
+            time.sleep(600)
+        except KeyboardInterrupt:
+            return bytes(1 << 20)
+        return b"never"
+
+    with warm(tmp_path) as run:
+        for function, error in ((unpicklable, UnpicklableResult), (ends, JobKilled)):
+            with pytest.raises(error):
+                run.call(function)
+        call = run.submit(stopped, tmp_path / "begun")
+        await_file(tmp_path / "begun")
+        call.stop()
+        with pytest.raises(JobStopped):
+            call.result(WAIT_S)
+        assert [path.name for path in (run.job / "calls").iterdir()] == []
+        assert run.end().how == "finished"
 
 
 # -- its own end
