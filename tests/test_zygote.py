@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from dayfly.errors import JobExited, JobKilled, JobStopped, UnpicklableResult
 from dayfly.runtime.agent import files, inbox, processes
-from dayfly.runtime.agent.call_output import CallLog
+from dayfly.runtime.agent.call_output import CallLog, Printed
 from tests.sshd import sshd
 from tests.test_warm_calls import await_file
 from tests.warm import WAIT_S, begun, warm
@@ -97,6 +98,28 @@ def test_how_much_is_missing_in_the_log_is_said_once(tmp_path: Path) -> None:
 
 
 # -- what a call leaves on the disk
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="a file with a hole in it is asked for as Linux has it"
+)
+def test_what_was_passed_on_to_the_log_is_not_kept_twice(tmp_path: Path) -> None:
+    """A process that stays, or a call that prints without end, would take the disk twice; all of it is in the log."""
+    log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    printed = Printed(str(tmp_path), CallLog(log))
+    try:
+        for letter in b"abcdefghijklmnopqrst":
+            os.write(printed.child_end, bytes([letter]) * (1 << 20))
+        assert printed.relay(printed.size(), b"", None)
+        held = os.fstat(printed.child_end)
+        assert held.st_size == 20 << 20
+        assert held.st_blocks * 512 < 10 << 20
+        assert os.pread(printed.child_end, 1 << 20, 19 << 20) == b"t" * (1 << 20)
+    finally:
+        printed.close()
+        os.close(log)
+    logged = (tmp_path / "log").read_bytes()
+    assert logged == b"".join(bytes([each]) * (1 << 20) for each in b"abcdefghijklmnopqrst")
 
 
 class Ends:

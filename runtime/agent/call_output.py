@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from .files import free_file
 from .frames import CHUNK_BYTES
 
 TYPE_CHECKING = False
@@ -45,13 +46,19 @@ class CallLog:
 
 
 class Printed:
-    """What a child prints on one stream: a file without a name that it appends to, read here as it grows."""
+    """What a child prints on one stream: a file without a name that it appends to, read here as it grows.
+
+    What was read takes no room any more, where the system can do that: a process that stays could fill the disk. The
+    last of it is kept, as the process may look at that itself.
+    """
+
+    FREED_BYTES, KEPT_BYTES = 8 << 20, 1 << 20
 
     def __init__(self, folder: str, log: CallLog) -> None:
         path = os.path.join(folder, f"printed.{time.time_ns()}")
         self.child_end = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         os.unlink(path)
-        self._log, self._read, self._line = log, 0, b""
+        self._log, self._read, self._freed, self._line = log, 0, 0, b""
 
     def size(self) -> int:
         return os.fstat(self.child_end).st_size
@@ -67,6 +74,9 @@ class Printed:
             if call is not None:
                 call.keep(self._log.descriptor, data)
             self._pass_on(data, label)
+            if self._read - self._freed >= self.FREED_BYTES:
+                free_file(self.child_end, self._read - self.KEPT_BYTES)
+                self._freed = self._read
         return moved
 
     def _pass_on(self, data: bytes, label: bytes) -> None:
