@@ -557,7 +557,7 @@ def test_a_deadline_can_be_moved_to_later(runs: Runs) -> None:
 
 
 def test_a_machine_that_goes_on_has_nothing_left_of_a_job(runs: Runs) -> None:
-    """What it has left running is asked to end, then ended; its folder and its deadline go where that is wished."""
+    """What it has left running is asked to end, then ended; its folders and its deadline go where that is wished."""
     run = runs.server.keys.run_id
 
     def function() -> list[int]:
@@ -575,15 +575,19 @@ def test_a_machine_that_goes_on_has_nothing_left_of_a_job(runs: Runs) -> None:
 
     left = runs.run(function).value
     assert set(left) <= carriers(run)
+    (data := runs.server.home / f"data-{run}" / "key").mkdir(parents=True)
+    (data / "set").touch(0o400)
     with runs.session() as session:
         session.arm_deadline(600)
         session.clear(run, folder=False, deadline=False)
         assert not set(left) & carriers(run)
         assert (runs.job / "result.sealed").exists()
+        assert (data / "set").exists()
         deadline = runs.server.home / f"deadline-{run}.json"
         assert deadline.exists()
         session.clear(run, folder=True, deadline=True)
         assert not runs.job.exists()
+        assert not data.parent.exists()
         assert not deadline.exists()
         session.clear(run, folder=True, deadline=True)
 
