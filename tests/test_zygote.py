@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import shlex
 import signal
 import socket
@@ -15,7 +16,11 @@ import pytest
 
 from dayfly.errors import JobExited, JobKilled, JobStopped, UnpicklableResult
 from dayfly.runtime.agent import files, inbox, processes
+from dayfly.runtime.agent.call_book import CallBook
+from dayfly.runtime.agent.call_child import Child
 from dayfly.runtime.agent.call_output import CallLog, Printed
+from dayfly.runtime.agent.children import Children
+from dayfly.runtime.agent.job_folder import JobFolder
 from tests.sshd import sshd
 from tests.test_warm_calls import await_file
 from tests.warm import WAIT_S, begun, warm
@@ -161,6 +166,51 @@ def test_a_large_result_that_comes_to_nothing_takes_no_room(tmp_path: Path) -> N
 
 
 # -- its own end
+
+
+class Stuck(Child):
+    """A process that no signal reaches, as one that waits in a driver for a broken GPU."""
+
+    def signal(self, number: int) -> None:
+        return
+
+    def ended(self) -> None:
+        return None
+
+
+def test_a_process_that_does_not_end_keeps_no_results_back(tmp_path: Path) -> None:
+    """It is waited for, and then its call has been stopped."""
+    book = CallBook(JobFolder(str(tmp_path)), bytes(32), "e" * 32)
+    for number in (1, 2):
+        entry = {"n": number, "size": 0, "blob": "", "function": "", "group": 0, "timeout_s": None}
+        book.take(entry, b"")
+    done, running = book.queue
+    book.queue.clear()
+    book.finish(done, {}, b"result")
+    turns = iter(range(500))
+
+    def turn() -> None:
+        time.sleep(0.01)
+        assert next(turns, None) is not None, "it is waited for without end"
+
+    ours, theirs = socket.socketpair()
+    with selectors.DefaultSelector() as selector, ours, theirs:
+        children = Children(
+            {"by": "cores", "slots": 1, "isolation": "fork", "grace_s": 0.1},
+            0,
+            str(tmp_path),
+            selector=selector,
+            book=book,
+            work=lambda _: 0,
+        )
+        out, err = (Printed(str(tmp_path), CallLog(log)) for log in (1, 2))
+        stuck = Stuck(1, ours, (out, err), "")
+        stuck.given.append(running)
+        children._children[1] = stuck
+        children.end_all(False, turn)
+        stuck.close()
+    assert book.ready == [done, running]
+    assert b'"outcome": "stopped"' in running.sealed_result
 
 
 def test_what_a_zygote_leaves_that_is_killed_ends_with_it(tmp_path: Path) -> None:

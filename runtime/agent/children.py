@@ -30,6 +30,9 @@ class Children:
 
     # For so long a process waits for the next item of its map.
     IDLE_S = 0.25
+    # One that was killed may wait in a driver, or for a disk of the network, and never end: it is waited for half its grace
+    # more, within these bounds, so that the results are left before whoever has stopped the run loses patience.
+    UNENDED_S = (1.0, 30.0)
 
     def __init__(
         self,
@@ -344,10 +347,15 @@ class Children:
                 self._dismiss(child)
             self._children[child.pid] = child
         over = time.monotonic() + self._grace_s
-        while self._children:
+        least, most = self.UNENDED_S
+        last = over + max(least, min(self._grace_s / 2, most))
+        while self._children and time.monotonic() < last:
             turn()
             for child in list(self._children.values()):
                 if time.monotonic() > over:
                     child.signal(signal.SIGKILL)
                 self._hear(child)
                 self._reap(child)
+        for child in self._children.values():
+            for call in child.given[:1]:
+                self._book.refuse(call, child.why, timeout_s=call.timeout_s)
