@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import selectors
 import shlex
 import signal
@@ -10,16 +12,19 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dayfly.errors import JobExited, JobKilled, JobStopped, UnpicklableResult
-from dayfly.runtime.agent import files, inbox, processes
+from dayfly.runtime.agent import files, frames, inbox, processes
 from dayfly.runtime.agent.call_book import CallBook
 from dayfly.runtime.agent.call_child import Child
 from dayfly.runtime.agent.call_output import CallLog, Printed
 from dayfly.runtime.agent.children import Children
+from dayfly.runtime.agent.client_line import ClientLine
+from dayfly.runtime.agent.forker import Forker
 from dayfly.runtime.agent.job_folder import JobFolder
 from tests.sshd import sshd
 from tests.test_warm_calls import await_file
@@ -100,6 +105,57 @@ def test_how_much_is_missing_in_the_log_is_said_once(tmp_path: Path) -> None:
         os.close(room)
     said = "\ndayfly: 7 bytes are missing here: the machine's disk was full\n"
     assert (tmp_path / "log").read_text() == said + "here\nand here\n"
+
+
+# -- as many files as may be open
+
+
+@contextlib.contextmanager
+def room_for(count: int) -> Iterator[list[int]]:
+    """This process can open so many more files, under the given numbers, and no further one."""
+    numbers = [os.open(os.devnull, os.O_RDONLY) for _ in range(count + 1)]
+    for number in numbers:
+        os.close(number)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (numbers[count], hard))
+    try:
+        yield numbers[:count]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_child_that_cannot_be_forked_holds_no_file(tmp_path: Path, count: int) -> None:
+    """It is tried again at every turn: it has two files and a channel, and any of them may be one too many."""
+    with selectors.DefaultSelector() as selector:
+        forker = Forker(str(tmp_path), selector, lambda _: None, lambda _: 0, lambda: ())
+        with room_for(count) as numbers, pytest.raises(OSError, match="Too many open files"):
+            forker.fork()
+    for number in numbers:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_client_that_there_is_no_file_for_waits(tmp_path: Path) -> None:
+    """The calls go on, and it is heard when there is one."""
+    attached: list[bool] = []
+    with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as client:
+        line = ClientLine(selector, {}, lambda *_: None, lambda *_: attached.append(True))
+        line.listen(str(tmp_path))
+        try:
+            files.in_folder(str(tmp_path), lambda: client.connect("zygote"))
+            client.sendall(inbox.parcel(frames.encode({"generation": 1, "blobs": ""})))
+            with room_for(0):
+                for key, events in selector.select(WAIT_S):
+                    key.data(events)
+            assert not attached
+            for _ in range(2):
+                for key, events in selector.select(WAIT_S):
+                    key.data(events)
+            assert attached
+        finally:
+            line.close()
 
 
 # -- what a call leaves on the disk

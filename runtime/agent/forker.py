@@ -56,16 +56,19 @@ class Forker:
         self._counted, self._oom_count = -float("inf"), 0
 
     def fork(self) -> Child:
-        printed = (Printed(self._folder, self.logs[0]), Printed(self._folder, self.logs[1]))
-        ours, theirs = socket.socketpair()
-        # A collection in the child would copy every page that it only looks at.
-        gc.freeze()
+        opened: list[Any] = []
         try:
+            for log in self.logs:
+                opened.append(Printed(self._folder, log))
+            opened += socket.socketpair()
+            # A collection in the child would copy every page that it only looks at.
+            gc.freeze()
             pid = os.fork()
         except OSError:
-            for each in (*printed, ours, theirs):
+            for each in opened:
                 each.close()
             raise
+        printed, ours, theirs = (opened[0], opened[1]), opened[2], opened[3]
         if not pid:
             # The copy of the zygote must never go on as the zygote.
             try:
