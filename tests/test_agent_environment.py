@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,6 +101,30 @@ def test_one_that_nobody_waits_for_any_more_writes_none(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="nobody waits"):
         left.build(pytest.fail)
     assert listings(tmp_path) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_two_environments_bring_uv_into_place_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Both have seen that it is not there; it stays what was sent, too, so that no third one has it sent again."""
+    if not links:
+        monkeypatch.setattr(os, "link", _no_links)
+    made = environment(tmp_path), environment(tmp_path, "other")
+    blob = Path(Store(str(tmp_path), RUN).path("uv"))
+    blob.write_bytes(b"#!/bin/sh\nexit 3\n")
+    blob.chmod(0o400)
+    there = os.path.exists
+    place = str(tmp_path / "uv" / "uv")
+    monkeypatch.setattr(os.path, "exists", lambda path: path != place and there(path))
+    assert [each._uv() for each in made] == [place, place]
+    assert subprocess.run([place], check=False).returncode == 3
+    assert [path.name for path in (tmp_path / "uv").iterdir()] == ["uv"]
+    assert [path.name for path in blob.parent.iterdir()] == ["uv"]
+
+
+def _no_links(*_: object) -> None:
+    raise PermissionError("a disk without links")
 
 
 def test_the_files_of_whoever_makes_it_now_stay(tmp_path: Path) -> None:

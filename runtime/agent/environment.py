@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 
+from .blobs import link_blob
 from .facts import interpreters
 from .files import lock_file, remove_tree, write_file
 from .processes import login_environment
@@ -122,9 +124,13 @@ class Environment:
         path = os.path.join(self._cache, "uv", digest)
         if not os.path.exists(path):
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            blob = self._store.path(digest)
-            os.chmod(blob, 0o700)
-            os.rename(blob, path)
+            # Another environment may be doing the same: each puts its own in place, and the content stays for the next.
+            aside = f"{path}.{os.getpid()}.{time.time_ns()}"
+            link_blob(self._store.path(digest), aside)
+            os.chmod(aside, 0o500)
+            os.rename(aside, path)
+            if os.path.exists(aside):
+                os.unlink(aside)  # It was the same file, and renaming that does nothing.
         return path
 
     def _place_files(self) -> None:
