@@ -13,7 +13,7 @@ import pytest
 
 from dayfly.errors import InstanceLost
 from dayfly.runtime.agent import environment as agent_environment
-from dayfly.runtime.agent import files
+from dayfly.runtime.agent import files, frames
 from dayfly.runtime.agent.environment import Environment
 from dayfly.runtime.agent.refusal import Refusal
 from dayfly.runtime.agent.store import Store
@@ -121,6 +121,20 @@ def test_two_environments_bring_uv_into_place_side_by_side(
     assert subprocess.run([place], check=False).returncode == 3
     assert [path.name for path in (tmp_path / "uv").iterdir()] == ["uv"]
     assert [path.name for path in blob.parent.iterdir()] == ["uv"]
+
+
+def test_wheels_are_there_also_on_a_disk_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As copies."""
+    monkeypatch.setattr(os, "link", _no_links)
+    (folder := tmp_path / "environments" / "environment").mkdir(parents=True)
+    store = Store(str(tmp_path), RUN)
+    store.take(frames.digest_of(b"wheel"), b"wheel")
+    wheels = [["own-1.0-py3-none-any.whl", frames.digest_of(b"wheel")]]
+    environment(tmp_path, wheels=wheels, requirements="numpy\n")._place_files()
+    assert (folder / "own-1.0-py3-none-any.whl").read_bytes() == b"wheel"
+    assert (folder / "requirements.txt").read_text() == "numpy\n./own-1.0-py3-none-any.whl\n"
 
 
 def _no_links(*_: object) -> None:

@@ -137,7 +137,7 @@ class Environment:
         """Write the requirements and put the wheels beside them; wheels that no line names are added."""
         wheels = {name: digest for name, digest in self._request["wheels"]}
         for name, digest in wheels.items():
-            os.link(self._store.path(digest), os.path.join(self._folder, os.path.basename(name)))
+            link_blob(self._store.path(digest), os.path.join(self._folder, os.path.basename(name)))
         lines, named = [], set()
         for line in self._request["requirements"].splitlines():
             name = os.path.basename(line.strip())
