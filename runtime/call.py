@@ -306,6 +306,7 @@ class Call:
             max_runtime_s=attendance.function_limit_s,
             grace_s=_GRACE_S,
             hold_s=self.spec.hold_s,
+            ends_rest=self.begun is not None or self.spec.kept is not None,
             gpu_floor_percent=self.spec.min_gpu_utilization or 0.0,
             gpu_window_s=self.spec.gpu_window_s,
             pickler=payload.pickler_zip(self.context.workspace.home / "cache"),

@@ -94,6 +94,7 @@ class Task:
         restored: whether the machine itself has brought them from a bucket (`Session.restore_checkpoints`).
         bucket: URL of the folder of a bucket with which the machine keeps them in step; "" for none.
         bucket_every_s: how often it looks whether they have changed.
+        ends_rest: what it leaves running is ended with it: its machine is kept, or it has many calls made.
     """
 
     sealed: bytes | Parts = field(repr=False)
@@ -110,6 +111,7 @@ class Task:
     restored: bool = False
     bucket: str = ""
     bucket_every_s: float = 15.0
+    ends_rest: bool = False
 
 
 @dataclass(frozen=True)

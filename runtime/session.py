@@ -554,6 +554,7 @@ class Session:
             "max_runtime_s": task.max_runtime_s,
             "grace_s": task.grace_s,
             "hold_s": task.hold_s,
+            "ends_rest": task.ends_rest,
             "gpu_floor_percent": task.gpu_floor_percent,
             "gpu_window_s": task.gpu_window_s,
             "checkpoints": task.checkpoints,

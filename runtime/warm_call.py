@@ -11,9 +11,10 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from dayfly.runtime import outcome
+from dayfly.runtime.agent.call_output import WARM_OUTPUT_BYTES
 from dayfly.runtime.aside import aside
 from dayfly.runtime.ledger import Times
-from dayfly.runtime.redact import redact_known
+from dayfly.runtime.redact import redact_tail
 from dayfly.runtime.verb import verb
 
 R = TypeVar("R")
@@ -117,4 +118,4 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
 
 
 def _text(printed: bytes) -> str:
-    return redact_known(printed.decode(errors="replace"))
+    return redact_tail(printed, WARM_OUTPUT_BYTES)

@@ -26,7 +26,7 @@ from dayfly.errors import (
     PayloadError,
     UnpicklableResult,
 )
-from dayfly.runtime import ledger, payload
+from dayfly.runtime import ledger, payload, redact
 from dayfly.runtime.agent import frames, job_folder, processes
 from dayfly.runtime.session import Session
 from dayfly.runtime.warm_line import Sent
@@ -89,6 +89,19 @@ def test_each_call_has_its_value_its_process_and_its_output(shared: Warm, tmp_pa
     while (ledger.totals(shared.folder) or {"calls": 0})["calls"] < 3:
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+def test_a_secret_that_the_kept_end_of_an_output_begins_in_is_masked(shared: Warm) -> None:
+    """The machine keeps the end, and knows nothing of what is to be masked here."""
+    redact.remember(["tiger-tiger-burning"])
+
+    def function() -> None:
+        print("tiger-tiger-burning" + "x" * ((16 << 10) - 10))
+
+    call = shared.submit(function)
+    call.result(WAIT_S)
+    assert "-burning" in shared.log()
+    assert call.stdout == redact.MASK + "x" * ((16 << 10) - 10) + "\n"
 
 
 def test_an_exception_comes_back_as_itself_with_the_remote_traceback(shared: Warm) -> None:

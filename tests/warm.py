@@ -35,6 +35,7 @@ def task(server: Server, folder: Path, how: dict[str, Any], **more: Any) -> Task
     """The task of a warm run, for the interpreter of the tests themselves."""
     keys, packed = server.keys, payload.warm_task(abs, how)
     return Task(
+        ends_rest=True,
         sealed=packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ),
         python=os.path.realpath(sys.executable),
         pickler=payload.pickler_zip(folder),

@@ -29,6 +29,16 @@ def place_blob(blob: str, data: bytes) -> None:
     finish_blob(aside, blob)
 
 
+def link_blob(blob: str, path: str) -> None:
+    """Have content under another name, too: a link to it, or a copy where the file system has none, or is another one."""
+    try:
+        os.link(blob, path)
+    except OSError:
+        from shutil import copyfile
+
+        copyfile(blob, path)
+
+
 def is_whole(blob: str, size: int) -> bool:
     """Tell whether content is here as it was put; what was changed since is thrown away."""
     try:

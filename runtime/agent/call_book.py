@@ -78,7 +78,13 @@ class CallBook:
         self.ready.append(call)
 
     def refuse(self, call: KnownCall, outcome: str, **more: Any) -> None:
-        """Finish a call that has no result of its own."""
+        """Finish a call that has no result of its own; what its process had begun to write, or is not wanted, goes."""
+        if call.given:
+            for path in (self.file(call.number), self.file(call.number) + ".tmp"):
+                try:
+                    os.unlink(path)
+                except OSError:
+                    continue  # There is none.
         header = {"outcome": outcome, "type": "", "text": "", "traceback": "", **more}
         payload = json.dumps(header).encode() + b"\n"
         sealed = seal(self.key, self.run_id, call_result_seq(call.number), payload)
@@ -120,16 +126,26 @@ class CallBook:
 
     # -- the end
 
+    def give_up(self) -> None:
+        """What has no result will not get one."""
+        for call in list(self._calls.values()):
+            if call.result is None:
+                self.refuse(call, "died", signal=0, code=70, out_of_memory=False)
+
     def leave_results(self) -> None:
         """Leave what the client has not acknowledged in the result of the run, where an ended run's is looked for."""
         self.ready.clear()
         writer = SealedWriter(self._job.file("result.sealed"), self.key, self.run_id, RESULT_SEQ)
         header = {"outcome": "calls", "type": "", "text": "", "traceback": ""}
-        writer.write(json.dumps(header).encode() + b"\n")
-        for number, call in self._calls.items():
-            if call.result is not None:
-                self._copy_result(writer, number, call)
-        writer.commit()
+        try:
+            writer.write(json.dumps(header).encode() + b"\n")
+            for number, call in self._calls.items():
+                if call.result is not None:
+                    self._copy_result(writer, number, call)
+            writer.commit()
+        except BaseException:
+            writer.discard()
+            raise
 
     def _copy_result(self, writer: SealedWriter, number: int, call: KnownCall) -> None:
         if not (call.result or {})["file"]:

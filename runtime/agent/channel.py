@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from .credit import Credit
-from .files import read_exactly, write_all
+from .files import write_all
 from .frames import (
     FRAME_BYTES_MAX,
     HEADER_BYTES,
@@ -18,6 +18,7 @@ from .frames import (
     seal,
     unseal,
 )
+from .hearing import Hearing
 from .packing import LEAST_BYTES, timed_pack
 
 TYPE_CHECKING = False
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
 
 class Channel:
-    """What one client asks, and what it is answered: each frame sealed for this run, this channel and its place in it."""
+    """What one client asks, and what it is answered: each frame sealed for this run, this channel and its place in it.
+
+    Attributes:
+        hearing: what comes of the client.
+    """
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes) -> None:
         import threading
@@ -37,6 +42,7 @@ class Channel:
         self._received = self._sent = 0
         self._sending = threading.Lock()
         self._credits: dict[int, Credit] = {}
+        self.hearing = Hearing(0)
 
     @classmethod
     def of(cls, opening: bytes) -> Channel:
@@ -50,13 +56,13 @@ class Channel:
             FrameError: what came is not the client's, or not in its place.
         """
         while True:
-            header = read_exactly(0, HEADER_BYTES)
+            header = self.hearing.exactly(HEADER_BYTES)
             if not header:
                 return
             length, _ = open_header(self._receive_key, self.run_id, self._received, header)
             if length > FRAME_BYTES_MAX:
                 raise FrameError(f"a frame of {length} bytes")
-            frame = header + read_exactly(0, length)
+            frame = header + self.hearing.exactly(length)
             payload = unseal(self._receive_key, self.run_id, self._received, frame)
             self._received += 1
             yield decode(payload)

@@ -31,6 +31,9 @@ class Children:
 
     # For so long a process waits for the next item of its map.
     IDLE_S = 0.25
+    # One that was killed may wait in a driver, or for a disk of the network, and never end: it is waited for half its grace
+    # more, within these bounds, so that the results are left before whoever has stopped the run loses patience.
+    UNENDED_S = (1.0, 30.0)
 
     def __init__(
         self,
@@ -141,7 +144,8 @@ class Children:
         """Wait for what runs to make room; where nothing does, it is the call that fails, not the run."""
         if not self.busy:
             self._book.queue.remove(call)
-            os.write(2, f"dayfly: no process for call {call.number}: {error}\n".encode())
+            words = f"dayfly: no process for call {call.number}: {error}\n"
+            self._forker.logs[1].write(words.encode())
             self._book.refuse(call, "died", signal=0, code=71, out_of_memory=False)
 
     def _give(self, child: Child, blobs: str) -> None:
@@ -346,10 +350,15 @@ class Children:
                 self._dismiss(child)
             self._children[child.pid] = child
         over = time.monotonic() + self._grace_s
-        while self._children:
+        least, most = self.UNENDED_S
+        last = over + max(least, min(self._grace_s / 2, most))
+        while self._children and time.monotonic() < last:
             turn()
             for child in list(self._children.values()):
                 if time.monotonic() > over:
                     child.signal(signal.SIGKILL)
                 self._hear(child)
                 self._reap(child)
+        for child in self._children.values():
+            for call in child.given[:1]:
+                self._book.refuse(call, child.why, timeout_s=call.timeout_s)

@@ -66,6 +66,10 @@ class ClientLine:
             channel, _ = self._listener.accept()
         except BlockingIOError:
             return
+        except OSError:
+            # As many files are open here as may be: it waits until calls have ended, and is not asked for too often.
+            time.sleep(0.01)
+            return
         peer = Peer(channel)
         self._peers.add(peer)
         self._selector.register(

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from .store import Store
 
 
+def data_folder(run_id: str) -> str:
+    """Where the folders of a run's data are."""
+    return os.path.join(home_folder(), f"data-{run_id}")
+
+
 class DataAnswers:
     """What of a run's data is here, and the folders that are made of it."""
 
@@ -57,7 +62,7 @@ class DataAnswers:
 
     def on_data_tree(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Make a folder of content that is here, once for a run, and give its path; its list is content, too."""
-        base = os.path.join(home_folder(), f"data-{self._run_id}")
+        base = data_folder(self._run_id)
         place = os.path.join(base, os.path.basename(request["key"]))
         told = self._store.listing(request["list"])
         if not os.path.isdir(place):

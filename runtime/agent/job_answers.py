@@ -66,7 +66,15 @@ class JobAnswers:
             return {"started": False}
         order = {
             name: request[name]
-            for name in ("variables", "secrets", "max_runtime_s", "grace_s", "hold_s", *IDLE_ORDERS)
+            for name in (
+                "variables",
+                "secrets",
+                "max_runtime_s",
+                "grace_s",
+                "hold_s",
+                "ends_rest",
+                *IDLE_ORDERS,
+            )
         }
         order.update(bucket=request["bucket"], bucket_every_s=request["bucket_every_s"])
         order.update(

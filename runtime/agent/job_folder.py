@@ -6,7 +6,7 @@ import os
 import time
 
 from .files import boot_clock_s, home_folder, lock_file, read_json, remove_tree, size_of, write_file
-from .processes import carriers, process_table, send_signal
+from .processes import carriers, end_processes, process_table, send_signal
 from .refusal import TEXT_CHARACTERS, Refusal
 
 TYPE_CHECKING = False
@@ -195,22 +195,10 @@ def request_stop(job: JobFolder, reason: str) -> None:
 
 def end_rest(job: JobFolder, grace_s: float = 2.0) -> None:
     """End what carries the mark of a job that has ended itself, so that the next one has the machine for itself."""
-    import signal
-
-    over, asked = boot_clock_s() + grace_s, set()  # type: float, set[int]
-    while True:
-        left = carriers(job.mark()) & set(process_table())
-        if not left:
-            return
-        if boot_clock_s() < over:
-            send_signal(left - asked, signal.SIGTERM)
-        elif boot_clock_s() < over + 5 * grace_s:
-            send_signal(left, signal.SIGKILL)
-        else:
-            names = ", ".join(map(str, sorted(left)))
-            raise Refusal("machine", f"processes {names}, which a function has left, do not end")
-        asked |= left
-        time.sleep(0.02)
+    left = end_processes(lambda: carriers(job.mark()) & set(process_table()), grace_s)
+    if left:
+        names = ", ".join(map(str, sorted(left)))
+        raise Refusal("machine", f"processes {names}, which a function has left, do not end")
 
 
 def await_end(job: JobFolder, timeout_s: float) -> None:

@@ -8,6 +8,7 @@ import sys
 
 from . import loopback
 from .asked import Asked, as_root
+from .data_answers import data_folder
 from .deadline import arm_deadline, forget_deadline
 from .facts import interpreters, machine_facts
 from .files import remove_tree
@@ -66,12 +67,14 @@ class MachineAnswers:
         return {"connection": loopback.own_connection(), "taken": taken}
 
     def on_clear(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """End what the job of a run has left running, and forget its folder and its deadline where that is asked for."""
+        """End what the job of a run has left running, and forget its folders and its deadline where that is asked for."""
         run_id = os.path.basename(request["run"])
         job = JobFolder.of(run_id)
         end_rest(job)
         if request["folder"]:
             remove_tree(job.path)
+            # Its links keep the content from being thrown away, which the next run has links of its own to where it needs it.
+            remove_tree(data_folder(run_id))
         if request["deadline"]:
             forget_deadline(run_id)
         return {}

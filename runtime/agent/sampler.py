@@ -95,9 +95,13 @@ class Sampler:
 
     def _complain(self, error: Exception) -> None:
         """Say once on the supervisor's own log why there are none."""
-        if not self._complained:
-            os.write(2, f"dayfly: no sample: {type(error).__name__}: {error}\n".encode())
+        if self._complained:
+            return
         self._complained = True
+        try:
+            os.write(2, f"dayfly: no sample: {type(error).__name__}: {error}\n".encode())
+        except OSError:
+            return  # A disk that has no room for the samples has none for that.
 
     def _take(self) -> None:
         gpus = self._gpus.read(boot_clock_s())

@@ -73,12 +73,20 @@ class Server:
         }
 
     def serve(self) -> None:
-        """Answer until the channel closes."""
+        """Answer until the channel closes, or its client has been silent for too long."""
         version = "%d.%d" % sys.version_info[:2]  # noqa: UP031
         hello = {"id": 0, "pid": os.getpid(), "python": version, "codecs": codecs()}
         self._channel.send(hello)
+        self._channel.hearing.watch(self._end)
         for request, body in self._channel.requests():
             self._dispatch(request, body)
+
+    def _end(self) -> None:
+        """The thread that reads is at a read which may never end."""
+        try:
+            self.close()
+        finally:
+            os._exit(0)
 
     def close(self) -> None:
         """End what would outlive the channel."""

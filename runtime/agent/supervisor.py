@@ -15,6 +15,7 @@ from .processes import (
     adopt_orphans,
     carriers,
     descendants,
+    end_processes,
     launch_command,
     login_environment,
     oom_kills,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # An attached client needs this long to read the end and to fetch the result.
 HOLD_S_LEAST = 60.0
+# What a job has left running on a machine that goes on is asked to end, and has so long for it.
+REST_GRACE_S = 2.0
 
 
 class Supervisor:
@@ -60,6 +63,9 @@ class Supervisor:
         self._sampler.stop()
         if reason:
             self._end_tree()
+        elif self.order.get("ends_rest"):
+            # Only this process finds all of it: what has an environment of its own carries no mark.
+            end_processes(self._rest, REST_GRACE_S)
         status, peak_rss_bytes = self._reaped or (0, 0)
         end = self._describe(reason, status, started, oom_kills() > oom_before)
         end["peak_rss_bytes"] = peak_rss_bytes
@@ -154,6 +160,10 @@ class Supervisor:
         found |= {pid for pid, (_, session) in table.items() if session == self._pid}
         found |= carriers(self.job.mark()) & set(table)
         return found - {os.getpid()} - self._sampler.own
+
+    def _rest(self) -> set[int]:
+        self._reap()
+        return self._tree()
 
     def _end_tree(self) -> None:
         """SIGTERM to the whole tree, the grace, then SIGKILL until nothing of it is left."""

@@ -81,11 +81,17 @@ class Zygote:
         self._listen_for_signals()
         self._line.listen(self._job.path)
         self._children.fork_ahead(self._line.blobs)
-        while not self._over():
-            self._turn(self._pause())
-            self._tend()
-        self._children.end_all(self._stopping, lambda: self._turn(0.01))
-        self._book.leave_results()
+        try:
+            while not self._over():
+                self._turn(self._pause())
+                self._tend()
+            self._children.end_all(self._stopping, lambda: self._turn(0.01))
+        except BaseException:
+            # The children are the supervisor's to end; what has come to its end must not be lost with the rest.
+            self._book.give_up()
+            raise
+        finally:
+            self._book.leave_results()
         return 143 if self._stopping else 0
 
     def _turn(self, pause_s: float) -> None:
