@@ -1,16 +1,16 @@
-"""Row `array_in`: what a client has in memory while it sends a large array."""
+"""Row `memory_in`: what a client has in memory while it sends a large array."""
 
 from __future__ import annotations
 
-from benchmarks import array_memory
+from benchmarks import memory
 from benchmarks.report import Row, Say
 
 
 def measure(say: Say) -> Row:
     """the most that a client has in memory which calls a function with a NumPy array of 4 GiB (ARRAY_SIZE), all of it included"""
-    size = array_memory.size()
-    return array_memory.measure(
-        "array_in",
+    size = memory.size()
+    return memory.measure(
+        "memory_in",
         "in",
         say,
         arrays_bytes=size,
