@@ -7,7 +7,7 @@ CODE := $(wildcard benchmarks/*.py examples/*.py)
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test unit lint format types bench test-kills test-faults real-world tried venv venv-dev engine clean
+.PHONY: demo test unit lint format types bench test-kills test-faults real-world tried venv venv-dev venv-bench engine clean
 
 demo: venv engine
 	@$(PY) examples/quickstart.py
@@ -36,7 +36,7 @@ types: venv-dev
 	@$(PY) -m mypy -p dayfly
 	@$(PY) -m mypy --explicit-package-bases tests $(CODE)
 
-bench: venv-dev engine
+bench: venv-bench engine
 	@$(PY) -m benchmarks $(ONLY)
 
 test-kills: venv-dev engine
@@ -61,6 +61,9 @@ venv:
 
 venv-dev:
 	@sh scripts/bootstrap.sh dev
+
+venv-bench:
+	@sh scripts/bootstrap.sh bench
 
 engine: venv
 	@$(PY) -m dayfly.stacks.engine install
