@@ -10,11 +10,12 @@ from .frames import (
     OPENING_BYTES,
     FrameError,
     channel_keys,
+    check_payload,
     decode,
     encode,
+    new_sha256,
     open_header,
     seal,
-    unseal,
 )
 
 TYPE_CHECKING = False
@@ -50,11 +51,11 @@ class Channel:
             header = read_exactly(0, HEADER_BYTES)
             if not header:
                 return
-            length, _ = open_header(self._receive_key, self.run_id, self._received, header)
+            length, digest = open_header(self._receive_key, self.run_id, self._received, header)
             if length > FRAME_BYTES_MAX:
                 raise FrameError(f"a frame of {length} bytes")
-            frame = header + read_exactly(0, length)
-            payload = unseal(self._receive_key, self.run_id, self._received, frame)
+            payload = read_exactly(0, length)
+            check_payload(len(payload), new_sha256(payload).digest(), length, digest)
             self._received += 1
             yield decode(payload)
 
