@@ -63,11 +63,11 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
             stdout, stderr: what the call has printed.
         """
         self.stdout, self.stderr = _text(stdout), _text(stderr)
-        header = outcome.header_of(result)
+        header = outcome.take_header(result)
         if self._nested and header["outcome"] == "value":
             # That of the process that only handed it on.
-            result = io.BytesIO(outcome.load(result, run_id=self.run_id))
-            header = outcome.header_of(result)
+            result = io.BytesIO(outcome.content(result, header, run_id=self.run_id))
+            header = outcome.take_header(result)
         self.outcome = str(header["outcome"])
         self.times.queue_s = float(entry.get("queued_s", 0.0))
         self.times.load_s = float(header.get("load_s", 0.0))
@@ -75,7 +75,7 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         self.times.peak_rss_bytes = int(header.get("peak_rss_bytes", 0))
         self.times.total_s = time.perf_counter() - self._began
         try:
-            value = outcome.load(result, run_id=self.run_id)
+            value = outcome.content(result, header, run_id=self.run_id)
         except BaseException as error:  # noqa: BLE001 - the function's own exception, whatever it is
             if self.outcome in outcome.CALL_FAILURES and self.stderr.strip():
                 error.add_note(f"its last words on stderr:\n{self.stderr.strip()[-2000:]}")
