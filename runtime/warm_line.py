@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import queue
 import threading
@@ -59,11 +60,16 @@ class Sent:
         }
 
 
+# What a call is settled with: its result, what the machine says of it, and what it has printed.
+_Result = tuple[Sent, BinaryIO, dict[str, Any], bytes, bytes]
+
+
 class WarmLine:
     """Both directions of a warm run.
 
     Lifecycle: a session's `carry` opens it on each link that it makes, from a thread of its own; what comes arrives in
-    the link's thread. Any thread may send. It ends with the run on the machine.
+    the connection's thread, which settles a plain value at once, and leaves whatever may run the user's code, or send,
+    to others. Any thread may send. It ends with the run on the machine.
 
     Args:
         run_id: the run.
@@ -94,8 +100,10 @@ class WarmLine:
         self._changing = threading.Lock()
         self._generation = 0
         self._link: tuple[Link, int] | None = None
-        self._events: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
-        self._fetchers: ThreadPoolExecutor | None = None
+        self._events: queue.SimpleQueue[Message | Exception | None] = queue.SimpleQueue()
+        # Each has its threads from the first work on.
+        self._fetchers = ThreadPoolExecutor(2, "dayfly-fetch")
+        self._settlers = ThreadPoolExecutor(1, "dayfly-settle")
 
     # -- what the run's own process does
 
@@ -127,8 +135,8 @@ class WarmLine:
         for call in self.open_calls():
             self._take(call.number)
             call.fail(error)
-        if self._fetchers is not None:
-            self._fetchers.shutdown(wait=False)
+        self._fetchers.shutdown(wait=False)
+        self._settlers.shutdown(wait=False)
 
     def deliver(self, results: dict[int, bytes]) -> None:
         """Takes results that have come by another way, authentic for the run."""
@@ -159,6 +167,8 @@ class WarmLine:
         try:
             event = self._events.get(timeout=within_s)
         except queue.Empty:
+            event = None
+        if event is None:
             if self._acks:
                 self._post(())
             return False
@@ -183,7 +193,7 @@ class WarmLine:
         return False
 
     def put(self, item: Message | Exception, /) -> None:
-        """Takes what the link brings, in its own thread."""
+        """Takes what the link brings, in the connection's own thread."""
         if not isinstance(item, Exception) and item[1]:
             # A parcel of the zygote's; what has no body is the agent's own word.
             item = frames.decode(item[1])
@@ -198,27 +208,39 @@ class WarmLine:
     # -- results
 
     def _results(self, head: dict[str, Any], body: bytes) -> None:
-        place = 0
-        for entry in head["results"]:
-            parts = []
-            for size in (entry["size"], entry["out"], entry["err"]):
-                parts.append(body[place : place + size])
-                place += size
-            self._result(entry, *parts)
+        place, later = 0, list[_Result]()
+        try:
+            for entry in head["results"]:
+                parts = []
+                for size in (entry["size"], entry["out"], entry["err"]):
+                    parts.append(body[place : place + size])
+                    place += size
+                later += self._result(entry, *parts)
+        finally:
+            if later:
+                self._settle_aside(later)
         if len(self._acks) > _ACKS_MOST:
-            self._post(())
+            # Sending them is not for this thread, which may have to bring the room for it.
+            self._events.put(None)
 
-    def _result(self, entry: dict[str, Any], sealed: bytes, stdout: bytes, stderr: bytes) -> None:
+    def _result(
+        self, entry: dict[str, Any], sealed: bytes, stdout: bytes, stderr: bytes
+    ) -> list[_Result]:
+        """Takes one; gives it back where it is to be settled elsewhere."""
         number = entry["n"]
         if entry["file"]:
             self._fetch_result(entry, stdout, stderr)
-            return
+            return []
         sent = self._take(number)
         result = io.BytesIO(b"" if sent is None else self._unsealed(number, sealed))
         # Before anybody hears of it: who then closes would otherwise find it once more in the result of the run.
         self._acknowledge(number)
-        if sent is not None:
-            self._settle(sent, result, entry, stdout, stderr)
+        if sent is None:
+            return []
+        if not sent.call.settle_plain(result, entry, stdout, stderr):
+            return [(sent, result, entry, stdout, stderr)]
+        self._settled(sent.call)
+        return []
 
     def _acknowledge(self, number: int) -> None:
         with self._changing:
@@ -230,10 +252,25 @@ class WarmLine:
         except frames.FrameError as error:
             raise _forged(number, error) from error
 
+    def _settle_aside(self, results: Sequence[_Result]) -> None:
+        """Settles them in a thread of their own, or, where that has been closed, here: they are known to nobody else."""
+
+        def work() -> None:
+            for each in results:
+                self._settle(*each)
+
+        try:
+            self._settlers.submit(work)
+        except RuntimeError:
+            work()
+
     def _settle(
         self, sent: Sent, result: BinaryIO, entry: dict[str, Any], stdout: bytes, stderr: bytes
     ) -> None:
-        sent.call.settle(result, entry, stdout, stderr)
+        try:
+            sent.call.settle(result, entry, stdout, stderr)
+        except Exception as error:  # noqa: BLE001 - of another version, perhaps; whoever waits must hear of it
+            sent.call.fail(error)
         self._settled(sent.call)
 
     def _take(self, number: int) -> Sent | None:
@@ -256,9 +293,9 @@ class WarmLine:
         if sent is None:
             self._acknowledge(number)
             return
-        if self._fetchers is None:
-            self._fetchers = ThreadPoolExecutor(2, "dayfly-fetch")
-        self._fetchers.submit(self._fetched, sent, entry, stdout, stderr)
+        # Closed, it has no call left that would not have been told.
+        with contextlib.suppress(RuntimeError):
+            self._fetchers.submit(self._fetched, sent, entry, stdout, stderr)
 
     def _fetched(self, sent: Sent, entry: dict[str, Any], stdout: bytes, stderr: bytes) -> None:
         number, began = sent.call.number, time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import queue
 import signal
 import socket
 import subprocess
@@ -88,6 +89,19 @@ def test_each_call_has_its_value_its_process_and_its_output(shared: Warm, tmp_pa
     while (ledger.totals(shared.folder) or {"calls": 0})["calls"] < 3:
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+def test_a_callback_may_make_a_call_of_its_own_and_wait_for_it(shared: Warm) -> None:
+    """It does not run in the thread by which that one's value comes."""
+    heard: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def function(number: int) -> int:
+        time.sleep(0.2)
+        return number + 1
+
+    call = shared.submit(function, 1)
+    call.add_done_callback(lambda done: heard.put(shared.call(function, done.result())))
+    assert heard.get(timeout=WAIT_S) == 3
 
 
 def test_an_exception_comes_back_as_itself_with_the_remote_traceback(shared: Warm) -> None:

@@ -16,6 +16,7 @@ import paramiko
 from dayfly.errors import ConfigurationError, ConnectFailed, HostKeyMismatch
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
+from dayfly.runtime.ssh.arrivals import Arrivals
 from dayfly.runtime.ssh.transport import Transport
 
 # paramiko logs a dropped connection as an error; whoever holds the connection decides what it means.
@@ -230,6 +231,22 @@ class Connection:
         if not data:
             raise Disconnected("the connection was closed")
         return data
+
+    def hand_to(self, taker: Callable[[bytes], None]) -> None:
+        """Have `taker` called with whatever arrives, in the connection's own thread; `receive` waits for the end then.
+
+        What it is called with comes a thread's turn sooner than by `receive`. It must neither raise, nor wait for what
+        only this connection can bring.
+        """
+        channel, transport = self._open_channel(), self._open_transport()
+        arrivals = channel.in_buffer
+        assert isinstance(arrivals, Arrivals)
+
+        def take(data: bytes) -> None:
+            taker(data)
+            transport.taken(channel, len(data))
+
+        arrivals.hand_to(take)
 
     def complaint(self) -> tuple[int, str]:
         """Give the command's exit code (-1 while it runs) and the end of what it wrote to stderr."""

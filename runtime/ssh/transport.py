@@ -143,6 +143,13 @@ class Transport(paramiko.Transport):
             channel.out_window_size -= more
         return size + more
 
+    def taken(self, channel: Any, size: int) -> None:
+        """So many bytes of a channel were taken by hand: the server may send as many more, as after its `recv`."""
+        more = channel._check_add_window(size)
+        if more > 0:
+            message = Message().add_byte(b"\x5d").add_int(channel.remote_chanid).add_int(more)
+            self._send_user_message(message)
+
     # -- channels
 
     def open_streams(self, path: str, count: int, timeout_s: float) -> list[Channel]:
