@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dayfly.errors import DayflyError, Forged
 from dayfly.runtime.agent import frames
+from dayfly.runtime.agent.inbox import Inbox, parcel
 from dayfly.runtime.warm_call import WarmCall
 
 if TYPE_CHECKING:
+    from dayfly.runtime.ssh.connection import Stream
     from dayfly.runtime.ssh.link import Link
 
 # What is sent at once: a frame holds 16 MiB at most, and the machine should begin before all of it is there.
@@ -100,6 +102,12 @@ class WarmLine:
         self._changing = threading.Lock()
         self._generation = 0
         self._link: tuple[Link, int] | None = None
+        # A way of its own for one call at a time, where the machine has one process that makes them all: the stream
+        # that there is, the same from when that process has said that it listens, and the last call sent by it.
+        self._wants_shortcut = False
+        self._stream: Stream | None = None
+        self._shortcut: Stream | None = None
+        self._straight: Sent | None = None
         self._events: queue.SimpleQueue[Message | Exception | None] = queue.SimpleQueue()
         # Each has its threads from the first work on.
         self._fetchers = ThreadPoolExecutor(2, "dayfly-fetch")
@@ -110,9 +118,13 @@ class WarmLine:
     def send(self, calls: Sequence[Sent]) -> None:
         """Sends calls, now if there is a link, and again on each new one until their results are here."""
         with self._changing:
+            shortcut = self._shortcut if len(calls) == 1 and not self._open else None
             for sent in calls:
                 self._open[sent.call.number] = sent
-        self._post(calls)
+            if shortcut is not None:
+                self._straight = calls[0]
+        if shortcut is None or not _sent_straight(shortcut, calls[0]):
+            self._post(calls)
 
     def stop(self, number: int) -> None:
         """Has the machine end a call; one that it does not know any more has its result on its way."""
@@ -149,7 +161,7 @@ class WarmLine:
 
     def open(self, link: Link, number: int) -> None:
         """Asks for the zygote on a new link; `number` is that of the request."""
-        self._link = None
+        self._link = self._stream = self._shortcut = None
         while not self._events.empty():
             self._events.get_nowait()  # Of the link before.
         self._generation += 1
@@ -171,11 +183,18 @@ class WarmLine:
         if event is None:
             if self._acks:
                 self._post(())
+            wants = self._wants_shortcut and self._stream is None and not self._closing
+            if wants and self._link is not None:
+                self._open_shortcut(self._link[0])
             return False
         if isinstance(event, Exception):
             self._link = None
             raise event
         head, _ = event
+        if "shortcut" in head:
+            head["shortcut"].close()
+            self._send_once_more()
+            return False
         if "hello" not in head:
             self._link = None
             _raise_refusal(head)
@@ -190,6 +209,8 @@ class WarmLine:
         self._post(again)
         # Behind the calls: of one that has not arrived the machine would not know what to stop.
         self._post((), {"stop": unwanted, **({"close": True} if self._closing else {})})
+        self._wants_shortcut = bool(hello.get("shortcut"))
+        self._events.put(None)  # That it is opened, behind all this.
         return False
 
     def put(self, item: Message | Exception, /) -> None:
@@ -204,6 +225,53 @@ class WarmLine:
             self._results(*item)
         except Forged as error:
             self._events.put(error)
+
+    # -- the shortcut
+
+    def _open_shortcut(self, link: Link) -> None:
+        """Lends the machine a stream; a link that breaks meanwhile is seen elsewhere."""
+        from dayfly.runtime.ssh.connection import Disconnected
+        from dayfly.runtime.ssh.link import AgentRefused
+
+        try:
+            stream = link.lanes.shortcut(self._generation)
+        except (Disconnected, Forged):
+            return
+        except AgentRefused:
+            stream = None
+        if stream is None:
+            self._wants_shortcut = False
+            return
+        self._stream, inbox = stream, Inbox()
+        stream.hand_to(
+            lambda data: self._take_straight(stream, inbox, data),
+            lambda: self._shortcut_ended(stream),
+        )
+
+    def _take_straight(self, stream: Stream, inbox: Inbox, data: bytes) -> None:
+        """Takes what comes by it, in the connection's own thread."""
+        try:
+            for head, body in inbox.feed(data):
+                if "ready" not in head:
+                    self._results(head, body)
+                elif self._stream is stream:
+                    self._shortcut = stream
+        except Exception as error:  # noqa: BLE001 - raised where the line is seen to
+            self._events.put(error)
+
+    def _shortcut_ended(self, stream: Stream) -> None:
+        """Its process has ended, or has lost it; says so before it tells who sees to it, so that no call is sent after that."""
+        if self._stream is stream:
+            self._stream = self._shortcut = None
+            self._events.put(({"shortcut": stream}, b""))
+
+    def _send_once_more(self) -> None:
+        """What was sent by a shortcut that has ended goes the usual way, as does its result, if there is one already."""
+        with self._changing:
+            sent = self._straight
+            if sent is None or sent.call.number not in self._open:
+                return
+        self._post([sent], {"ask": [sent.call.number]})
 
     # -- results
 
@@ -353,6 +421,20 @@ class WarmLine:
                 head, entries, parts, size = {}, [], [], 0
         if entries or any(head.values()):
             yield {**head, "calls": entries}, b"".join(parts)
+
+
+def _sent_straight(shortcut: Stream, sent: Sent) -> bool:
+    from dayfly.runtime.ssh.connection import Disconnected
+
+    try:
+        shortcut.send(parcel(frames.encode({"calls": [sent.entry()]}, sent.sealed)))
+    except Disconnected:
+        return False
+    except BaseException:
+        # What was sent in part spoils all that would follow it.
+        shortcut.close()
+        raise
+    return True
 
 
 def _forged(number: int, error: Exception) -> Forged:

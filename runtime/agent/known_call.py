@@ -30,6 +30,8 @@ class KnownCall:
         self.arrived, self.given = time.monotonic(), 0.0
         self.printed = {1: bytearray(), 2: bytearray()}
         self.unwanted = False
+        # It has come straight to its child; the client has asked for its result, or has had it before it was known here.
+        self.straight = self.asked = self.acknowledged = False
         self.result: dict[str, Any] | None = None
         self.sealed_result = b""
 

@@ -19,6 +19,7 @@ from .refusal import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .channel import Channel
@@ -35,8 +36,16 @@ class Lanes:
 
     ACCEPT_S = 10.0
 
-    def __init__(self, channel: Channel, job: JobFolder, transfers: dict[int, Transfer]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        job: JobFolder,
+        transfers: dict[int, Transfer],
+        lend: Callable[[Any, int], None],
+    ) -> None:
+        """`lend` hands a connection on to the zygote, for a client's generation."""
         self._channel, self._job, self._transfers = channel, job, transfers
+        self._lend = lend
         self._listening: dict[str, Any] = {}
 
     def listen(self, most: int) -> str:
@@ -107,6 +116,9 @@ class Lanes:
             connection.close()
 
     def _carry_out(self, connection: Any, order: dict[str, Any]) -> None:
+        if "shortcut" in order:
+            self._lend(connection, order["shortcut"])
+            raise EOFError  # Whatever else comes is not for this process.
         if "of" in order:
             self._take(connection, order["of"], order["offset"], order["bytes"])
         else:

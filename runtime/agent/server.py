@@ -47,7 +47,8 @@ class Server:
         run_id = channel.run_id
         job, store = JobFolder.of(run_id), Store(cache, run_id)
         self._channel = channel
-        self._content = ContentAnswers(channel, store, job)
+        warm = WarmAnswers(channel, store, job)
+        self._content = ContentAnswers(channel, store, job, warm.lend)
         self._environments = EnvironmentAnswers(channel, store, cache)
         parts = (
             MachineAnswers(run_id, cache),
@@ -56,7 +57,7 @@ class Server:
             self._environments,
             JobAnswers(channel, store, job, cache),
             OutputAnswers(channel, job),
-            WarmAnswers(channel, store, job),
+            warm,
         )
         self._answers = {
             name[len("on_") :]: getattr(part, name)

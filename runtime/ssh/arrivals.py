@@ -20,20 +20,25 @@ class Arrivals(BufferedPipe):  # type: ignore[type-arg]  # it is generic in its 
         self._changed = threading.Condition()
         self._told: threading.Event | None = None
         self._taker: Callable[[bytes], None] | None = None
+        self._ended: Callable[[], None] | None = None
         self._over = False
 
-    def hand_to(self, taker: Callable[[bytes], None]) -> None:
+    def hand_to(
+        self, taker: Callable[[bytes], None], ended: Callable[[], None] | None = None
+    ) -> None:
         """Have `taker` called with what comes, packet by packet, in the thread that feeds; what waits goes first.
 
-        Nothing is left to read then but the end.
+        Nothing is left to read then but the end; `ended` is called once when that comes, whoever holds which lock.
         """
         while True:
             with self._changed:
                 waiting = self.empty()
                 if not waiting:
-                    self._taker = taker
-                    return
+                    self._taker, self._ended, over = taker, ended, self._over
+                    break
             taker(waiting)
+        if over and ended is not None:
+            ended()
 
     def set_event(self, event: threading.Event) -> None:
         """Have an event that is set while there is something to read."""
@@ -105,10 +110,13 @@ class Arrivals(BufferedPipe):  # type: ignore[type-arg]  # it is generic in its 
     def close(self) -> None:
         """No more will come."""
         with self._changed:
+            ended = None if self._over else self._ended
             self._over = True
             self._changed.notify_all()
             if self._told is not None:
                 self._told.set()
+        if ended is not None:
+            ended()
 
     def __len__(self) -> int:
         with self._changed:

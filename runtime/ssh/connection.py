@@ -238,15 +238,7 @@ class Connection:
         What it is called with comes a thread's turn sooner than by `receive`. It must neither raise, nor wait for what
         only this connection can bring.
         """
-        channel, transport = self._open_channel(), self._open_transport()
-        arrivals = channel.in_buffer
-        assert isinstance(arrivals, Arrivals)
-
-        def take(data: bytes) -> None:
-            taker(data)
-            transport.taken(channel, len(data))
-
-        arrivals.hand_to(take)
+        _hand_to(self._open_transport(), self._open_channel(), taker, None)
 
     def complaint(self) -> tuple[int, str]:
         """Give the command's exit code (-1 while it runs) and the end of what it wrote to stderr."""
@@ -333,10 +325,30 @@ class Stream:
             raise Disconnected("a stream was closed")
         return data
 
+    def hand_to(self, taker: Callable[[bytes], None], ended: Callable[[], None]) -> None:
+        """As `Connection.hand_to`; `ended` is called when nothing more comes, and must wait for nothing at all."""
+        _hand_to(self._transport, self._channel, taker, ended)
+
     def close(self) -> None:
         """Close this channel alone."""
         with contextlib.suppress(Exception):
             self._channel.close()
+
+
+def _hand_to(
+    transport: Transport,
+    channel: paramiko.Channel,
+    taker: Callable[[bytes], None],
+    ended: Callable[[], None] | None,
+) -> None:
+    arrivals = channel.in_buffer
+    assert isinstance(arrivals, Arrivals)
+
+    def take(data: bytes) -> None:
+        taker(data)
+        transport.taken(channel, len(data))
+
+    arrivals.hand_to(take, ended)
 
 
 @contextlib.contextmanager
