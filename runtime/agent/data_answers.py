@@ -41,10 +41,7 @@ class DataAnswers:
 
     def on_data_pack(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Take several contents of [digest, size], one behind the other in the frame."""
-        place = 0
-        for digest, size in request["blobs"]:
-            self._store.take(digest, body[place : place + size])
-            place += size
+        self._store.take_all(request["blobs"], memoryview(body))
         return {}
 
     def on_data_tree(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
