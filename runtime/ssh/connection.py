@@ -154,7 +154,9 @@ class Connection:
         channel = self._open_channel()
         channel.settimeout(_SEND_S)
         channel.in_buffer.set_event(self._arrival)
-        self._open_transport().execute(channel, command)
+        transport = self._open_transport()
+        transport.owing = self._arrival
+        transport.execute(channel, command)
 
     def streams(self, path: str, count: int, timeout_s: float) -> list[Stream]:
         """Have the server connect to a Unix socket on the machine, `count` times; fewer times, or never, where it refuses.
@@ -222,8 +224,11 @@ class Connection:
         channel = self._open_channel()
         self._arrival.wait(timeout_s)
         if not (channel.recv_ready() or channel.eof_received or channel.closed):
-            # Set by a message without content; cleared first and looked at again, so that nothing is missed.
+            # Set by a message without content, or because something is owed; cleared first and looked at again, so that
+            # nothing is missed.
             self._arrival.clear()
+            with _mapped("the connection"):
+                self._open_transport().grant()
             if not (channel.recv_ready() or channel.eof_received or channel.closed):
                 return b""
         with _mapped("the connection"):
@@ -233,10 +238,10 @@ class Connection:
         return data
 
     def hand_to(self, taker: Callable[[bytes], None]) -> None:
-        """Have `taker` called with whatever arrives, in the connection's own thread; `receive` waits for the end then.
+        """Have `taker` called with whatever arrives, in the connection's own thread, a thread's turn sooner than by `receive`.
 
-        What it is called with comes a thread's turn sooner than by `receive`. It must neither raise, nor wait for what
-        only this connection can bring.
+        It must neither raise, nor send, nor wait for what only this connection can bring. Somebody has to be in `receive`
+        all the time, which from then on waits for the end, and lets the server send more of what was taken.
         """
         _hand_to(self._open_transport(), self._open_channel(), taker, None)
 

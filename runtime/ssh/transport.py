@@ -60,6 +60,8 @@ class Transport(paramiko.Transport):
         )
         self.packetizer.REKEY_BYTES = self.packetizer.REKEY_PACKETS = _REKEY_BYTES
         self._later: deque[Message] = deque()
+        self._owed: deque[tuple[Any, int]] = deque()
+        self.owing: threading.Event | None = None
 
     def log_in(self, user: str, key: paramiko.PKey, timeout_s: float) -> Channel:
         """Authenticate with a key, as `auth_publickey`, and open the first channel for a command.
@@ -144,9 +146,19 @@ class Transport(paramiko.Transport):
         return size + more
 
     def taken(self, channel: Any, size: int) -> None:
-        """So many bytes of a channel were taken by hand: the server may send as many more, as after its `recv`."""
+        """So many bytes of a channel were taken in this connection's own thread, which must not send: others would have
+        to be done first, and what they wait for may be what it reads. `owing` is set when `grant` has something to do.
+        """
         more = channel._check_add_window(size)
         if more > 0:
+            self._owed.append((channel, more))
+            if self.owing is not None:
+                self.owing.set()
+
+    def grant(self) -> None:
+        """Let the server send as much more as was taken, as `recv` does."""
+        while self._owed:
+            channel, more = self._owed.popleft()
             message = Message().add_byte(b"\x5d").add_int(channel.remote_chanid).add_int(more)
             self._send_user_message(message)
 
