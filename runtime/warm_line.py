@@ -119,12 +119,15 @@ class WarmLine:
         """Sends calls, now if there is a link, and again on each new one until their results are here."""
         with self._changing:
             shortcut = self._shortcut if len(calls) == 1 and not self._open else None
+            after = 0 if self._straight is None else self._straight.call.number
+            more = {"after": after} if after in self._open else {}
             for sent in calls:
                 self._open[sent.call.number] = sent
             if shortcut is not None:
                 self._straight = calls[0]
         if shortcut is None or not _sent_straight(shortcut, calls[0]):
-            self._post(calls)
+            # Not before the one that is on the shortcut: where one process makes all calls, they have an order.
+            self._post(calls, more)
 
     def stop(self, number: int) -> None:
         """Has the machine end a call; one that it does not know any more has its result on its way."""

@@ -38,7 +38,22 @@ def test_a_call_that_is_begun_elsewhere_waits_here_no_more(book: CallBook) -> No
     book.take(entry(1), b"call")
     assert book.queue == []
     assert book.begun(entry(2), b"call") is book.begun(entry(2), b"call")
-    assert (call.number, call.straight, book.queue) == (1, True, [])
+    assert (call.number, book.queue) == (1, [])
+
+
+def test_what_was_sent_later_by_another_way_does_not_begin_sooner(book: CallBook) -> None:
+    """It waits until the other is known, whether that is begun, handed on, or sent once more."""
+    book.take(entry(2), b"call", after=1)
+    book.take(entry(3), b"call", after=1)
+    assert not book.may_begin
+    book.take(entry(1), b"call")
+    assert book.may_begin
+    assert [call.number for call in book.queue] == [1, 2, 3]
+    book.begun(entry(1), b"call")
+    assert [call.number for call in book.queue] == [2, 3]
+    assert book.may_begin
+    book.queue.clear()
+    assert not book.may_begin
 
 
 def test_what_the_client_was_told_is_kept_and_sent_only_when_it_asks(book: CallBook) -> None:

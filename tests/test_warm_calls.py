@@ -438,6 +438,26 @@ def test_calls_of_one_process_come_straight_to_it(
         assert run.left() == {}, "what the client has is kept for it"
 
 
+def test_calls_of_one_process_are_made_in_the_order_in_which_they_were_sent(tmp_path: Path) -> None:
+    """Though the first of several comes straight, and the others do not; also where it is another function's."""
+
+    def function(number: int) -> list[int]:
+        seen: list[int] = vars(sys).setdefault("seen", [])
+        seen.append(number)
+        return list(seen)
+
+    def other(number: int) -> list[int]:
+        return function(number)
+
+    with warm(tmp_path, isolation="process", slots=0) as run:
+        for called in (function, other) * 3:
+            run.call(abs, -1)
+            await_shortcut(run)
+            calls = [run.submit(called, number) for number in range(5)]
+            assert calls[-1].result(WAIT_S) == [0, 1, 2, 3, 4]
+        assert run.end().how == "finished"
+
+
 def test_whatever_ends_that_process_ends_one_call(tmp_path: Path) -> None:
     """A stop, a crash, its time: each is named, and the next call comes to another process."""
 

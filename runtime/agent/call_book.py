@@ -43,18 +43,28 @@ class CallBook:
         """Where a result lies that is too large to be sent by itself."""
         return self._job.file(os.path.join("calls", f"{number}.sealed"))
 
-    def take(self, entry: Mapping[str, Any], sealed: bytes) -> None:
-        """Take a call from the client, unless it came before."""
+    def take(self, entry: Mapping[str, Any], sealed: bytes, after: int = 0) -> None:
+        """Take a call from the client, unless it came before; `after` as of KnownCall."""
         number = entry["n"]
         if number in self._calls or self._is_acknowledged(number):
             return
-        call = self._calls[number] = KnownCall(entry, sealed)
+        call = self._calls[number] = KnownCall(entry, sealed, after)
         if number in self._stopped_early:
             self._stopped_early.remove(number)
             call.unwanted = True
             self.refuse(call, "stopped")
+        elif self.queue and self.queue[0].after == number:
+            self.queue.insert(0, call)
         else:
             self.queue.append(call)
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a call waits, and not for another that was sent before it and is not here yet."""
+        if not self.queue:
+            return False
+        after = self.queue[0].after
+        return not after or after in self._calls or self._is_acknowledged(after)
 
     def begun(self, entry: Mapping[str, Any], sealed: bytes) -> KnownCall:
         """A child has begun a call that came straight to it, unless it has it from here as well; give that call."""
@@ -64,7 +74,6 @@ class CallBook:
             return KnownCall(entry, b"")  # Acknowledged: nobody waits for it.
         if call in self.queue:
             self.queue.remove(call)
-        call.straight = True
         return call
 
     def _is_acknowledged(self, number: int) -> bool:

@@ -153,7 +153,7 @@ class Children:
         Args:
             blobs: the folder of content by digest.
         """
-        while self._book.queue and not self.ending:
+        while self._book.may_begin and not self.ending:
             child = self._child_for(self._book.queue[0])
             if child is None:
                 return
@@ -265,7 +265,7 @@ class Children:
             self.to_import += new
 
     def _on_begun(self, child: Child, entry: Mapping[str, Any], sealed: bytes) -> None:
-        """It makes a call that came straight to it, before whatever it was given and has not begun."""
+        """It makes a call that came straight to it; where it was given that as well, it is the same one."""
         call = self._book.begun(entry, sealed)
         if call in child.given:
             child.given.remove(call)
@@ -274,9 +274,6 @@ class Children:
 
     def _on_result(self, child: Child, head: Mapping[str, Any], sealed: bytes) -> None:
         call = child.given.pop(0)
-        if call.straight and child.given:
-            # Its time begins when that of one is over that could not be foreseen.
-            child.given[0].given = time.monotonic()
         label = self._label(call)
         child.relay(call, (head["out"], head["err"]), label)
         for stream in child.printed:

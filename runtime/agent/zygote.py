@@ -5,9 +5,9 @@ end and hold are those of any job. The zygote listens on a unix socket in the jo
 call; a child that may be used again takes the next one. Each `serve` whose client asks for it carries parcels (a
 length, then what `encode` makes) between that client and the socket; the latest client is the one that counts.
 
-    client -> zygote   {"calls": [{n, size, blob, function, group, timeout_s}], "ack": [n], "stop": [n], "ask": [n],
-                       "close": true} and the sealed calls, one after the other; a large one is content by digest
-                       instead (`blob`)
+    client -> zygote   {"calls": [{n, size, blob, function, group, timeout_s}], "after": n, "ack": [n], "stop": [n],
+                       "ask": [n], "close": true} and the sealed calls, one after the other; a large one is content by
+                       digest instead (`blob`)
     serve -> zygote    {"shortcut": generation} with a connection of that client, see below
     zygote -> client   {"hello": {slots, pid, shortcut}}, once a client is attached
                        {"results": [{n, size, file, out, err, queued_s, took_s}]} and, for each, the sealed result (none
@@ -24,7 +24,8 @@ holds it, so that a changed function, or one with a changed global, is another o
 Where one process makes all calls, a client may lend a connection that leads straight to it, for one call at a time:
 three processes less on its way there and back. The child says {"ready": true} there, tells the zygote of each call
 before it begins it, and sends the result to both, so that what was said above holds as it is; a call of a function that
-it does not have it hands on to the zygote. The parcels there are those between client and zygote.
+it does not have it hands on to the zygote. What is sent meanwhile the usual way says which call it comes after, and
+waits until that is known. The parcels there are those between client and zygote.
 The zygote loads no function and calls none. It ends when it is told to close, and when it has had nothing to do and
 no client for `linger_s`: what was not acknowledged by then is in the result of the run.
 """
@@ -118,12 +119,12 @@ class Zygote:
     def _over(self) -> bool:
         if self._closing or self._stopping:
             return not self._book.ready or self._line.client is None
-        if self._line.client is not None or self._book.queue or self._children.busy:
+        if self._line.client is not None or self._book.may_begin or self._children.busy:
             self._line.alone_since = time.monotonic()
         return time.monotonic() - self._line.alone_since >= self._alone_s
 
     def _pause(self) -> float:
-        stuck = self._book.queue and not self._children.busy
+        stuck = self._book.may_begin and not self._children.busy
         if self._book.ready or stuck or self._closing or self._stopping:
             return 0.05
         return self._children.pause(3600.0 if self._line.client is not None else self._alone_s)
@@ -168,7 +169,7 @@ class Zygote:
     def _on_parcel(self, head: Mapping[str, Any], body: bytes) -> None:
         offset = 0
         for entry in head.get("calls", ()):
-            self._book.take(entry, body[offset : offset + entry["size"]])
+            self._book.take(entry, body[offset : offset + entry["size"]], head.get("after", 0))
             offset += entry["size"]
         for number in head.get("stop", ()):
             self._book.stop(number)
