@@ -22,7 +22,7 @@ result is kept, and sent to each new client, until it is acknowledged. Call n is
 result as 2n + 1, so that neither can stand for another. It names its function by the SHA-256 of the content that
 holds it, so that a changed function, or one with a changed global, is another one and gets a child of its own.
 Where one process makes all calls, a client may lend a connection that leads straight to it, for one call at a time:
-three processes less on its way there and back. The child says {"ready": true} there, tells the zygote of each call
+two processes less each way. The child says {"ready": true} there, tells the zygote of each call
 before it begins it, and sends the result to both, so that what was said above holds as it is; a call of a function that
 it does not have it hands on to the zygote. What is sent meanwhile the usual way says which call it comes after, and
 waits until that is known. The parcels there are those between client and zygote.
