@@ -7,7 +7,7 @@ CODE := $(wildcard benchmarks/*.py examples/*.py)
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test unit lint format types bench test-kills test-nodes test-faults real-world tried venv venv-dev engine clean
+.PHONY: demo test unit lint format types bench test-kills test-nodes test-faults real-world tried venv venv-dev venv-bench engine clean
 
 demo: venv engine
 	@$(PY) examples/quickstart.py
@@ -37,7 +37,7 @@ types: venv-dev
 	@$(PY) -m mypy -p dayfly
 	@$(PY) -m mypy --explicit-package-bases tests $(CODE)
 
-bench: venv-dev engine
+bench: venv-bench engine
 	@$(PY) -m benchmarks $(ONLY)
 
 test-kills: venv-dev engine
@@ -66,6 +66,9 @@ venv:
 
 venv-dev:
 	@sh scripts/bootstrap.sh dev
+
+venv-bench:
+	@sh scripts/bootstrap.sh bench
 
 engine: venv
 	@$(PY) -m dayfly.stacks.engine install

@@ -247,7 +247,9 @@ def _packs(blobs: Iterable[Blob]) -> Iterable[list[Blob]]:
 
 def _content(blob: Blob) -> bytes:
     try:
-        data = blob.path.read_bytes()
+        # Without a buffer, which would be made for each of thousands.
+        with blob.path.open("rb", buffering=0) as file:
+            data = file.read()
     except OSError as error:
         raise _unreadable(blob, error) from error
     if hashlib.sha256(data).hexdigest() != blob.digest:

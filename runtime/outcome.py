@@ -59,7 +59,19 @@ def load(result: BinaryIO, *, run_id: str, nested: bool = False) -> Any:
         JobExited: the function ended its process with an exit code.
         ResultFailed: the result is of a kind that this version does not know.
     """
+    return content(result, take_header(result), run_id=run_id, nested=nested)
+
+
+def take_header(result: BinaryIO) -> dict[str, Any]:
+    """What is said of a result, without unpickling any of it; leaves the file behind that."""
     header: dict[str, Any] = json.loads(result.readline())
+    return header
+
+
+def content(
+    result: BinaryIO, header: Mapping[str, Any], *, run_id: str, nested: bool = False
+) -> Any:
+    """As `load`, of a file that stands behind its header."""
     outcome = header["outcome"]
     if outcome == "value":
         return _loaded(result, header, run_id) if _has_more(result) else None
@@ -82,7 +94,7 @@ def load(result: BinaryIO, *, run_id: str, nested: bool = False) -> Any:
 def header_of(result: BinaryIO) -> dict[str, Any]:
     """What is said of a result without unpickling any of it; the file stays at its beginning."""
     began = result.tell()
-    header: dict[str, Any] = json.loads(result.readline())
+    header = take_header(result)
     result.seek(began)
     return header
 
@@ -112,6 +124,31 @@ def _told(result: bytes, run_id: str, nested: bool) -> Any:
         return unpack(value, run_id=run_id) if nested else value
     except Exception as error:  # noqa: BLE001 - whatever the function raised, for whoever looks at it now
         return error
+
+
+class NotPlain(Exception):
+    """Loading it may run somebody's code, or there is nothing to load."""
+
+
+def plain(result: BinaryIO) -> Any:
+    """Give the value of a file that stands behind its header, as long as it is made of what the format itself knows.
+
+    Raises:
+        NotPlain: the file has to be taken from the same place by `content`.
+    """
+    began = result.tell()
+    try:
+        return _Plain(result).load()
+    except Exception as error:
+        result.seek(began)
+        raise NotPlain from error
+
+
+class _Plain(pickle.Unpickler):
+    """Refuses whatever has a name: classes, functions, and what they make when they are called."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        raise NotPlain
 
 
 CALL_FAILURES = ("died", "stopped", "timeout", "lost")

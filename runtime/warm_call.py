@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import io
 import threading
 import time
@@ -49,6 +50,7 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         self.outcome = ""
         self.stdout = self.stderr = ""
         self._stop, self._began, self._nested = stop, began, nested
+        self._is_watched = False
         self.set_running_or_notify_cancel()
 
     async def _stop_aio(self) -> None:
@@ -70,20 +72,14 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
             entry: what the machine says of it.
             stdout, stderr: what the call has printed.
         """
-        self.stdout, self.stderr = _text(stdout), _text(stderr)
-        header = outcome.header_of(result)
+        header = outcome.take_header(result)
         if self._nested and header["outcome"] == "value":
             # That of the process that only handed it on.
-            result = io.BytesIO(outcome.load(result, run_id=self.run_id))
-            header = outcome.header_of(result)
-        self.outcome = str(header["outcome"])
-        self.times.queue_s = float(entry.get("queued_s", 0.0))
-        self.times.load_s = float(header.get("load_s", 0.0))
-        self.times.run_s = max(0.0, float(entry.get("took_s", 0.0)) - self.times.load_s)
-        self.times.peak_rss_bytes = int(header.get("peak_rss_bytes", 0))
-        self.times.total_s = time.perf_counter() - self._began
+            result = io.BytesIO(outcome.content(result, header, run_id=self.run_id))
+            header = outcome.take_header(result)
+        self._note(header, entry, stdout, stderr)
         try:
-            value = outcome.load(result, run_id=self.run_id)
+            value = outcome.content(result, header, run_id=self.run_id)
         except BaseException as error:  # noqa: BLE001 - the function's own exception, whatever it is
             if self.outcome in outcome.CALL_FAILURES and self.stderr.strip():
                 error.add_note(f"its last words on stderr:\n{self.stderr.strip()[-2000:]}")
@@ -91,6 +87,45 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         else:
             if not self.done():
                 self.set_result(value)
+
+    def settle_plain(
+        self, result: BinaryIO, entry: Mapping[str, Any], stdout: bytes, stderr: bytes
+    ) -> bool:
+        """As `settle`, as long as that runs nobody's code; else it does nothing.
+
+        Returns:
+            Whether it is settled.
+        """
+        if self._nested or self._is_watched:
+            return False
+        began = result.tell()
+        header = outcome.take_header(result)
+        # Held over both: nobody can come in between, and have a callback run here.
+        with contextlib.suppress(outcome.NotPlain), self._condition:
+            if header["outcome"] == "value" and not self._is_watched and not self.done():
+                value = outcome.plain(result)
+                self._note(header, entry, stdout, stderr)
+                self.set_result(value)
+                return True
+        result.seek(began)
+        return False
+
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[R]], object]) -> None:
+        with self._condition:
+            self._is_watched = True
+        super().add_done_callback(fn)
+
+    def _note(
+        self, header: Mapping[str, Any], entry: Mapping[str, Any], stdout: bytes, stderr: bytes
+    ) -> None:
+        """Writes down what is known of it beside its value."""
+        self.stdout, self.stderr = _text(stdout), _text(stderr)
+        self.outcome = str(header["outcome"])
+        self.times.queue_s = float(entry.get("queued_s", 0.0))
+        self.times.load_s = float(header.get("load_s", 0.0))
+        self.times.run_s = max(0.0, float(entry.get("took_s", 0.0)) - self.times.load_s)
+        self.times.peak_rss_bytes = int(header.get("peak_rss_bytes", 0))
+        self.times.total_s = time.perf_counter() - self._began
 
     def fail(self, error: BaseException) -> None:
         """It will have no result, for a reason that lies outside of it."""
@@ -118,4 +153,4 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
 
 
 def _text(printed: bytes) -> str:
-    return redact_tail(printed, WARM_OUTPUT_BYTES)
+    return redact_tail(printed, WARM_OUTPUT_BYTES) if printed else ""

@@ -139,9 +139,10 @@ def test_a_child_that_cannot_be_forked_holds_no_file(tmp_path: Path, count: int)
 
 def test_a_client_that_there_is_no_file_for_waits(tmp_path: Path) -> None:
     """The calls go on, and it is heard when there is one."""
-    attached: list[bool] = []
+    attached: list[int] = []
     with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as client:
-        line = ClientLine(selector, {}, lambda *_: None, lambda *_: attached.append(True))
+        attach = attached.append
+        line = ClientLine(selector, {}, lambda *_: None, attach, lambda *_: None)
         line.listen(str(tmp_path))
         try:
             files.in_folder(str(tmp_path), lambda: client.connect("zygote"))

@@ -32,14 +32,14 @@ def settings(**other: Any) -> dict[str, Any]:
 
 
 def task(server: Server, folder: Path, how: dict[str, Any], **more: Any) -> Task:
-    """The task of a warm run, for the interpreter of the tests themselves."""
+    """The task of a warm run, for the interpreter of the tests themselves, without its environment, unless `more` says another."""
     keys, packed = server.keys, payload.warm_task(abs, how)
+    usual: dict[str, Any] = {"python": os.path.realpath(sys.executable), "grace_s": 3.0}
     return Task(
         ends_rest=True,
         sealed=packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ),
-        python=os.path.realpath(sys.executable),
         pickler=payload.pickler_zip(folder),
-        **{"grace_s": 3.0, **more},
+        **{**usual, **more},
     )
 
 

@@ -12,11 +12,12 @@ from .frames import (
     OPENING_BYTES,
     FrameError,
     channel_keys,
+    check_payload,
     decode,
     encode,
+    new_sha256,
     open_header,
     seal,
-    unseal,
 )
 from .hearing import Hearing
 from .packing import LEAST_BYTES, timed_pack
@@ -59,11 +60,11 @@ class Channel:
             header = self.hearing.exactly(HEADER_BYTES)
             if not header:
                 return
-            length, _ = open_header(self._receive_key, self.run_id, self._received, header)
+            length, digest = open_header(self._receive_key, self.run_id, self._received, header)
             if length > FRAME_BYTES_MAX:
                 raise FrameError(f"a frame of {length} bytes")
-            frame = header + self.hearing.exactly(length)
-            payload = unseal(self._receive_key, self.run_id, self._received, frame)
+            payload = self.hearing.exactly(length)
+            check_payload(len(payload), new_sha256(payload).digest(), length, digest)
             self._received += 1
             yield decode(payload)
 

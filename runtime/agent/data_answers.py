@@ -54,10 +54,7 @@ class DataAnswers:
                 body = unpack(request["codec"], body, min(request["plain"], FRAME_BYTES_MAX))
             except ValueError:
                 raise Refusal("digest", "what arrived is not what was sent") from None
-        place = 0
-        for digest, size in request["blobs"]:
-            self._store.take(digest, body[place : place + size])
-            place += size
+        self._store.take_all(request["blobs"], memoryview(body))
         return {}
 
     def on_data_tree(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from .refusal import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .channel import Channel
@@ -43,8 +44,16 @@ class Lanes:
 
     ACCEPT_S = 10.0
 
-    def __init__(self, channel: Channel, job: JobFolder, transfers: dict[int, Transfer]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        job: JobFolder,
+        transfers: dict[int, Transfer],
+        lend: Callable[[Any, int], None],
+    ) -> None:
+        """`lend` hands a connection on to the zygote, for a client's generation."""
         self._channel, self._job, self._transfers = channel, job, transfers
+        self._lend = lend
         self._listening: dict[str, Any] = {}
 
     def listen(self, most: int) -> str:
@@ -115,6 +124,9 @@ class Lanes:
             connection.close()
 
     def _carry_out(self, connection: Any, order: dict[str, Any]) -> None:
+        if "shortcut" in order:
+            self._lend(connection, order["shortcut"])
+            raise EOFError  # Whatever else comes is not for this process.
         codec = order.get("codec", "")
         if "of" in order and codec:
             self._take_packed(connection, order)

@@ -52,7 +52,8 @@ class Server:
         run_id = channel.run_id
         job, store = JobFolder.of(run_id), Store(cache, run_id)
         self._channel = channel
-        self._content = ContentAnswers(channel, store, job)
+        warm = WarmAnswers(channel, store, job)
+        self._content = ContentAnswers(channel, store, job, warm.lend)
         self._environments = EnvironmentAnswers(channel, store, cache)
         self._buckets = BucketAnswers(channel, cache)
         parts = (
@@ -63,7 +64,7 @@ class Server:
             self._buckets,
             JobAnswers(channel, store, job, cache),
             OutputAnswers(channel, job),
-            WarmAnswers(channel, store, job),
+            warm,
         )
         self._answers = {
             name[len("on_") :]: getattr(part, name)

@@ -44,10 +44,10 @@ watch = Watch(lambda: PING_EVERY_S / _LOOKS_A_PING)
 
 
 class Taker(Protocol):
-    """Takes what belongs to a request, in the reader's own thread; an exception where the link has broken."""
+    """Takes what belongs to a request, in the connection's own thread; an exception where the link has broken."""
 
     def put(self, item: Message | Exception, /) -> None:
-        """Take one; must neither wait for long nor for the link."""
+        """Take one; must neither wait for long nor for the link, nor send anything, nor run the user's code."""
 
 
 class AgentRefused(Exception):
@@ -94,7 +94,7 @@ class Link:
         self.round_trip_s = math.inf
         self.codec = ""
         self.upward, self.downward = Line(), Line()
-        self._reader: threading.Thread | None = None
+        self._waits: threading.Thread | None = None
         self._arrived = bytearray()
         self.lanes = Lanes(
             self, self._connection, run_id, functools.partial(agent_lanes.lane_key, hmac_key, nonce)
@@ -128,9 +128,10 @@ class Link:
             self.close()
             raise
         self._heard = self._pinged = self._looked = self._clock()
-        self._reader = threading.Thread(target=self._read, name="dayfly-read", daemon=True)
+        self._waits = threading.Thread(target=self._await_end, name="dayfly-link", daemon=True)
         watch.add(self)
-        self._reader.start()
+        self._connection.hand_to(self._take)
+        self._waits.start()
 
     def _greeting(self, until: float) -> bytes:
         """Read up to the stub's mark; a login shell's start files may have written something before it."""
@@ -180,8 +181,8 @@ class Link:
         """End the connection; whoever waits for an answer is told."""
         self._connection.close()
         self._break(Disconnected("the session was closed"))
-        if self._reader is not None and self._reader is not threading.current_thread():
-            self._reader.join(timeout=5)
+        if self._waits is not None and self._waits is not threading.current_thread():
+            self._waits.join(timeout=5)
 
     @property
     def heard(self) -> float:
@@ -252,7 +253,7 @@ class Link:
         owed = taken = 0
         try:
             while True:
-                # Bounded also without `wake_s`: a silent link is broken by its reader, which tells all.
+                # Bounded also without `wake_s`: a silent link is broken by the watch, and all are told.
                 try:
                     message = arriving.get(timeout=wake_s)
                 except queue.Empty:
@@ -307,7 +308,7 @@ class Link:
         try:
             self._connection.send(frame)
         except Disconnected as error:
-            # The reader closes the connection that it found fault with, and knows better why.
+            # Whoever reads closes the connection that it found fault with, and knows better why.
             raise self.fail(error) from None
         except BaseException:
             self.fail(Disconnected("a frame was sent only in part"))
@@ -343,17 +344,23 @@ class Link:
 
     # -- the other direction
 
-    def _read(self) -> None:
-        """Hand every frame to whoever waits for it, until the link breaks."""
+    def _take(self, data: bytes) -> None:
+        """Hand every frame that is whole to whoever waits for it."""
+        if self._broken is not None:
+            return
+        self._arrived += data
+        self._heard = self._clock()
+        try:
+            while (message := self._take_frame()) is not None:
+                self._deliver(message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, everyone who waits must hear of it
+            self.fail(error)
+
+    def _await_end(self) -> None:
+        """Break the link when its connection ends, for whatever reason."""
         try:
             while True:
-                while (message := self._take_frame()) is not None:
-                    self._deliver(message)
-                # It sleeps until something comes, or the connection is closed.
-                data = self._connection.receive(_RECEIVE_BYTES, None)
-                self._arrived += data
-                if data:
-                    self._heard = self._clock()
+                self._connection.receive(_RECEIVE_BYTES, None)
         except Exception as error:  # noqa: BLE001 - whatever ended it, everyone who waits must hear of it
             self.fail(error)
 
@@ -363,14 +370,16 @@ class Link:
             return None
         header = bytes(self._arrived[: frames.HEADER_BYTES])
         try:
-            length, _ = frames.open_header(self._receive_key, self._run_id, self._received, header)
+            length, digest = frames.open_header(
+                self._receive_key, self._run_id, self._received, header
+            )
             size = frames.HEADER_BYTES + length
             if length > frames.FRAME_BYTES_MAX:
                 raise frames.FrameError(f"a frame of {length} bytes")
             if len(self._arrived) < size:
                 return None
-            frame = bytes(memoryview(self._arrived)[:size])
-            payload = frames.unseal(self._receive_key, self._run_id, self._received, frame)
+            payload = bytes(memoryview(self._arrived)[frames.HEADER_BYTES : size])
+            frames.check_payload(len(payload), frames.new_sha256(payload).digest(), length, digest)
         except frames.FrameError as error:
             raise Forged(f"a frame from {self._machine.host} is not authentic: {error}") from error
         del self._arrived[:size]

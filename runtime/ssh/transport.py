@@ -73,6 +73,8 @@ class Transport(paramiko.Transport):
         self._later: deque[Message] = deque()
         self._asked: deque[_Answer] = deque()
         self._asking = threading.Lock()
+        self._owed: deque[tuple[Any, int]] = deque()
+        self.owing: threading.Event | None = None
 
     def log_in(self, user: str, key: paramiko.PKey, timeout_s: float) -> Channel:
         """Authenticate with a key, as `auth_publickey`, and open the first channel for a command.
@@ -155,6 +157,23 @@ class Transport(paramiko.Transport):
             more = min(most - size, int(channel.out_window_size))
             channel.out_window_size -= more
         return size + more
+
+    def taken(self, channel: Any, size: int) -> None:
+        """So many bytes of a channel were taken in this connection's own thread, which must not send: others would have
+        to be done first, and what they wait for may be what it reads. `owing` is set when `grant` has something to do.
+        """
+        more = channel._check_add_window(size)
+        if more > 0:
+            self._owed.append((channel, more))
+            if self.owing is not None:
+                self.owing.set()
+
+    def grant(self) -> None:
+        """Let the server send as much more as was taken, as `recv` does."""
+        while self._owed:
+            channel, more = self._owed.popleft()
+            message = Message().add_byte(b"\x5d").add_int(channel.remote_chanid).add_int(more)
+            self._send_user_message(message)
 
     # -- channels
 
