@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from dayfly.stacks import journal
 
 if TYPE_CHECKING:
     from dayfly.runtime.parts import Parts
@@ -12,16 +14,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Keys:
-    """What proves a client to be the run's own, and the machine's frames to be for this run."""
+    """What proves a client to be the run's own, and the machine's frames to be for this run.
+
+    Attributes:
+        home: by which the machine tells the clients of one home from another's; "" where no other can have them.
+    """
 
     run_id: str
     user_key: Path
     hmac_key: bytes = field(repr=False)
+    home: str = ""
 
     @classmethod
     def of(cls, directory: Path) -> Keys:
         """Those that a run's directory holds."""
-        return cls(directory.name, directory / "user_key", (directory / "hmac_key").read_bytes())
+        key = (directory / "hmac_key").read_bytes()
+        return cls(directory.name, directory / "user_key", key, journal.home_of(directory))
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,8 @@ class JobEnd:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a job stands."""
+    """Where a job stands; `hand` is the home that has taken the run in hand, with how it is named and its client, None
+    where that is still the one that has started it."""
 
     state: Literal["absent", "running", "ended"]
     end: JobEnd | None
@@ -126,6 +135,7 @@ class JobStatus:
     acknowledged: bool
     stdout_size: int
     stderr_size: int
+    hand: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

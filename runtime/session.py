@@ -32,8 +32,10 @@ from dayfly.errors import (
     HostKeyMismatch,
     InstanceLost,
     ResultFailed,
+    RunBusy,
     RunFailed,
     SpecError,
+    TakenOver,
 )
 from dayfly.infra.found import LOST, State
 from dayfly.infra.machine import Machine
@@ -567,14 +569,34 @@ class Session:
 
         Raises:
             InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+            TakenOver: another home has taken the run in hand.
         """
+        return self._read_log(self._own, sink, stdout_offset, stderr_offset, samples, since)
+
+    def watch(self, sink: Sink) -> JobEnd:
+        """As `follow`, from the beginning, whoever has the run in hand: nothing of that changes.
+
+        Raises:
+            InstanceLost: as there.
+        """
+        return self._read_log({"onlooker": True}, sink, 0, 0, None, -1)
+
+    def _read_log(
+        self,
+        who: Mapping[str, Any],
+        sink: Sink,
+        stdout_offset: int,
+        stderr_offset: int,
+        samples: SampleSink | None,
+        since: int,
+    ) -> JobEnd:
         offsets = {"stdout": stdout_offset, "stderr": stderr_offset, "samples": since}
 
         def act(link: Link) -> JobEnd:
             answer: dict[str, Any] = {}
             self._see_to_meanwhile()
             logs = {name: offsets[name] for name in ("stdout", "stderr")}
-            request = {"op": "attach", "offsets": logs, "samples": offsets["samples"]}
+            request = {"op": "attach", "offsets": logs, "samples": offsets["samples"], **who}
             for answer, data in link.stream(request, wake_s=_MEANWHILE_S):
                 self._see_to_meanwhile()
                 if not answer:
@@ -698,7 +720,28 @@ class Session:
 
     def acknowledge(self) -> None:
         """Tell the machine that the result is safe here, and that it may forget it."""
-        self._ask({"op": "ack"})
+        self._ask({"op": "ack", **self._own})
+
+    def take(self, named: str, client: Mapping[str, Any], *, force: bool) -> None:
+        """Take the run in hand for the home of this session, from whichever has it: that one's clients are refused from now on.
+
+        Args:
+            named: how people know this home.
+            client: this process, as the journal describes it.
+            force: also from a client that follows the run right now.
+
+        Raises:
+            RunBusy: one does.
+            TakenOver: another home has fetched the result, and destroys the machine.
+        """
+        self._ask(
+            {"op": "take", **self._own, "named": named, "client": dict(client), "force": force}
+        )
+
+    @property
+    def _own(self) -> dict[str, str]:
+        """What tells the machine whose client this is."""
+        return {"home": self._keys.home} if self._keys.home else {}
 
     def stop(self) -> JobEnd:
         """End the job and every process of its tree: asked first, ended after its grace.
@@ -722,8 +765,14 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except AgentRefused as refusal:
-        kinds = {"environment": EnvironmentFailed, "result": ResultFailed, "absent": InstanceLost}
-        kinds["data"] = DataFailed
+        kinds: dict[str, type[DayflyError]] = {
+            "environment": EnvironmentFailed,
+            "result": ResultFailed,
+            "absent": InstanceLost,
+            "data": DataFailed,
+            "taken": TakenOver,
+            "busy": RunBusy,
+        }
         error = kinds.get(refusal.kind, RunFailed)
         raise error(str(refusal)) from refusal
 
@@ -736,7 +785,8 @@ def _job_end(answer: dict[str, Any] | None) -> JobEnd | None:
 
 def _job_status(answer: dict[str, Any]) -> JobStatus:
     answer["end"] = _job_end(answer["end"])
-    return JobStatus(**{name: answer[name] for name in JobStatus.__dataclass_fields__})
+    fields = JobStatus.__dataclass_fields__
+    return JobStatus(**{name: answer[name] for name in fields if name in answer})
 
 
 def _own_uv() -> Path:
