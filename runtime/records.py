@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dayfly.stacks import journal
 
@@ -126,8 +126,7 @@ class JobEnd:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a job stands; `hand` is the home that has taken the run in hand, with how it is named and its client, None
-    where that is still the one that has started it."""
+    """Where a job stands."""
 
     state: Literal["absent", "running", "ended"]
     end: JobEnd | None
@@ -135,7 +134,6 @@ class JobStatus:
     acknowledged: bool
     stdout_size: int
     stderr_size: int
-    hand: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -571,7 +571,8 @@ class Session:
             InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
             TakenOver: another home has taken the run in hand.
         """
-        return self._read_log(self._own, sink, stdout_offset, stderr_offset, samples, since)
+        offsets = {"stdout": stdout_offset, "stderr": stderr_offset, "samples": since}
+        return self._read_log(self._own, offsets, sink, samples)
 
     def watch(self, sink: Sink) -> JobEnd:
         """As `follow`, from the beginning, whoever has the run in hand: nothing of that changes.
@@ -579,19 +580,16 @@ class Session:
         Raises:
             InstanceLost: as there.
         """
-        return self._read_log({"onlooker": True}, sink, 0, 0, None, -1)
+        offsets = {"stdout": 0, "stderr": 0, "samples": -1}
+        return self._read_log({"onlooker": True}, offsets, sink, None)
 
     def _read_log(
         self,
         who: Mapping[str, Any],
+        offsets: dict[str, int],
         sink: Sink,
-        stdout_offset: int,
-        stderr_offset: int,
         samples: SampleSink | None,
-        since: int,
     ) -> JobEnd:
-        offsets = {"stdout": stdout_offset, "stderr": stderr_offset, "samples": since}
-
         def act(link: Link) -> JobEnd:
             answer: dict[str, Any] = {}
             self._see_to_meanwhile()
@@ -738,6 +736,11 @@ class Session:
             {"op": "take", **self._own, "named": named, "client": dict(client), "force": force}
         )
 
+    def hand(self) -> dict[str, Any] | None:
+        """Ask who has taken the run in hand: its home, how that is named, and its client; None where nobody has."""
+        found: dict[str, Any] | None = self._ask({"op": "stat"}, within_s=_RECONNECT_S).get("hand")
+        return found
+
     @property
     def _own(self) -> dict[str, str]:
         """What tells the machine whose client this is."""
@@ -785,8 +788,7 @@ def _job_end(answer: dict[str, Any] | None) -> JobEnd | None:
 
 def _job_status(answer: dict[str, Any]) -> JobStatus:
     answer["end"] = _job_end(answer["end"])
-    fields = JobStatus.__dataclass_fields__
-    return JobStatus(**{name: answer[name] for name in fields if name in answer})
+    return JobStatus(**{name: answer[name] for name in JobStatus.__dataclass_fields__})
 
 
 def _own_uv() -> Path:

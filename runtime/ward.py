@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from dayfly.stacks import journal, late_look
 from dayfly.stacks.journal import History
-from dayfly.stacks.standing import Status, is_elsewhere, standing
+from dayfly.stacks.standing import Status, is_elsewhere, standing, was_in_hand
 
 _FIRST_S, _MOST_S, _GIVE_UP_S = 2.0, 300.0, 86400.0
 # Of the time between two failures no more counts: a computer that slept for a day has not tried for a day.
@@ -156,7 +156,8 @@ class Ward:
 
     def _is_anothers(self, now: float) -> bool:
         try:
-            return is_elsewhere(self.history) and self.standing(now)[0] == "RUNNING"
+            elsewhere = is_elsewhere(self.history) and not was_in_hand(self.history)
+            return elsewhere and self.standing(now)[0] == "RUNNING"
         except Exception:  # noqa: BLE001  # as above
             return False
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dayfly.errors import BackendFailed, ConfigurationError, DayflyError, EngineMissing, UnknownRun
 from dayfly.infra import fence
@@ -119,10 +120,23 @@ class Beside:
         with self._folder(self.workspace.home / "making") as cli:
             exported = cli.exported(stack)
             if exported is None:
-                raise UnknownRun(f"nothing of run {run_id} is kept in {self.workspace.backend_name}")
+                raise UnknownRun(
+                    f"nothing of run {run_id} is kept in {self.workspace.backend_name}"
+                )
             # What is decrypted is what was looked at: another look at the backend might find something else.
             sealed = vault.sealed(exported, stack, self.workspace.secrets_provider)
             return vault.unpacked(cli.opened(stack, sealed), run_id)
+
+    def hand(self, directory: Path) -> Mapping[str, Any] | None:
+        """Who has a run in hand by what was kept of it last: the home and the client; None where that is not said.
+
+        Raises:
+            UnknownRun, ConfigurationError, BackendFailed, EngineMissing: as of `fetch`.
+        """
+        lines = self.fetch(directory.name)[journal.FILE].splitlines()
+        history = History(directory.name, directory, tuple(journal.events(lines)))
+        last = history.last("attached", "intent")
+        return None if last is None or not last.fields.get("home") else last.fields
 
     def runs(self) -> list[str]:
         """Ids of all runs of which something is kept.
@@ -135,7 +149,9 @@ class Beside:
         try:
             names = state.names(self.workspace, self.engine)
         except state.StateUnusable as error:
-            raise BackendFailed(f"{self.workspace.backend_name} cannot be listed: {error}") from error
+            raise BackendFailed(
+                f"{self.workspace.backend_name} cannot be listed: {error}"
+            ) from error
         return state.ids(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
 
     def remove(self, directory: Path) -> None:
@@ -184,7 +200,9 @@ class _Cli:
 
     def make(self, stack: str) -> None:
         provider = self.workspace.secrets_provider
-        done = self._run(stack, "stack", "init", stack, "--no-select", "--secrets-provider", provider)
+        done = self._run(
+            stack, "stack", "init", stack, "--no-select", "--secrets-provider", provider
+        )
         if done.code and "already exists" not in done.stderr:
             raise self._failure("stack init", done)
 

@@ -170,6 +170,13 @@ def in_other_home(history: History) -> bool:
     return bool(home) and home != journal.home_of(history.directory)
 
 
+def was_in_hand(history: History) -> bool:
+    """Whether this home has started it, or has had it in hand: then its deadline is this home's to see to, too."""
+    own = journal.home_of(history.directory)
+    turns = (event for event in history.events if event.name in ("intent", "attached"))
+    return bool(own) and any(event.fields.get("home") == own for event in turns)
+
+
 def is_part_of_another(history: History) -> bool:
     """Whether its machine is the very computer that it was started on, and that is not this one."""
     client = history.intent.get("client") or {}

@@ -49,12 +49,14 @@ def unpacked(exported: str, run_id: str) -> Mapping[str, bytes]:
         (resource,) = json.loads(exported)["deployment"]["resources"]
         told = json.loads(json.loads(resource["outputs"][_OUTPUT]["plaintext"]))
         version, run, files = told["version"], told["run"], dict(told["files"])
-        found = {name: base64.b64decode(files[name], validate=True) for name in FILES if name in files}
+        found = {
+            name: base64.b64decode(files[name], validate=True) for name in FILES if name in files
+        }
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise _edited(f"it cannot be read ({type(error).__name__})") from error
     if version != _VERSION:
         raise BackendFailed(f"run {run_id} was started by another version of dayfly: use that one")
-    if run != run_id or not _NEEDED <= set(found):
+    if run != run_id or not set(found) >= _NEEDED:
         raise _edited(f"it is not that of run {run_id}")
     return found
 
