@@ -154,17 +154,20 @@ def _session(machine: Machine, attendance: Attendance, taking: Taking | None) ->
     with contextlib.ExitStack() as stack:
         try:
             session = stack.enter_context(attendance.session(machine))
+            if taking is not None:
+                taking.take(attendance, session)
         except BaseException as failed:
             if taking is not None and taking.elsewhere:
-                error = taking.failed(attendance, failed)
+                # Whatever it was: nothing of it is this computer's to destroy.
+                if attendance.run_stack is None or attendance.run_stack.needs_closing:
+                    taking.give_back(attendance)
+                error = taking.explained(failed)
                 if error is failed:
                     raise
                 raise error from failed
             if isinstance(failed, ConnectFailed) and attendance.machine_runs():
                 raise attendance.left_there(failed) from failed
             raise
-        if taking is not None:
-            taking.take(attendance, session)
         yield session
 
 

@@ -42,6 +42,7 @@ class Taking:
         Raises:
             RunBusy: a client of another home follows it right now.
             TakenOver: another home has fetched the result, and destroys the machine.
+            DayflyError: it does not answer, or knows no such job.
         """
         assert attendance.run_stack is not None
         me = journal.myself()
@@ -50,12 +51,11 @@ class Taking:
             session.take(named, me, force=self.force)
         except (TakenOver, RunBusy) as refused:
             hand = hand_of(session)
-            self._give_back(attendance, hand)
+            self.give_back(attendance, hand)
             raise self._refused(refused, hand) from None
 
-    def failed(self, attendance: Attendance, error: BaseException) -> BaseException:
-        """What is raised where the run of another home could not be taken: it is as it was."""
-        self._give_back(attendance, None)
+    def explained(self, error: BaseException) -> BaseException:
+        """Why the run of another home could not be taken; itself where there is nothing to add."""
         if not isinstance(error, ConnectFailed):
             return error
         run, wall = self.history.id[:12], self.history.field("machine", "firewall")
@@ -68,7 +68,8 @@ class Taking:
             f"run {run}: {error}.{hint} Nothing was changed: its computer, {self._host(None)}, has it in hand as before"
         )
 
-    def _give_back(self, attendance: Attendance, hand: Mapping[str, Any] | None) -> None:
+    def give_back(self, attendance: Attendance, hand: Mapping[str, Any] | None = None) -> None:
+        """Leaves the run, and its machine, in the hands that it was in, or that the machine says it is in."""
         assert attendance.run_stack is not None
         attendance.run_stack.leave_open()
         before = self.history.last("intent", "attached", "detached")
@@ -134,6 +135,6 @@ def was_ended_elsewhere(attendance: Attendance) -> bool:
         try:
             Beside(attendance.run_stack.workspace, engine.find()).fetch(history.id)
         except UnknownRun:
-            hands.note(attendance.directory, None)
+            hands.note(attendance.directory, None, closed=True)
             return True
     return False

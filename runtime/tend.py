@@ -20,7 +20,7 @@ from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.deposit import not_kept
 from dayfly.runtime.display import Display
-from dayfly.runtime.taking import hand_of, is_lost
+from dayfly.runtime.taking import is_lost
 from dayfly.stacks import gc, hands, journal, late_look
 from dayfly.stacks.beside import Beside, is_wanted
 from dayfly.stacks.census import Finding
@@ -138,7 +138,9 @@ def _hold(context: Context, history: History, report: Callable[[str], None]) -> 
         except RunFailed as absent:
             return _never_started(history, absent)
         except (ConnectFailed, OSError) as trouble:
-            return _unreachable(history, trouble)
+            again = _unreachable(history, trouble)
+            _note_others(context, history)
+            return again
 
 
 def _fetched(context: Context, history: History, report: Callable[[str], None]) -> float:
@@ -172,7 +174,10 @@ def _check_hand(history: History, session: Session, report: Callable[[str], None
     """
     if not is_wanted(history):
         return
-    hand = hand_of(session)
+    try:
+        hand = session.hand()
+    except DayflyError as silent:
+        raise ConnectFailed(f"the machine does not say whose the run is: {silent}") from silent
     if hands.is_anothers(history, hand):
         hands.note(history.directory, hand or _first_hand(history))
         report("another computer has taken it in hand")
@@ -194,6 +199,13 @@ def _deposit(context: Context, history: History, report: Callable[[str], None]) 
     except (DayflyError, OSError) as trouble:
         report(f"other computers cannot attach to it: {trouble}")
         not_kept(history.directory, trouble)
+
+
+def _note_others(context: Context, history: History) -> None:
+    """Finds out whether it was another home that has ended a machine which is gone."""
+    if is_wanted(history):
+        workspace = gc.as_launched(context.workspace, history)
+        hands.is_anothers_by_state(history, Beside(workspace, context.engine_or_none()))
 
 
 def _next_look(history: History, now: float) -> float:

@@ -33,6 +33,8 @@ _SLOT_WAIT_S = 30.0
 # Another computer may be writing in the same second; an engine that was killed leaves its lock.
 _LOCK_TRIES, _LOCK_PAUSE_S = 5, 1.0
 _LOCKED = "currently locked"
+# An engine that this computer's other process has started, which may outlive it.
+_LOCK_WAIT_S, _LOCK_STEP_S = 180.0, 0.05
 
 
 def stack_of(run_id: str) -> str:
@@ -42,9 +44,10 @@ def stack_of(run_id: str) -> str:
 
 def is_wanted(history: History) -> bool:
     """Whether a run can be taken in hand by another computer: its state is where others reach it, and it is one call on a
-    machine of its own, not a session, whose client is its purpose, or a run on a machine that was kept by another."""
+    machine that ends with it, neither a session, whose client is its purpose, nor a call with `keep=`."""
     intent = history.intent
-    on_its_own = not (intent.get("warm") or intent.get("machine_of") or history.plain)
+    # Machines that may be kept for a next call have a fingerprint.
+    on_its_own = not (intent.get("warm") or intent.get("fingerprint") or history.plain)
     # Written down only where the state is kept remotely.
     return bool(intent.get("home")) and on_its_own
 
@@ -291,10 +294,23 @@ def _alone(directory: Path) -> Iterator[int]:
     """Holds what is kept of a run for this process, and for the engine that it starts, until both are through."""
     descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _acquire(descriptor)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _acquire(descriptor: int) -> None:
+    until = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise BackendFailed(
+                    f"another process has been writing what is kept of the run for {_LOCK_WAIT_S:.0f} s"
+                ) from None
+            time.sleep(_LOCK_STEP_S)
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -14,16 +14,19 @@ from dayfly.stacks.beside import Beside, is_wanted
 from dayfly.stacks.journal import History
 
 
-def note(directory: Path, hand: Mapping[str, Any] | None) -> None:
+def note(directory: Path, hand: Mapping[str, Any] | None, *, closed: bool = False) -> None:
     """Journals that another home has a run in hand, so that nobody here does anything about it by itself.
 
     Args:
         directory: the run's own.
         hand: the home and its client; None where all that is known is that it is not this one.
+        closed: it has closed the run, too.
     """
     known = hand or {}
     client = known.get("client") or {"host": "another computer"}
-    journal.append(directory, "attached", client=client, home=known.get("home") or "another")
+    home = known.get("home") or "another"
+    more = {"closed": True} if closed else {}
+    journal.append(directory, "attached", client=client, home=home, **more)
 
 
 def is_anothers(history: History, hand: Mapping[str, Any] | None) -> bool:
@@ -57,7 +60,7 @@ def is_anothers_by_state(history: History, beside: Beside) -> bool:
         hand = beside.hand(history.directory)
     except UnknownRun:
         if history.last("session_kept") is not None:
-            note(history.directory, None)
+            note(history.directory, None, closed=True)
         return False
     except (DayflyError, OSError):
         return False

@@ -67,6 +67,9 @@ def _elsewhere(history: History, now: float) -> tuple[Status, str] | None:
     if not is_elsewhere(history) or late:
         return None
     where = f"its client is on another computer, {_client(history).get('host')}"
+    last = _last_turn(history)
+    if last is not None and last.fields.get("closed"):
+        return "ORPHAN", "another computer had it in hand, and has closed it"
     if in_other_home(history):
         return "RUNNING", f"{where}; `dayfly attach {history.id[:12]}` takes it in hand here"
     return "RUNNING", f"{where}: see to it there"
