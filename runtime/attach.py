@@ -19,7 +19,7 @@ from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
 from dayfly.runtime.run_log import STREAMS
-from dayfly.runtime.taking import Taking, is_lost
+from dayfly.runtime.taking import Taking, ended_elsewhere, is_lost, was_ended_elsewhere
 from dayfly.runtime.verb import act
 from dayfly.stacks import journal, kept
 from dayfly.stacks.beside import is_wanted
@@ -71,11 +71,11 @@ def attach(
     """
     context = Context.open()
     shown = display or Display.standard()
-    history = elsewhere.find(context, run_id)
+    history = elsewhere.find(context, run_id, attaching=True)
     _check_python(history)
     if _is_settled(history):
         return _settled(context, history, shown)
-    if in_other_home(history):
+    if in_other_home(history) and not history.closed:
         elsewhere.check_open(context, history)
     risk = history.last("leak_risk", "closing")
     if risk is not None and risk.name == "leak_risk":
@@ -165,8 +165,11 @@ def _session(machine: Machine, attendance: Attendance, taking: Taking | None) ->
                 if error is failed:
                     raise
                 raise error from failed
-            if isinstance(failed, ConnectFailed) and attendance.machine_runs():
-                raise attendance.left_there(failed) from failed
+            if isinstance(failed, ConnectFailed):
+                if attendance.machine_runs():
+                    raise attendance.left_there(failed) from failed
+                if was_ended_elsewhere(attendance):
+                    raise ended_elsewhere(attendance.directory.name) from failed
             raise
         yield session
 

@@ -544,10 +544,7 @@ class Attendance:
                 ) from trouble
             if not self.machine_runs():
                 if taking.was_ended_elsewhere(self):
-                    raise TakenOver(
-                        f"run {self.directory.name}: another computer has taken it in hand, and has ended its machine: its log"
-                        " and its value are there"
-                    ) from trouble
+                    raise taking.ended_elsewhere(self.directory.name) from trouble
                 raise
             raise self.left_there(trouble) from trouble
         except OSError as trouble:

@@ -8,11 +8,12 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dayfly.errors import RunFailed, UnknownRun
 from dayfly.infra.run import is_id
 from dayfly.runtime.context import Context
-from dayfly.stacks import journal
+from dayfly.stacks import hands, journal
 from dayfly.stacks.beside import Beside
 from dayfly.stacks.journal import History
 from dayfly.stacks.workspace import Workspace, explained
@@ -21,9 +22,14 @@ from dayfly.stacks.workspace import Workspace, explained
 _FRESH_S = 30.0
 
 
-def find(context: Context, run: str) -> History:
+def find(context: Context, run: str, *, attaching: bool = False) -> History:
     """The run of that id, or of the id that begins so: one of this computer's, else one that is kept beside the state,
     which gets a directory here and is left in the hands that it is in.
+
+    Args:
+        context: of this computer.
+        run: the id, or the beginning of it.
+        attaching: whether it is to be attached: where only this computer's runs can be, the message says so.
 
     Raises:
         UnknownRun: none fits, or several do.
@@ -34,12 +40,14 @@ def find(context: Context, run: str) -> History:
     runs = context.workspace.runs
     if not run.isalnum() or any(entry.name.startswith(run) for entry in runs.iterdir()):
         return journal.find(runs, run)
-    if not context.workspace.is_remote:
+    if not context.workspace.is_remote and attaching:
         raise UnknownRun(
             f"no run begins with {run!r}; `dayfly ps --all` lists them. The state is kept in a folder, so that a run is"
             " attached on the computer that started it, and from its DAYFLY_HOME; for attaching from elsewhere set"
             " `backend` to s3://, gs://, azblob:// or Pulumi Cloud on all of them"
         )
+    if not context.workspace.is_remote:
+        return journal.find(runs, run)
     beside = Beside(context.workspace, context.engine_or_none())
     beside.check_passphrase()
     run_id = run if is_id(run) else _only_one(beside.runs(), run, context.workspace)
@@ -63,13 +71,19 @@ def check_open(context: Context, history: History) -> None:
     try:
         Beside(context.workspace, context.engine_or_none()).fetch(history.id)
     except UnknownRun:
-        last = history.last("attached", "intent")
-        client = {} if last is None else last.fields.get("client") or {}
+        # The keeper closes it here, too.
+        hands.note(history.directory, _hand_of(history), closed=True)
+        client = (_hand_of(history) or {}).get("client") or {}
         raise RunFailed(
             f"run {history.id} is over: nothing of it is kept beside the state any more. The computer"
             f" {client.get('host')} had it in hand last, and has its log and its value: `dayfly result {history.id[:12]}`"
             " there"
         ) from None
+
+
+def _hand_of(history: History) -> Mapping[str, Any] | None:
+    last = history.last("attached", "intent")
+    return None if last is None else last.fields
 
 
 def bring(workspace: Workspace, run_id: str, files: Mapping[str, bytes]) -> History:

@@ -138,3 +138,10 @@ def was_ended_elsewhere(attendance: Attendance) -> bool:
             hands.note(attendance.directory, None, closed=True)
             return True
     return False
+
+
+def ended_elsewhere(run_id: str) -> TakenOver:
+    """What the client of such a run is told."""
+    return TakenOver(
+        f"run {run_id}: another computer has taken it in hand, and has ended its machine: its log and its value are there"
+    )

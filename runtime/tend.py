@@ -5,6 +5,7 @@ It prints one line of JSON: {"next": unix time}, when it wants to be started aga
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -27,7 +28,7 @@ from dayfly.stacks.census import Finding
 from dayfly.stacks.journal import History
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.run_stack import RunStack
-from dayfly.stacks.standing import hold_until, standing
+from dayfly.stacks.standing import hold_until, is_lent, standing
 
 if TYPE_CHECKING:
     from dayfly.runtime.session import Session
@@ -39,6 +40,8 @@ _START_S = 30.0
 _BUSY_S = 10.0
 # Longer waits are the keeper's, which looks again so often: each act is an interpreter in memory.
 _WAIT_S = 60.0
+# What another home has in hand is that one's; that it is over is no news of great haste.
+_LENT_S = 60.0
 # The machine has booted long ago; one that does not answer is asked for at its provider, and tried again later.
 _CONNECT_S = 15.0
 
@@ -73,6 +76,8 @@ def tend(context: Context, run_id: str, report: Callable[[str], None]) -> float 
         return _destroyed(context, history, report)
     if status == "HELD":
         return _hold(context, history, report)
+    if is_lent(history, status):
+        return _lent(context, history)
     if status == "CLOSED" and late_look.due(history.directory) is not None:
         _look_again(context, history, report)
     return None
@@ -85,6 +90,15 @@ def _is_anothers(context: Context, history: History) -> bool:
         return False
     with locked(history.directory, wait_s=_BUSY_S):
         return is_lost(_attendance(context, history), machine)
+
+
+def _lent(context: Context, history: History) -> float:
+    """Finds out whether the home that has taken it in hand has closed it: its machine is gone then, and nothing of it is kept."""
+    with contextlib.suppress(DayflyError):
+        states = [drift.state_now(history, machine.id) for machine in history.machines]
+        if all(state in LOST for state in states):
+            _note_others(context, history)
+    return time.time() + _LENT_S
 
 
 def _attendance(context: Context, history: History) -> Attendance:

@@ -180,6 +180,11 @@ def was_in_hand(history: History) -> bool:
     return bool(own) and any(event.fields.get("home") == own for event in turns)
 
 
+def is_lent(history: History, status: Status) -> bool:
+    """Whether another home has a run in hand that this one has had before, and may have closed it since."""
+    return status == "RUNNING" and in_other_home(history) and was_in_hand(history)
+
+
 def is_part_of_another(history: History) -> bool:
     """Whether its machine is the very computer that it was started on, and that is not this one."""
     client = history.intent.get("client") or {}
