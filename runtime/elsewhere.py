@@ -100,7 +100,9 @@ def bring(workspace: Workspace, run_id: str, files: Mapping[str, bytes]) -> Hist
         try:
             for name, content in files.items():
                 _write_private(aside / name, content)
-            journal.append(aside, "brought", by=journal.myself())
+            # How this computer reaches the backend, which is for its keeper, too: that one has no settings of a project's.
+            how = {name: getattr(workspace, name) for name in ("backend", "secrets_provider")}
+            journal.append(aside, "brought", by=journal.myself(), **how)
             if not directory.exists():
                 aside.rename(directory)
         finally:

@@ -42,7 +42,7 @@ class Taking:
         Raises:
             RunBusy: a client of another home follows it right now.
             TakenOver: another home has fetched the result, and destroys the machine.
-            DayflyError: it does not answer, or knows no such job.
+            ConnectFailed: it does not answer, or cannot do that.
         """
         assert attendance.run_stack is not None
         me = journal.myself()
@@ -53,6 +53,10 @@ class Taking:
             hand = hand_of(session)
             self.give_back(attendance, hand)
             raise self._refused(refused, hand) from None
+        except DayflyError as trouble:
+            if attendance.stopping:
+                raise
+            raise ConnectFailed(f"the machine does not take it in hand: {trouble}") from trouble
 
     def explained(self, error: BaseException) -> BaseException:
         """Why the run of another home could not be taken; itself where there is nothing to add."""

@@ -101,8 +101,8 @@ def _destroy_lost(
 
 def as_launched(workspace: Workspace, history: History) -> Workspace:
     """The workspace with the backend and the owner that a run was launched with: settings may have changed since."""
-    intent = history.intent
+    brought = history.last("brought")
     # How this computer reaches a backend that it shares with the one that started the run is its own setting.
-    brought = history.last("brought") is not None
-    names = ("owner",) if brought else ("backend", "secrets_provider", "owner")
+    intent = history.intent | ({} if brought is None else brought.fields)
+    names = ("backend", "secrets_provider", "owner")
     return dataclasses.replace(workspace, **{n: intent[n] for n in names if intent.get(n)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -201,3 +202,7 @@ def test_a_run_that_was_brought_is_closed_by_the_settings_of_this_computer(
     theirs = brought(held(here), there)
     launched_with = gc.as_launched(there, theirs)
     assert (launched_with.backend, launched_with.owner) == (there.backend, here.owner)
+    # The keeper's acts have no settings but the user's own.
+    bare = dataclasses.replace(there, backend="file:///somewhere", secrets_provider="awskms://x")
+    assert gc.as_launched(bare, theirs).backend == there.backend
+    assert gc.as_launched(bare, theirs).secrets_provider == there.secrets_provider

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +20,17 @@ pytestmark = pytest.mark.sshd
 _CLIENT = {"host": "desk", "pid": 7}
 
 
-def waits(flag: str) -> str:
-    """A function that prints, and ends when it may."""
-    import os
-    import time
+def waiting() -> Callable[[str], str]:
+    """A function that prints, and ends when it may; it travels by value."""
 
-    print("begun", flush=True)
-    while not os.path.exists(flag):  # noqa: PTH110
-        time.sleep(0.02)
-    print("ended", flush=True)
-    return "value"
+    def function(flag: str) -> str:
+        print("begun", flush=True)
+        while not Path(flag).exists():
+            time.sleep(0.02)
+        print("ended", flush=True)
+        return "value"
+
+    return function
 
 
 def of(runs: Runs, home: str) -> Session:
@@ -63,7 +64,7 @@ def flag(runs: Runs) -> Iterator[Path]:
 
 def followed(runs: Runs, session: Session, flag: Path) -> Follower:
     """A job that has begun, and whose client follows it."""
-    session.start(runs.task(waits, str(flag)))
+    session.start(runs.task(waiting(), str(flag)))
     follower = Follower(session)
     await_text(runs.job / "stdout.log", "begun")
     until = time.monotonic() + 30
@@ -100,7 +101,7 @@ def test_a_run_is_taken_from_a_client_that_follows_it_only_by_force(runs: Runs, 
 def test_a_run_that_nobody_follows_is_taken_and_taken_back(runs: Runs, flag: Path) -> None:
     """Whoever has it last has it; a client of the same home is refused nothing."""
     with of(runs, "one") as first, of(runs, "two") as second:
-        first.start(runs.task(waits, str(flag)))
+        first.start(runs.task(waiting(), str(flag)))
         second.take("somebody", _CLIENT, force=False)
         with pytest.raises(TakenOver):
             first.follow(Logs())
@@ -146,7 +147,7 @@ def test_a_result_that_was_fetched_is_taken_by_nobody(runs: Runs, flag: Path) ->
     """Its machine is about to be destroyed: which of the two comes first, the machine tells."""
     flag.touch()
     with of(runs, "one") as first, of(runs, "two") as second:
-        first.start(runs.task(waits, str(flag)))
+        first.start(runs.task(waiting(), str(flag)))
         first.follow(Logs())
         first.acknowledge()
         with pytest.raises(TakenOver, match="has fetched its result"):
@@ -158,7 +159,7 @@ def test_a_result_that_was_fetched_is_taken_by_nobody(runs: Runs, flag: Path) ->
 def test_whoever_only_watches_changes_nothing(runs: Runs, flag: Path) -> None:
     """The log comes from its beginning, whoever has the run in hand, and a taker finds nobody there."""
     with of(runs, "one") as first, of(runs, "two") as second, of(runs, "three") as third:
-        first.start(runs.task(waits, str(flag)))
+        first.start(runs.task(waiting(), str(flag)))
         await_text(runs.job / "stdout.log", "begun")
         logs, done = Logs(), threading.Event()
 
@@ -185,7 +186,7 @@ def test_where_no_other_home_can_have_it_nothing_is_asked(runs: Runs, flag: Path
     """Clients without a name are as they always were."""
     flag.touch()
     with runs.session() as session:
-        session.start(runs.task(waits, str(flag)))
+        session.start(runs.task(waiting(), str(flag)))
         assert session.follow(Logs()).how == "finished"
         session.acknowledge()
     assert not (runs.job / "followed").exists()
