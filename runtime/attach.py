@@ -9,8 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed, SpecError
-from dayfly.infra import port_map
+from dayfly.errors import (
+    ConfigurationError,
+    ConnectFailed,
+    LeakRisk,
+    RunBusy,
+    RunFailed,
+    SpecError,
+)
+from dayfly.infra import port_map, providers
 from dayfly.infra.machine import Machine
 from dayfly.runtime import elsewhere, ending, outputs, payload, ranks, redact, stored
 from dayfly.runtime.aside import aside
@@ -66,17 +73,19 @@ def attach(
         SpecError: the values of its secrets are not set here, so that its log cannot be masked.
         RunBusy: its own client is alive.
         RunFailed: there is nothing to come back: the function was never started, or the run was destroyed before.
-        ConfigurationError: the passphrase of this computer is not the one that the run was started with.
+        ConfigurationError: the passphrase of this computer is not the one that the run was started with, or it has no
+            credentials for the provider of a machine that it would have to destroy.
         BackendFailed: the state backend, where it has to be asked, cannot be.
     """
     context = Context.open()
     shown = display or Display.standard()
-    history = elsewhere.find(context, run_id, attaching=True)
+    history = elsewhere.find(context, run_id, shown.note, attaching=True)
     _check_python(history)
     if _is_settled(history):
         return _settled(context, history, shown)
     if in_other_home(history) and not history.closed:
         elsewhere.check_open(context, history)
+        _check_provider(history)
     risk = history.last("leak_risk", "closing")
     if risk is not None and risk.name == "leak_risk":
         raise _standing_risk(history, str(risk.fields["reason"]))
@@ -214,6 +223,16 @@ def _check(history: History) -> None:
         )
 
 
+def _check_provider(history: History) -> None:
+    """Whoever takes a run in hand destroys its machine, and has to be able to."""
+    missing = providers.load(history.provider).preflight()
+    if missing:
+        raise ConfigurationError(
+            f"run {history.id[:12]} is taken in hand with its machine, which this computer could not destroy:"
+            f" {'; '.join(missing)}"
+        )
+
+
 def _check_python(history: History) -> None:
     """A value may hold bytecode, which another minor version misreads: nothing of it is unpickled there."""
     python = history.intent.get("python", payload.PYTHON)
@@ -265,7 +284,7 @@ def cancel(run_id: str, report: Callable[[str], None]) -> Receipt:
         LeakRisk: absence could not be proved.
     """
     context = Context.open()
-    history = elsewhere.find(context, run_id)
+    history = elsewhere.find(context, run_id, report)
     if not history.closed:
         journal.append(history.directory, "cancelled", by=journal.myself())
     return Closer(context.workspace, context.engine_or_none(), report).close(history.id)

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,20 @@ from dayfly.stacks.workspace import Workspace, explained
 _FRESH_S = 30.0
 
 
-def find(context: Context, run: str, *, attaching: bool = False) -> History:
+def find(
+    context: Context,
+    run: str,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    attaching: bool = False,
+) -> History:
     """The run of that id, or of the id that begins so: one of this computer's, else one that is kept beside the state,
     which gets a directory here and is left in the hands that it is in.
 
     Args:
         context: of this computer.
         run: the id, or the beginning of it.
+        report: told that other computers' runs are looked through, which takes some seconds.
         attaching: whether it is to be attached: where only this computer's runs can be, the message says so.
 
     Raises:
@@ -50,6 +57,9 @@ def find(context: Context, run: str, *, attaching: bool = False) -> History:
         return journal.find(runs, run)
     beside = Beside(context.workspace, context.engine_or_none())
     beside.check_passphrase()
+    report(
+        f"no run of this computer begins with {run!r}: looking beside the state in {context.workspace.backend_name}"
+    )
     run_id = run if is_id(run) else _only_one(beside.runs(), run, context.workspace)
     try:
         files = beside.fetch(run_id)
@@ -94,15 +104,14 @@ def bring(workspace: Workspace, run_id: str, files: Mapping[str, bytes]) -> Hist
     """
     directory = workspace.directory(run_id)
     with explained(workspace.home):
-        # It tells what this home does about the run from what others do.
-        assert workspace.identity
         aside = Path(tempfile.mkdtemp(dir=workspace.home / "making", prefix=f"{run_id}-"))
         try:
             for name, content in files.items():
                 _write_private(aside / name, content)
             # How this computer reaches the backend, which is for its keeper, too: that one has no settings of a project's.
             how = {name: getattr(workspace, name) for name in ("backend", "secrets_provider")}
-            journal.append(aside, "brought", by=journal.myself(), **how)
+            whose = {"home": workspace.identity, "by": journal.myself()}
+            journal.append(aside, "brought", **whose, **how)
             if not directory.exists():
                 aside.rename(directory)
         finally:

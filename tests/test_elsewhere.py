@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dayfly.errors import ConfigurationError, EngineMissing, RunFailed, UnknownRun
+from dayfly.infra.providers.local import Local
 from dayfly.infra.run import new_id
 from dayfly.runtime import elsewhere, outputs
 from dayfly.runtime.attach import attach
@@ -138,6 +139,18 @@ def test_what_another_computer_has_closed_is_over(
     with pytest.raises(RunFailed, match=r"is over.*dayfly result"):
         elsewhere.check_open(homes.context(there), theirs)
     assert standing(journal.read(theirs.directory), time.time())[0] == "ORPHAN"
+
+
+def test_who_could_not_destroy_a_machine_does_not_take_it(
+    here: Workspace, there: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what is missing here; the run is left as it is."""
+    theirs = brought(held(here), there)
+    monkeypatch.setattr(Local, "preflight", lambda _: ["no key: export KEY"])
+    monkeypatch.setattr(Context, "open", lambda: homes.context(there))
+    with pytest.raises(ConfigurationError, match=r"could not destroy: no key: export KEY"):
+        attach(theirs.id, Display.silent())
+    assert journal.read(theirs.directory).last("attached") is None
 
 
 def test_a_machine_that_is_another_computer_itself_is_attached_to_there(

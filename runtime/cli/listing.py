@@ -142,10 +142,11 @@ def find_run(run: str) -> tuple[Context, History]:
         UnknownRun: none, or several.
     """
     from dayfly.runtime import elsewhere
+    from dayfly.runtime.cli.output import tell
     from dayfly.runtime.context import Context
 
     context = Context.open()
-    return context, elsewhere.find(context, run)
+    return context, elsewhere.find(context, run, tell)
 
 
 def _row(run: dict[str, Any], now: float, everything: bool) -> list[str]:
