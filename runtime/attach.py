@@ -83,9 +83,8 @@ def attach(
     _check_python(history)
     if _is_settled(history):
         return _settled(context, history, shown)
-    if in_other_home(history) and not history.closed:
-        elsewhere.check_open(context, history)
-        _check_provider(history)
+    if not history.closed:
+        _check_place(context, history)
     risk = history.last("leak_risk", "closing")
     if risk is not None and risk.name == "leak_risk":
         raise _standing_risk(history, str(risk.fields["reason"]))
@@ -212,19 +211,22 @@ def _check(history: History) -> None:
         raise RunBusy(
             f"process {client} has run {history.id} in hand; `dayfly logs -f {history.id[:12]}` follows it"
         )
-    if is_part_of_another(history):
-        host = history.intent["client"]["host"]
-        raise RunFailed(
-            f"the machine of run {history.id} is the computer {host} itself: attach to it there"
-        )
     if not history.started or history.machine is None:
         raise RunFailed(
             f"run {history.id} has nothing to attach to ({status}: {why}); `dayfly gc --run {history.id[:12]} --yes`"
         )
 
 
-def _check_provider(history: History) -> None:
-    """Whoever takes a run in hand destroys its machine, and has to be able to."""
+def _check_place(context: Context, history: History) -> None:
+    """Whoever takes a run in hand destroys its machine, and has to be able to; and it has to be open still."""
+    if is_part_of_another(history):
+        host = history.intent["client"]["host"]
+        raise RunFailed(
+            f"the machine of run {history.id} is the computer {host} itself: attach to it there"
+        )
+    if not in_other_home(history):
+        return
+    elsewhere.check_open(context, history)
     missing = providers.load(history.provider).preflight()
     if missing:
         raise ConfigurationError(
