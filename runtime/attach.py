@@ -220,7 +220,7 @@ def _check(history: History) -> None:
 def _check_place(context: Context, history: History) -> None:
     """Whoever takes a run in hand destroys its machine, and has to be able to; and it has to be open still."""
     if is_part_of_another(history):
-        host = history.intent["client"]["host"]
+        host = (history.intent.get("client") or {}).get("host")
         raise RunFailed(
             f"the machine of run {history.id} is the computer {host} itself: attach to it there"
         )

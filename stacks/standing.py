@@ -187,7 +187,8 @@ def is_lent(history: History, status: Status) -> bool:
 
 def is_part_of_another(history: History) -> bool:
     """Whether its machine is the very computer that it was started on, and that is not this one."""
-    client = history.intent.get("client") or {}
+    started_in_a_home = history.intent.get("home")
+    client = (history.intent.get("client") or {}) if started_in_a_home else _client(history)
     bound = bool(history.intent.get("same_computer"))
     return bound and bool(client) and not journal.is_same_computer(client)
 
