@@ -39,16 +39,13 @@ class Timer(ABC):
     def __init__(self, workspace: Workspace) -> None:
         # As settled now: a timer is in no project, and has none of this shell's variables.
         self.variables = {
-            **_without_passwords(workspace.bare_environment()),
+            **_kept(workspace.bare_environment()),
             "DAYFLY_HOME": str(workspace.home),
             "DAYFLY_OWNER": workspace.owner,
             "DAYFLY_BACKEND": workspace.backend,
             "DAYFLY_SECRETS_PROVIDER": workspace.secrets_provider,
             "PATH": os.environ.get("PATH", os.defpath),
         }
-        # Who the user is the timer knows by itself, what is a session's own is gone by then, and cron's lines are short.
-        for name in [name for name in self.variables if _NOT_KEPT.match(name)]:
-            del self.variables[name]
         # Two homes of one user have a timer each.
         self.name = f"dayfly-gc-{workspace.owner}"
         self.log = str(workspace.home / "gc.log")
@@ -177,9 +174,14 @@ class Crontab(Timer):
         return True
 
 
-def _without_passwords(variables: Mapping[str, str]) -> dict[str, str]:
-    """All but addresses with a password in them, as of a proxy: those are for a process to have, not for a file."""
-    return {name: value for name, value in variables.items() if not _PASSWORD.search(value)}
+def _kept(variables: Mapping[str, str]) -> dict[str, str]:
+    """Without addresses that have a password, as of a proxy: those are for a process to have, not for a file; nor what the
+    timer knows by itself or a session alone has, for cron's lines are short."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if not _PASSWORD.search(value) and not _NOT_KEPT.match(name)
+    }
 
 
 def _quoted(text: str) -> str:

@@ -17,7 +17,7 @@ from dayfly.stacks.absence import Absence, StillThere
 from dayfly.stacks.bill import Bill, machine_rate_of, rate_of
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import EngineTeardown
-from dayfly.stacks.following import Following
+from dayfly.stacks.following import following
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
@@ -130,7 +130,7 @@ class Closer:
             raise self._leak(history, "the provider's own page", reason)
         provider = providers.load(history.provider)
         asked = self._ask_for_the_end(history, provider)
-        with Following(provider, history.directory, asked):
+        with following(provider, history.directory, asked):
             how, declared, destroyed = self._engine_part.destroy(history)
         # What has ended by now is nothing for the proof to end, and a failed engine has not counted it.
         ended = 0 if how == "pulumi" else _gone(history, asked)

@@ -8,7 +8,7 @@ from pathlib import Path
 from dayfly.errors import ProvisionFailed
 from dayfly.infra import creations
 from dayfly.infra.found import State
-from dayfly.stacks.following import Following
+from dayfly.stacks.following import following
 from tests.emulators.until import until
 from tests.test_closer import Recording
 
@@ -43,7 +43,7 @@ def test_its_end_is_on_record_while_the_engine_still_works(tmp_path: Path) -> No
     _launched(tmp_path)
     cloud = Cloud(lost=2)
     cloud.states["i-1"] = "stopping"
-    with Following(cloud, tmp_path, {"i-1"}):
+    with following(cloud, tmp_path, {"i-1"}):
         until(lambda: cloud.asked > 3)
         assert not _is_deleted(tmp_path)
         cloud.states["i-1"] = "terminated"
@@ -59,7 +59,7 @@ def test_an_engine_that_is_not_kept_waiting_is_not_in_its_way(tmp_path: Path) ->
     _launched(tmp_path)
     patient = Cloud()
     patient.limits = Recording.limits
-    with Following(patient, tmp_path, {"i-1"}):
+    with following(patient, tmp_path, {"i-1"}):
         pass
     assert patient.asked == 0
 

@@ -7,23 +7,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tests.faults.moments import POINTS
 from tests.faults.records import Records
 from tests.faults.share import Share
 from tests.faults.trial import Trial, headline
 
 # Where a full run has to have hit, and how often at least: the points of a run's life at which a kill has to have landed.
-_POINTS: dict[str, tuple[str, ...]] = {
-    "kills": (
-        "before POST",
-        "accepted",
-        "answered",
-        "recorded",
-        "running",
-        "finished",
-        "destroying",
-        "removed",
-    )
-}
+_POINTS: dict[str, tuple[str, ...]] = {"kills": POINTS}
 LEAST_AT_A_POINT = 30
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -160,21 +161,22 @@ def test_the_engine_alone_may_have_its_provider_s_key(tmp_path: Path) -> None:
     """A machine may not, and nothing that is foreign to both may be with either."""
     canaries = Canaries("zq0123456789abcdef")
     key, other = canaries.value("key"), canaries.value("other")
-    sleep = ["sleep", "600"]
-    with (
-        subprocess.Popen(sleep, env={"DAYFLY_STACK": _RUN, "KEY": key}) as engine,
-        subprocess.Popen(sleep, env={"A": "", "DAYFLY_RUN": _RUN, "KEY": key}) as machine,
-        subprocess.Popen(sleep, env={"DAYFLY_STACK": _RUN, "KEY": other}) as leaky,
-    ):
-        try:
-            watch = Watch(canaries, [other], [tmp_path], [key])
-            for process in (engine, machine, leaky):
-                found = len(watch.found)
-                watch._look_at(Path(f"/proc/{process.pid}"))
-                assert (len(watch.found) > found) == (process is not engine)
-        finally:
-            for process in (engine, machine, leaky):
-                process.kill()
+    environments: list[dict[str, str]] = [
+        {"DAYFLY_STACK": _RUN, "KEY": key},
+        {"A": "", "DAYFLY_RUN": _RUN, "KEY": key},
+        {"DAYFLY_STACK": _RUN, "KEY": other},
+    ]
+    watch = Watch(canaries, [other], [tmp_path], [key])
+    for environment in environments:
+        with subprocess.Popen("cat", bufsize=0, stdin=PIPE, stdout=PIPE, env=environment) as cat:
+            assert cat.stdin is not None and cat.stdout is not None
+            # Popen returns a moment before the kernel shows the new program's environment.
+            cat.stdin.write(b"there")
+            assert cat.stdout.read(5) == b"there"
+            found = len(watch.found)
+            watch._look_at(Path(f"/proc/{cat.pid}"))
+            cat.stdin.close()
+        assert (len(watch.found) > found) == (environment is not environments[0])
 
 
 def test_keys_of_a_run_are_found_in_any_other_file(tmp_path: Path) -> None:
