@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import RunFailed, UnknownRun
+from dayfly.infra import providers
+from dayfly.infra.found import GONE
 from dayfly.infra.run import is_id
 from dayfly.runtime.context import Context
 from dayfly.stacks import hands, journal
@@ -69,7 +71,7 @@ def find(
 
 
 def check_open(context: Context, history: History) -> None:
-    """Refuses what another computer had in hand and has closed since.
+    """Refuses what another computer had in hand and has closed since: nothing of it is kept, and its machine is gone.
 
     Raises:
         RunFailed: it is over.
@@ -81,6 +83,8 @@ def check_open(context: Context, history: History) -> None:
     try:
         Beside(context.workspace, context.engine_or_none()).fetch(history.id)
     except UnknownRun:
+        if not _is_gone(history):
+            return
         # The keeper closes it here, too.
         hands.note(history.directory, _hand_of(history), closed=True)
         client = (_hand_of(history) or {}).get("client") or {}
@@ -89,6 +93,12 @@ def check_open(context: Context, history: History) -> None:
             f" {client.get('host')} had it in hand last, and has its log and its value: `dayfly result {history.id[:12]}`"
             " there"
         ) from None
+
+
+def _is_gone(history: History) -> bool:
+    """Whether its provider knows of no machine of it that lives."""
+    states = [providers.load(each.provider).instance_state(each.id) for each in history.machines]
+    return all(state in (*GONE, "unknown") for state in states)
 
 
 def _hand_of(history: History) -> Mapping[str, Any] | None:

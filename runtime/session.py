@@ -738,8 +738,9 @@ class Session:
 
     def hand(self) -> dict[str, Any] | None:
         """Ask who has taken the run in hand: its home, how that is named, and its client; None where nobody has."""
-        found: dict[str, Any] | None = self._ask({"op": "stat"}, within_s=_RECONNECT_S).get("hand")
-        return found
+        found = self._ask({"op": "stat"}, within_s=_RECONNECT_S).get("hand")
+        # The function may write where the agent does.
+        return found if isinstance(found, dict) else None
 
     @property
     def _own(self) -> dict[str, str]:

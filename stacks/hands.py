@@ -23,10 +23,11 @@ def note(directory: Path, hand: Mapping[str, Any] | None, *, closed: bool = Fals
         closed: it has closed the run, too.
     """
     known = hand or {}
-    client = known.get("client") or {"host": "another computer"}
-    home = known.get("home") or "another"
+    client, home = known.get("client"), known.get("home")
+    if not (isinstance(client, dict) and client):
+        client = {"host": "another computer"}
     more = {"closed": True} if closed else {}
-    journal.append(directory, "attached", client=client, home=home, **more)
+    journal.append(directory, "attached", client=client, home=str(home or "another"), **more)
 
 
 def is_anothers(history: History, hand: Mapping[str, Any] | None) -> bool:

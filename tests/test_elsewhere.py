@@ -141,6 +141,22 @@ def test_what_another_computer_has_closed_is_over(
     assert standing(journal.read(theirs.directory), time.time())[0] == "ORPHAN"
 
 
+def test_a_machine_that_lives_is_not_over_though_nothing_is_kept_of_it(
+    here: Workspace, there: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the backend can delete that; whose the run is, the machine tells."""
+
+    def gone(_beside: Beside, run_id: str) -> None:
+        raise UnknownRun(run_id)
+
+    monkeypatch.setattr(Beside, "fetch", gone)
+    monkeypatch.setattr(elsewhere, "_FRESH_S", 0.0)
+    monkeypatch.setattr(Local, "instance_state", lambda *_: "running")
+    theirs = brought(held(here), there)
+    elsewhere.check_open(homes.context(there), theirs)
+    assert journal.read(theirs.directory).last("attached") is None
+
+
 def test_who_could_not_destroy_a_machine_does_not_take_it(
     here: Workspace, there: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
