@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dayfly.errors import RunFailed, UnknownRun
+from dayfly.errors import ConfigurationError, RunFailed, UnknownRun
 from dayfly.infra import providers
 from dayfly.infra.found import GONE
 from dayfly.infra.run import is_id
@@ -58,7 +58,12 @@ def find(
     if not context.workspace.is_remote:
         return journal.find(runs, run)
     beside = Beside(context.workspace, context.engine_or_none())
-    beside.check_passphrase()
+    try:
+        beside.check_passphrase()
+    except ConfigurationError as missing:
+        raise ConfigurationError(
+            f"no run of this computer begins with {run!r}, and those of others cannot be read here: {missing}"
+        ) from None
     report(
         f"no run of this computer begins with {run!r}: looking beside the state in {context.workspace.backend_name}"
     )

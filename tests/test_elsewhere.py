@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dayfly.errors import ConfigurationError, EngineMissing, RunFailed, UnknownRun
+from dayfly.errors import ConfigurationError, EngineMissing, RunFailed, SpecError, UnknownRun
 from dayfly.infra.providers.local import Local
 from dayfly.infra.run import new_id
-from dayfly.runtime import elsewhere, outputs
+from dayfly.runtime import elsewhere, onlooker, outputs
 from dayfly.runtime.attach import attach
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
@@ -155,6 +155,20 @@ def test_a_machine_that_lives_is_not_over_though_nothing_is_kept_of_it(
     theirs = brought(held(here), there)
     elsewhere.check_open(homes.context(there), theirs)
     assert journal.read(theirs.directory).last("attached") is None
+
+
+def test_a_log_whose_secrets_are_not_known_here_is_not_watched(
+    here: Workspace, there: Workspace
+) -> None:
+    """They could not be masked in it."""
+    mine = held(here)
+    spec = {**mine.intent["spec"], "secrets": ["DAYFLY_TEST_TOKEN"]}
+    journal.append(mine.directory, "intent", **{**mine.intent, "spec": spec})
+    theirs = brought(journal.read(mine.directory), there)
+    shown: list[bytes] = []
+    with pytest.raises(SpecError, match=r"DAYFLY_TEST_TOKEN.*dayfly logs -f"):
+        onlooker.watch(theirs, lambda _, data: shown.append(data))
+    assert shown == []
 
 
 def test_who_could_not_destroy_a_machine_does_not_take_it(
