@@ -292,7 +292,7 @@ class Attendance:
     def deposit(self, workspace: Workspace, engine: Engine | None) -> None:
         """Has what another computer needs to take the run in hand kept beside the state, in the background, where that is
         kept where other computers reach it."""
-        if is_wanted(self.history):
+        if workspace.is_remote and is_wanted(self.history):
             beside = Beside(workspace, engine)
             self._deposit = Deposit(beside, self.directory, self.display.warning)
             self._deposit.begin()
