@@ -219,6 +219,7 @@ class Call:
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
             session.start(*tasks)
+            attendance.deposit(self.context.workspace, self.engine)
             if self.begun is not None:
                 self.begun(session)
             return attendance.finish(session)

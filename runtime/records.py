@@ -6,22 +6,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dayfly.stacks import journal
+
 if TYPE_CHECKING:
     from dayfly.runtime.parts import Parts
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What proves a client to be the run's own, and the machine's frames to be for this run."""
+    """What proves a client to be the run's own, and the machine's frames to be for this run.
+
+    Attributes:
+        home: by which the machine tells the clients of one home from another's; "" where no other can have them.
+    """
 
     run_id: str
     user_key: Path
     hmac_key: bytes = field(repr=False)
+    home: str = ""
 
     @classmethod
     def of(cls, directory: Path) -> Keys:
         """Those that a run's directory holds."""
-        return cls(directory.name, directory / "user_key", (directory / "hmac_key").read_bytes())
+        key = (directory / "hmac_key").read_bytes()
+        return cls(directory.name, directory / "user_key", key, journal.home_of(directory))
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,10 @@ from dayfly.errors import (
     HostKeyMismatch,
     InstanceLost,
     ResultFailed,
+    RunBusy,
     RunFailed,
     SpecError,
+    TakenOver,
 )
 from dayfly.infra.found import LOST, State
 from dayfly.infra.machine import Machine
@@ -638,14 +640,32 @@ class Session:
 
         Raises:
             InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+            TakenOver: another home has taken the run in hand.
         """
         offsets = {"stdout": stdout_offset, "stderr": stderr_offset, "samples": since}
+        return self._read_log(self._own, offsets, sink, samples)
 
+    def watch(self, sink: Sink) -> JobEnd:
+        """As `follow`, from the beginning, whoever has the run in hand: nothing of that changes.
+
+        Raises:
+            InstanceLost: as there.
+        """
+        offsets = {"stdout": 0, "stderr": 0, "samples": -1}
+        return self._read_log({"onlooker": True}, offsets, sink, None)
+
+    def _read_log(
+        self,
+        who: Mapping[str, Any],
+        offsets: dict[str, int],
+        sink: Sink,
+        samples: SampleSink | None,
+    ) -> JobEnd:
         def act(link: Link) -> JobEnd:
             answer: dict[str, Any] = {}
             self._see_to_meanwhile()
             logs = {name: offsets[name] for name in ("stdout", "stderr")}
-            request = {"op": "attach", "offsets": logs, "samples": offsets["samples"]}
+            request = {"op": "attach", "offsets": logs, "samples": offsets["samples"], **who}
             for answer, data in link.stream(request, wake_s=_MEANWHILE_S):
                 self._see_to_meanwhile()
                 if not answer:
@@ -785,7 +805,34 @@ class Session:
 
     def acknowledge(self) -> None:
         """Tell the machine that the result is safe here, and that it may forget it."""
-        self._ask({"op": "ack"})
+        self._ask({"op": "ack", **self._own})
+
+    def take(self, named: str, client: Mapping[str, Any], *, force: bool) -> None:
+        """Take the run in hand for the home of this session, from whichever has it: that one's clients are refused from now on.
+
+        Args:
+            named: how people know this home.
+            client: this process, as the journal describes it.
+            force: also from a client that follows the run right now.
+
+        Raises:
+            RunBusy: one does.
+            TakenOver: another home has fetched the result, and destroys the machine.
+        """
+        self._ask(
+            {"op": "take", **self._own, "named": named, "client": dict(client), "force": force}
+        )
+
+    def hand(self) -> dict[str, Any] | None:
+        """Ask who has taken the run in hand: its home, how that is named, and its client; None where nobody has."""
+        found = self._ask({"op": "stat"}, within_s=_RECONNECT_S).get("hand")
+        # The function may write where the agent does.
+        return found if isinstance(found, dict) else None
+
+    @property
+    def _own(self) -> dict[str, str]:
+        """What tells the machine whose client this is."""
+        return {"home": self._keys.home} if self._keys.home else {}
 
     def stop(self) -> JobEnd:
         """End the job and every process of its tree: asked first, ended after its grace.
@@ -809,8 +856,14 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except AgentRefused as refusal:
-        kinds = {"environment": EnvironmentFailed, "result": ResultFailed, "absent": InstanceLost}
-        kinds["data"] = DataFailed
+        kinds: dict[str, type[DayflyError]] = {
+            "environment": EnvironmentFailed,
+            "result": ResultFailed,
+            "absent": InstanceLost,
+            "data": DataFailed,
+            "taken": TakenOver,
+            "busy": RunBusy,
+        }
         error = kinds.get(refusal.kind, RunFailed)
         raise error(str(refusal)) from refusal
 

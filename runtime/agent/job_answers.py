@@ -33,13 +33,26 @@ class JobAnswers:
 
     def __init__(self, channel: Channel, store: Store, job: JobFolder, cache: str) -> None:
         self._channel, self._store, self._job, self._cache = channel, store, job, cache
+        self._followed: int | None = None
+
+    def on_ping(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        if self._followed is not None:
+            os.utime(self._followed)
+        return {}
 
     def on_stat(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return self._job.status()
 
     def on_ack(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         if self._job.exists():
-            write_file(self._job.file("acknowledged"), b"")
+            self._job.in_turn(lambda: self._job.acknowledge(request.get("home", "")))
+        return {}
+
+    def on_take(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Have another home take the run in hand, whose clients alone may follow it and acknowledge its result from then on."""
+        self._job.require()
+        hand = {name: request[name] for name in ("home", "named", "client")}
+        self._job.in_turn(lambda: self._job.take(hand, request["force"]))
         return {}
 
     def on_start(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -137,7 +150,16 @@ class JobAnswers:
     def on_attach(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Send both logs from the given offsets, and the samples after a number, until the job has ended and all is sent."""
         self._job.require()
-        follower = LogFollower(self._job, request["offsets"], request["samples"])
+        home = request.get("home", "")
+
+        def check() -> None:
+            if not request.get("onlooker"):
+                self._job.check_hand(home)
+
+        check()
+        if home and not request.get("onlooker") and self._followed is None:
+            self._followed = self._job.follow_as(home)
+        follower = LogFollower(self._job, request["offsets"], request["samples"], check)
         credit = self._channel.credit(request)
         try:
             for stream, offset, data in follower.chunks():

@@ -28,9 +28,6 @@ class MachineAnswers:
     def __init__(self, run_id: str, cache: str) -> None:
         self._run_id, self._cache = run_id, cache
 
-    def on_ping(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        return {}
-
     def on_facts(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return machine_facts(self._cache)
 
