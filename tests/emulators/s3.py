@@ -47,8 +47,16 @@ class S3:
             "AWS_ACCESS_KEY_ID": KEY_ID,
             "AWS_SECRET_ACCESS_KEY": KEY,
             "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port or self.port}",
         }
+
+    def backend(self, bucket: str) -> str:
+        """A bucket as the URL of the engine's state."""
+        return (
+            f"s3://{bucket}?endpoint=127.0.0.1:{self.port}&disableSSL=true&s3ForcePathStyle=true"
+            "&region=us-east-1"
+        )
 
     def make(self, bucket: str) -> str:
         """Creates a bucket, and gives its name."""

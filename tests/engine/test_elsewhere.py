@@ -21,10 +21,11 @@ import pytest
 from dayfly.stacks import journal
 from dayfly.stacks.engine import Engine
 from tests import conftest
+from tests.emulators.s3 import S3, s3
 from tests.engine.client import WAIT_S, Client, alive, dayfly, wait_until_closed
-from tests.s3 import CREDENTIALS, Bucket, s3
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd]
+_BUCKET = "state"
 _SCRIPT = """
 import sys
 from dayfly import cluster
@@ -55,13 +56,13 @@ class Place:
     Attributes:
         here: the home of the one that submits.
         there: that of the other one.
-        bucket: where the state is.
+        store: has the bucket in which the state is.
         flag: lets the function end.
     """
 
     here: Path
     there: Path
-    bucket: Bucket
+    store: S3
     flag: Path
 
     def client(self, how: str) -> Client:
@@ -88,9 +89,19 @@ class Place:
         assert process.stdout.readline() == "begun\n", words.read_text()
         return process
 
+    @property
+    def backend(self) -> str:
+        """URL of the state."""
+        return self.store.backend(_BUCKET)
+
+    @property
+    def objects(self) -> dict[str, bytes | None]:
+        """Everything that is in the bucket."""
+        return {key: self.store.get(f"{_BUCKET}/{key}") for key in self.store.keys(_BUCKET, "")}
+
     def of_run(self, run: str) -> list[str]:
         """Names of what lies in the bucket of a run."""
-        return [key for key in self.bucket.objects if run in key]
+        return [key for key in self.objects if run in key]
 
     def await_kept(self, run: str) -> None:
         """Waits until another computer can attach."""
@@ -106,15 +117,15 @@ def place(
 ) -> Iterator[Place]:
     there = tmp_path / "there"
     there.mkdir(mode=0o700)
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    with s3(tmp_path) as bucket:
-        monkeypatch.setenv("DAYFLY_BACKEND", bucket.backend)
+    with s3() as store:
+        for name, value in store.variables().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("DAYFLY_BACKEND", store.backend(store.make(_BUCKET)))
         passphrase = clean_environment / "passphrase"
         passphrase.write_text("5" * 64 + "\n")
         passphrase.chmod(0o600)
         shutil.copy2(passphrase, there / "passphrase")
-        yield Place(clean_environment, there, bucket, tmp_path / "flag")
+        yield Place(clean_environment, there, store, tmp_path / "flag")
         (tmp_path / "flag").touch()
         # Keepers that look after what is over need the bucket for that.
         conftest.see_out_keeper(there)
@@ -138,11 +149,11 @@ def test_a_run_that_was_let_go_of_is_taken_in_hand_on_another_computer(place: Pl
         assert client.end() == 0, client.said
         run = client.run
         assert "on another computer with this state backend" in client.said
-    kept = place.bucket.objects
+    kept = place.objects
     assert any(f"{run}-session" in key for key in kept)
     key = (place.here / "runs" / run / "hmac_key").read_bytes()
     for secret in (key.hex().encode(), base64.b64encode(key), b"PRIVATE KEY", b"UFJJVkFURSBLRVk"):
-        assert not [name for name, content in kept.items() if secret in content]
+        assert not [name for name, content in kept.items() if content and secret in content]
     process = place.attached("attach", run[:12])
     directory = place.there / "runs" / run
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -241,7 +252,7 @@ def test_what_stands_in_the_way_is_said_and_changes_nothing(
         folder = dayfly("attach", run, DAYFLY_HOME=str(place.there), DAYFLY_BACKEND="file:///tmp")
         assert folder.returncode == 2
         assert "on the computer that started it" in folder.stderr
-        away = place.bucket.backend.replace(place.bucket.endpoint, "127.0.0.1:9")
+        away = place.backend.replace(f"127.0.0.1:{place.store.port}", "127.0.0.1:9")
         unreachable = dayfly("attach", run, DAYFLY_HOME=str(place.there), DAYFLY_BACKEND=away)
         assert unreachable.returncode == 70, unreachable.stderr
         assert "s3://state cannot be used" in unreachable.stderr
