@@ -83,6 +83,11 @@ class Checkpoints:
                 place.symlink_to(entry.target)
             elif source.exists():
                 place.hardlink_to(source)
+        for entry in arriving.entries:
+            # Now that nothing is put into it any more: that of a file came with it.
+            if entry.kind == "folder":
+                with contextlib.suppress(OverflowError):
+                    os.utime(fresh / entry.path, ns=(entry.modified_ns, entry.modified_ns))
         shutil.rmtree(former, ignore_errors=True)
         if self.folder.exists():
             self.folder.rename(former)

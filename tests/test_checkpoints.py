@@ -76,6 +76,44 @@ def test_checkpoints_come_home_while_the_function_runs_and_are_there_in_its_next
     assert list(tmp_path.glob("checkpoints*")) == []
 
 
+def _writes_by_turns() -> Callable[[], None]:
+    """By their names, the last is another one than by their times."""
+
+    def function() -> None:
+        folder = Path(os.environ["DAYFLY_CHECKPOINT_DIR"])
+        for step in (8, 9, 10):
+            (folder / f"step-{step}").mkdir()
+            (folder / f"step-{step}" / "part").symlink_to("whole")
+            (folder / f"step-{step}" / "whole").touch()
+            (folder / f"step-{step}.pt").touch()
+            for path in (folder / f"step-{step}", folder / f"step-{step}.pt"):
+                os.utime(path, (10**9 + step, 10**9 + step))
+
+    return function
+
+
+def _times(folder: Path) -> dict[str, float]:
+    return {path.name: path.stat().st_mtime - 10**9 for path in folder.glob("step-*")}
+
+
+@pytest.mark.sshd
+def test_the_newest_checkpoint_is_the_newest_in_the_next_attempt_too(
+    runs: Runs, tmp_path: Path
+) -> None:
+    """Files and folders have the times that they had."""
+    kept = Checkpoints(tmp_path)
+    with runs.session() as session:
+        session.start(runs.task(_writes_by_turns()))
+        assert runs.outcome(session).end.how == "finished"
+        assert kept.sync(session)
+        runs.job.rename(runs.job.with_name("former"))
+        session.start(replace(runs.task(lambda: None), checkpoints=kept.restore(session)))
+        assert runs.outcome(session).end.how == "finished"
+    wanted = {f"step-{step}{kind}": step for step in (8, 9, 10) for kind in ("", ".pt")}
+    assert _times(kept.folder) == wanted
+    assert _times(runs.job / "checkpoints") == wanted
+
+
 class Changing(Liar):
     """A machine whose folder is another one each time that it is looked at."""
 
