@@ -74,16 +74,17 @@ class Checkpoints:
         fresh, former = self._beside("fresh"), self._beside("former")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
-        for entry in arriving.entries:
-            source, place = self._coming / entry.path, fresh / entry.path
+        entries = [entry for entry in arriving.entries if entry.path not in arriving.left_out]
+        for entry in entries:
+            place = fresh / entry.path
             place.parent.mkdir(parents=True, exist_ok=True)
             if entry.kind == "folder":
                 place.mkdir(exist_ok=True)
             elif entry.kind == "link":
                 place.symlink_to(entry.target)
-            elif source.exists():
-                place.hardlink_to(source)
-        for entry in arriving.entries:
+            else:
+                _lay(self._coming / entry.path, place)
+        for entry in entries:
             # Now that nothing is put into it any more: that of a file came with it.
             if entry.kind == "folder":
                 with contextlib.suppress(OverflowError):
@@ -149,3 +150,11 @@ class Checkpoints:
             keeping.join()
         if wanted():
             attempt()
+
+
+def _lay(source: Path, place: Path) -> None:
+    """Gives a file a second name, which costs no room; some file systems have none, and get a copy."""
+    try:
+        place.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, place)

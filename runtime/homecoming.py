@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
+import stat
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,7 @@ class Homecoming:
         """What may be made here, and which files are still to come."""
         self.left_out = {entry.path: entry.refusal for entry in entries if entry.refusal}
         self.entries = [entry for entry in entries if not entry.refusal]
+        self._make_way()
         wanted = [e for e in self.entries if e.kind == "file"]
         self._manifest.recall(self.folder, wanted)
         here = self._manifest.lines
@@ -128,6 +130,23 @@ class Homecoming:
         self._total = sum(entry.size for entry in wanted)
         self._here = self._manifest.size
         self._spellings = {entry.spelling: entry.path for entry in wanted if entry.path in here}
+
+    def _make_way(self) -> None:
+        """Removes what was brought before, and has become something else there: a file, a folder, or a link.
+
+        A file must not be written through a link that was a link only until now, and a link not be taken for a folder.
+        """
+        spellings = Counter(entry.spelling for entry in self.entries)
+        for entry in self.entries:
+            place = self.folder / entry.path
+            kind = _kind_of(place)
+            # Of two names that are one on this computer the other one may stand there.
+            if kind in ("", entry.kind) or spellings[entry.spelling] > 1:
+                continue
+            if kind == "folder":
+                shutil.rmtree(place)
+            else:
+                place.unlink()
 
     def _look_at_disk(self) -> None:
         """Refuses what has no room here, before any of it comes."""
@@ -276,6 +295,15 @@ class Homecoming:
             "left_out": left[:_NAMED],
             "left_out_count": len(left),
         }
+
+
+def _kind_of(place: Path) -> str:
+    """What stands there, in a machine's words; "" where nothing does, or nothing can."""
+    try:
+        mode = place.lstat().st_mode
+    except OSError:
+        return ""
+    return "link" if stat.S_ISLNK(mode) else "folder" if stat.S_ISDIR(mode) else "file"
 
 
 def _lines(data: bytes) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -145,6 +146,58 @@ def test_a_folder_in_change_is_not_taken(tmp_path: Path) -> None:
 
     assert kept.restore(Taking([])) == "digest"  # type: ignore[arg-type]
     assert b'"checkpoints/old"' in calls[-1]
+
+
+def _folder(path: str) -> list[Any]:
+    return [path, "folder", 0, 0o755, 10**18, ""]
+
+
+def _link(path: str, target: str) -> list[Any]:
+    return [path, "link", len(target), 0o777, 10**18, target]
+
+
+def _brought(kept: Checkpoints, entries: list[Any], *contents: bytes) -> dict[str, str]:
+    """What is here once a machine has had these entries, and sent these files."""
+    machine = Liar(entries, *(whole(number, data) for number, data in enumerate(contents)))
+    assert kept.sync(machine)  # type: ignore[arg-type]
+    found = sorted(kept.folder.rglob("*"))
+    return {
+        path.relative_to(kept.folder).as_posix(): f"-> {path.readlink()}"
+        if path.is_symlink()
+        else path.read_text()
+        if path.is_file()
+        else "/"
+        for path in found
+    }
+
+
+def test_a_path_may_become_something_else_from_one_state_to_the_next(tmp_path: Path) -> None:
+    """A file a folder, and a file again; what a link has led to is not what is written in its place."""
+    kept = Checkpoints(tmp_path)
+    assert _brought(kept, [file("x")], b"abc") == {"x": "abc"}
+    assert _brought(kept, [_folder("x"), file("x/y")], b"def") == {"x": "/", "x/y": "def"}
+    assert _brought(kept, [file("x")], b"ghi") == {"x": "ghi"}
+    state = [_folder("step-1"), file("step-1/state")]
+    linked = _brought(kept, [_link("latest", "step-1"), *state], b"one")
+    assert linked == {"latest": "-> step-1", "step-1": "/", "step-1/state": "one"}
+    real = [_folder("latest"), file("latest/state"), *state]
+    own = {"latest": "/", "latest/state": "two", "step-1": "/", "step-1/state": "one"}
+    assert _brought(kept, real, b"two") == own
+    assert _brought(kept, [_link("latest", "step-1"), *state]) == linked
+
+
+def test_a_disk_without_second_names_has_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an exFAT stick or a network home is."""
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    kept = Checkpoints(tmp_path)
+    assert _brought(kept, [file("x")], b"abc") == {"x": "abc"}
+    assert _brought(kept, [file("x"), file("y")], b"def") == {"x": "abc", "y": "def"}
 
 
 def test_checkpoints_come_once_more_at_the_end_and_trouble_is_told_once(tmp_path: Path) -> None:
