@@ -40,7 +40,7 @@ class Homecoming:
 
     Args:
         folder: where to.
-        of: which folder of the job, "outputs" or "checkpoints".
+        of: which folder of the job, "outputs" or "checkpoints"; with ".taken" behind, as the machine has it stand still.
         manifest: takes one line of JSON for each file: path, size, sha256, modified_ns.
         progress: told how many bytes of how many are here.
         aborted: asked now and then; raises to end it.
@@ -62,6 +62,7 @@ class Homecoming:
     ) -> None:
         self.folder, self._manifest = folder, Manifest(manifest)
         self._progress, self._aborted, self._of = progress, aborted, of
+        self._what = of.partition(".")[0]
         self.left_out: dict[str, str] = {}
         self.entries: list[Entry] = []
         self._pending: deque[Entry] = deque()
@@ -95,15 +96,19 @@ class Homecoming:
     def _list(self, link: Link, heard: Callable[[], None]) -> None:
         self._sort(self._listed(link, heard))
 
-    def changed(self, session: Session) -> bool:
-        """Whether anything there is another than when it was listed."""
+    def moved(self, session: Session) -> set[str] | None:
+        """Which files there are others than when they were listed; None where there are other names."""
         now: list[Entry] = []
 
         def look(link: Link, heard: Callable[[], None]) -> None:
             now[:] = self._listed(link, heard)
 
         session.transfer(look)
-        return [entry for entry in now if not entry.refusal] != self.entries
+        found = [entry for entry in now if not entry.refusal]
+        if [_name_of(entry) for entry in found] != [_name_of(entry) for entry in self.entries]:
+            return None
+        pairs = zip(self.entries, found, strict=True)
+        return {entry.path for entry, later in pairs if entry.kind == "file" and entry != later}
 
     def _listed(self, link: Link, heard: Callable[[], None]) -> list[Entry]:
         entries: list[Entry] = []
@@ -113,7 +118,7 @@ class Homecoming:
             if len(entries) > _ENTRIES_MOST:
                 raise OSError(
                     errno.EFBIG,
-                    f"the function has left more than {_ENTRIES_MOST:,} files and folders in its folder for {self._of}: pack"
+                    f"the function has left more than {_ENTRIES_MOST:,} files and folders in its folder for {self._what}: pack"
                     " them into an archive there",
                 )
         return entries
@@ -295,6 +300,10 @@ class Homecoming:
             "left_out": left[:_NAMED],
             "left_out_count": len(left),
         }
+
+
+def _name_of(entry: Entry) -> tuple[str, str, str]:
+    return entry.path, entry.kind, entry.target
 
 
 def _kind_of(place: Path) -> str:
