@@ -58,11 +58,13 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Names the environment in the machine's cache; the same content gives the same name."""
+        """Names the environment in the machine's cache; the same content, from the same indexes, gives the same name."""
         wheels = sorted((wheel.name, content_digest(wheel)) for wheel in self.wheels)
         content = [RECIPE_VERSION, self.python, self.requirements, wheels]
         content += [self.constraints] if self.constraints else []
         content += [self.hardware, self.checks] if self.hardware else []
+        decided = index.deciding(self.variables, self.requirements + self.constraints)
+        content += [decided] if decided else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -371,7 +371,7 @@ def test_a_virtual_environment_with_dayfly_only_is_empty(
 def test_settings_of_pip_become_settings_of_uv(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They may hold passwords, so they are in no repr and do not change the digest."""
+    """They may hold passwords, which are in no repr and do not change the digest."""
     plain = recipe(["numpy"], project)
     monkeypatch.setenv("PIP_INDEX_URL", "https://user:hidden@example.org/simple")
     monkeypatch.setenv("TOKEN_OF_MINE", "hidden")
@@ -380,11 +380,54 @@ def test_settings_of_pip_become_settings_of_uv(
     made = recipe(["numpy"], project)
     assert made.variables["UV_DEFAULT_INDEX"] == "https://user:hidden@example.org/simple"
     assert "hidden" not in repr(made)
-    assert made.digest == plain.digest
+    assert made.digest != plain.digest
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:changed@example.org/simple")
+    assert recipe(["numpy"], project).digest == made.digest
     (project / "requirements.txt").write_text(
         "--index-url https://${TOKEN_OF_MINE}@example.org/simple\nx\n"
     )
     assert recipe(None, project).variables["TOKEN_OF_MINE"] == "hidden"
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("UV_EXCLUDE_NEWER", "2025-01-01", "2026-01-01"),
+        ("UV_RESOLUTION", "highest", "lowest"),
+        ("UV_PRERELEASE", "allow", "if-necessary"),
+        ("UV_DEFAULT_INDEX", "https://public.invalid/simple", "https://u:p@own.invalid/simple"),
+        ("PIP_EXTRA_INDEX_URL", "https://own.invalid/a", "https://own.invalid/b"),
+        ("UV_INDEX", "own=https://u:p@own.invalid/a", "own=https://u:p@own.invalid/b"),
+    ],
+)
+def test_another_setting_makes_another_environment(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, first: str, second: str
+) -> None:
+    """The same lines may stand for other files; what came from another index is not used again."""
+    monkeypatch.delenv("UV_EXTRA_INDEX_URL", raising=False)
+    digests = []
+    for value in (first, second, first):
+        monkeypatch.setenv(name, value)
+        digests.append(recipe(["numpy"], project).digest)
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_how_something_is_reached_makes_no_other_environment(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor by whom; but an address that is put together from variables is what they make of it."""
+    (project / "requirements.txt").write_text(
+        "--index-url https://${OWN_USER}:${OWN_PASSWORD}@${OWN_HOST}/simple\nnumpy\n"
+    )
+    for name in ("OWN_USER", "OWN_PASSWORD", "OWN_HOST"):
+        monkeypatch.setenv(name, "first")
+    first = recipe(None, project).digest
+    for name in ("OWN_USER", "OWN_PASSWORD", "UV_INDEX_OWN_PASSWORD", "UV_HTTP_TIMEOUT"):
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:word@proxy.invalid:8080")
+    assert recipe(None, project).digest == first
+    monkeypatch.setenv("OWN_HOST", "second")
+    assert recipe(None, project).digest != first
 
 
 def test_dayflys_own_checkout_is_no_users_project(
