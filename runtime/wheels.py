@@ -20,9 +20,11 @@ from dayfly.runtime.redact import redact
 from dayfly.stacks import isolated
 
 _NOT_SOURCE = frozenset(
-    {".git", ".hg", ".venv", "venv", "__pycache__", "build", "dist", "node_modules"}
+    {".git", ".hg", ".venv", "__pycache__", "node_modules"}
     | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".nox", ".ipynb_checkpoints"}
 )
+# What building leaves in the project's own folder; below it a package may have such a name.
+_BUILT = frozenset({"build", "dist"})
 # A wheel with a compiler's work in it takes minutes.
 _UV_LIMIT_S = 3600.0
 _TRIPLES = {
@@ -194,7 +196,31 @@ def _fingerprint(project: Path) -> str:
 
 
 def _source_files(project: Path) -> Iterator[Path]:
-    for folder, names, files in os.walk(project):
-        names[:] = [n for n in names if n not in _NOT_SOURCE and not n.endswith(".egg-info")]
-        names[:] = [n for n in names if not Path(folder, n, "pyvenv.cfg").exists()]
-        yield from (path for name in files if (path := Path(folder, name)).is_file())
+    # By folder: the identities of it and of all that it was come to through, so that a link back to one ends there.
+    ways = {project: frozenset({_identity(project)})}
+    for folder, names, files in os.walk(project, followlinks=True):
+        here = Path(folder)
+        way = ways.pop(here)
+        names[:] = [name for name in names if _may_hold_source(here / name, project)]
+        names[:] = [name for name in names if _identity(here / name) not in way]
+        ways |= {here / name: way | {_identity(here / name)} for name in names}
+        yield from (path for name in files if (path := here / name).is_file())
+
+
+def _may_hold_source(folder: Path, project: Path) -> bool:
+    at_top = folder.parent == project
+    if folder.name in _NOT_SOURCE or folder.name.endswith(".egg-info"):
+        return False
+    if (at_top and folder.name in _BUILT) or (folder / "pyvenv.cfg").exists():
+        return False
+    # A data set of millions of files is linked into the root of many a project.
+    return not (at_top and folder.is_symlink()) or _holds_code(folder)
+
+
+def _holds_code(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in ("*.py", "*/__init__.py"))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino

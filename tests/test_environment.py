@@ -123,6 +123,46 @@ def test_a_local_project_is_shipped_as_a_wheel(project: Path, tmp_path: Path) ->
     assert recipe([str(library)], project).digest != first.digest
 
 
+@pytest.mark.parametrize(
+    "name", ["lib/build/planner.py", "src/lib/dist/router.py", "venv/way.py", "linked/shared.py"]
+)
+def test_a_local_project_is_built_anew_whichever_module_changes(tmp_path: Path, name: str) -> None:
+    """Also one in a folder whose name is that of what building leaves, or behind a link."""
+    library = local_project(tmp_path / "library")
+    (tmp_path / "shared").mkdir()
+    (library / "linked").symlink_to(tmp_path / "shared")
+    (library / name).parent.mkdir(parents=True, exist_ok=True)
+    (library / name).write_text("VALUE = 1\n")
+    before = wheels._fingerprint(library)
+    assert wheels._fingerprint(library) == before
+    (library / name).write_text("VALUE = 22\n")
+    assert wheels._fingerprint(library) != before
+
+
+def test_what_is_no_source_has_no_part_in_it(tmp_path: Path) -> None:
+    """What a build leaves, environments, a data set behind a link; links that lead in circles end."""
+    library = local_project(tmp_path / "library")
+    (tmp_path / "data").mkdir()
+    (library / "data").symlink_to(tmp_path / "data")
+    (library / "lib").mkdir()
+    (library / "lib" / "mod.py").touch()
+    (library / "lib" / "again").symlink_to(library)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (library / "lib" / "one").symlink_to(tmp_path / "one")
+    (tmp_path / "one" / "two").symlink_to(tmp_path / "two")
+    (tmp_path / "two" / "one").symlink_to(tmp_path / "one")
+    (library / "env" / "bin").mkdir(parents=True)
+    (library / "env" / "pyvenv.cfg").touch()
+    before = wheels._fingerprint(library)
+    for name in ("build/lib/x.py", "dist/x.whl", "env/bin/x.py", "data/1.bin", "x.egg-info/PKG"):
+        (library / name).parent.mkdir(parents=True, exist_ok=True)
+        (library / name).write_text("x")
+    assert wheels._fingerprint(library) == before
+    (tmp_path / "two" / "deep.py").touch()
+    assert wheels._fingerprint(library) != before
+
+
 def test_a_wheel_for_another_system_is_refused(project: Path, tmp_path: Path) -> None:
     """Compiled code of this computer's own; for a machine that is this computer it is right."""
     for name in ("any", "manylinux_2_17_x86_64", "linux_x86_64", "macosx_14_0_arm64"):
