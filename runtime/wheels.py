@@ -12,11 +12,13 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dayfly.errors import SpecError
+from dayfly.runtime.ignore import Ignore
 from dayfly.runtime.redact import redact
+from dayfly.runtime.tree import printable
 from dayfly.stacks import isolated
 
 _NOT_SOURCE = frozenset(
@@ -25,6 +27,7 @@ _NOT_SOURCE = frozenset(
 )
 # What building leaves in the project's own folder; below it a package may have such a name.
 _BUILT = frozenset({"build", "dist"})
+_TOLD = 5
 # A wheel with a compiler's work in it takes minutes.
 _UV_LIMIT_S = 3600.0
 _TRIPLES = {
@@ -39,9 +42,14 @@ _TRIPLES = {
 
 @dataclass(frozen=True)
 class WheelBuilder:
-    """Builds local projects into `folder`, once for each state of their sources."""
+    """Builds local projects into `folder`, once for each state of their sources.
+
+    Attributes:
+        warnings: what should be said of the wheels that were asked for.
+    """
 
     folder: Path
+    warnings: list[str] = field(default_factory=list, compare=False)
 
     def build(self, project: Path) -> Path:
         """Give the wheel of a local project, or the local wheel itself.
@@ -55,7 +63,9 @@ class WheelBuilder:
             return self._built(project, hashlib.sha256(project.read_bytes()).hexdigest())
         if not any((project / name).is_file() for name in ("pyproject.toml", "setup.py")):
             raise SpecError(f"{str(project)!r} is no Python project: no pyproject.toml or setup.py")
-        return self._built(project, _fingerprint(project))
+        wheel = self._built(project, _fingerprint(project))
+        self.warnings.extend(_secrets_in(project, wheel))
+        return wheel
 
     def _built(self, project: Path, fingerprint: str) -> Path:
         kept = self.folder / "wheels" / fingerprint
@@ -71,6 +81,29 @@ class WheelBuilder:
                 if not kept.is_dir():
                     raise
         return next(kept.glob("*.whl"))
+
+
+@functools.lru_cache(maxsize=256)
+def _secrets_in(project: Path, wheel: Path) -> tuple[str, ...]:
+    """Names what was to stay here: a build back end knows no .dayflyignore, and some take all that lies in a package."""
+    ignore = Ignore.of(project)
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name.lstrip("/") for name in archive.namelist() if not name.endswith("/")]
+    found = [(name, reason) for name in names if (reason := ignore.reason(_origin(project, name)))]
+    if not found:
+        return ()
+    shown = "; ".join(f"{printable(name)}: {reason}" for name, reason in found[:_TOLD])
+    more = f"; and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+    return (
+        f"the wheel of the local project {str(project)!r} takes along what would stay here ({shown}{more}): leave it out in the"
+        " project's own build settings, or allow it in its .dayflyignore, as in !credentials.py",
+    )
+
+
+def _origin(project: Path, name: str) -> Path:
+    """Where in the project a file of its wheel comes from, in either of the usual layouts."""
+    below = project / "src" / name
+    return below if below.exists() else project / name
 
 
 def content_digest(wheel: Path) -> str:

@@ -13,9 +13,12 @@ import pytest
 from packaging import markers
 from uv import find_uv_bin
 
+from dayfly import cluster
 from dayfly.errors import SpecError
 from dayfly.runtime import environment, wheels
+from dayfly.runtime.call import Call
 from dayfly.runtime.environment import Recipe, recipe
+from dayfly.stacks.engine import Engine
 
 # A build back end of a few lines in the project itself: building reaches no index.
 _BACKEND = """
@@ -121,6 +124,36 @@ def test_a_local_project_is_shipped_as_a_wheel(project: Path, tmp_path: Path) ->
         assert (again.wheels, again.digest) == (first.wheels, first.digest)
     (library / "locallib.py").write_text("VALUE = 22\n")
     assert recipe([str(library)], project).digest != first.digest
+
+
+@pytest.mark.process
+def test_what_looks_like_secrets_in_the_wheel_of_a_local_project_is_named(
+    project: Path, tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its back end knows nothing of that; a line of the project's own `.dayflyignore` allows it."""
+    library = local_project(tmp_path / "library")
+    names = ["locallib/.env", "locallib/keys.py", "locallib/credentials.json"]
+    (library / "src" / "locallib").mkdir(parents=True)
+    for name in names:
+        (library / "src" / name).write_text("hush")
+    written = "".join(f"        archive.write('src/{name}', '{name}')\n" for name in names)
+    backend = _BACKEND.format(name="locallib")
+    (library / "backend.py").write_text(
+        backend.replace(
+            "        archive.writestr(NAME", f"{written}        archive.writestr(NAME", 1
+        )
+    )
+    (warning,) = recipe([str(library)], project).warnings
+    assert str(library) in warning
+    assert "locallib/.env: it looks like a file of secrets (.env)" in warning
+    assert "locallib/credentials.json" in warning
+    assert "keys.py" not in warning
+    assert recipe([str(library), f"-e {library}"], project).warnings == (warning,)
+    remote = cluster(provider="local", environment=[str(library)])(len)
+    Call.prepare(remote.__dayfly_function__, (b"",), {}, remote.spec)
+    assert "locallib/.env: it looks like" in capsys.readouterr().err
+    (library / ".dayflyignore").write_text("!.env\n!/src/locallib/credentials.json\n")
+    assert recipe([str(library)], project).warnings == ()
 
 
 @pytest.mark.parametrize(
