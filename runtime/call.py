@@ -185,6 +185,8 @@ class Call:
             recipe = checkpoint_bucket.with_backend(recipe, spec.checkpoints)
         cargo = Cargo(packed.data)
         shown = display or Display.standard()
+        for warning in recipe.warnings:
+            shown.warning(warning)
         for warning in cargo.warnings():
             shown.note(warning)
         offers = ladder(spec, shown.note, to_run=to_run)

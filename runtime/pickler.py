@@ -24,6 +24,7 @@ from dayfly.runtime import (
     fetched_objects,
     imports,
 )
+from dayfly.runtime.agent import tensors
 from dayfly.runtime.data import Data
 from dayfly.runtime.project import Project, module_file
 
@@ -32,7 +33,7 @@ _NOT_NEEDED = sys.stdlib_module_names | {"__main__", "__mp_main__", "cloudpickle
 
 _CARRIED = {
     module.__name__: module
-    for module in (carried, carried_calls, carried_dask, fetched, fetched_objects)
+    for module in (carried, carried_calls, carried_dask, fetched, fetched_objects, tensors)
 }
 
 # cloudpickle's registry is one for the process: while one thread unregisters, another would pickle by reference.
@@ -95,6 +96,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._sent: dict[str, set[str]] = {}
         self._sent_sources: set[str] = set()
         self._mine: dict[int, bool] = {}
+        self._tensors = tensors.Tensors()
 
     def pack(self, content: object) -> None:
         """Pickle the content, and behind it all that it needs."""
@@ -108,6 +110,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, _Call | _Rest | Data):
             return self._own(obj)
+        memory = self._tensors.reduced(obj)
+        if memory is not None:
+            self._require("torch")
+            return memory
         bare = bare_function(obj)
         if bare is not obj:
             if bare is self._called:

@@ -60,6 +60,39 @@ def test_what_cannot_be_is_refused_when_it_is_written(
         Data(source, **how)
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("https://user:hush@host/x", "Data('https://host/x'): an address is shown"),
+        ("HTTPS://hush@host/x", "sign it behind a '?'"),
+        ("https://user:hu/sh@host/x", "is no port"),
+        ("https://user:hu?sh@host/x", "is no port"),
+        ("https://user:p@hush@host/x?y", "Data('https://host/x')"),
+        ("s3://key:hush@bucket/x", "Data('s3://bucket/x'): an address is shown"),
+        ("abfs://box:hush@account.dfs.core.windows.net/x", "give it by secrets="),
+    ],
+)
+def test_an_address_with_a_password_is_refused_and_not_shown(source: str, words: str) -> None:
+    """The machine would print it into the log."""
+    with pytest.raises(SpecError, match=re.escape(words)) as refused:
+        Data(source)
+    assert not re.search("hu.?sh", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "abfs://box@account.dfs.core.windows.net/x",
+        "https://host:8443/@scope/x",
+        "hf://datasets/owner/name@main/x",
+        "s3://arn:aws:s3:eu-central-1:123456789012:accesspoint/box/x@1",
+    ],
+)
+def test_what_only_looks_like_a_user_is_taken(source: str) -> None:
+    """A container before its account, a port, a revision, a name of a resource."""
+    assert str(Data(source)) == source
+
+
 def test_a_signature_or_an_option_is_never_shown() -> None:
     """A signed URL is a key."""
     data = Data("s3://bucket/x?X-Amz-Signature=abcdef", options={"secret": "hush-hush"})

@@ -104,7 +104,7 @@ class JobAnswers:
         return {"started": True}
 
     def _restore(self, folder: str, listing: str) -> None:
-        """Put an earlier attempt's checkpoints into the job's folder, as files of its own."""
+        """Put an earlier attempt's checkpoints into the job's folder, as files of its own with the times that they had."""
         from shutil import copyfile
 
         told = self._store.listing(listing)
@@ -117,6 +117,9 @@ class JobAnswers:
             os.chmod(place, 0o600 | mode)
         for path, target in told["links"]:
             os.symlink(target, os.path.join(folder, path))
+        # Whoever goes on looks for the newest.
+        for path, modified_ns in told["times"]:
+            os.utime(os.path.join(folder, path), ns=(modified_ns, modified_ns))
 
     def _start_supervisor(self, order: Mapping[str, Any], lock: int) -> None:
         nothing = os.open(os.devnull, os.O_WRONLY)

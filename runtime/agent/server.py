@@ -33,6 +33,7 @@ class Server:
     THREADED = CREDITED | {
         "look",
         "receive",
+        "snapshot",
         "environment",
         "system_packages",
         "stop",
