@@ -30,7 +30,7 @@ def upload(
             return took
 
         there = bench.folder / "there"
-        act = _peer(bench, peer_name, source, there, up=True)
+        act = peer(bench, peer_name, source, there, up=True)
         return _row(name, size, peer_name, least, machine.in_turn(_TRIALS, ours, act, say))
 
 
@@ -49,7 +49,7 @@ def download(
             here.unlink()
             return took
 
-        act = _peer(bench, peer_name, source, here, up=False)
+        act = peer(bench, peer_name, source, here, up=False)
         return _row(name, size, peer_name, least, machine.in_turn(_TRIALS, ours, act, say))
 
 
@@ -63,10 +63,10 @@ def _bench(round_trip_s: float) -> Iterator[Bench]:
         yield bench
 
 
-def _peer(
+def peer(
     bench: Bench, peer_name: str, source: Path, target: Path, *, up: bool
 ) -> Callable[[], float]:
-    """How the peer carries `source` to `target`, whichever of them is over there."""
+    """How the peer carries `source` to `target`, whichever of them is over there; gives the seconds that it takes."""
 
     def act() -> None:
         if peer_name == "scp":
@@ -90,13 +90,13 @@ def _peer(
 
 
 def _row(name: str, size: int, peer_name: str, least: float, best: tuple[float, float]) -> Row:
-    ours, peer = (size / 1e6 / seconds for seconds in best)
+    ours, other = (size / 1e6 / seconds for seconds in best)
     return Row(
         name,
         round(ours, 1),
         peer_name,
-        round(peer, 1),
+        round(other, 1),
         "MB/s",
         f">= {least:g} x peer",
-        ours >= least * peer,
+        ours >= least * other,
     )

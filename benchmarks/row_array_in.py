@@ -1,19 +1,11 @@
-"""Row `array_in`: what a client has in memory while it sends a large array."""
+"""Row `array_in`: a large array as the argument of a warm call."""
 
 from __future__ import annotations
 
-from benchmarks import array_memory
+from benchmarks import arrays
 from benchmarks.report import Row, Say
 
 
 def measure(say: Say) -> Row:
-    """the most that a client has in memory which calls a function with a NumPy array of 4 GiB (ARRAY_SIZE), all of it included"""
-    size = array_memory.size()
-    return array_memory.measure(
-        "array_in",
-        "in",
-        say,
-        arrays_bytes=size,
-        most_bytes=1.3 * size,
-        goal="< 1.3 x the array",
-    )
+    """call a function of a warm run with a NumPy array of 100 MB, against scp of as many bytes on a connection that is there, execnet and mitogen over ssh as they come, all on one server; best of 3 in turn"""
+    return arrays.measure("array_in", "in", say)

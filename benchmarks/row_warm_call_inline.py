@@ -19,7 +19,7 @@ def measure(say: Say) -> Row:
         for number in range(_TRIALS):
             ours.append(statistics.median(place.trial("trial_warm", home, "process")))
             there = [str(home / "peer"), str(port)]
-            peer.append(statistics.median(place.trial("trial_execnet", home, *there)))
+            peer.append(statistics.median(place.trial("trial_execnet", home, "call", *there)))
             say(f"{number + 1} of {_TRIALS}: ours {ours[-1]:.2f} ms, execnet {peer[-1]:.2f} ms")
     value, other = statistics.median(ours), statistics.median(peer)
     return Row(

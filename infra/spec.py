@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dayfly.errors import SpecError
-from dayfly.infra import keep, providers
+from dayfly.infra import bucket_url, keep, providers
 from dayfly.infra.gpu_request import GpuRequest
 from dayfly.infra.units import human_seconds, number, seconds, shown, size_bytes, suggestion
 
@@ -69,6 +69,9 @@ class Spec:
             or "always" for until its deadline; None destroys it after each call.
         outputs: folder of this computer in which each run puts what its function has left in DAYFLY_OUTPUT_DIR, in a
             folder named by its id; None keeps it in the run's own directory.
+        checkpoints: folder of a bucket, "s3://bucket/folder" (also gs, az), with which the machine itself keeps
+            DAYFLY_CHECKPOINT_DIR in step, and from which it is filled in each run that names it; None brings it to this
+            computer, for further attempts.
         retries: further attempts, each a run of its own, after the function or its machine failed.
         max_machines: machines to try at most where one after the other turns out to be unfit.
         wait_for_teardown: the call returns only when the machine is proved gone.
@@ -102,6 +105,7 @@ class Spec:
     grace: float | str | timedelta = DEFAULT_GRACE_S
     keep: float | str | timedelta | None = None
     outputs: str | PathLike[str] | None = None
+    checkpoints: str | None = None
     retries: int = 0
     max_machines: int = 3
     wait_for_teardown: bool = False
@@ -125,6 +129,8 @@ class Spec:
             self._set(name, None if value is None else size_bytes(value, name))
         self._set("environment", _environment(self.environment))
         self._set("outputs", _folder(self.outputs))
+        if self.checkpoints is not None:
+            self._set("checkpoints", bucket_url.checked(self.checkpoints, "checkpoints"))
         self._check_counts()
         self._check_keep()
         self._check_texts()

@@ -25,6 +25,7 @@ from dayfly.errors import (
     OutputsFailed,
     ResultFailed,
     RunFailed,
+    TakenOver,
 )
 from dayfly.infra import providers
 from dayfly.infra.found import State
@@ -32,15 +33,18 @@ from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import DEFAULT_GRACE_S
-from dayfly.runtime import ending, entrust, outputs, ranks, stored
+from dayfly.runtime import ending, entrust, outputs, ranks, stored, taking
 from dayfly.runtime.agent import frames
+from dayfly.runtime.deposit import Deposit
 from dayfly.runtime.display import Display
 from dayfly.runtime.idle_watch import Idle, IdleWatch
 from dayfly.runtime.ranks import RankDisplay
 from dayfly.runtime.run_log import RunLog
 from dayfly.runtime.sample_log import SampleLog
-from dayfly.stacks import journal
+from dayfly.stacks import hands, journal
+from dayfly.stacks.beside import Beside, is_wanted
 from dayfly.stacks.bill import rate_of
+from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.standing import hold_until
@@ -60,6 +64,8 @@ CONNECT_S, _USER_DATA_S = 60.0, 300.0
 _KEEPERLESS_S, _KEEPERLESS_MOST_S = 50.0, 900.0
 # Behind the grace of a function that is asked to end, for the answer.
 _ANSWER_S = 10.0
+# Whoever detaches waits so long until another computer can attach.
+_DEPOSIT_S = 60.0
 
 
 def _leave_there(_stream: str, _offset: int, _data: bytes) -> None:
@@ -109,6 +115,8 @@ class Attendance:
         self._keeperless_s = self._keeperless_until = 0.0
         self._stop_s = DEFAULT_GRACE_S + _ANSWER_S
         self._stopping, self._detaching = threading.Event(), threading.Event()
+        self._deposit: Deposit | None = None
+        self._attached_at = "on this computer"
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -295,6 +303,14 @@ class Attendance:
             with contextlib.suppress(OSError):
                 self.entrust(self.run_stack.workspace, self.history)
 
+    def deposit(self, workspace: Workspace, engine: Engine | None) -> None:
+        """Has what another computer needs to take the run in hand kept beside the state, in the background, where that is
+        kept where other computers reach it."""
+        if workspace.is_remote and is_wanted(self.history):
+            beside = Beside(workspace, engine)
+            self._deposit = Deposit(beside, self.directory, self.display.warning)
+            self._deposit.begin()
+
     def seal(self, task: Parts) -> Parts:
         """Seals the task for this run."""
         keys = self.keys
@@ -420,6 +436,8 @@ class Attendance:
                 end = self._follow(session, with_log=with_log)
             if end is None:
                 raise _NeverStarted
+            if self._deposit is not None:
+                self._deposit.over()
             self._lengthen_hold(session)
             result = self._bring_home(session, end)
             self._bring_outputs(session)
@@ -439,8 +457,9 @@ class Attendance:
             outputs.bring(self, each, node)
 
     def _checkpoints_kept(self, session: Session) -> AbstractContextManager[None]:
-        """Only for a job that may be attempted again."""
-        if not self.history.intent.get("spec", {}).get("retries"):
+        """Only for a job that may be attempted again, and whose machine does not keep them in a bucket by itself."""
+        spec = self.history.intent.get("spec", {})
+        if spec.get("checkpoints") or not spec.get("retries"):
             return contextlib.nullcontext()
         return self.checkpoints.kept(session, self.display.warning, lambda: not self.stopping)
 
@@ -511,6 +530,8 @@ class Attendance:
         refusal = None
         try:
             session.acknowledge()
+        except TakenOver:
+            raise
         except DayflyError as refused:
             refusal = str(refused)
         self.record("acknowledged", **({"refused": refusal} if refusal else {}))
@@ -525,6 +546,8 @@ class Attendance:
                 f"run {self.directory.name}: the machine knows no such job: the function was never started there, or it"
                 " has deleted its own home folder; call it again"
             ) from None
+        except TakenOver as taken:
+            raise self._yielded(taken) from None
         except (DeadlineReached, Forged, OutputsFailed):
             raise
         except DayflyError as trouble:
@@ -537,6 +560,8 @@ class Attendance:
                     f"run {self.directory.name}: its machine ended at the deadline; raise max_runtime or max_cost"
                 ) from trouble
             if not self.machine_runs():
+                if taking.was_ended_elsewhere(self):
+                    raise taking.ended_elsewhere(self.directory.name) from trouble
                 raise
             raise self.left_there(trouble) from trouble
         except OSError as trouble:
@@ -554,7 +579,8 @@ class Attendance:
         assert self.run_stack is not None
         until = hold_until(self.history)
         self.run_stack.leave_open()
-        self.record("detached", by=journal.myself(), reason=str(trouble))
+        mine = journal.whose(self.directory)
+        self.record("detached", by=journal.myself(), reason=str(trouble), **mine)
         self.entrust(self.run_stack.workspace, self.history)
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
         return ResultFailed(
@@ -649,18 +675,33 @@ class Attendance:
                 f"run {self.directory.name} cannot be detached: no keeper could be started that would finish it;"
                 " `dayfly keeper status` tells more"
             )
+        kept = self._deposit is not None and self._deposit.wait(_DEPOSIT_S)
+        self._attached_at = (
+            "here, or on another computer with this state backend" if kept else "on this computer"
+        )
         self._detaching.set()
         assert self._session is not None
         self._session.close()
 
+    def _yielded(self, taken: TakenOver) -> TakenOver:
+        """Another computer has the run in hand: its machine stays up, and is that one's to end."""
+        assert self.run_stack is not None
+        self.run_stack.leave_open()
+        hands.note(self.directory, None if self._session is None else taking.hand_of(self._session))
+        run = self.directory.name
+        return TakenOver(
+            f"run {run}: {taken}, and gets its log and its value; `dayfly attach {run[:12]}` takes it back"
+        )
+
     def _let_go(self) -> Detached:
         assert self.run_stack is not None
         self.run_stack.leave_open()
-        self.record("detached", by=journal.myself(), wished=True)
+        mine = journal.whose(self.directory)
+        self.record("detached", by=journal.myself(), wished=True, **mine)
         run = self.directory.name
         self.display.note(
-            f"run {run} goes on by itself, and its machine ends with its function; `dayfly attach {run[:12]}` brings"
-            " its log and its value"
+            f"run {run} goes on by itself, and its machine ends with its function; `dayfly attach {run[:12]}`,"
+            f" {self._attached_at}, brings its log and its value"
         )
         return Detached(
             f"run {run} was detached, and goes on; its value comes by: dayfly attach {run[:12]}"

@@ -27,6 +27,7 @@ from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
 from dayfly.runtime import (
     accelerator,
+    checkpoint_bucket,
     entrust,
     environment,
     idle_floor,
@@ -177,8 +178,13 @@ class Call:
         interpreter.check(spec.providers, recipe.variables)
         system_packages.check(spec.providers, spec.system_packages)
         recipe = with_backends(recipe, packed.data.values())
+        if spec.checkpoints is not None:
+            checkpoint_bucket.check(spec)
+            recipe = checkpoint_bucket.with_backend(recipe, spec.checkpoints)
         cargo = Cargo(packed.data)
         shown = display or Display.standard()
+        for warning in recipe.warnings:
+            shown.warning(warning)
         for warning in cargo.warnings():
             shown.note(warning)
         offers = ladder(spec, shown.note, to_run=to_run)
@@ -214,6 +220,7 @@ class Call:
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
             session.start(*tasks)
+            attendance.deposit(self.context.workspace, self.engine)
             if self.begun is not None:
                 self.begun(session)
             return attendance.finish(session)
@@ -284,8 +291,13 @@ class Call:
             attendance.step("environment", self.recipe.source)
             python = self._build_environment(session)
         variables = self._bring_data(session, attendance)
-        attendance.step("start")
         node, packed = session.machine.node, self.payload
+        bucket = self.spec.checkpoints or ""
+        if bucket:
+            checkpoint_bucket.restore(
+                attendance, session, bucket, python=python, secrets=self.secrets
+            )
+        attendance.step("start")
         if node and self.serving is not None:
             packed = self.serving.task_of(node)
         return Task(
@@ -296,10 +308,16 @@ class Call:
             max_runtime_s=attendance.function_limit_s,
             grace_s=attendance.grace_s,
             hold_s=self.spec.hold_s,
+            ends_rest=self.begun is not None or self.spec.kept is not None,
             gpu_floor_percent=self.spec.min_gpu_utilization or 0.0,
             gpu_window_s=self.spec.gpu_window_s,
             pickler=payload.pickler_zip(self.context.workspace.home / "cache"),
-            checkpoints=attendance.checkpoints.restore(session) if attendance.lineage else "",
+            checkpoints=""
+            if bucket or not attendance.lineage
+            else attendance.checkpoints.restore(session),
+            restored=bool(bucket),
+            # Where several machines have them, those of the first are kept.
+            bucket="" if node else bucket,
         )
 
     def _bring_data(self, session: Session, attendance: Attendance) -> dict[str, str]:

@@ -201,18 +201,29 @@ class _Sending:
 
     def _send_packed(self, link: Link, blobs: Sequence[Blob], told: Callable[[int], None]) -> None:
         """Many in one frame, and several frames on their way: a round trip for each would take long."""
+        from dayfly.runtime.packing import Packing
+
         answers: deque[tuple[int, Callable[[], dict[str, Any]]]] = deque()
-        sent = 0
+        packing, sent = Packing(link.codec, link.upward), 0
+
+        def await_one() -> None:
+            nonlocal sent
+            sent += _awaited(answers)
+            packing.arrived(sent)
+            told(sent)
+
         for pack in _packs(blobs):
             body = b"".join(_content(blob) for blob in pack)
             head = {"op": "data_pack", "blobs": [[blob.digest, blob.size] for blob in pack]}
-            answers.append((len(body), link.send(head, body)))
+            size, packed = len(body), packing.packed(body)
+            if packed is not None:
+                codec, body = packed
+                head |= {"codec": codec, "plain": size}
+            answers.append((size, link.send(head, body)))
             while len(answers) >= _PACKS_AHEAD:
-                sent += _awaited(answers)
-                told(sent)
+                await_one()
         while answers:
-            sent += _awaited(answers)
-            told(sent)
+            await_one()
 
 
 def _awaited(answers: deque[tuple[int, Callable[[], dict[str, Any]]]]) -> int:
@@ -236,7 +247,9 @@ def _packs(blobs: Iterable[Blob]) -> Iterable[list[Blob]]:
 
 def _content(blob: Blob) -> bytes:
     try:
-        data = blob.path.read_bytes()
+        # Without a buffer, which would be made for each of thousands.
+        with blob.path.open("rb", buffering=0) as file:
+            data = file.read()
     except OSError as error:
         raise _unreadable(blob, error) from error
     if hashlib.sha256(data).hexdigest() != blob.digest:

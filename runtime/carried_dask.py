@@ -1,24 +1,32 @@
 """Code of Dayfly that travels by value to the machines of a map: a Dask scheduler, its workers, and a call on them.
 
-Dayfly is not installed there, so what stands here uses the standard library, cloudpickle and distributed alone. Calls and
-results pass through Dask as bytes: what a result holds is unpickled by the client alone.
+Dayfly is not installed there, so what stands here uses the standard library, cloudpickle and distributed alone, and what
+travels as it does. Calls and results pass through Dask as bytes: what a result holds is unpickled by the client alone.
+
+All of it listens on loopback.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from dayfly.runtime.carried_calls import LOOK_S, PREFIX, AtWork, Begun
 
 # Where a worker ends so often before it has come up, none will.
 _FAILURES = 3
 # The run's key, which came over a pipe.
 KEY_VARIABLE = "DAYFLY_DASK_KEY"
 _START_S = 180.0
+# Where everybody listens, on whichever machine.
+HOST = "127.0.0.1"
 # Of each process that loads this: its connections and functions, by what they are for.
 _kept: dict[Any, Any] = {}
 
@@ -85,8 +93,6 @@ def _forked(act: Callable[[], None]) -> int:
 def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
     import asyncio
 
-    from distributed import Worker
-
     if cluster["by"] == "gpu":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = [name for name in visible.split(",") if name] if visible else []
@@ -95,48 +101,137 @@ def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
     security = _security(cluster)
     # The function has no use for it.
     del os.environ[KEY_VARIABLE]
+    asyncio.run(_serve(cluster, node, slot, security))
 
-    async def serve() -> None:
-        async with Worker(
-            cluster["scheduler"],
-            nthreads=1,
-            name=f"{node}-{slot}-{os.getpid()}",
-            host=cluster["hosts"][node],
-            protocol="tls",
-            security=security,
-            dashboard=False,
-            memory_limit=None,
-            local_directory=str(Path.cwd()),
-        ) as worker:
-            _mark(slot).touch()
+
+async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any) -> None:
+    """Has a worker in this process, and another one each time that its way to the scheduler has broken."""
+    import asyncio
+    import logging
+
+    from distributed import Worker
+
+    # Of which the function's log need not know: the next thing that happens is another worker.
+    logging.getLogger("distributed.worker").addFilter(
+        lambda record: not record.getMessage().startswith("Failed to communicate with scheduler")
+    )
+    at_work = AtWork(f"{node}-{slot}-{os.getpid()}", cluster["scheduler"], security)
+    ports = cluster["ports"][node]
+    new_worker = functools.partial(
+        Worker,
+        cluster["scheduler"],
+        nthreads=1,
+        name=at_work.process,
+        host=HOST,
+        # Its own; and those that are nobody's, if somebody has taken it.
+        port=[ports[slot], *ports[cluster["slots"] :]],
+        protocol="tls",
+        security=security,
+        executor=_lasting_thread(),
+        dashboard=False,
+        # Also where there is no dashboard something is served there.
+        dashboard_address=f"{HOST}:0",
+        memory_limit=None,
+        local_directory=str(Path.cwd()),
+    )
+    listening, failures = _not_in_children(), 0
+    while True:
+        await at_work.join()
+        try:
+            await _serve_once(new_worker(), at_work, _mark(slot), listening)
+            failures = 0
+        except Exception:
+            failures += 1
+            # A call may be under way, which ends with this process.
+            if failures == _FAILURES or not _mark(slot).exists():
+                raise
+            sys.excepthook(*sys.exc_info())
+            await asyncio.sleep(1.0)
+
+
+async def _serve_once(worker: Any, at_work: AtWork, mark: Path, listening: list[int]) -> None:
+    """Has calls made by a worker until its way to the scheduler breaks."""
+    import asyncio
+
+    worker.dayfly = at_work
+    try:
+        async with worker:
+            listening += _listened_on()
+            mark.touch()
+            forgetting = asyncio.create_task(at_work.forget())
             await worker.finished()
+            forgetting.cancel()
+    finally:
+        listening.clear()
+        at_work.leave(worker.data)
 
-    asyncio.run(serve())
+
+def _lasting_thread() -> Any:
+    """The one thread that makes the calls of this process, whichever worker they come to."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    # Dask knows one by its name.
+    class LastingThreadPoolExecutor(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            """A worker that closes would wait for the call, which goes on."""
+
+    return LastingThreadPoolExecutor(1, "call")
+
+
+def _not_in_children() -> list[int]:
+    """Descriptors that a forked child of this process closes: it may outlive it, and would keep its port."""
+    listening: list[int] = []
+
+    def close() -> None:
+        for descriptor in listening:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    os.register_at_fork(after_in_child=close)
+    return listening
+
+
+def _listened_on() -> list[int]:
+    """Descriptors of this process on which it listens."""
+    import socket
+    import stat
+
+    found = []
+    for entry in Path("/dev/fd").iterdir():
+        number = int(entry.name)
+        # One of them was that of this very list.
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as one:
+                    if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                        found.append(number)
+    return found
 
 
 def _scheduler(cluster: Mapping[str, Any]) -> None:
     import asyncio
 
+    import dask.config
     from distributed import Scheduler
 
-    started: set[str] = set()
-
-    async def claim(call: str = "") -> bool:
-        """Whether a call may be started, which it may once: Dask makes a call again whose worker has died."""
-        fresh = call not in started
-        started.add(call)
-        return fresh
+    # A function that keeps its interpreter for itself sends no heartbeat for as long; and a call that is made again
+    # because its worker has gone is not begun again, whatever has become of it.
+    how = {"worker-ttl": None, "allowed-failures": 1 << 30}
+    dask.config.set({f"distributed.scheduler.{name}": value for name, value in how.items()})
 
     async def serve() -> None:
-        async with Scheduler(
-            host=cluster["hosts"][0],
+        scheduler = Scheduler(
+            host=HOST,
             port=cluster["port"],
             protocol="tls",
             security=_security(cluster),
             dashboard=True,
-            dashboard_address=f"127.0.0.1:{cluster['dashboard']}",
-        ) as scheduler:
-            scheduler.handlers["dayfly_claim"] = claim
+            dashboard_address=f"{HOST}:{cluster['dashboard']}",
+        )
+        begun = Begun(scheduler)
+        for name in ("claim", "told", "join"):
+            scheduler.handlers[f"dayfly_{name}"] = getattr(begun, name)
+        async with scheduler:
             await scheduler.finished()
 
     asyncio.run(serve())
@@ -205,7 +300,7 @@ def _begin(cluster: Mapping[str, Any]) -> bytes:
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(1)
-    total = cluster["slots"] * len(cluster["hosts"])
+    total = cluster["slots"] * cluster["nodes"]
     _client(cluster).wait_for_workers(total, timeout=_START_S)
     return _header("value")
 
@@ -240,11 +335,12 @@ def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -
     from uuid import uuid4
 
     call = uuid4().hex
-    future = client.submit(made, task, digest, arguments, call, key=f"call-{call}", pure=False)
+    future = client.submit(made, task, digest, arguments, call, key=PREFIX + call, pure=False)
     try:
         found: bytes = future.result()
     except BaseException:
         # It was stopped, or took too long: a thread cannot be ended, so its process is, and made anew.
+        # One that was out of reach since it has begun the call hears, when it is there again, that nobody wants it.
         busy = [where for where, keys in client.processing().items() if future.key in keys]
         future.cancel()
         if busy:
@@ -262,21 +358,57 @@ async def _end_now() -> None:
 
 
 def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
-    """Makes one call, at most once."""
+    """Makes one call, or waits for what came of it where it has been begun before."""
+    from uuid import uuid4
+
     from distributed import get_worker
-    from distributed.utils import sync
 
     worker = get_worker()
-    if not sync(worker.loop, worker.scheduler.dayfly_claim, call=call):
-        return _header("died", signal=9, code=0, out_of_memory=False)
-    # Of the process: this very function is unpickled anew for each call.
-    functions = vars(worker).setdefault("dayfly_functions", {})
-    if digest not in functions:
-        functions[digest] = _loaded(task)
-    failure, function = functions[digest]
-    if failure is not None:
-        return _outcome(*failure)
-    return _outcome(*_called(function, arguments))
+    at_work: AtWork = worker.dayfly
+    found: bytes | None = None
+    # Before it is claimed: from then on whoever asks must find it.
+    at_work.begin(call)
+    try:
+        if not _asked(worker, "claim", call=call, process=at_work.process, attempt=uuid4().hex):
+            return _awaited(worker, call)
+        # Of the process: this very function is unpickled anew for each call.
+        if digest not in at_work.functions:
+            at_work.functions[digest] = _loaded(task)
+        failure, function = at_work.functions[digest]
+        found = _outcome(*(failure if failure is not None else _called(function, arguments)))
+        return found
+    finally:
+        at_work.end(call, found)
+
+
+def _asked(worker: Any, what: str, **question: Any) -> Any:
+    """The scheduler's answer, also where a connection to it has broken, as long as the worker itself is there.
+
+    Raises:
+        OSError: it is not.
+    """
+    from distributed.utils import sync
+
+    while True:
+        try:
+            return sync(worker.loop, getattr(worker.scheduler, f"dayfly_{what}"), **question)
+        except OSError:
+            if worker.status.name != "running":
+                raise
+            time.sleep(LOOK_S)
+
+
+def _awaited(worker: Any, call: str) -> bytes:
+    """What came of a call that another has begun."""
+    while True:
+        told = _asked(worker, "told", call=call)
+        if "result" in told:
+            return bytes(told["result"])
+        if told.get("end") == "died":
+            return _header("died", signal=9, code=0, out_of_memory=False)
+        if "end" in told:
+            return _header(told["end"])
+        time.sleep(LOOK_S)
 
 
 def _loaded(task: bytes) -> tuple[tuple[dict[str, Any], Any] | None, Any]:

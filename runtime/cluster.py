@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from datetime import timedelta
 from os import PathLike
 from typing import (
@@ -59,6 +60,7 @@ class Options(TypedDict, total=False):
     grace: float | str | timedelta
     keep: float | str | timedelta | None
     outputs: str | PathLike[str] | None
+    checkpoints: str | None
     retries: int
     max_machines: int
     wait_for_teardown: bool
@@ -71,7 +73,8 @@ class RemoteFunction(Generic[P, R]):
     """A function that runs on a machine of its own.
 
     Calling it provisions, runs, returns the value and destroys. The bare function is `__dayfly_function__`. What blocks
-    has an awaitable form: `await f.aio(3)`, `await f.submit.aio(3)`, `await f.plan.aio(3)`.
+    has an awaitable form: `await f.aio(3)`, `await f.submit.aio(3)`, `await f.map.aio(items)`, `await f.plan.aio(3)`, and
+    `async with f.session() as s`.
     """
 
     def __init__(self, function: Callable[P, R], options: Options) -> None:
@@ -146,7 +149,7 @@ class RemoteFunction(Generic[P, R]):
         isolation: Isolation = "fork",
         linger: float | str = "60s",
     ) -> WarmRun[P, R]:
-        """One run whose machine is kept for many calls, for as long as a `with` block lasts.
+        """One run whose machine is kept for many calls, for as long as a `with` block, or `async with`, lasts.
 
         Args:
             slots: calls at once on the machine: a number, "cores" (the default), or "gpu" for one on each GPU.
@@ -163,6 +166,13 @@ class RemoteFunction(Generic[P, R]):
             self.__dayfly_function__, self.spec, slots=slots, isolation=isolation, linger=linger
         )
 
+    async def _map_aio(
+        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+    ) -> list[R]:
+        async with self.session() as run:
+            return [value async for value in run.map.aio(items, *more, **how)]
+
+    @verb(_map_aio)
     def map(self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]) -> list[R]:
         """Calls it for each item on one machine, and gives the values in the items' order.
 
@@ -176,11 +186,28 @@ class RemoteFunction(Generic[P, R]):
         with self.session() as run:
             return list(run.map(items, *more, **how))
 
+    async def _starmap_aio(
+        self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]
+    ) -> list[R]:
+        async with self.session() as run:
+            return [value async for value in run.starmap.aio(items, **how)]
+
+    @verb(_starmap_aio)
     def starmap(self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]) -> list[R]:
         """As `map`, each item holding all the arguments of its call."""
         with self.session() as run:
             return list(run.starmap(items, **how))
 
+    async def _map_unordered_aio(
+        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+    ) -> AsyncGenerator[R, None]:
+        async with self.session() as run:
+            unordered = run.map_unordered.aio(items, *more, **how)
+            async with contextlib.aclosing(unordered) as values:
+                async for value in values:
+                    yield value
+
+    @verb(_map_unordered_aio)
     def map_unordered(
         self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
     ) -> Generator[R, None, None]:

@@ -17,6 +17,7 @@ from dayfly.runtime.warm_function import WarmFunction
 
 if TYPE_CHECKING:
     from dayfly.runtime.data import Data
+    from dayfly.runtime.moment import Moment
     from dayfly.runtime.payload import Payload
     from dayfly.runtime.session import Session
 
@@ -54,12 +55,23 @@ class DaskCalls(WarmCalls[R]):
         cluster: DaskCluster,
         session: Session,
         directory: Path,
-        greeted: threading.Event | None = None,
+        greeted: threading.Event | Moment | None = None,
         *,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(Relay(function, cluster), session, directory, greeted, warn)
-        self._called = function
+        self._called, self._cluster = function, cluster
+
+    def begin(self, lost: Callable[[Exception], None] = lambda _: None) -> None:
+        """As of WarmCalls; `lost` is also told where the machines cannot reach each other any more."""
+        super().begin(lost)
+
+        def broken(error: Exception) -> None:
+            self._line.fail(error)
+            lost(error)
+
+        if self._cluster.mesh is not None:
+            self._cluster.mesh.on_failure(broken)
 
     def start_cluster(self) -> None:
         """Starts scheduler and workers, and waits until every machine has its own.

@@ -9,23 +9,27 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dayfly.infra.spec import Spec
-from dayfly.runtime import carried_dask, payload, ranks, redact
+from dayfly.runtime import carried_dask, payload, redact
 from dayfly.runtime.cargo import with_needed
 
 if TYPE_CHECKING:
     from dayfly.runtime.call import Call
+    from dayfly.runtime.mesh import Mesh
     from dayfly.runtime.payload import Payload
     from dayfly.runtime.session import Session
 
 # The second draws the dashboard.
 REQUIREMENTS = ("distributed", "bokeh")
+# Of each machine, for a worker whose own port somebody has taken while the environment was made.
+_SPARE_PORTS = 2
 
 
 class DaskCluster:
-    """A scheduler on the first machine of a run and workers on each, on the machines' own network.
+    """A scheduler on the first machine of a run and workers on each, all of which listen on loopback only.
 
-    Every connection of it is encrypted, and both of its ends have to show the run's own key: the network may be this
-    computer's loopback, which its other users reach.
+    Each has a port that no other has on any of the machines, and under which it is reached from all of them, by a Mesh.
+    Every connection of it is encrypted, and both of its ends have to show the run's own key: a loopback is reached by all
+    users of its machine.
 
     Lifecycle: constructing makes a key; `meet` is for whoever has a session with the machines; the first call starts it.
 
@@ -38,6 +42,7 @@ class DaskCluster:
     Attributes:
         slots: calls at once on all of them.
         secrets: what the machines get over pipes only.
+        mesh: the ways between the machines, once they have met.
     """
 
     def __init__(self, function: Callable[..., Any], spec: Spec, slots: int, by: str) -> None:
@@ -47,6 +52,7 @@ class DaskCluster:
         self.secrets = {carried_dask.KEY_VARIABLE: key}
         redact.remember(self.secrets.values())
         self._known: dict[str, Any] = {"slots": slots, "by": by, "certificate": certificate}
+        self.mesh: Mesh | None = None
 
     def joined(self, call: Call, settings: Mapping[str, Any]) -> Call:
         """The call of a warm run whose first machine hands its calls to this cluster."""
@@ -60,20 +66,26 @@ class DaskCluster:
         )
 
     def meet(self, session: Session) -> None:
-        """Chooses where the scheduler and its dashboard listen.
+        """Chooses where everybody listens, and has the machines reach each other there.
 
         Raises:
-            ConnectFailed: the machines cannot reach each other.
-            RunFailed: no port is free.
+            ConnectFailed: an SSH server forbids that; says what to set there.
+            RunFailed: there were not enough free ports.
         """
-        machines = [each.machine for each in (session, *session.others)]
-        host, port = ranks.rendezvous(session, len(machines))
+        from dayfly.runtime.mesh import Mesh
+
+        self.mesh = mesh = Mesh((session, *session.others))
+        # For this computer alone: the other machines' users have no business there.
+        (dashboard,) = mesh.free(1)
+        own = int(self._known["slots"]) + _SPARE_PORTS
+        (scheduler, *first), *others = mesh.open([own + 1, *(own for _ in session.others)])
         self._known |= {
-            "hosts": [machine.inner_host for machine in machines],
-            "scheduler": f"tls://{host}:{port}",
-            "port": port,
+            "nodes": 1 + len(others),
+            "scheduler": f"tls://{carried_dask.HOST}:{scheduler}",
+            "port": scheduler,
+            "ports": [first, *others],
             "content": f"{session.machine.cache_dir}/blobs",
-            "dashboard": ranks.free_port(session, but=port),
+            "dashboard": dashboard,
         }
 
     @property

@@ -26,6 +26,9 @@ BACKENDS: Mapping[str, tuple[str, ...]] = {
 }
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
+_WEB = ("http", "https")
+# What stands before the host, where it is no mere name: abfs has that of a container there.
+_USER = re.compile(r"^([^:/?#]+://)[^/?#]*:[^/?#]*@|^(https?://)[^/?#]*@", re.I)
 
 if TYPE_CHECKING:
     # Where it is used, a function has asked for a path, and gets one.
@@ -57,7 +60,7 @@ class Data(_Base):
             options: for the file system of fsspec behind a URL, e.g. {"anon": True}; never shown.
 
         Raises:
-            SpecError: there is no such file, or the URL cannot be.
+            SpecError: there is no such file, or the URL cannot be, or holds a password.
         """
         self.source = os.fspath(source)
         self.sha256 = sha256
@@ -78,16 +81,39 @@ class Data(_Base):
             )
         if not urlsplit(self.source).netloc:
             raise SpecError(f"{self!r} names no host or bucket")
+        self._check_host()
         if self.sha256 is not None and not _DIGEST.match(self.sha256):
             raise SpecError(f"{self!r}: sha256={shown(self.sha256)} is no SHA-256 in hexadecimal")
         if self.scheme == "http" and self.sha256 is None:
             raise SpecError(
                 f"{self!r}: what comes by http may be altered on its way; use https, or give sha256="
             )
-        if self.scheme in ("http", "https") and self.options:
+        if self.scheme in _WEB and self.options:
             raise SpecError(
                 f"{self!r}: options= are for the file systems of fsspec, not for web servers"
             )
+
+    def _check_host(self) -> None:
+        """The address stands in logs, errors and the journal: it holds no password."""
+        if self.scheme in _WEB:
+            try:
+                _ = urlsplit(self.source).port
+            except ValueError:
+                # A password with a "/" in it looks so, too: nothing of it is shown.
+                raise SpecError(
+                    f"Data('{self.scheme}://...'): what stands behind the ':' of its host is no port"
+                ) from None
+        if not _USER.match(self.source):
+            return
+        if self.scheme in _WEB:
+            raise SpecError(
+                f"{self!r}: an address is shown in logs, so that no user and password may stand in it; sign it behind a '?',"
+                " which is never shown, or have the function fetch it, with what secrets= gives it"
+            )
+        raise SpecError(
+            f"{self!r}: an address is shown in logs, so that no password may stand in it; give it by secrets=, as the variables"
+            " that the file system there reads, or by options="
+        )
 
     def _check_path(self) -> None:
         if self.sha256 is not None or self.options:
@@ -111,8 +137,10 @@ class Data(_Base):
         return self.source
 
     def __str__(self) -> str:
+        if not self.scheme:
+            return self.source
         # A signed URL has its secret behind the question mark.
-        return self.source.partition("?")[0] if self.scheme else self.source
+        return _USER.sub(r"\1\2", self.source).partition("?")[0]
 
     def __repr__(self) -> str:
         return f"Data({str(self)!r})"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from dayfly.runtime.agent import arrival as agent_arrival
 from dayfly.runtime.agent import files, frames
+from dayfly.runtime.packing import Line, Packing
 from dayfly.runtime.pieces import pieces_of
 from dayfly.runtime.ssh.connection import Disconnected
 from dayfly.runtime.ssh.lanes import DOWNWARD_WINDOW_BYTES, Lane
@@ -35,6 +37,7 @@ class Download:
         self._what = str(call) if call else "result"
         self._descriptor = descriptor
         self._arrival = agent_arrival.Arrival(0)
+        self._packing = Packing("", Line())
         self._have = 0
         self._header, self._digest = b"", hashlib.sha256()
 
@@ -81,6 +84,7 @@ class Download:
         self, link: Link, lanes: Sequence[Lane], size: int, heard: Callable[[], None]
     ) -> None:
         # What came before the last link broke is not asked for again.
+        self._packing = Packing(link.codec, link.downward)
         (_, have), *later = self._arrival.ranges()
         arrival = self._arrival = agent_arrival.Arrival(size, [(0, max(have, self._have)), *later])
         pieces = list(pieces_of(arrival.gaps(), _PIECE_BYTES))
@@ -100,6 +104,7 @@ class Download:
         try:
             while self._have < size:
                 self._take_in(arrival.await_more(self._have))
+                self._packing.arrived(self._have)
                 heard()
         except BaseException:
             # A lane that is out of step is of no use any more, and without its link nobody waits for it.
@@ -113,17 +118,37 @@ class Download:
     def _receive(
         self, lane: Lane, pieces: Sequence[tuple[int, int]], arrival: agent_arrival.Arrival
     ) -> None:
-        for start, end in pieces[:_PIECES_AHEAD]:
-            lane.want(self._what, start, end - start)
-        for number, (start, end) in enumerate(pieces):
-            offset = start
-            while offset < end:
-                data = lane.receive(min(end - offset, _RECEIVE_BYTES))
-                files.write_at(self._descriptor, offset, data)
-                offset += len(data)
-                arrival.note(start, offset, end)
-            for following in pieces[number + _PIECES_AHEAD : number + _PIECES_AHEAD + 1]:
-                lane.want(self._what, following[0], following[1] - following[0])
+        wanted: deque[tuple[int, int, str]] = deque()
+        waiting = deque(pieces)
+
+        def want() -> None:
+            # What comes of a trial is awaited: on a line that is known to be slow, many pieces take long.
+            while waiting and len(wanted) < _PIECES_AHEAD and not (wanted and self._packing.trying):
+                start, end = waiting.popleft()
+                codec = self._packing.wanted()
+                lane.want(self._what, start, end - start, codec)
+                wanted.append((start, end, codec))
+
+        want()
+        while wanted:
+            start, end, codec = wanted.popleft()
+            if codec:
+                told, packed = lane.receive_packed(end - start, codec)
+                files.write_at(self._descriptor, start, self._packing.opened(told, packed))
+                arrival.note(start, end, end)
+            else:
+                self._receive_plain(lane, start, end, arrival)
+            want()
+
+    def _receive_plain(
+        self, lane: Lane, start: int, end: int, arrival: agent_arrival.Arrival
+    ) -> None:
+        offset = start
+        while offset < end:
+            data = lane.receive(min(end - offset, _RECEIVE_BYTES))
+            files.write_at(self._descriptor, offset, data)
+            offset += len(data)
+            arrival.note(start, offset, end)
 
     def _take_in(self, have: int) -> None:
         """Digest what has arrived without a gap; the header is no part of that."""

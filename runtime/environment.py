@@ -40,6 +40,7 @@ class Recipe:
         constraints: text of a constraints file: versions that hold for what is needed, named or not.
         hardware: what of the machine decides about the wheels, "" where nothing does.
         checks: programs that must succeed in the environment before it is used.
+        warnings: what should be said of it before anything is spent.
     """
 
     python: str
@@ -50,6 +51,7 @@ class Recipe:
     constraints: str = field(default="", repr=False)
     hardware: str = ""
     checks: tuple[str, ...] = field(default=(), repr=False)
+    warnings: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def empty(self) -> bool:
@@ -58,11 +60,13 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Names the environment in the machine's cache; the same content gives the same name."""
+        """Names the environment in the machine's cache; the same content, from the same indexes, gives the same name."""
         wheels = sorted((wheel.name, content_digest(wheel)) for wheel in self.wheels)
         content = [RECIPE_VERSION, self.python, self.requirements, wheels]
         content += [self.constraints] if self.constraints else []
         content += [self.hardware, self.checks] if self.hardware else []
+        decided = index.deciding(self.variables, self.requirements + self.constraints)
+        content += [decided] if decided else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -104,7 +108,8 @@ def recipe(
     constraints = "".join(f"{line}\n" for line in found.constraints)
     variables |= referenced | _referenced(text + constraints)
     redact.remember(index.secrets_in({**variables, "": text}))
-    return Recipe(PYTHON, text, wheels, _source(found), variables, constraints)
+    warnings = tuple(dict.fromkeys(builder.warnings))
+    return Recipe(PYTHON, text, wheels, _source(found), variables, constraints, warnings=warnings)
 
 
 def _requirements(

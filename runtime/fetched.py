@@ -15,13 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dayfly.runtime.fetched_objects import check_digest, digest_of, from_file_system
+
 # As the agent marks content: whoever changes it in place later changes its time, too.
 STAMP = 946684800
 _TRIES = 6
-_AT_ONCE = 8
 _LARGE_BYTES = 10 * 10**9
 _TIMEOUT_S = 60
 _UNUSED_S = 7 * 86400.0
+_TOLD_EVERY_S = 10.0
+# A shorter value masks half of every line, and is none of a secret's.
+_SECRET_CHARACTERS = 6
 
 
 def given(key: str) -> Path:
@@ -61,20 +65,22 @@ def _fetch(
 ) -> Path:
     shown = url.partition("?")[0]
     began = time.monotonic()
+    progress = Progress(shown)
     try:
         if url.lower().startswith(("http://", "https://")):
-            path, size = _from_web(store, place, url, sha256)
+            path, size = _from_web(store, place, url, sha256, progress)
         else:
-            path, size = _from_file_system(store, place, url, sha256, options)
+            path, size = from_file_system(
+                store, place, url, sha256, options=options, progress=progress
+            )
     except ImportError as error:
         raise OSError(
             f"Data({shown!r}) could not be fetched: what fetches from there is not installed on the machine ({error}); add it"
             " to environment=: that of a session is made before its calls are known"
         ) from error
-    except Exception as error:
-        raise OSError(
-            f"Data({shown!r}) could not be fetched: {type(error).__name__}: {error}"
-        ) from error
+    except Exception as error:  # noqa: BLE001 - each file system has its own; raised below as one kind
+        said, cause = _said(error, _secrets(url, options))
+        raise OSError(f"Data({shown!r}) could not be fetched: {said}") from cause
     store.prune()
     took = time.monotonic() - began
     large = (
@@ -82,6 +88,62 @@ def _fetch(
     )
     print(f"dayfly: {shown}: {size / 1e6:.1f} MB, {took:.1f} s{large}", file=sys.stderr, flush=True)
     return path
+
+
+def _said(error: Exception, secrets: list[str]) -> tuple[str, Exception | None]:
+    """The words of an error without what must not be shown, and itself where its lines hold nothing of that."""
+    import traceback
+
+    told = "".join(traceback.format_exception(error))
+    cause = error if _cleared(told, secrets) == told else None
+    return _cleared(f"{type(error).__name__}: {error}", secrets), cause
+
+
+def _secrets(url: str, options: Mapping[str, Any]) -> list[str]:
+    """What of a URL and of the options for its file system is never shown, the longest first."""
+    found = {url.partition("?")[2]}
+    waiting: list[Any] = [options]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, str):
+            found |= {value, *value.splitlines()}
+    return sorted((s for s in found if len(s) >= _SECRET_CHARACTERS), key=len, reverse=True)
+
+
+def _cleared(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "[secret]")
+    return text
+
+
+class Progress:
+    """Says on the function's stderr how far a fetch is that takes long."""
+
+    def __init__(self, shown: str) -> None:
+        import threading
+
+        self.total = 0
+        self._shown, self._have = shown, 0
+        self._told = time.monotonic()
+        self._adding = threading.Lock()
+
+    def add(self, size: int) -> None:
+        """So many more bytes are here."""
+        with self._adding:
+            self._have += size
+            if time.monotonic() < self._told + _TOLD_EVERY_S:
+                return
+            self._told = time.monotonic()
+            of = f" of {self.total / 1e6:.1f}" if self.total > 0 else ""
+            print(
+                f"dayfly: {self._shown}: {self._have / 1e6:.1f}{of} MB so far",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 class Store:
@@ -167,7 +229,9 @@ class Store:
 # -- from web servers
 
 
-def _from_web(store: Store, place: Path, url: str, sha256: str | None) -> tuple[Path, int]:
+def _from_web(
+    store: Store, place: Path, url: str, sha256: str | None, progress: Progress
+) -> tuple[Path, int]:
     import posixpath
     import urllib.error
     import urllib.parse
@@ -183,12 +247,12 @@ def _from_web(store: Store, place: Path, url: str, sha256: str | None) -> tuple[
     if headers:
         try:
             with _asked(url, headers, sha256) as answer:
-                told = _download(store, url, answer, headers, sha256)
+                told = _download(store, url, answer, headers, sha256=sha256, progress=progress)
         except urllib.error.HTTPError as error:
             if error.code != 304 or told is None:
                 raise
     assert told is not None
-    _check_digest(told["digest"], sha256)
+    check_digest(told["digest"], sha256)
     name = posixpath.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path)) or "data"
     path = place / (name if name not in (".", "..") and "\0" not in name else "data")
     store.lay(told["digest"], path)
@@ -215,18 +279,25 @@ def _check_safe(url: str, led_to: str, sha256: str | None) -> None:
 
 
 def _download(
-    store: Store, url: str, answer: Any, headers: Mapping[str, str], sha256: str | None
+    store: Store,
+    url: str,
+    answer: Any,
+    headers: Mapping[str, str],
+    *,
+    sha256: str | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Take a whole answer; where the connection breaks, the rest is asked for, of the same version."""
     etag = answer.headers.get("ETag", "")
     size = int(answer.headers.get("Content-Length") or -1)
     ranges = answer.headers.get("Accept-Ranges") == "bytes" and etag.startswith('"')
     store.check_room(size)
+    progress.total = size
     part = store.part()
     try:
         with part.open("wb") as file:
             for left in reversed(range(_TRIES)):
-                broken = _copy(answer, file)
+                broken = _copy(answer, file, progress)
                 if broken is None and (size < 0 or file.tell() == size):
                     break
                 if not left or not ranges:
@@ -242,101 +313,23 @@ def _download(
                     etag = answer.headers.get("ETag", "")
                     size = int(answer.headers.get("Content-Length") or -1)
         if sha256 is not None:
-            _check_digest(_digest_of(part), sha256)
+            check_digest(digest_of(part), sha256)
         return store.keep(part, url, etag=etag)
     finally:
         if part.exists():
             part.unlink()
 
 
-def _copy(answer: Any, file: Any) -> OSError | None:
+def _copy(answer: Any, file: Any, progress: Progress) -> OSError | None:
     import http.client
 
     try:
-        shutil.copyfileobj(answer, file, 1 << 20)
+        while data := answer.read(1 << 20):
+            file.write(data)
+            progress.add(len(data))
     except http.client.IncompleteRead as error:
         file.write(error.partial)
         return OSError(str(error))
     except OSError as error:
         return error
     return None
-
-
-def _digest_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()
-
-
-def _check_digest(digest: str, sha256: str | None) -> None:
-    if sha256 is not None and digest != sha256:
-        raise OSError(f"its SHA-256 is {digest}, and not {sha256}")
-
-
-# -- from what fsspec knows
-
-
-def _from_file_system(
-    store: Store, place: Path, url: str, sha256: str | None, options: Mapping[str, Any]
-) -> tuple[Path, int]:
-    import fsspec
-
-    system, root = fsspec.core.url_to_fs(url, **options)
-    root = root.rstrip("/")
-    is_folder = system.isdir(root)
-    found = system.find(root, detail=True) if is_folder else {root: system.info(root)}
-    if not found:
-        raise FileNotFoundError("nothing is there")
-    if sha256 is not None and is_folder:
-        raise ValueError("sha256= is for one file, and this is a folder")
-    sizes = {name: int(info.get("size") or 0) for name, info in found.items()}
-    versions = {name: f"{system.protocol}:{name}:{system.ukey(name)}" for name in found}
-    missing = [name for name in found if store.known(versions[name]) is None]
-    store.check_room(sum(sizes[name] for name in missing))
-
-    def fetch(name: str) -> None:
-        part = store.part()
-        try:
-            system.get_file(name, str(part))
-            _check_version(part, found[name], name)
-            if sha256 is not None:
-                _check_digest(_digest_of(part), sha256)
-            store.keep(part, versions[name])
-        finally:
-            if part.exists():
-                part.unlink()
-
-    # Loaded here: once a process has begun to end, and its jobs are seen out, this module cannot be loaded any more.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(fetch, missing))
-    base = root.rpartition("/")[2] or "data"
-    for name in found:
-        told = store.known(versions[name])
-        if told is None:
-            raise OSError(f"{name} went while it was fetched")
-        _check_digest(told["digest"], sha256)
-        below = name[len(root) :].lstrip("/") if is_folder else ""
-        if ".." in below.split("/"):
-            raise OSError(f"{name} leads out of its folder")
-        store.lay(told["digest"], place / base / below if below else place / base)
-    return place / base, sum(sizes.values())
-
-
-def _check_version(part: Path, info: Mapping[str, Any], name: str) -> None:
-    """Hold a file against what was said of it: its size, and its MD5 where its tag is one."""
-    size = info.get("size")
-    if size is not None and part.stat().st_size != int(size):
-        raise OSError(f"{name} has {part.stat().st_size} bytes, and {size} were announced")
-    tag = str(info.get("ETag") or "").strip('"')
-    encrypted = str(info.get("ServerSideEncryption") or "").startswith("aws:kms")
-    if len(tag) == 32 and not encrypted and all(c in "0123456789abcdef" for c in tag):
-        digest = hashlib.md5(usedforsecurity=False)
-        with part.open("rb") as file:
-            while data := file.read(1 << 20):
-                digest.update(data)
-        if digest.hexdigest() != tag:
-            raise OSError(f"{name} is not what its ETag says")

@@ -133,8 +133,9 @@ class Fleet(Session):
         )
 
     def acknowledge(self) -> None:
-        """Each may forget what it has left."""
-        side_by_side([super().acknowledge, *(other.acknowledge for other in self.others)])
+        """Each may forget what it has left; the first says whether the run is still in this home's hand."""
+        super().acknowledge()
+        side_by_side([other.acknowledge for other in self.others])
 
     def stop(self) -> JobEnd:
         """End all of it."""

@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
+import stat
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ class Homecoming:
 
     Args:
         folder: where to.
-        of: which folder of the job, "outputs" or "checkpoints".
+        of: which folder of the job, "outputs" or "checkpoints"; with ".taken" behind, as the machine has it stand still.
         manifest: takes one line of JSON for each file: path, size, sha256, modified_ns.
         progress: told how many bytes of how many are here.
         aborted: asked now and then; raises to end it.
@@ -61,6 +62,7 @@ class Homecoming:
     ) -> None:
         self.folder, self._manifest = folder, Manifest(manifest)
         self._progress, self._aborted, self._of = progress, aborted, of
+        self._what = of.partition(".")[0]
         self.left_out: dict[str, str] = {}
         self.entries: list[Entry] = []
         self._pending: deque[Entry] = deque()
@@ -94,15 +96,19 @@ class Homecoming:
     def _list(self, link: Link, heard: Callable[[], None]) -> None:
         self._sort(self._listed(link, heard))
 
-    def changed(self, session: Session) -> bool:
-        """Whether anything there is another than when it was listed."""
+    def moved(self, session: Session) -> set[str] | None:
+        """Which files there are others than when they were listed; None where there are other names."""
         now: list[Entry] = []
 
         def look(link: Link, heard: Callable[[], None]) -> None:
             now[:] = self._listed(link, heard)
 
         session.transfer(look)
-        return [entry for entry in now if not entry.refusal] != self.entries
+        found = [entry for entry in now if not entry.refusal]
+        if [_name_of(entry) for entry in found] != [_name_of(entry) for entry in self.entries]:
+            return None
+        pairs = zip(self.entries, found, strict=True)
+        return {entry.path for entry, later in pairs if entry.kind == "file" and entry != later}
 
     def _listed(self, link: Link, heard: Callable[[], None]) -> list[Entry]:
         entries: list[Entry] = []
@@ -112,7 +118,7 @@ class Homecoming:
             if len(entries) > _ENTRIES_MOST:
                 raise OSError(
                     errno.EFBIG,
-                    f"the function has left more than {_ENTRIES_MOST:,} files and folders in its folder for {self._of}: pack"
+                    f"the function has left more than {_ENTRIES_MOST:,} files and folders in its folder for {self._what}: pack"
                     " them into an archive there",
                 )
         return entries
@@ -121,6 +127,7 @@ class Homecoming:
         """What may be made here, and which files are still to come."""
         self.left_out = {entry.path: entry.refusal for entry in entries if entry.refusal}
         self.entries = [entry for entry in entries if not entry.refusal]
+        self._make_way()
         wanted = [e for e in self.entries if e.kind == "file"]
         self._manifest.recall(self.folder, wanted)
         here = self._manifest.lines
@@ -128,6 +135,23 @@ class Homecoming:
         self._total = sum(entry.size for entry in wanted)
         self._here = self._manifest.size
         self._spellings = {entry.spelling: entry.path for entry in wanted if entry.path in here}
+
+    def _make_way(self) -> None:
+        """Removes what was brought before, and has become something else there: a file, a folder, or a link.
+
+        A file must not be written through a link that was a link only until now, and a link not be taken for a folder.
+        """
+        spellings = Counter(entry.spelling for entry in self.entries)
+        for entry in self.entries:
+            place = self.folder / entry.path
+            kind = _kind_of(place)
+            # Of two names that are one on this computer the other one may stand there.
+            if kind in ("", entry.kind) or spellings[entry.spelling] > 1:
+                continue
+            if kind == "folder":
+                shutil.rmtree(place)
+            else:
+                place.unlink()
 
     def _look_at_disk(self) -> None:
         """Refuses what has no room here, before any of it comes."""
@@ -276,6 +300,19 @@ class Homecoming:
             "left_out": left[:_NAMED],
             "left_out_count": len(left),
         }
+
+
+def _name_of(entry: Entry) -> tuple[str, str, str]:
+    return entry.path, entry.kind, entry.target
+
+
+def _kind_of(place: Path) -> str:
+    """What stands there, in a machine's words; "" where nothing does, or nothing can."""
+    try:
+        mode = place.lstat().st_mode
+    except OSError:
+        return ""
+    return "link" if stat.S_ISLNK(mode) else "folder" if stat.S_ISDIR(mode) else "file"
 
 
 def _lines(data: bytes) -> list[Any]:

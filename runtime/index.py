@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -40,6 +41,22 @@ _AS_THEY_ARE = frozenset(
         "UV_TORCH_BACKEND",
     }
 )
+# How and from whom something is had, and not what it is.
+_ON_THE_WAY = frozenset(
+    {
+        "UV_ASTRAL_MIRROR_URL",
+        "UV_HTTP_TIMEOUT",
+        "UV_INSECURE_HOST",
+        "UV_NATIVE_TLS",
+        "UV_OFFLINE",
+        "UV_PYTHON_DOWNLOADS",
+        "UV_PYTHON_DOWNLOADS_JSON_URL",
+        "UV_PYTHON_INSTALL_MIRROR",
+        "UV_SYSTEM_CERTS",
+    }
+)
+_USER = re.compile(r"://[^/\s]*@")
+_REFERENCE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _TOKEN_LENGTH = 20
 _PATHS = ("SSL_CERT_DIR", "SSL_CERT_FILE")
 # A file of this computer, or an address.
@@ -126,6 +143,29 @@ def secrets_in(settings: Mapping[str, str]) -> Iterator[str]:
             secret = parts.password or alone
             if secret and not secret.startswith("${"):
                 yield from (secret, unquote(secret))
+
+
+def deciding(settings: Mapping[str, str], text: str) -> list[tuple[str, str]]:
+    """What of the settings decides which files are installed for the same lines, in an order of its own.
+
+    Users and passwords are left out: with another password the same is installed.
+
+    Args:
+        settings: of an environment that is to be made.
+        text: its lines; what an address in them has as ${NAME} is looked up in the settings.
+    """
+    found = [(name, value) for name, value in sorted(settings.items()) if _decides(name)]
+    found += [
+        ("", _REFERENCE.sub(lambda name: settings.get(name[1], name[0]), url))
+        for url in addresses(text)
+        if _REFERENCE.search(url)
+    ]
+    return [(name, _USER.sub("://", value)) for name, value in found]
+
+
+def _decides(name: str) -> bool:
+    own = name.startswith("UV_") and not name.endswith(("_USERNAME", "_PASSWORD"))
+    return own and name not in _ON_THE_WAY
 
 
 def _wanted(name: str) -> bool:

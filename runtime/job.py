@@ -33,6 +33,7 @@ from dayfly.errors import (
     ResultFailed,
     RunFailed,
     SpecError,
+    TakenOver,
     UnknownRun,
 )
 from dayfly.infra import providers
@@ -225,8 +226,8 @@ class Job(concurrent.futures.Future[R], Generic[R]):
                 self._attendance.stop()
 
     def _ended_here(self) -> bool:
-        """Whether nothing is left to stop: it has ended, and nobody was told to go on with it."""
-        return self.done() and not self.detached
+        """Whether nothing is left to stop: it has ended, and no keeper of this computer was told to go on with it."""
+        return self.done() and (not self.detached or isinstance(self.exception(), TakenOver))
 
     async def _detach_aio(self) -> str:
         return await aside(self.detach)
@@ -427,7 +428,8 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             return "dayfly gc"
         self._stack.leave_open()
         journal.append(self._stack.directory, "cancelled", by=journal.myself())
-        journal.append(self._stack.directory, "detached", by=journal.myself())
+        mine = journal.whose(self._stack.directory)
+        journal.append(self._stack.directory, "detached", by=journal.myself(), **mine)
         if self._attendance is not None:
             self._attendance.entrust(self._workspace, journal.read(self._stack.directory))
         return f"dayfly gc --run {self._stack.id} --yes"

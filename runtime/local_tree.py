@@ -45,7 +45,7 @@ class LocalTree:
     Lifecycle: constructing looks at names and sizes, `begin` has the contents digested in a thread, `blobs` waits for that.
 
     Args:
-        whole: nothing stays here for its name, and links stay links.
+        whole: nothing stays here for its name, links stay links, and what is made from the list has the times from here.
 
     Attributes:
         source: the file or folder.
@@ -126,7 +126,15 @@ class LocalTree:
         entries: list[list[object]] = [[path, "", 0, 0] for path in self._folders]
         entries += [[file.path, digest, file.size, file.mode & 0o100] for digest, file in pairs]
         told = {"name": self.source.name, "entries": entries, "links": self._links}
+        if self._whole:
+            told["times"] = self._times()
         return json.dumps(told).encode()
+
+    def _times(self) -> list[tuple[str, int]]:
+        """When each file and folder was changed last, in nanoseconds of unix time."""
+        above = self.source.parent
+        folders = [(path, (above / path).stat().st_mtime_ns) for path in self._folders]
+        return [(file.path, file.modified_ns) for file in self._files] + folders
 
 
 def _found(path: str, place: Path) -> _Found:

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
+from typing import Any
 
 from dayfly.runtime import wakeful
 
@@ -39,6 +40,13 @@ class Moment:
     async def come(self) -> None:
         """Waits without blocking the event loop."""
         await asyncio.wrap_future(self._come)
+
+
+async def ended(future: concurrent.futures.Future[Any]) -> None:
+    """Waits until it is done, however it has ended, without blocking the event loop; who gives up waiting changes nothing."""
+    over = Moment()
+    future.add_done_callback(lambda _: over.set())
+    await over.come()
 
 
 class Bell:

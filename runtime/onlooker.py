@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dayfly.errors import DayflyError
+from dayfly.errors import DayflyError, SpecError
 from dayfly.runtime import ending, redact, samples
 from dayfly.runtime.records import Glance, Keys
 from dayfly.runtime.redact import StreamMask
+from dayfly.runtime.run_log import STREAMS
 from dayfly.runtime.samples import Sample
+from dayfly.runtime.surface import Stream
 from dayfly.runtime.usage import TAIL_BYTES, Usage
 from dayfly.stacks import journal
 from dayfly.stacks.journal import History
@@ -90,6 +93,36 @@ class Onlooker:
             )
             self._session = session.__enter__()
         return self._session
+
+
+def watch(history: History, take: Callable[[Stream, bytes], None]) -> None:
+    """Hands over the log of a run that another computer has in hand, from its beginning to the end of its function.
+
+    Of several machines it is that of the first.
+
+    Raises:
+        SpecError: the values of its secrets are not set here, so that they could not be masked.
+        ConnectFailed: the machine does not answer.
+        InstanceLost: it was lost meanwhile.
+    """
+    if _secret_bytes(history) is None:
+        names = ", ".join(history.intent["spec"]["secrets"])
+        raise SpecError(
+            f"run {history.id[:12]} was given {names}, not all set here, so that it could stand in the log in clear: export"
+            f" the same, then `dayfly logs -f {history.id[:12]}`"
+        )
+    from dayfly.runtime.session import Session
+
+    machine, masks = history.machine, {stream: StreamMask() for stream in STREAMS}
+    assert machine is not None
+
+    def sink(stream: Stream, _offset: int, data: bytes) -> None:
+        take(stream, masks[stream].feed(data))
+
+    with Session(machine, Keys.of(history.directory)) as session:
+        session.watch(sink)
+    for stream, mask in masks.items():
+        take(stream, mask.flush())
 
 
 def _is_unattended(history: History) -> bool:

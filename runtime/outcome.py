@@ -59,7 +59,19 @@ def load(result: BinaryIO, *, run_id: str, nested: bool = False) -> Any:
         JobExited: the function ended its process with an exit code.
         ResultFailed: the result is of a kind that this version does not know.
     """
+    return content(result, take_header(result), run_id=run_id, nested=nested)
+
+
+def take_header(result: BinaryIO) -> dict[str, Any]:
+    """What is said of a result, without unpickling any of it; leaves the file behind that."""
     header: dict[str, Any] = json.loads(result.readline())
+    return header
+
+
+def content(
+    result: BinaryIO, header: Mapping[str, Any], *, run_id: str, nested: bool = False
+) -> Any:
+    """As `load`, of a file that stands behind its header."""
     outcome = header["outcome"]
     if outcome == "value":
         return _loaded(result, header, run_id) if _has_more(result) else None
@@ -82,7 +94,7 @@ def load(result: BinaryIO, *, run_id: str, nested: bool = False) -> Any:
 def header_of(result: BinaryIO) -> dict[str, Any]:
     """What is said of a result without unpickling any of it; the file stays at its beginning."""
     began = result.tell()
-    header: dict[str, Any] = json.loads(result.readline())
+    header = take_header(result)
     result.seek(began)
     return header
 
@@ -114,7 +126,32 @@ def _told(result: bytes, run_id: str, nested: bool) -> Any:
         return error
 
 
-CALL_FAILURES = ("died", "stopped", "ended", "timeout")
+class NotPlain(Exception):
+    """Loading it may run somebody's code, or there is nothing to load."""
+
+
+def plain(result: BinaryIO) -> Any:
+    """Give the value of a file that stands behind its header, as long as it is made of what the format itself knows.
+
+    Raises:
+        NotPlain: the file has to be taken from the same place by `content`.
+    """
+    began = result.tell()
+    try:
+        return _Plain(result).load()
+    except Exception as error:
+        result.seek(began)
+        raise NotPlain from error
+
+
+class _Plain(pickle.Unpickler):
+    """Refuses whatever has a name: classes, functions, and what they make when they are called."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        raise NotPlain
+
+
+CALL_FAILURES = ("died", "stopped", "ended", "timeout", "lost")
 _ENDED = b'{"outcome": "ended",'
 
 
@@ -132,6 +169,11 @@ def _failed_call(header: Mapping[str, Any], run_id: str) -> RunFailed:
     if header["outcome"] == "timeout":
         return CallTimeout(
             f"a call of run {run_id} took longer than its timeout of {header['timeout_s']:g} s, and was ended"
+        )
+    if header["outcome"] == "lost":
+        return RunFailed(
+            f"a call of run {run_id} was lost: the way to its machine broke while it was under way, and what came of it is"
+            " not known; it is not made again unless retries= says so"
         )
     if not header["signal"]:
         code = int(header["code"])

@@ -23,9 +23,11 @@ _TOLD = 5
 def folder_of(history: History, node: int = 0) -> Path:
     """Where the outputs of a run are, or are going to be: `outputs/` of its directory, or a folder of its own in `outputs=`.
 
-    Those of another machine than the first are beside it, in a folder with its number.
+    Those of another machine than the first are beside it, in a folder with its number. The folder that was named is one of
+    the computer that started the run.
     """
-    elsewhere = history.intent.get("spec", {}).get("outputs")
+    brought = history.last("brought") is not None
+    elsewhere = None if brought else history.intent.get("spec", {}).get("outputs")
     first = Path(elsewhere) / history.id[:12] if elsewhere else history.directory / "outputs"
     return first.with_name(f"{first.name}-{node}") if node else first
 

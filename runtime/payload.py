@@ -21,7 +21,7 @@ from typing import Any
 import cloudpickle
 
 from dayfly.errors import PayloadError
-from dayfly.runtime import carried, fetched
+from dayfly.runtime import carried, fetched, fetched_objects
 from dayfly.runtime.code import Code
 from dayfly.runtime.culprit import Culprit, Search, advice
 from dayfly.runtime.data import Data
@@ -47,6 +47,7 @@ __all__ = [
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 MAX_SOURCE_BYTES = 2 * 1024 * 1024
+_OWN_FILES = (carried.__file__, fetched.__file__, fetched_objects.__file__)
 
 
 @dataclass(frozen=True)
@@ -320,7 +321,7 @@ def _sources(codes: Mapping[CodeType, None]) -> dict[str, str]:
             linecache.checkcache(name)
         text = "".join(linecache.getlines(name))
         room -= len(text)
-        if text and room > 0 and name not in (carried.__file__, fetched.__file__):
+        if text and room > 0 and name not in _OWN_FILES:
             sources[name] = text
     return sources
 

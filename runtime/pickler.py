@@ -15,14 +15,26 @@ from typing import Any, Protocol, TypeGuard
 
 import cloudpickle
 
-from dayfly.runtime import carried, carried_dask, code, fetched, imports
+from dayfly.runtime import (
+    carried,
+    carried_calls,
+    carried_dask,
+    code,
+    fetched,
+    fetched_objects,
+    imports,
+)
+from dayfly.runtime.agent import tensors
 from dayfly.runtime.data import Data
 from dayfly.runtime.project import Project, module_file
 
 _MODULE_FACTS = ("__name__", "__package__", "__file__", "__getattr__")
 _NOT_NEEDED = sys.stdlib_module_names | {"__main__", "__mp_main__", "cloudpickle", "dayfly"}
 
-_CARRIED = {module.__name__: module for module in (carried, carried_dask, fetched)}
+_CARRIED = {
+    module.__name__: module
+    for module in (carried, carried_calls, carried_dask, fetched, fetched_objects, tensors)
+}
 
 # cloudpickle's registry is one for the process: while one thread unregisters, another would pickle by reference.
 _REGISTRY = threading.RLock()
@@ -84,6 +96,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._sent: dict[str, set[str]] = {}
         self._sent_sources: set[str] = set()
         self._mine: dict[int, bool] = {}
+        self._tensors = tensors.Tensors()
 
     def pack(self, content: object) -> None:
         """Pickle the content, and behind it all that it needs."""
@@ -97,6 +110,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, _Call | _Rest | Data):
             return self._own(obj)
+        memory = self._tensors.reduced(obj)
+        if memory is not None:
+            self._require("torch")
+            return memory
         bare = bare_function(obj)
         if bare is not obj:
             if bare is self._called:

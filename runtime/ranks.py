@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dayfly.runtime.session import Session
 
 # Below what systems give to outgoing connections, so that none of those has the port a moment later.
-_PORTS = range(20_000, 32_000)
+PORTS = range(20_000, 32_000)
 _TRIES = 20
 
 
@@ -100,14 +100,14 @@ def rendezvous(session: Session, nodes: int) -> tuple[str, int]:
     return host or "127.0.0.1", free_port(session)
 
 
-def free_port(session: Session, but: int = 0) -> int:
-    """A port of the machine on which nobody listens, another than `but`.
+def free_port(session: Session) -> int:
+    """A port of the machine on which nobody listens.
 
     Raises:
         RunFailed: none was found.
     """
-    for port in random.sample(_PORTS, _TRIES):
-        if port != but and not session.listens(port):
+    for port in random.sample(PORTS, _TRIES):
+        if not session.listens(port):
             return port
     raise RunFailed(
         f"{session.machine.id}: {_TRIES} ports were tried, and on each somebody listens"

@@ -6,27 +6,39 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dayfly.stacks import journal
+
 if TYPE_CHECKING:
     from dayfly.runtime.parts import Parts
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What proves a client to be the run's own, and the machine's frames to be for this run."""
+    """What proves a client to be the run's own, and the machine's frames to be for this run.
+
+    Attributes:
+        home: by which the machine tells the clients of one home from another's; "" where no other can have them.
+    """
 
     run_id: str
     user_key: Path
     hmac_key: bytes = field(repr=False)
+    home: str = ""
 
     @classmethod
     def of(cls, directory: Path) -> Keys:
         """Those that a run's directory holds."""
-        return cls(directory.name, directory / "user_key", (directory / "hmac_key").read_bytes())
+        key = (directory / "hmac_key").read_bytes()
+        return cls(directory.name, directory / "user_key", key, journal.home_of(directory))
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the agent found on its machine."""
+    """What the agent found on its machine.
+
+    Attributes:
+        loopback: the same for machines that share one, and for no others; "" where that cannot be told.
+    """
 
     hostname: str
     platform: str
@@ -38,6 +50,7 @@ class Facts:
     agent_pid: int
     gpus: tuple[str, ...]
     driver: str
+    loopback: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,10 @@ class Task:
         gpu_floor_percent: the machine ends the job where a GPU stays under this for `gpu_window_s`; 0 never.
         gpu_window_s: see there.
         checkpoints: digest of the list of an earlier attempt's checkpoints, all of which are on the machine; "" for none.
+        restored: whether the machine itself has brought them from a bucket (`Session.restore_checkpoints`).
+        bucket: URL of the folder of a bucket with which the machine keeps them in step; "" for none.
+        bucket_every_s: how often it looks whether they have changed.
+        ends_rest: what it leaves running is ended with it: its machine is kept, or it has many calls made.
     """
 
     sealed: bytes | Parts = field(repr=False)
@@ -99,6 +116,25 @@ class Task:
     gpu_floor_percent: float = 0.0
     gpu_window_s: float = 3600.0
     checkpoints: str = ""
+    restored: bool = False
+    bucket: str = ""
+    bucket_every_s: float = 15.0
+    ends_rest: bool = False
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a bucket had of earlier attempts.
+
+    Attributes:
+        files: how many.
+        size: bytes of all together.
+        run: which had left them, "" where there was nothing.
+    """
+
+    files: int
+    size: int
+    run: str
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,10 @@ from dayfly.errors import (
     HostKeyMismatch,
     InstanceLost,
     ResultFailed,
+    RunBusy,
     RunFailed,
     SpecError,
+    TakenOver,
 )
 from dayfly.infra.found import LOST, State
 from dayfly.infra.machine import Machine
@@ -41,9 +43,20 @@ from dayfly.runtime.agent import frames as agent_frames
 from dayfly.runtime.content import Content
 from dayfly.runtime.download import Download
 from dayfly.runtime.parts import Parts
-from dayfly.runtime.records import Facts, Glance, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
+from dayfly.runtime.records import (
+    Facts,
+    Glance,
+    Gpu,
+    GpuFindings,
+    JobEnd,
+    JobStatus,
+    Keys,
+    Restored,
+    Task,
+)
 from dayfly.runtime.ssh.connection import Disconnected, NobodyListens, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
+from dayfly.runtime.ssh.passage import Channel
 from dayfly.runtime.ssh.tunnel import Tunnel
 from dayfly.runtime.upload import INLINE_BYTES, Upload
 
@@ -78,6 +91,8 @@ class Session:
         machine: where it is, and the host key that is pinned now.
         others: the sessions with the other machines of its stack, for a Fleet.
         deciding: the machine whose end is the job's, for a Fleet.
+        renewed: called with every link that is made in the place of a broken one, before anything else uses it; what it
+            raises comes to whoever wanted the link.
     """
 
     def __init__(
@@ -114,6 +129,7 @@ class Session:
         self._asked, self._dead = -_ASK_EVERY_S, ""
         self.others: tuple[Session, ...] = ()
         self.deciding: int | None = None
+        self.renewed: Callable[[Link], None] = lambda _: None
 
     # -- lifetime
 
@@ -197,7 +213,16 @@ class Session:
             if self._link is None or self._link.broken:
                 if self._link is not None:
                     self._link.close()
-                self._link = self._dial(_RECONNECT_S)
+                link = self._dial(_RECONNECT_S)
+                try:
+                    self.renewed(link)
+                except BaseException:
+                    link.close()
+                    raise
+                if self._closed.is_set():
+                    link.close()
+                    raise InstanceLost("the session is closed")
+                self._link = link
             return self._link
 
     def _progress(self) -> None:
@@ -471,6 +496,50 @@ class Session:
         """
         self._ask({"op": "clear", "run": run, "folder": folder, "deadline": deadline})
 
+    def restore_checkpoints(
+        self,
+        url: str,
+        python: str,
+        *,
+        secrets: Mapping[str, str],
+        variables: Mapping[str, str],
+        claim: bool,
+        progress: Callable[[int, int], None] = lambda _have, _all: None,
+    ) -> Restored:
+        """Have the machine bring what a bucket has of earlier attempts, for a task that is `restored`.
+
+        Args:
+            url: of the bucket's folder.
+            python: of the environment that has what reads there, as in the task.
+            secrets: credentials, as environment variables.
+            variables: environment variables that are not secret.
+            claim: this run is the one that writes there from now on.
+            progress: told how many bytes of how many have come.
+
+        Raises:
+            DataFailed: it cannot be read or written from there, or is none of ours.
+        """
+        request = {
+            "op": "bucket",
+            "url": url,
+            "python": python,
+            "secrets": dict(secrets),
+            "variables": dict(variables),
+            "claim": claim,
+        }
+
+        def act(link: Link) -> dict[str, Any]:
+            answer: dict[str, Any] = {}
+            for answer, _ in link.stream(request):
+                self._progress()
+                if "have" in answer:
+                    progress(int(answer["have"]), int(answer["total"]))
+            return answer
+
+        with _refusals():
+            told = self._persist(act)
+        return Restored(int(told["files"]), int(told["bytes"]), str(told["run"]))
+
     def start(self, task: Task, *more: Task) -> None:
         """Start the job, detached; a job that this run has started before is left as it is.
 
@@ -487,9 +556,13 @@ class Session:
             "max_runtime_s": task.max_runtime_s,
             "grace_s": task.grace_s,
             "hold_s": task.hold_s,
+            "ends_rest": task.ends_rest,
             "gpu_floor_percent": task.gpu_floor_percent,
             "gpu_window_s": task.gpu_window_s,
             "checkpoints": task.checkpoints,
+            "restored": task.restored,
+            "bucket": task.bucket,
+            "bucket_every_s": task.bucket_every_s,
             "task": "",
         }
         body = b""
@@ -567,14 +640,32 @@ class Session:
 
         Raises:
             InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+            TakenOver: another home has taken the run in hand.
         """
         offsets = {"stdout": stdout_offset, "stderr": stderr_offset, "samples": since}
+        return self._read_log(self._own, offsets, sink, samples)
 
+    def watch(self, sink: Sink) -> JobEnd:
+        """As `follow`, from the beginning, whoever has the run in hand: nothing of that changes.
+
+        Raises:
+            InstanceLost: as there.
+        """
+        offsets = {"stdout": 0, "stderr": 0, "samples": -1}
+        return self._read_log({"onlooker": True}, offsets, sink, None)
+
+    def _read_log(
+        self,
+        who: Mapping[str, Any],
+        offsets: dict[str, int],
+        sink: Sink,
+        samples: SampleSink | None,
+    ) -> JobEnd:
         def act(link: Link) -> JobEnd:
             answer: dict[str, Any] = {}
             self._see_to_meanwhile()
             logs = {name: offsets[name] for name in ("stdout", "stderr")}
-            request = {"op": "attach", "offsets": logs, "samples": offsets["samples"]}
+            request = {"op": "attach", "offsets": logs, "samples": offsets["samples"], **who}
             for answer, data in link.stream(request, wake_s=_MEANWHILE_S):
                 self._see_to_meanwhile()
                 if not answer:
@@ -610,6 +701,17 @@ class Session:
         for number, least in ((port, 1), (local_port, 0)):
             if not least <= number <= 65535:
                 raise SpecError(f"port {number}: ports are from {least} to 65535")
+        return Tunnel(lambda: self.channel_to(port), local_port, note)
+
+    def channel_to(self, port: int) -> Channel:
+        """Open a channel to a port of the machine's loopback, for so long as a link that has just broken may take.
+
+        Raises:
+            NobodyListens: there, at least now.
+            ConnectFailed: the machine's SSH server forbids it.
+            Disconnected: the machine is out of reach.
+            InstanceLost: the session is closed.
+        """
         again = Retrying(
             retry=retry_if_exception_type(Disconnected),
             wait=wait_random_exponential(multiplier=0.05, max=1),
@@ -617,11 +719,16 @@ class Session:
             sleep=self._sleep,
             reraise=True,
         )
-        return Tunnel(
-            lambda: again.copy()(lambda: self._linked().tunnel(port, _RECONNECT_S)),
-            local_port,
-            note,
-        )
+        return again(lambda: self._linked().tunnel(port, _RECONNECT_S))
+
+    def ports(self, ports: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Which ports of the machine's loopback are taken, and which are open to other machines.
+
+        Args:
+            ports: those that are asked about.
+        """
+        answer = self._ask({"op": "ports", "ports": list(ports)})
+        return list(answer["taken"]), list(answer["open"])
 
     def carry(self, line: WarmLine) -> None:
         """Carry a warm run's calls there and their results back until it has ended, over every new link all that is open.
@@ -698,7 +805,34 @@ class Session:
 
     def acknowledge(self) -> None:
         """Tell the machine that the result is safe here, and that it may forget it."""
-        self._ask({"op": "ack"})
+        self._ask({"op": "ack", **self._own})
+
+    def take(self, named: str, client: Mapping[str, Any], *, force: bool) -> None:
+        """Take the run in hand for the home of this session, from whichever has it: that one's clients are refused from now on.
+
+        Args:
+            named: how people know this home.
+            client: this process, as the journal describes it.
+            force: also from a client that follows the run right now.
+
+        Raises:
+            RunBusy: one does.
+            TakenOver: another home has fetched the result, and destroys the machine.
+        """
+        self._ask(
+            {"op": "take", **self._own, "named": named, "client": dict(client), "force": force}
+        )
+
+    def hand(self) -> dict[str, Any] | None:
+        """Ask who has taken the run in hand: its home, how that is named, and its client; None where nobody has."""
+        found = self._ask({"op": "stat"}, within_s=_RECONNECT_S).get("hand")
+        # The function may write where the agent does.
+        return found if isinstance(found, dict) else None
+
+    @property
+    def _own(self) -> dict[str, str]:
+        """What tells the machine whose client this is."""
+        return {"home": self._keys.home} if self._keys.home else {}
 
     def stop(self) -> JobEnd:
         """End the job and every process of its tree: asked first, ended after its grace.
@@ -722,8 +856,14 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except AgentRefused as refusal:
-        kinds = {"environment": EnvironmentFailed, "result": ResultFailed, "absent": InstanceLost}
-        kinds["data"] = DataFailed
+        kinds: dict[str, type[DayflyError]] = {
+            "environment": EnvironmentFailed,
+            "result": ResultFailed,
+            "absent": InstanceLost,
+            "data": DataFailed,
+            "taken": TakenOver,
+            "busy": RunBusy,
+        }
         error = kinds.get(refusal.kind, RunFailed)
         raise error(str(refusal)) from refusal
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from dayfly.errors import Forged
 from dayfly.runtime.content import Content
+from dayfly.runtime.packing import Packing
 from dayfly.runtime.pieces import pieces_of
 from dayfly.runtime.ssh.connection import Disconnected
 from dayfly.runtime.ssh.lanes import UPWARD_WINDOW_BYTES
@@ -25,6 +26,8 @@ _PIECE_BYTES, _STRIPE_BYTES = 1 << 20, 256 << 10
 class _Way(Protocol):
     def put(self, of: int, offset: int, data: bytes | memoryview) -> None: ...
 
+    def put_packed(self, of: int, offset: int, codec: str, data: bytes, size: int) -> None: ...
+
 
 class _Frames:
     """The way through the link itself."""
@@ -35,12 +38,17 @@ class _Frames:
     def put(self, of: int, offset: int, data: bytes | memoryview) -> None:
         self._link.post({"op": "piece", "id": 0, "of": of, "offset": offset}, data)
 
+    def put_packed(self, of: int, offset: int, codec: str, data: bytes, size: int) -> None:
+        piece = {"op": "piece", "id": 0, "of": of, "offset": offset, "codec": codec, "plain": size}
+        self._link.post(piece, data)
+
 
 class _Sending:
     """The pieces that the machine has not, handed out to threads that send them, one for each way."""
 
     def __init__(self, content: Content, link: Link, of: int) -> None:
         self._content, self._link, self._of = content, link, of
+        self.packing = Packing(link.codec, link.upward)
         self._pieces: Iterator[tuple[int, int]] = iter(())
         self._giving = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -78,7 +86,12 @@ class _Sending:
             if piece is None:
                 return
             start, end = piece
-            way.put(self._of, start, self._content.read(start, end - start))
+            data = self._content.read(start, end - start)
+            packed = self.packing.packed(data)
+            if packed is None:
+                way.put(self._of, start, data)
+            else:
+                way.put_packed(self._of, start, *packed, size=end - start)
 
     def _name(self) -> None:
         digest = self._content.digest()
@@ -144,6 +157,7 @@ class Upload:
                     if unknown:
                         sending.name()
                 for answer, _ in answers:
+                    sending.packing.arrived(answer["have"])
                     heard(answer["have"])
             except AgentRefused:
                 raise  # It takes what is on its way, and throws it away.

@@ -8,14 +8,18 @@ import contextlib
 import functools
 import io
 import logging
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from dayfly.runtime import outcome, wakeful
+from dayfly.runtime.agent.call_output import WARM_OUTPUT_BYTES
+from dayfly.runtime.aside import aside
 from dayfly.runtime.ledger import Times
-from dayfly.runtime.redact import redact_known
+from dayfly.runtime.redact import redact_tail
+from dayfly.runtime.verb import verb
 
 R = TypeVar("R")
 # Callbacks may take hours, make calls, and wait for each other: beyond so many, one waits for another to return.
@@ -26,7 +30,7 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
     """One call on a machine that is kept.
 
     `result`, `exception`, `add_done_callback` are those of a Future; `cancel` is refused, since it is on its way from
-    the beginning, and `stop` ends it at any time. It can be awaited.
+    the beginning, and `stop` ends it at any time. It can be awaited; a task that is cancelled while it awaits it stops it.
 
     Attributes:
         number: which call of its run it is; the first is 1.
@@ -79,6 +83,10 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         """As `add_done_callback`, for what neither waits nor runs the user's code: it is called where the result comes."""
         super().add_done_callback(fn)
 
+    async def _stop_aio(self) -> None:
+        await aside(self.stop)
+
+    @verb(_stop_aio)
     def stop(self) -> None:
         """Ends it: one that waits is not started, one that runs gets SIGTERM, grace, SIGKILL; the result is JobStopped."""
         if not self.done():
@@ -94,20 +102,14 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
             entry: what the machine says of it.
             stdout, stderr: what the call has printed.
         """
-        self.stdout, self.stderr = _text(stdout), _text(stderr)
-        header = outcome.header_of(result)
+        header = outcome.take_header(result)
         if self._nested and header["outcome"] == "value":
             # That of the process that only handed it on.
-            result = io.BytesIO(outcome.load(result, run_id=self.run_id))
-            header = outcome.header_of(result)
-        self.outcome = str(header["outcome"])
-        self.times.queue_s = float(entry.get("queued_s", 0.0))
-        self.times.load_s = float(header.get("load_s", 0.0))
-        self.times.run_s = max(0.0, float(entry.get("took_s", 0.0)) - self.times.load_s)
-        self.times.peak_rss_bytes = int(header.get("peak_rss_bytes", 0))
-        self.times.total_s = time.perf_counter() - self._began
+            result = io.BytesIO(outcome.content(result, header, run_id=self.run_id))
+            header = outcome.take_header(result)
+        self._note(header, entry, stdout, stderr)
         try:
-            value = outcome.load(result, run_id=self.run_id)
+            value = outcome.content(result, header, run_id=self.run_id)
         except BaseException as error:  # noqa: BLE001 - the function's own exception, whatever it is
             if self.outcome in outcome.CALL_FAILURES and self.stderr.strip():
                 error.add_note(f"its last words on stderr:\n{self.stderr.strip()[-2000:]}")
@@ -116,13 +118,58 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
             if not self.done():
                 self.set_result(value)
 
+    def settle_plain(
+        self, result: BinaryIO, entry: Mapping[str, Any], stdout: bytes, stderr: bytes
+    ) -> bool:
+        """As `settle`, as long as that runs nobody's code; else it does nothing.
+
+        Returns:
+            Whether it is settled.
+        """
+        if self._nested:
+            return False
+        began = result.tell()
+        header = outcome.take_header(result)
+        with contextlib.suppress(outcome.NotPlain):
+            if header["outcome"] == "value" and not self.done():
+                value = outcome.plain(result)
+                self._note(header, entry, stdout, stderr)
+                self.set_result(value)
+                return True
+        result.seek(began)
+        return False
+
+    def _note(
+        self, header: Mapping[str, Any], entry: Mapping[str, Any], stdout: bytes, stderr: bytes
+    ) -> None:
+        """Writes down what is known of it beside its value."""
+        self.stdout, self.stderr = _text(stdout), _text(stderr)
+        self.outcome = str(header["outcome"])
+        self.times.queue_s = float(entry.get("queued_s", 0.0))
+        self.times.load_s = float(header.get("load_s", 0.0))
+        self.times.run_s = max(0.0, float(entry.get("took_s", 0.0)) - self.times.load_s)
+        self.times.peak_rss_bytes = int(header.get("peak_rss_bytes", 0))
+        self.times.total_s = time.perf_counter() - self._began
+
     def fail(self, error: BaseException) -> None:
         """It will have no result, for a reason that lies outside of it."""
         if not self.done():
             self.set_exception(error)
 
     def __await__(self) -> Generator[Any, None, R]:
-        return asyncio.wrap_future(self).__await__()
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> R:
+        try:
+            return await asyncio.wrap_future(self)
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Stops it, behind the caller's back, since whoever awaited it was cancelled."""
+        if not self.done():
+            threading.Thread(target=self.stop, name="dayfly-stop", daemon=True).start()
 
     def __repr__(self) -> str:
         state = "running" if not self.done() else self.outcome or "failed"
@@ -147,4 +194,4 @@ def _called(fn: Callable[[Future[R]], object], call: Future[R]) -> None:
 
 
 def _text(printed: bytes) -> str:
-    return redact_known(printed.decode(errors="replace"))
+    return redact_tail(printed, WARM_OUTPUT_BYTES) if printed else ""

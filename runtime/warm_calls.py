@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from dayfly.errors import DayflyError, JobStopped
 from dayfly.runtime import payload, stored
 from dayfly.runtime.agent import frames, known_call
+from dayfly.runtime.aside import aside
 from dayfly.runtime.ledger import Ledger
+from dayfly.runtime.moment import ended
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_data import WarmData
 from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_line import Sent, WarmLine
 
 if TYPE_CHECKING:
+    from dayfly.runtime.moment import Moment
     from dayfly.runtime.session import Session
 
 R = TypeVar("R")
@@ -48,7 +51,7 @@ class WarmCalls(Generic[R]):
         function: WarmFunction,
         session: Session,
         directory: Path,
-        greeted: threading.Event | None = None,
+        greeted: threading.Event | Moment | None = None,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._data = WarmData(session, warn)
@@ -173,6 +176,12 @@ class WarmCalls(Generic[R]):
         for call in self._line.open_calls():
             call.exception()
         self._line.close()
+
+    async def finish_aio(self) -> None:
+        """As `finish`, without blocking the event loop."""
+        for call in self._line.open_calls():
+            await ended(call)
+        await aside(self._line.close)
 
     def abandon(self) -> None:
         """Has the task end now, with whatever runs."""

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from dayfly.errors import DayflyError, Forged
 from dayfly.runtime import outcome
 from dayfly.runtime.agent import frames
+from dayfly.runtime.agent.inbox import Inbox, parcel
 from dayfly.runtime.warm_call import WarmCall
 
 if TYPE_CHECKING:
+    from dayfly.runtime.moment import Moment
+    from dayfly.runtime.ssh.connection import Stream
     from dayfly.runtime.ssh.link import Link
 
 # What is sent at once: a frame holds 16 MiB at most, and the machine should begin before all of it is there.
@@ -69,8 +72,8 @@ class WarmLine:
     """Both directions of a warm run.
 
     Lifecycle: a session's `carry` opens it on each link that it makes, from a thread of its own; what comes arrives in
-    the link's thread, which leaves what runs the user's code to others. Any thread may send. It ends with the run on the
-    machine.
+    the connection's thread, which settles a plain value at once, and leaves whatever may run the user's code, or send,
+    to others. Any thread may send. It ends with the run on the machine.
 
     Args:
         run_id: the run.
@@ -86,7 +89,7 @@ class WarmLine:
         key: bytes,
         fetch: Callable[[int], Path],
         settled: Callable[[WarmCall[Any]], None] = lambda _: None,
-        greeted: threading.Event | None = None,
+        greeted: threading.Event | Moment | None = None,
     ) -> None:
         self._run_id, self._key = run_id, key
         self._fetch, self._settled = fetch, settled
@@ -102,7 +105,13 @@ class WarmLine:
         self._changing = threading.Lock()
         self._generation = 0
         self._link: tuple[Link, int] | None = None
-        self._events: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+        # A way of its own for one call at a time, where the machine has one process that makes them all: the stream
+        # that there is, the same from when that process has said that it listens, and the last call sent by it.
+        self._wants_shortcut = False
+        self._stream: Stream | None = None
+        self._shortcut: Stream | None = None
+        self._straight: Sent | None = None
+        self._events: queue.SimpleQueue[Message | Exception | None] = queue.SimpleQueue()
         # Each has its threads from the first work on.
         self._fetchers = ThreadPoolExecutor(2, "dayfly-fetch")
         self._settlers = ThreadPoolExecutor(1, "dayfly-settle")
@@ -114,20 +123,30 @@ class WarmLine:
 
         What comes behind `fail` fails at once.
         """
-        if self._hold(calls):
-            self._post(calls)
+        with self._changing:
+            shortcut = self._shortcut if len(calls) == 1 and not self._open else None
+            after = 0 if self._straight is None else self._straight.call.number
+            more = {"after": after} if after in self._open else {}
+            held = self._hold(calls)
+            if shortcut is not None:
+                self._straight = calls[0]
+        if not held:
+            self._refuse(calls)
+        elif shortcut is None or not _sent_straight(shortcut, calls[0]):
+            # Not before the one that is on the shortcut: where one process makes all calls, they have an order.
+            self._post(calls, more)
 
     def _hold(self, calls: Sequence[Sent]) -> bool:
-        """Has them open until their results are here; False where no result will come any more."""
-        with self._changing:
-            over = self._over
-            if over is None:
-                for sent in calls:
-                    self._open[sent.call.number] = sent
-        if over is not None:
+        """Has them open until their results are here, unless none will come; whoever calls holds `_changing`."""
+        if self._over is None:
             for sent in calls:
-                sent.call.fail(over)
-        return over is None
+                self._open[sent.call.number] = sent
+        return self._over is None
+
+    def _refuse(self, calls: Sequence[Sent]) -> None:
+        assert self._over is not None
+        for sent in calls:
+            sent.call.fail(self._over)
 
     def stop(self, number: int) -> None:
         """Has the machine end a call; one that it does not know any more has its result on its way."""
@@ -173,7 +192,7 @@ class WarmLine:
 
     def open(self, link: Link, number: int) -> None:
         """Asks for the zygote on a new link; `number` is that of the request."""
-        self._link = None
+        self._link = self._stream = self._shortcut = None
         while not self._events.empty():
             self._events.get_nowait()  # Of the link before.
         self._generation += 1
@@ -191,13 +210,22 @@ class WarmLine:
         try:
             event = self._events.get(timeout=within_s)
         except queue.Empty:
+            event = None
+        if event is None:
             if self._acks:
                 self._post(())
+            wants = self._wants_shortcut and self._stream is None and not self._closing
+            if wants and self._link is not None:
+                self._open_shortcut(self._link[0])
             return False
         if isinstance(event, Exception):
             self._link = None
             raise event
         head, _ = event
+        if "shortcut" in head:
+            head["shortcut"].close()
+            self._send_once_more()
+            return False
         if "hello" not in head:
             self._link = None
             _raise_refusal(head)
@@ -212,10 +240,12 @@ class WarmLine:
         self._post(again)
         # Behind the calls: of one that has not arrived the machine would not know what to stop.
         self._post((), {"stop": unwanted, **({"close": True} if self._closing else {})})
+        self._wants_shortcut = bool(hello.get("shortcut"))
+        self._events.put(None)  # That it is opened, behind all this.
         return False
 
     def put(self, item: Message | Exception, /) -> None:
-        """Takes what the link brings, in its own thread."""
+        """Takes what the link brings, in the connection's own thread."""
         if not isinstance(item, Exception) and item[1]:
             # A parcel of the zygote's; what has no body is the agent's own word.
             item = frames.decode(item[1])
@@ -226,6 +256,53 @@ class WarmLine:
             self._results(*item)
         except Forged as error:
             self._events.put(error)
+
+    # -- the shortcut
+
+    def _open_shortcut(self, link: Link) -> None:
+        """Lends the machine a stream; a link that breaks meanwhile is seen elsewhere."""
+        from dayfly.runtime.ssh.connection import Disconnected
+        from dayfly.runtime.ssh.link import AgentRefused
+
+        try:
+            stream = link.lanes.shortcut(self._generation)
+        except (Disconnected, Forged):
+            return
+        except AgentRefused:
+            stream = None
+        if stream is None:
+            self._wants_shortcut = False
+            return
+        self._stream, inbox = stream, Inbox()
+        stream.hand_to(
+            lambda data: self._take_straight(stream, inbox, data),
+            lambda: self._shortcut_ended(stream),
+        )
+
+    def _take_straight(self, stream: Stream, inbox: Inbox, data: bytes) -> None:
+        """Takes what comes by it, in the connection's own thread."""
+        try:
+            for head, body in inbox.feed(data):
+                if "ready" not in head:
+                    self._results(head, body)
+                elif self._stream is stream:
+                    self._shortcut = stream
+        except Exception as error:  # noqa: BLE001 - raised where the line is seen to
+            self._events.put(error)
+
+    def _shortcut_ended(self, stream: Stream) -> None:
+        """Its process has ended, or has lost it; says so before it tells who sees to it, so that no call is sent after that."""
+        if self._stream is stream:
+            self._stream = self._shortcut = None
+            self._events.put(({"shortcut": stream}, b""))
+
+    def _send_once_more(self) -> None:
+        """What was sent by a shortcut that has ended goes the usual way, as does its result, if there is one already."""
+        with self._changing:
+            sent = self._straight
+            if sent is None or sent.call.number not in self._open:
+                return
+        self._post([sent], {"ask": [sent.call.number]})
 
     # -- results
 
@@ -242,23 +319,48 @@ class WarmLine:
             if later:
                 self._settle_aside(later)
         if len(self._acks) > _ACKS_MOST:
-            self._post(())
+            # Sending them is not for this thread, which may have to bring the room for it.
+            self._events.put(None)
 
     def _result(
         self, entry: dict[str, Any], sealed: bytes, stdout: bytes, stderr: bytes
     ) -> list[_Result]:
-        """Takes one; gives it back where it is to be settled."""
+        """Takes one; gives it back where it is to be settled elsewhere."""
         number = entry["n"]
         if entry["file"]:
             self._fetch_result(entry, stdout, stderr)
             return []
         sent = self._take(number)
-        result = b"" if sent is None else self._unsealed(number, sealed)
+        content = b"" if sent is None else self._unsealed(number, sealed)
         # Before anybody hears of it: who then closes would otherwise find it once more in the result of the run.
         self._acknowledge(number)
-        if sent is None or self._ended(sent, result):
+        if sent is None or self._ended(sent, content):
             return []
-        return [(sent, io.BytesIO(result), entry, stdout, stderr)]
+        result = io.BytesIO(content)
+        if not sent.call.settle_plain(result, entry, stdout, stderr):
+            return [(sent, result, entry, stdout, stderr)]
+        self._settled(sent.call)
+        return []
+
+    def _ended(self, sent: Sent, result: bytes) -> bool:
+        """Whether a call was ended with its run: then it waits to hear what has ended that."""
+        ended = outcome.ended_with_its_run(result)
+        if ended:
+            with self._changing:
+                held = self._hold([sent])
+            if not held:
+                self._refuse([sent])
+        return ended
+
+    def _acknowledge(self, number: int) -> None:
+        with self._changing:
+            self._acks.append(number)
+
+    def _unsealed(self, number: int, sealed: bytes) -> bytes:
+        try:
+            return frames.unseal(self._key, self._run_id, frames.call_result_seq(number), sealed)
+        except frames.FrameError as error:
+            raise _forged(number, error) from error
 
     def _settle_aside(self, results: Sequence[_Result]) -> None:
         """Settles them in a thread of their own, or, where that has been closed, here: they are known to nobody else."""
@@ -271,23 +373,6 @@ class WarmLine:
             self._settlers.submit(work)
         except RuntimeError:
             work()
-
-    def _ended(self, sent: Sent, result: bytes) -> bool:
-        """Whether a call was ended with its run: then it waits to hear what has ended that."""
-        ended = outcome.ended_with_its_run(result)
-        if ended:
-            self._hold([sent])
-        return ended
-
-    def _acknowledge(self, number: int) -> None:
-        with self._changing:
-            self._acks.append(number)
-
-    def _unsealed(self, number: int, sealed: bytes) -> bytes:
-        try:
-            return frames.unseal(self._key, self._run_id, frames.call_result_seq(number), sealed)
-        except frames.FrameError as error:
-            raise _forged(number, error) from error
 
     def _settle(
         self, sent: Sent, result: BinaryIO, entry: dict[str, Any], stdout: bytes, stderr: bytes
@@ -378,6 +463,20 @@ class WarmLine:
                 head, entries, parts, size = {}, [], [], 0
         if entries or any(head.values()):
             yield {**head, "calls": entries}, b"".join(parts)
+
+
+def _sent_straight(shortcut: Stream, sent: Sent) -> bool:
+    from dayfly.runtime.ssh.connection import Disconnected
+
+    try:
+        shortcut.send(parcel(frames.encode({"calls": [sent.entry()]}, sent.sealed)))
+    except Disconnected:
+        return False
+    except BaseException:
+        # What was sent in part spoils all that would follow it.
+        shortcut.close()
+        raise
+    return True
 
 
 def _forged(number: int, error: Exception) -> Forged:

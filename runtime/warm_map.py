@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from dayfly.errors import (
@@ -20,6 +22,8 @@ from dayfly.errors import (
 )
 from dayfly.infra.units import seconds, shown
 from dayfly.runtime import wakeful
+from dayfly.runtime.aside import aside
+from dayfly.runtime.moment import Moment
 from dayfly.runtime.warm_call import WarmCall
 
 if TYPE_CHECKING:
@@ -52,8 +56,8 @@ class MapOptions(TypedDict, total=False):
 class WarmMap(Generic[R]):
     """The items of one map.
 
-    Lifecycle: constructing sends the first items; `results` is to be iterated once, and stops what is left of them when
-    it is left early.
+    Lifecycle: constructing sends the first items; `results` or `results_aio` is to be iterated once, and stops what is
+    left of them when it is left early.
     """
 
     def __init__(
@@ -84,12 +88,16 @@ class WarmMap(Generic[R]):
         self._under_way: dict[int, tuple[int, Sequence[Any], int]] = {}
         self._calls: dict[int, WarmCall[R]] = {}
         self._arrived: queue.SimpleQueue[WarmCall[R]] = queue.SimpleQueue()
-        self._over = False
+        self._news: Moment | None = None
+        self._waiting: dict[int, Any] = {}
+        self._next = 0
+        self._over = self._left = False
+        self._sending = threading.Lock()
         self._done = 0
         try:
-            self._fill()
+            self._refill([])
         except BaseException:
-            self._stop_rest()  # Nobody gets what would stop it when it is left.
+            self.leave()  # Nobody gets what would stop it when it is left.
             raise
 
     def results(self) -> Iterator[R]:
@@ -98,24 +106,46 @@ class WarmMap(Generic[R]):
         Raises:
             Exception: that of the first item that has failed for good; the others are stopped.
         """
-        waiting: dict[int, Any] = {}
-        next_one = 0
         try:
             while self._under_way:
-                for index, value in self._settled():
-                    if not self._ordered:
-                        yield value
-                        continue
-                    waiting[index] = value
-                while next_one in waiting:
-                    yield waiting.pop(next_one)
-                    next_one += 1
+                settled, again = self._sorted(self._first())
+                self._refill(again)
+                yield from self._in_turn(settled)
         finally:
-            self._stop_rest()
+            self.leave()
+
+    async def results_aio(self) -> AsyncGenerator[R, None]:
+        """As `results`, without blocking the event loop: what has to be sent meanwhile is sent by a thread."""
+        try:
+            while self._under_way:
+                settled, again = self._sorted(await self._come())
+                if again or (not self._over and len(self._under_way) < self._most):
+                    await aside(functools.partial(self._refill, again))
+                for value in self._in_turn(settled):
+                    yield value
+        finally:
+            # A thread that a cancelled task has left behind may still be sending.
+            self._left = True
+            if self._under_way or self._sending.locked():
+                threading.Thread(target=self.leave, name="dayfly-stop", daemon=True).start()
+
+    def leave(self) -> None:
+        """Sends nothing more, and stops what is under way."""
+        self._left = True
+        with self._sending:
+            for call in self._calls.values():
+                call.stop()
+
+    def _refill(self, again: list[tuple[int, Sequence[Any], int]]) -> None:
+        """Sends what is to be tried again, then further items."""
+        with self._sending:
+            if not self._left:
+                self._send(again)
+                self._fill()
 
     def _fill(self) -> None:
         """Sends items until enough are under way."""
-        while not self._over and len(self._under_way) < self._most:
+        while not (self._over or self._left) and len(self._under_way) < self._most:
             room = min(_TOGETHER, self._most - len(self._under_way))
             batch: list[tuple[int, Sequence[Any], int]] = []
             while len(batch) < room and not self._over:
@@ -134,11 +164,30 @@ class WarmMap(Generic[R]):
         )
         for call, attempt in zip(calls, batch, strict=True):
             self._under_way[call.number], self._calls[call.number] = attempt, call
-            call.tell(self._arrived.put)  # type: ignore[arg-type]
+            call.tell(self._arrive)
 
-    def _settled(self) -> Iterator[tuple[int, Any]]:
-        """Waits for at least one item, and gives every one that is done for good."""
-        calls = self._first()
+    def _arrive(self, call: Any) -> None:
+        self._arrived.put(call)
+        if self._news is not None:
+            self._news.set()
+
+    async def _come(self) -> list[WarmCall[R]]:
+        """Waits for at least one call."""
+        while True:
+            # Before it is looked: whatever comes from now on sets it.
+            news = self._news = Moment()
+            if not self._arrived.empty():
+                return [self._arrived.get()]
+            await news.come()
+
+    def _sorted(
+        self, calls: list[WarmCall[R]]
+    ) -> tuple[list[tuple[int, Any]], list[tuple[int, Sequence[Any], int]]]:
+        """Of these calls, and of all that have come by now: what is done for good, and what is to be tried again.
+
+        Raises:
+            Exception: that of an item that has failed for good.
+        """
         while not self._arrived.empty():
             calls.append(self._arrived.get())
         again: list[tuple[int, Sequence[Any], int]] = []
@@ -153,11 +202,19 @@ class WarmMap(Generic[R]):
                 raise error
             else:
                 settled.append((index, call.result() if error is None else error))
-        self._send(again)
-        self._fill()
         self._done += len(settled)
         self._progress(f"{self._done} of {'?' if self._total is None else self._total} items")
-        yield from settled
+        return settled, again
+
+    def _in_turn(self, settled: list[tuple[int, Any]]) -> Iterator[R]:
+        """The values that may be given by now."""
+        if not self._ordered:
+            yield from (value for _, value in settled)
+            return
+        self._waiting.update(settled)
+        while self._next in self._waiting:
+            yield self._waiting.pop(self._next)
+            self._next += 1
 
     def _first(self) -> list[WarmCall[R]]:
         """Waits for one that has arrived."""
@@ -177,7 +234,3 @@ class WarmMap(Generic[R]):
         if isinstance(error, DayflyError):
             return isinstance(error, RunFailed) and not isinstance(error, _FINAL)
         return isinstance(error, Exception)
-
-    def _stop_rest(self) -> None:
-        for call in self._calls.values():
-            call.stop()

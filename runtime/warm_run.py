@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
+import functools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +19,11 @@ from dayfly.errors import LeakRisk, RunFailed, SpecError
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import seconds, shown
 from dayfly.runtime import interrupt
+from dayfly.runtime.aside import aside
 from dayfly.runtime.call import Call
 from dayfly.runtime.job import Job
+from dayfly.runtime.moment import Moment, ended
+from dayfly.runtime.verb import verb
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_calls import WarmCalls
 from dayfly.runtime.warm_function import WarmFunction
@@ -48,7 +53,8 @@ class WarmRun(Generic[P, R]):
 
     Lifecycle: constructing does nothing; entering provisions and returns when calls can be made; leaving waits for the
     calls that are under way (or stops them, where an exception leaves), then destroys and proves absence as any call
-    does. `close` twice is fine.
+    does. `close` twice is fine. `async with` does the same without blocking the event loop; where its task is cancelled
+    the block is left at once, and the calls are stopped and the machine destroyed behind it.
 
     Args:
         function: what is called; each call takes it as it then is, with its globals.
@@ -80,7 +86,7 @@ class WarmRun(Generic[P, R]):
         self._settings = _settings(slots, isolation, linger)
         self._settings["grace_s"] = spec.grace_s * _GRACE_SHARE
         self._function = WarmFunction(function)
-        self._ready = threading.Event()
+        self._ready = Moment()
         self._interrupts = contextlib.ExitStack()
         self._job: Job[Any] | None = None
         self._calls: WarmCalls[R] | None = None
@@ -97,18 +103,10 @@ class WarmRun(Generic[P, R]):
             DayflyError: it did not come up; what there was of it is gone.
             LeakRisk: it did not come up, and it is not proved that nothing is left.
         """
-        call = Call.prepare_warm(self._function.bare, self._spec, self._settings, self._begun)
-        if self._spec.nodes > 1:
-            call = self._on_all(call)
-        if self._settings["by"] == "gpu" and not any(offer.gpus for offer in call.offers):
-            raise SpecError(
-                f"slots='gpu': {call.offers[0].instance_type} has no GPU; ask for one with gpu=, or leave slots= out"
-            )
+        call = self._prepared()
         self._interrupts.enter_context(interrupt.signals_as_interrupts())
         try:
-            self._job = Job.start(call)
-            _open.add(self)
-            self._job.add_done_callback(self._job_done)
+            self._start(call)
             self._ready.wait()
             self._check_begun()
             self._start_cluster()
@@ -116,6 +114,35 @@ class WarmRun(Generic[P, R]):
             self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
+
+    async def __aenter__(self) -> Self:
+        """As `__enter__`; a task that is cancelled meanwhile has what there is destroyed behind it."""
+        # Until it is prepared nothing exists, and nobody who waits no longer gets a machine.
+        call = await aside(self._prepared)
+        try:
+            self._start(call)
+            await self._ready.come()
+            self._check_begun()
+            await aside(self._start_cluster)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _prepared(self) -> Call:
+        call = Call.prepare_warm(self._function.bare, self._spec, self._settings, self._begun)
+        if self._spec.nodes > 1:
+            call = self._on_all(call)
+        if self._settings["by"] == "gpu" and not any(offer.gpus for offer in call.offers):
+            raise SpecError(
+                f"slots='gpu': {call.offers[0].instance_type} has no GPU; ask for one with gpu=, or leave slots= out"
+            )
+        return call
+
+    def _start(self, call: Call) -> None:
+        self._job = Job.start(call)
+        _open.add(self)
+        self._job.add_done_callback(self._job_done)
 
     def _on_all(self, call: Call) -> Call:
         """The same call, with the machines as one Dask cluster."""
@@ -135,6 +162,9 @@ class WarmRun(Generic[P, R]):
         self._calls.start_cluster()
         job = self._running
         tunnel = self._dashboard.enter_context(job.forward(self._cluster.dashboard))
+        if job.done():
+            self._dashboard.close()  # It was closed before this one was in it.
+            return
         job.dashboard = f"http://{tunnel.address}/status"
         job.display.note(f"dashboard: {job.dashboard}")
 
@@ -159,6 +189,43 @@ class WarmRun(Generic[P, R]):
         finally:
             self._interrupts.close()
 
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.close.aio()
+        elif isinstance(error, asyncio.CancelledError):
+            self._leave_behind(error)
+        else:
+            await aside(functools.partial(self._abandon, error))
+
+    def _to_close(self) -> Job[Any] | None:
+        """The job, for the first that asks."""
+        with self._closing:
+            job = None if self._closed else self._job
+            self._closed = self._closed or job is not None
+        return job
+
+    async def _close_aio(self) -> None:
+        job = self._to_close()
+        if job is None:
+            return
+        try:
+            if self._calls is not None:
+                await self._calls.finish_aio()
+            await ended(job)
+        except asyncio.CancelledError as error:
+            self._leave_behind(error)
+            raise
+        except BaseException as error:
+            await aside(functools.partial(self._abandon, error))
+            raise
+        job.result()
+
+    @verb(_close_aio)
     def close(self) -> None:
         """Waits for what is under way, then ends the run; its machine is destroyed behind that, as after any call.
 
@@ -166,11 +233,9 @@ class WarmRun(Generic[P, R]):
             KeyboardInterrupt: there was one; the machine is gone by then.
             DayflyError: the run did not end well.
         """
-        job = self._job
-        with self._closing:
-            if job is None or self._closed:
-                return
-            self._closed = True
+        job = self._to_close()
+        if job is None:
+            return
         try:
             if self._calls is not None:
                 self._calls.finish()
@@ -197,54 +262,106 @@ class WarmRun(Generic[P, R]):
             if more is not error:
                 error.add_note(str(more))
 
+    def _leave_behind(self, error: BaseException) -> None:
+        """Ends it for a task that was cancelled, which does not wait for that; the end of this process waits for the proof."""
+        job, self._closed = self._job, True
+        if job is None or job.done():
+            return
+        job.display.warning(
+            "the task of this session was cancelled: stopping its calls, destroying the machine, proving it gone"
+        )
+        threading.Thread(
+            target=self._abandon, args=(error,), name="dayfly-stop", daemon=True
+        ).start()
+
     # -- calls
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls it there and returns its value, or raises its exception."""
-        return self.submit(*args, **kwargs).result()
+        return self._send(args, kwargs).result()
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> WarmCall[R]:
+    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """As the call itself, without blocking the event loop; a task that is cancelled meanwhile stops the call."""
+        return await (await self.submit.aio(*args, **kwargs))
+
+    async def _submit_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> WarmCall[R]:
+        # Its arguments may be large, or Data.
+        send = functools.partial(self.submit, *args, **kwargs)
+        return await aside(send, unwanted=lambda late: late.abandon())
+
+    @verb(_submit_aio)
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> WarmCall[R]:
         """Sends a call and returns at once.
 
         Raises:
             PayloadError: it cannot travel; names the part.
             DayflyError: the run has ended; what ended it.
         """
+        return self._send(args, kwargs)
+
+    def _send(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> WarmCall[R]:
         return self._calls_there().submit_all([(args, kwargs)])[0]
 
+    def _map_aio(
+        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+    ) -> AsyncGenerator[R, None]:
+        return self._mapped_aio(_side_by_side(items, more), _length(items, more), True, how)
+
+    @verb(_map_aio)
     def map(
         self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
     ) -> Iterator[R]:
         """Calls it for each item, or for the items of several iterables side by side, and gives the values in their order.
 
-        The first of them are sent at once, the others as values come. Items of one map may share a process, one after
-        the other, as long as none of them leaves a thread behind.
+        The first of them are sent at once (by `async for value in s.map.aio(items)`: when the first value is asked for), the
+        others as values come. Items of one map may share a process, one after the other, as long as none of them leaves a
+        thread behind. What is left of it is stopped when it is left early, or where the task that awaits it is cancelled.
 
         Args:
             items: the first argument of each call.
             more: the second argument, and so on; the shortest ends it.
             how: see MapOptions.
         """
-        return self._mapped(_side_by_side(items, more), _length(items, more), True, how)
+        return self._mapped(_side_by_side(items, more), _length(items, more), True, how).results()
 
+    def _map_unordered_aio(
+        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+    ) -> AsyncGenerator[R, None]:
+        return self._mapped_aio(_side_by_side(items, more), _length(items, more), False, how)
+
+    @verb(_map_unordered_aio)
     def map_unordered(
         self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
     ) -> Iterator[R]:
         """As `map`, each value as soon as it is there."""
-        return self._mapped(_side_by_side(items, more), _length(items, more), False, how)
+        return self._mapped(_side_by_side(items, more), _length(items, more), False, how).results()
 
+    def _starmap_aio(
+        self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]
+    ) -> AsyncGenerator[R, None]:
+        return self._mapped_aio(items, _length(items, ()), True, how)
+
+    @verb(_starmap_aio)
     def starmap(self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]) -> Iterator[R]:
         """As `map`, each item holding all the arguments of its call."""
-        return self._mapped(items, _length(items, ()), True, how)
+        return self._mapped(items, _length(items, ()), True, how).results()
 
     def _mapped(
         self, calls: Iterable[Sequence[Any]], total: int | None, ordered: bool, how: MapOptions
-    ) -> Iterator[R]:
+    ) -> WarmMap[R]:
         progress = self._running.display.progress
-        made: WarmMap[R] = WarmMap(
+        return WarmMap(
             self._calls_there(), calls, total=total, ordered=ordered, progress=progress, **how
         )
-        return made.results()
+
+    async def _mapped_aio(
+        self, calls: Iterable[Sequence[Any]], total: int | None, ordered: bool, how: MapOptions
+    ) -> AsyncGenerator[R, None]:
+        begin = functools.partial(self._mapped, calls, total, ordered, how)
+        made = await aside(begin, unwanted=lambda late: late.leave())
+        async with contextlib.aclosing(made.results_aio()) as values:
+            async for value in values:
+                yield value
 
     # -- the run
 
@@ -268,6 +385,10 @@ class WarmRun(Generic[P, R]):
         """Where its journal, its log and the ledger of its calls are kept on this computer."""
         return self._running.directory
 
+    async def _receipt_aio(self, timeout: float | None = None) -> Receipt:
+        return await self._left().receipt.aio(timeout)
+
+    @verb(_receipt_aio)
     def receipt(self, timeout: float | None = None) -> Receipt:
         """Waits until the machine is proved gone; only after the end of the `with` block.
 
@@ -276,9 +397,12 @@ class WarmRun(Generic[P, R]):
             TimeoutError: not yet.
             RunFailed: the block has not been left.
         """
+        return self._left().receipt(timeout)
+
+    def _left(self) -> Job[Any]:
         if not self._closed:
             raise RunFailed(f"run {self.id} is open: leave its `with` block, or close it, first")
-        return self._running.receipt(timeout)
+        return self._running
 
     @property
     def _running(self) -> Job[Any]:

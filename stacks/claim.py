@@ -27,6 +27,7 @@ _OF_THE_CALL = {
     "hold",
     "grace",
     "outputs",
+    "checkpoints",
     "retries",
     "max_machines",
     "wait_for_teardown",

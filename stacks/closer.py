@@ -21,7 +21,7 @@ from dayfly.stacks.following import following
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
-from dayfly.stacks.standing import is_elsewhere
+from dayfly.stacks.standing import in_other_home, is_part_of_another
 from dayfly.stacks.traces import Traces, seen_gone
 from dayfly.stacks.workspace import Workspace
 
@@ -37,7 +37,7 @@ _SPENT = (
     "request.json",
 )
 
-_SPENT_OF_OTHERS = ("host_key-*", "machine-*")
+_SPENT_OF_OTHERS = ("host_key-*", "machine-*", "session-*")
 
 # A request that has passed the fence is answered, or given up, within this.
 _REQUEST_S = 75.0
@@ -113,7 +113,7 @@ class Closer:
                 raise self._leak(history, "", f"{type(error).__name__}: {error}") from error
 
     def _close(self, history: History) -> Receipt:
-        if history.intent.get("same_computer") and is_elsewhere(history):
+        if is_part_of_another(history):
             client = history.intent["client"]
             reason = f"it is a part of the computer {client['host']}, which alone can tell"
             raise self._leak(history, f"the computer {client['host']}", reason)
@@ -138,6 +138,7 @@ class Closer:
         if terminated and how == "pulumi":
             self._notes.append(f"{terminated} more found by tag and ended through the provider")
         self._engine_part.remove(history, forced=how != "pulumi" or bool(terminated))
+        self._engine_part.remove_session(journal.read(history.directory))
         return self._sign(
             history, provider, how, max(declared, destroyed + terminated), destroyed + terminated
         )
@@ -187,8 +188,9 @@ class Closer:
             The ids of those whose end was asked for.
         """
         asked: set[str] = set()
-        if history.reopened is not None:
-            # What its receipt counts is ended already, and what came late is looked for by tag.
+        if history.reopened is not None or in_other_home(history):
+            # What its receipt counts is ended already, and what came late is looked for by tag. What another home has had
+            # is ended there, as a rule: the proof tells, and what it has to end counts.
             return frozenset()
         with contextlib.suppress(DayflyError, OSError):
             for trace in Traces.of(history, provider).known:
@@ -290,6 +292,8 @@ class Closer:
         if history.reopened is not None:
             return self._store(history, self._amended(history, history.reopened, provider))
         now = self._now()
+        if in_other_home(history) and not destroyed:
+            return self._store(history, self._receipt_of_another(history, provider, how))
         bill = Bill.of(history, provider, now, destroyed=destroyed)
         receipt = Receipt(
             history.id,
@@ -307,6 +311,16 @@ class Closer:
             at_most=bill.at_most,
         )
         return self._store(history, receipt)
+
+    def _receipt_of_another(self, history: History, provider: Provider, how: str) -> Receipt:
+        """Of a run that another home has in hand, or had, and nothing of which was left to be ended here."""
+        taken = history.last("attached", "intent")
+        client = {} if taken is None else taken.fields.get("client") or {}
+        note = f"the computer {client.get('host')} had it in hand, and has its bill"
+        notes = (*self._notes, note)
+        return Receipt(
+            history.id, provider.name, 0, 0, 0, self._now(), 0.0, 0.0, 0.0, how, notes, 0.0
+        )
 
     def _amended(self, history: History, event: Event, provider: Provider) -> Receipt:
         now_known, rate = journal.read(history.directory), machine_rate_of(history)

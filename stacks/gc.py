@@ -6,7 +6,8 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from dayfly.stacks import journal, latecomers
+from dayfly.stacks import hands, journal, latecomers
+from dayfly.stacks.beside import Beside
 from dayfly.stacks.census import Finding, has_ended
 from dayfly.stacks.closer import Closer, LeftAlone
 from dayfly.stacks.engine import Engine
@@ -57,8 +58,9 @@ def destroy(
     if finding.history is not None:
         launched_with = as_launched(workspace, journal.read(finding.history.directory))
         closer = Closer(launched_with, engine, report, linger=linger)
+        beside = Beside(launched_with, engine)
         try:
-            return closer.close(finding.run, unless=lambda now: _is_spared(finding, now))
+            return closer.close(finding.run, unless=lambda now: _is_spared(finding, now, beside))
         except LeftAlone:
             report(
                 f"run {finding.run[:12]} has been taken in hand meanwhile, or lives; it is left alone"
@@ -67,12 +69,15 @@ def destroy(
     return _destroy_lost(workspace, engine, finding, report)
 
 
-def _is_spared(finding: Finding, history: History) -> bool:
-    """Whether it has been taken in hand, or is held after all: it was found EXPIRED for want of a machine, which is there."""
+def _is_spared(finding: Finding, history: History, beside: Beside) -> bool:
+    """Whether it has been taken in hand, here or by another home, or is held after all: it was found EXPIRED for want of a
+    machine, which is there."""
     now = time.time()
     hand = in_hand(history, now)
     if hand is not None and hand[0] == "RUNNING":
         return True
+    if finding.status == "EXPIRED" and hands.may_be_anothers(history):
+        return hands.is_anothers_by_state(history, beside)
     held = finding.status == "EXPIRED" and standing(history, now)[0] == "HELD"
     return held and not has_ended(history, now)
 
@@ -96,6 +101,8 @@ def _destroy_lost(
 
 def as_launched(workspace: Workspace, history: History) -> Workspace:
     """The workspace with the backend and the owner that a run was launched with: settings may have changed since."""
-    intent = history.intent
+    brought = history.last("brought")
+    # How this computer reaches a backend that it shares with the one that started the run is its own setting.
+    intent = history.intent | ({} if brought is None else brought.fields)
     names = ("backend", "secrets_provider", "owner")
     return dataclasses.replace(workspace, **{n: intent[n] for n in names if intent.get(n)})

@@ -114,6 +114,7 @@ def _written(
         backend=workspace.backend,
         secrets_provider=workspace.secrets_provider,
         credentials=_only_here(offer.provider),
+        **({"home": workspace.identity} if workspace.is_remote else {}),
         **details,
     )
     return run

@@ -20,6 +20,8 @@ from dayfly.stacks import vitals
 
 FILE = "journal.jsonl"
 RECEIPT = "receipt.json"
+# In the folder of a home whose runs other homes may take in hand.
+IDENTITY = "identity"
 
 myself, described = vitals.myself, vitals.described
 is_alive, is_same_computer = vitals.is_alive, vitals.is_same_computer
@@ -162,7 +164,23 @@ class History:
         found = self.last("intent", "attached", "detached")
         if found is None or found.name == "detached":
             return False
+        home = found.fields.get("home")
+        if home and home != home_of(self.directory):
+            return False  # Of another home, which alone judges its clients.
         return is_alive(found.fields.get("client", {}))
+
+
+def home_of(directory: Path) -> str:
+    """What other homes know that one by which a run's directory is in; "" where none needs to."""
+    with contextlib.suppress(OSError):
+        return (directory.parent.parent / IDENTITY).read_text().strip()
+    return ""
+
+
+def whose(directory: Path) -> dict[str, str]:
+    """What tells an event of this home from one of another home that has had the same run in hand."""
+    home = home_of(directory)
+    return {"home": home} if home else {}
 
 
 def append(directory: Path, event: str, **fields: Any) -> None:

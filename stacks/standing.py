@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from dayfly.infra.units import human_seconds
 from dayfly.stacks import journal, kept
-from dayfly.stacks.journal import History
+from dayfly.stacks.journal import Event, History
 
 Status = Literal[
     "RUNNING", "CLOSING", "HELD", "KEPT", "EXPIRED", "ORPHAN", "FOREIGN", "CLOSED", "UNREADABLE"
@@ -63,11 +63,16 @@ def _kept_in_hand(history: History, now: float, *, overdue: bool) -> tuple[Statu
 
 def _elsewhere(history: History, now: float) -> tuple[Status, str] | None:
     """What a run is whose client works on another computer: only there can be told whether that lives."""
-    bound_to_it = bool(history.intent.get("same_computer"))
-    if not is_elsewhere(history) or (now >= history.deadline and not bound_to_it):
+    late = now >= history.deadline and not is_part_of_another(history)
+    if not is_elsewhere(history) or late:
         return None
-    why = f"its client is on another computer, {_client(history).get('host')}: see to it there"
-    return "RUNNING", why
+    where = f"its client is on another computer, {_client(history).get('host')}"
+    last = _last_turn(history)
+    if last is not None and last.fields.get("closed"):
+        return "ORPHAN", "another computer had it in hand, and has closed it"
+    if in_other_home(history):
+        return "RUNNING", f"{where}; `dayfly attach {history.id[:12]}` takes it in hand here"
+    return "RUNNING", f"{where}: see to it there"
 
 
 def _grace_s(history: History) -> float:
@@ -155,14 +160,45 @@ def is_let_go(history: History) -> bool:
 
 
 def is_elsewhere(history: History) -> bool:
-    """Whether the client that last had the run in hand works on another computer that shares this folder: whether it
-    lives cannot be told here, so nothing is done about the run by itself."""
+    """Whether the client that last had the run in hand works on another computer that shares this folder, or the state
+    backend: whether it lives cannot be told here, so nothing is done about the run by itself."""
     client = _client(history)
-    return bool(client) and not journal.is_same_computer(client)
+    return in_other_home(history) or (bool(client) and not journal.is_same_computer(client))
+
+
+def in_other_home(history: History) -> bool:
+    """Whether another home has it in hand, which has a journal of its own for it."""
+    last = _last_turn(history)
+    home = None if last is None else last.fields.get("home")
+    return bool(home) and home != journal.home_of(history.directory)
+
+
+def was_in_hand(history: History) -> bool:
+    """Whether this home has started it, or has had it in hand: then its deadline is this home's to see to, too."""
+    own = journal.home_of(history.directory)
+    turns = (event for event in history.events if event.name in ("intent", "attached"))
+    return bool(own) and any(event.fields.get("home") == own for event in turns)
+
+
+def is_lent(history: History, status: Status) -> bool:
+    """Whether another home has a run in hand that this one has had before, and may have closed it since."""
+    return status == "RUNNING" and in_other_home(history) and was_in_hand(history)
+
+
+def is_part_of_another(history: History) -> bool:
+    """Whether its machine is the very computer that it was started on, and that is not this one."""
+    started_in_a_home = history.intent.get("home")
+    client = (history.intent.get("client") or {}) if started_in_a_home else _client(history)
+    bound = bool(history.intent.get("same_computer"))
+    return bound and bool(client) and not journal.is_same_computer(client)
+
+
+def _last_turn(history: History) -> Event | None:
+    return history.last("intent", "attached", "detached")
 
 
 def _client(history: History) -> dict[str, Any]:
-    last = history.last("intent", "attached", "detached")
+    last = _last_turn(history)
     if last is None:
         return {}
     return last.fields.get("by" if last.name == "detached" else "client") or {}

@@ -1,6 +1,6 @@
 """A client process that sends a large buffer and may get another: prints by how many bytes its memory has grown at most.
 
-`python -m tests.array_client FOLDER in|both warm|own BYTES`: the folder is for it alone; its machine is a real OpenSSH server there.
+`python -m tests.array_client FOLDER in|both|tensors warm|own BYTES`: the folder is for it alone; its machine is a real OpenSSH server there.
 """
 
 from __future__ import annotations
@@ -60,7 +60,22 @@ def exchanged(array: Any) -> Any:
     return filled(len(array.data), 2) if is_whole(array, len(array.data), 1) else None
 
 
-def own(server: Server, folder: Path, function: Any, array: Array) -> Any:
+def filled_tensor(size: int, seed: int) -> Any:
+    """The same as a tensor of torch."""
+    import torch
+
+    made = torch.full((size,), 255, dtype=torch.uint8)
+    made[::_BLOCK] = torch.arange(seed, seed + size // _BLOCK).remainder(251).to(torch.uint8)
+    return made
+
+
+def exchanged_tensors(tensor: Any) -> Any:
+    """One in, another out."""
+    size = len(tensor)
+    return filled_tensor(size, 2) if is_whole(tensor, size, 1) else None
+
+
+def own(server: Server, folder: Path, function: Any, array: Any) -> Any:
     """As a call does that has a machine of its own."""
     keys = server.keys
     (directory := folder / keys.run_id).mkdir()
@@ -68,7 +83,9 @@ def own(server: Server, folder: Path, function: Any, array: Array) -> Any:
     packed = payload.pack(function, (array,), {})
     with Session(server.machine, keys) as session:
         sealed = packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ)
-        python = os.path.realpath(sys.executable)
+        # With what is installed beside it only where that is needed.
+        tensors = function is exchanged_tensors
+        python = sys.executable if tensors else os.path.realpath(sys.executable)
         session.start(Task(sealed, python, payload.pickler_zip(folder)))
         session.follow(lambda *_: None)
         session.fetch_result(directory / stored.RESULT)
@@ -88,16 +105,18 @@ def resident_bytes() -> int:
 
 def main(folder: Path, kind: str, way: str, size: int) -> None:
     """Prints how much more memory it took than what a small call takes."""
-    function = taken if kind == "in" else exchanged
+    function = {"in": taken, "both": exchanged, "tensors": exchanged_tensors}[kind]
+    made = filled_tensor if kind == "tensors" else filled
+    made(_BLOCK, 1)  # What it takes to have torch is no part of it.
     with sshd(folder / "machine") as server:
         if way == "own":
             before = resident_bytes()
-            value = own(server, folder, function, filled(size, 1))
+            value = own(server, folder, function, made(size, 1))
         else:
             with begun(server, folder, None, {}) as run:
-                assert run.call(function, filled(8 * _BLOCK, 1))
+                assert run.call(function, made(8 * _BLOCK, 1))
                 before = resident_bytes()
-                value = run.call(function, filled(size, 1))
+                value = run.call(function, made(size, 1))
         grown = peak_bytes() - before
     assert value is True if kind == "in" else is_whole(value, size, 2)
     print(grown)

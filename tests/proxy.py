@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # More than any connection has on its way on the lines that are modelled.
 _ON_ITS_WAY_BYTES = 64 << 20
 
 
 class Proxy:
-    """Forwards every connection to `target`, a port on loopback.
+    """Forwards every connection to `target`, a port on loopback, or whatever `connect` makes of it.
 
     Attributes:
         target: where new connections lead.
@@ -27,20 +27,24 @@ class Proxy:
         cut_after: once a connection has carried this many bytes to its client it is reset; None never.
         cut_after_sent: the same of what its client has sent.
         round_trip_s: how long a byte and the answer to it take on their way together; of new connections.
+        carried_up: so many bytes have come from clients; `carried_down` to them.
         began: when the first byte came from a client; 0 before.
         ended: when the last byte was handed to a client.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, connect: Callable[[int], socket.socket] | None = None) -> None:
         self.target = target
+        self._connect = connect or (lambda port: socket.create_connection(("127.0.0.1", port)))
         self.bytes_per_s: int | None = None
         self.cut_after: int | None = None
         self.cut_after_sent: int | None = None
         self.round_trip_s = 0.0
         self.began = self.ended = 0.0
         self._deaf: set[socket.socket] = set()
+        self._lost: set[socket.socket] = set()
         self.connections = 0
         self.cuts = 0
+        self.carried_up = self.carried_down = 0
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -58,7 +62,7 @@ class Proxy:
                 client, _ = self._listener.accept()
                 self.connections += 1
                 try:
-                    server = socket.create_connection(("127.0.0.1", self.target))
+                    server = self._connect(self.target)
                 except OSError:
                     client.close()
                     continue
@@ -83,6 +87,8 @@ class Proxy:
                     continue
                 self.began = self.began or time.monotonic()
                 carried += len(data)
+                self.carried_down += len(data) if counted else 0
+                self.carried_up += 0 if counted else len(data)
                 if self.bytes_per_s and not counted:
                     time.sleep(len(data) / self.bytes_per_s)
                 most = self.cut_after if counted else self.cut_after_sent
@@ -93,8 +99,8 @@ class Proxy:
                 way.send(data)
                 if counted:
                     self.ended = time.monotonic() + way.delay_s
-        if counted and source in self._deaf:
-            return  # its client does not hear of its end either
+        if source in self._lost or (counted and source in self._deaf):
+            return  # its other end does not hear of its end either
         way.close()
         reset(source)
         reset(sink)
@@ -102,6 +108,11 @@ class Proxy:
     def deafen(self) -> None:
         """Keep every connection that is open now, and hand on nothing more of what it carries, nor that the target ends it."""
         self._deaf |= set(self._open)
+
+    def lose(self) -> None:
+        """As `deafen`, and the target does not hear either that its client has gone: as of one that has another address now."""
+        self.deafen()
+        self._lost |= self._deaf
 
     def cut(self) -> None:
         """Reset every connection that is open now."""
@@ -184,9 +195,9 @@ def reset(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def proxy(target: int) -> Iterator[Proxy]:
+def proxy(target: int, connect: Callable[[int], socket.socket] | None = None) -> Iterator[Proxy]:
     """A proxy for as long as the block lasts."""
-    made = Proxy(target)
+    made = Proxy(target, connect)
     try:
         yield made
     finally:

@@ -411,6 +411,30 @@ def test_a_machine_that_cannot_be_measured_is_watched_for_idle_gpus_all_the_same
     assert capfd.readouterr().err.count("dayfly: no sample: FileNotFoundError") == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is full is Linux's")
+def test_a_disk_that_is_full_ends_no_watch_over_the_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has room neither for a sample nor for the words that there is none."""
+    furnish(tmp_path / "gpu", H100)
+    monkeypatch.setenv("PATH", f"{tmp_path}/gpu/bin:{os.defpath}")
+    roused = threading.Event()
+    order = {"gpu_floor_percent": 10, "gpu_window_s": 0.2}
+    (tmp_path / agent_samples.SAMPLES).symlink_to("/dev/full")
+    sampler = agent_sampler.Sampler(job_folder.JobFolder(str(tmp_path)), order, roused.set)
+    full, stderr = os.open("/dev/full", os.O_WRONLY), os.dup(2)
+    os.dup2(full, 2)
+    try:
+        sampler.start(os.getpid())
+        assert roused.wait(60)
+        sampler.stop()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(full)
+    assert "GPU 1 of 2" in sampler.idle
+
+
 @pytest.mark.process
 def test_samples_that_cannot_be_written_cost_the_job_nothing(
     job: job_folder.JobFolder,

@@ -53,3 +53,23 @@ def test_the_end_wakes_whoever_waits() -> None:
     arrivals.feed(b"late")
     assert arrivals.empty() == b"late"
     assert told.is_set()
+
+
+def test_what_is_handed_on_is_not_there_to_be_read() -> None:
+    """What waited comes first; the end is told as it was before."""
+    arrivals, told, got = Arrivals(), threading.Event(), list[bytes]()
+    arrivals.set_event(told)
+    arrivals.feed(b"one")
+    arrivals.feed(b"two")
+    arrivals.hand_to(got.append, lambda: got.append(b"over"))
+    arrivals.feed(b"three")
+    arrivals.feed(b"")
+    assert got == [b"onetwo", b"three"]
+    assert (len(arrivals), told.is_set()) == (0, False)
+    arrivals.close()
+    arrivals.close()
+    assert got[2:] == [b"over"]
+    assert told.is_set()
+    assert arrivals.read(9) == b""
+    arrivals.hand_to(got.append, lambda: got.append(b"late"))
+    assert got[3:] == [b"late"]

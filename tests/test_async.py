@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import functools
+import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -17,7 +22,8 @@ import pytest
 
 import dayfly
 from dayfly import cluster
-from dayfly.errors import DayflyError, JobStopped
+from dayfly.errors import DayflyError, JobExited, JobStopped, RunFailed, SpecError
+from dayfly.infra.spec import Spec
 from dayfly.runtime import at_exit
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.cluster import RemoteFunction
@@ -25,8 +31,11 @@ from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
 from dayfly.runtime.run_log import RunLog
 from dayfly.runtime.verb import Act, Verb
+from dayfly.runtime.warm_call import WarmCall
+from dayfly.runtime.warm_run import WarmRun
 from dayfly.stacks.workspace import Workspace
 from tests.runs import closed, launched, opened
+from tests.warm import WAIT_S, Warm, warm
 
 
 def begun(workspace: Workspace, work: Callable[[], Any]) -> Job[Any]:
@@ -54,18 +63,13 @@ def until_stopped(workspace: Workspace) -> Job[Any]:
 def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
     """Found by listing, so that a new one cannot be forgotten: what is public is a Verb, returns at once, or waits for what can be awaited."""
     at_once = {
-        # A session is a block; in it `await s.submit(...)`. `map` is such a block, and no awaitable form could end its machine
-        # at once where the awaiting task is cancelled.
-        RemoteFunction: {
-            "local",
-            "with_options",
-            "spec",
-            "aio",
-            "session",
-            "map",
-            "starmap",
-            "map_unordered",
-        },
+        # A session is a block: `async with`.
+        RemoteFunction: {"local", "with_options", "spec", "aio", "session"},
+        # What is told of a run while its block lasts is known by then.
+        WarmRun: {"aio", "id", "dashboard", "slots", "directory"},
+        # What they wait for is the call, which can be awaited.
+        WarmCall: {"result", "exception"}
+        | {"add_done_callback", "tell", "settle", "settle_plain", "fail", "abandon"},
         Job: {
             "id",
             "directory",
@@ -89,7 +93,9 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
         public = {name for name in vars(kind) if not name.startswith("_")}
         verbs = {name for name in public if isinstance(vars(kind)[name], Verb)}
         assert public - verbs == known, kind
-    assert isinstance(dayfly.attach, Act)
+    for verb in (dayfly.attach, dayfly.gather):
+        assert isinstance(verb, Act)
+    assert isinstance(WarmRun(abs, Spec()), contextlib.AbstractAsyncContextManager)
     assert Job.logs.__doc__
 
 
@@ -307,3 +313,268 @@ def test_ctrl_c_under_asyncio_stops_the_job_and_waits_for_it() -> None:
     assert done.returncode == -signal.SIGINT, done.stderr
     assert done.stdout == "stopped\n"
     assert "stopping the function, destroying the machine" in done.stderr
+
+
+# -- the calls of a session
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """One run for every test that leaves it open."""
+    with warm(tmp_path_factory.mktemp("warm")) as run:
+        yield run
+        assert run.end().how == "finished"
+
+
+def session(run: Warm, workspace: Workspace, function: Callable[..., Any]) -> WarmRun[Any, Any]:
+    """The session that has this run, without a stack: its job is the one on the machine."""
+    made: WarmRun[Any, Any] = WarmRun(function, Spec())
+    made._calls = run.calls(function)
+    made._ready.set()
+    made._job = begun(workspace, lambda: run.session.follow(lambda *_: None))
+    made._job.add_done_callback(made._job_done)
+    return made
+
+
+def calls_of(run: Warm, workspace: Workspace, function: Callable[..., Any]) -> WarmRun[Any, Any]:
+    """As `session`, of a run that goes on after the test."""
+    made: WarmRun[Any, Any] = WarmRun(function, Spec())
+    made._calls = run.calls(function)
+    made._job = Job(workspace, Display.silent())
+    return made
+
+
+def waits(begun: Path, go: Path) -> int:
+    """Runs until a file is there."""
+    begun.touch()
+    while not go.exists():
+        time.sleep(0.005)
+    return os.getpid()
+
+
+@pytest.mark.sshd
+def test_calls_are_awaited_and_the_loop_goes_on(
+    machine: Warm, workspace: Workspace, tmp_path: Path
+) -> None:
+    """One waits for what another task of the same loop does; what cannot be called so is refused."""
+    s = calls_of(machine, workspace, waits)
+
+    async def use() -> None:
+        call = await s.submit.aio(tmp_path / "begun", tmp_path / "go")
+        waiting = asyncio.ensure_future(call)
+        while not (tmp_path / "begun").exists():
+            await asyncio.sleep(0.005)
+        (tmp_path / "go").touch()
+        assert await waiting == call.result(0) > 0
+        assert await s.aio(tmp_path / "begun", go=tmp_path / "go") > 0
+        with pytest.raises(DayflyError, match="cannot be called so"):
+            await s.aio()
+
+    asyncio.run(use())
+
+
+@pytest.mark.sshd
+def test_a_cancelled_await_of_a_call_stops_it_and_a_shield_does_not(
+    machine: Warm, workspace: Workspace, tmp_path: Path
+) -> None:
+    """The other calls, and the run, go on."""
+    s = calls_of(machine, workspace, waits)
+
+    async def use() -> WarmCall[Any]:
+        shielded = asyncio.shield(await s.submit.aio(tmp_path / "a", tmp_path / "go"))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(shielded), 0.01)
+        stopped = await s.submit.aio(tmp_path / "b", tmp_path / "never")
+        while not (tmp_path / "b").exists():
+            await asyncio.sleep(0.005)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(stopped, 0.01)
+        (tmp_path / "go").touch()
+        assert await shielded > 0
+        return stopped
+
+    assert isinstance(asyncio.run(use()).exception(WAIT_S), JobStopped)
+
+    async def stop() -> None:
+        call = await s.submit.aio(tmp_path / "c", tmp_path / "never")
+        await call.stop.aio()
+        with pytest.raises(JobStopped):
+            await call
+
+    asyncio.run(stop())
+
+
+@pytest.mark.sshd
+def test_a_map_is_iterated_by_a_task(machine: Warm, workspace: Workspace, tmp_path: Path) -> None:
+    """In the items' order or as they come, several at once, with further attempts; what fails is raised or given."""
+
+    def function(number: int, more: int = 0) -> int:
+        if number < 0:
+            marker = tmp_path / str(number)
+            if not marker.exists():
+                marker.touch()
+                os._exit(3)
+        if number == 100:
+            raise KeyError("mine")
+        return number + more
+
+    s = calls_of(machine, workspace, function)
+
+    async def squares() -> list[int]:
+        return [value async for value in s.map.aio(range(50), range(50), max_concurrency=7)]
+
+    async def use() -> None:
+        both = await asyncio.gather(squares(), squares())
+        assert both == [[2 * n for n in range(50)]] * 2
+        unordered = [value async for value in s.map_unordered.aio(range(20))]
+        assert sorted(unordered) == list(range(20))
+        star = s.starmap.aio([(1, 2), (3, 4)])
+        assert [value async for value in star] == [3, 7]
+        assert [value async for value in s.map.aio([-1, -2, 5], retries=1)] == [-1, -2, 5]
+        given = [v async for v in s.map.aio([1, 100, -3], return_exceptions=True)]
+        assert [type(value) for value in given] == [int, KeyError, JobExited]
+        with pytest.raises(KeyError, match="mine"):
+            [value async for value in s.map.aio([100, 1])]
+        with pytest.raises(SpecError, match="retries=-1"):
+            await anext(s.map.aio([1], retries=-1))
+        assert [value async for value in s.map.aio([])] == []
+
+    asyncio.run(use())
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("how", ["left early", "cancelled"])
+def test_what_is_left_of_a_map_is_stopped(
+    machine: Warm, workspace: Workspace, tmp_path: Path, how: str
+) -> None:
+    """And nothing more of it is begun."""
+
+    def function(number: int) -> int:
+        (tmp_path / f"begun-{number}").touch()
+        if number:
+            time.sleep(600)
+        return number
+
+    s = calls_of(machine, workspace, function)
+
+    async def use() -> None:
+        async with contextlib.aclosing(s.map.aio(range(10))) as values:
+            assert await anext(values) == 0
+            while not (tmp_path / "begun-1").exists():
+                await asyncio.sleep(0.005)
+            if how == "cancelled":
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(values), 0.01)
+
+    asyncio.run(use())
+    # Both slots are free again.
+    assert machine.map(abs, [-1, -2]) == [1, 2]
+    assert len(list(tmp_path.glob("begun-*"))) < 10
+
+
+@pytest.mark.sshd
+def test_jobs_and_calls_are_gathered_and_stopped_with_the_task(
+    machine: Warm, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Their values in order, or the first exception; a task that is cancelled meanwhile stops all of them."""
+    s = calls_of(machine, workspace, waits)
+    job, plain = until_stopped(workspace), concurrent.futures.Future[int]()
+
+    async def use() -> WarmCall[Any]:
+        assert await dayfly.gather.aio() == []
+        jobs = [begun(workspace, functools.partial(abs, -n)) for n in (2, 1)]
+        assert await dayfly.gather.aio(*jobs, jobs[0]) == [2, 1, 2]
+        failed = begun(workspace, lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            await dayfly.gather.aio(job, failed)
+        given = await dayfly.gather.aio(jobs[0], failed, return_exceptions=True)
+        assert [type(value) for value in given] == [int, ZeroDivisionError]
+        with pytest.raises(SpecError, match="not 3"):
+            await dayfly.gather.aio(3)  # type: ignore[arg-type]
+        call = await s.submit.aio(tmp_path / "begun", tmp_path / "never")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(dayfly.gather.aio(job, call, plain), 0.01)
+        return call
+
+    call = asyncio.run(use())
+    assert isinstance(call.exception(WAIT_S), JobStopped)
+    assert isinstance(job.exception(), JobStopped)
+    assert not plain.done()
+
+
+@pytest.mark.sshd
+def test_a_session_that_is_left_waits_for_its_calls_without_the_loop(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """The run has ended by then, and takes no more; closing twice is fine."""
+    with warm(tmp_path) as run:
+        s = session(run, workspace, waits)
+
+        async def use() -> WarmCall[Any]:
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_exit(s)
+                call = await s.submit.aio(tmp_path / "begun", tmp_path / "go")
+                # When the block is left already.
+                asyncio.get_running_loop().call_later(0.05, (tmp_path / "go").touch)
+            await s.close.aio()
+            return call
+
+        call = asyncio.run(use())
+        assert call.result(0) > 0
+        assert s._running.result().how == "finished"
+        with pytest.raises(RunFailed, match="takes no more calls"):
+            s.submit(tmp_path / "begun", tmp_path / "go")
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("where", ["in the block", "at its end"])
+def test_a_session_whose_task_is_cancelled_is_ended_behind_it(
+    workspace: Workspace, tmp_path: Path, where: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The task ends at once, with a word; its calls are stopped, and the run ends on the machine."""
+    with warm(tmp_path) as run:
+        s = session(run, workspace, waits)
+        calls: list[WarmCall[Any]] = []
+
+        async def work() -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_exit(s)
+                calls.append(await s.submit.aio(tmp_path / "begun", tmp_path / "never"))
+                if where == "in the block":
+                    await asyncio.Event().wait()
+
+        async def use() -> None:
+            task = asyncio.create_task(work())
+            while not (calls and (tmp_path / "begun").exists()):
+                await asyncio.sleep(0.005)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(use())
+        assert isinstance(calls[0].exception(WAIT_S), JobStopped)
+        assert s._running.result(WAIT_S).how == "finished"
+        assert (
+            "the task of this session was cancelled: stopping its calls" in capfd.readouterr().err
+        )
+
+
+@pytest.mark.sshd
+def test_an_error_in_a_session_is_seen_when_its_calls_are_stopped(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """As in a `with` block: the block's own error is the one that comes out."""
+    with warm(tmp_path) as run:
+        s = session(run, workspace, waits)
+
+        async def use() -> WarmCall[Any]:
+            call = await s.submit.aio(tmp_path / "begun", tmp_path / "never")
+            with pytest.raises(KeyError, match="mine"):
+                async with contextlib.AsyncExitStack() as stack:
+                    stack.push_async_exit(s)
+                    raise KeyError("mine")
+            return call
+
+        call = asyncio.run(use())
+        assert isinstance(call.exception(0), JobStopped)
+        assert s._running.done()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pickle
@@ -10,8 +11,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,11 +25,13 @@ from dayfly.errors import (
     JobKilled,
     JobStopped,
     PayloadError,
+    RunFailed,
     UnpicklableResult,
 )
 from dayfly.infra.spec import Spec
-from dayfly.runtime import carried_dask, outcome, payload, ranks
+from dayfly.runtime import carried_calls, carried_dask, outcome, payload, ranks
 from dayfly.runtime.agent import frames, known_call
+from dayfly.runtime.carried_calls import Begun
 from dayfly.runtime.dask_calls import DaskCalls
 from dayfly.runtime.dask_cluster import DaskCluster
 from dayfly.runtime.display import Display
@@ -38,9 +42,9 @@ from dayfly.runtime.run_log import RunLog
 from dayfly.runtime.session import Session, Sink
 from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_map import WarmMap
-from tests import warm
+from tests import listening, warm
 from tests.machines import machines
-from tests.sshd import Server
+from tests.sshd import Server, carriers
 
 
 class Run:
@@ -93,6 +97,11 @@ class Run:
         self.calls.begin()
         assert ready.wait(warm.WAIT_S)
         self.calls.start_cluster()
+
+    def listening(self) -> set[tuple[str, int]]:
+        """Addresses and ports at which processes of the run listen: Dask's, and whatever else it has started."""
+        found = (listening.of_process(pid) for pid in carriers(self.keys.run_id))
+        return {place for places in found for place in places}
 
     def have(self, function: Callable[..., Any]) -> DaskCalls[Any]:
         """The same line for another function."""
@@ -182,8 +191,8 @@ def test_a_call_that_is_stopped_leaves_its_place_to_others(run: Run, tmp_path: P
 @pytest.mark.sshd
 def test_nobody_without_the_key_is_answered(run: Run) -> None:
     """The scheduler's port is on a loopback that other users may share; and the function does not see the key."""
-    known = run.cluster._known
-    with socket.create_connection((known["hosts"][0], known["port"])) as stranger:
+    place = carried_dask.HOST, run.cluster._known["port"]
+    with socket.create_connection(place) as stranger:
         stranger.settimeout(10)
         stranger.sendall(b"x" * 200)
         with contextlib.suppress(ConnectionResetError):
@@ -191,6 +200,16 @@ def test_nobody_without_the_key_is_answered(run: Run) -> None:
             assert stranger.recv(1000) == b""
     key = carried_dask.KEY_VARIABLE
     assert run.map(lambda _: key in os.environ, range(2)) == [False, False]
+
+
+@pytest.mark.sshd
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_nothing_listens_where_another_machine_reaches_it(run: Run) -> None:
+    """Neither scheduler and workers, nor what they serve by HTTP."""
+    known, found = run.cluster._known, run.listening()
+    assert {address for address, _ in found} == {"127.0.0.1"}
+    workers = {ports[0] for ports in known["ports"]}
+    assert {known["port"], known["dashboard"], *workers} <= {port for _, port in found}
 
 
 def _exits(code: object) -> None:
@@ -242,10 +261,70 @@ def test_a_missing_module_is_named_before_the_call() -> None:
         outcome.unpack(carried_dask._outcome(*failure), run_id="r")
 
 
+def scheduler(*calls: str, there: Iterable[str] = ()) -> Any:
+    """What of Dask's scheduler is looked at: the calls that somebody waits for, and the processes that have a worker."""
+    return SimpleNamespace(
+        tasks={f"call-{call}": None for call in calls},
+        aliases=dict.fromkeys(there, "tls://127.0.0.1:1"),
+        workers={},
+        stream_comms={},
+    )
+
+
+def test_a_call_is_begun_by_one_attempt_alone() -> None:
+    """Whose question may be asked again, where its answer was lost."""
+    begun = Begun(scheduler("a", there=["0-0-7", "1-0-8"]))
+    asks = [("0-0-7", "x"), ("0-0-7", "x"), ("0-0-7", "y"), ("1-0-8", "z")]
+    answers = [asyncio.run(begun.claim("a", *ask)) for ask in asks]
+    assert answers == [True, True, False, False]
+    assert asyncio.run(begun.told("a")) == {}
+
+
+def test_what_a_process_brings_is_told_to_whoever_waits_for_it() -> None:
+    """What it still runs is not told yet, what it knows nothing of is lost, what nobody waits for is forgotten."""
+    begun = Begun(scheduler("a", "b", "c"))
+    for call in "abcd":
+        assert asyncio.run(begun.claim(call, "1-0-8", call))
+    assert asyncio.run(begun.join("1-0-8", "b", {"a": b"value", "d": b"unwanted"}))
+    told = [asyncio.run(begun.told(call)) for call in "abcd"]
+    assert told == [{"result": b"value"}, {}, {"end": "lost"}, {"end": "lost"}]
+    assert not asyncio.run(begun.join("1-0-8", "d", {}))
+
+
+def test_a_call_whose_process_was_replaced_has_died_with_it() -> None:
+    """That of another slot goes on."""
+    begun = Begun(scheduler("a", "b"))
+    for call, process in (("a", "1-0-8"), ("b", "1-1-9")):
+        assert asyncio.run(begun.claim(call, process, "x"))
+    assert not asyncio.run(begun.join("1-0-10", "", {}))
+    assert asyncio.run(begun.told("a")) == {"end": "died"}
+    assert asyncio.run(begun.told("b")) == {}
+
+
+def test_a_process_that_stays_away_has_lost_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After as long as a machine may be out of reach, from when it was missed."""
+    known = scheduler("a", there=["1-0-8"])
+    begun = Begun(known)
+    assert asyncio.run(begun.claim("a", "1-0-8", "x"))
+    known.aliases.clear()
+    assert asyncio.run(begun.told("a")) == {}
+    monkeypatch.setattr(carried_calls, "_REJOIN_S", -1.0)
+    assert asyncio.run(begun.told("a")) == {"end": "lost"}
+    assert asyncio.run(begun.join("1-0-8", "a", {}))
+    known.aliases["1-0-8"] = "tls://127.0.0.1:1"
+    assert asyncio.run(begun.told("a")) == {}
+
+
+def test_a_call_that_is_lost_says_so() -> None:
+    """With what makes it again."""
+    with pytest.raises(RunFailed, match="retries="):
+        outcome.unpack(carried_dask._header("lost"), run_id="r")
+
+
 def test_the_key_is_in_nothing_that_is_sent_as_content() -> None:
     """Content by digest stays in the machine's cache after the run."""
     cluster = DaskCluster(places, Spec(nodes=2), 1, "cores")
-    cluster._known |= {"hosts": ["127.0.0.1"] * 2, "scheduler": "tls://127.0.0.1:1"}
+    cluster._known |= {"nodes": 2, "ports": [[2], [3]], "scheduler": "tls://127.0.0.1:1"}
     (key,) = cluster.secrets.values()
     line = key.splitlines()[1].encode()
     assert line not in bytes(cluster.task_of(1).task)

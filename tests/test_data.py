@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 import dayfly
 from dayfly import Data
 from dayfly.errors import DataFailed, SpecError
-from dayfly.runtime import cargo, fetched, payload
+from dayfly.runtime import cargo, fetched, fetched_objects, payload
 from dayfly.runtime.agent import frames
 from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.environment import Recipe
@@ -57,6 +58,39 @@ def test_what_cannot_be_is_refused_when_it_is_written(
     """With what to write instead."""
     with pytest.raises(SpecError, match=re.escape(words)):
         Data(source, **how)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("https://user:hush@host/x", "Data('https://host/x'): an address is shown"),
+        ("HTTPS://hush@host/x", "sign it behind a '?'"),
+        ("https://user:hu/sh@host/x", "is no port"),
+        ("https://user:hu?sh@host/x", "is no port"),
+        ("https://user:p@hush@host/x?y", "Data('https://host/x')"),
+        ("s3://key:hush@bucket/x", "Data('s3://bucket/x'): an address is shown"),
+        ("abfs://box:hush@account.dfs.core.windows.net/x", "give it by secrets="),
+    ],
+)
+def test_an_address_with_a_password_is_refused_and_not_shown(source: str, words: str) -> None:
+    """The machine would print it into the log."""
+    with pytest.raises(SpecError, match=re.escape(words)) as refused:
+        Data(source)
+    assert not re.search("hu.?sh", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "abfs://box@account.dfs.core.windows.net/x",
+        "https://host:8443/@scope/x",
+        "hf://datasets/owner/name@main/x",
+        "s3://arn:aws:s3:eu-central-1:123456789012:accesspoint/box/x@1",
+    ],
+)
+def test_what_only_looks_like_a_user_is_taken(source: str) -> None:
+    """A container before its account, a port, a revision, a name of a resource."""
+    assert str(Data(source)) == source
 
 
 def test_a_signature_or_an_option_is_never_shown() -> None:
@@ -401,9 +435,63 @@ def test_a_tag_that_is_an_md5_is_held_against_the_file(tmp_path: Path) -> None:
     """As S3's are, but for what was uploaded in parts; the size is held always."""
     (tmp_path / "x").write_bytes(b"x")
     right = hashlib.md5(b"x", usedforsecurity=False).hexdigest()
-    fetched._check_version(tmp_path / "x", {"size": 1, "ETag": f'"{right}"'}, "x")
-    fetched._check_version(tmp_path / "x", {"size": 1, "ETag": f'"{right}-2"'}, "x")
+    check = fetched_objects.check_version
+    check(tmp_path / "x", {"size": 1, "ETag": f'"{right}"'}, "x")
+    check(tmp_path / "x", {"size": 1, "ETag": f'"{right}-2"'}, "x")
     with pytest.raises(OSError, match="not what its ETag says"):
-        fetched._check_version(tmp_path / "x", {"size": 1, "ETag": "0" * 32}, "x")
+        check(tmp_path / "x", {"size": 1, "ETag": "0" * 32}, "x")
     with pytest.raises(OSError, match="has 1 bytes, and 2 were announced"):
-        fetched._check_version(tmp_path / "x", {"size": 2}, "x")
+        check(tmp_path / "x", {"size": 2}, "x")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "label"),
+    [
+        ({"md5Hash": "ndTkYSaMgDT1yFZOFVxnpg=="}, {"md5Hash": "A" * 22 + "=="}, "md5Hash"),
+        ({"lfs": {"sha256": SHA}}, {"lfs": {"sha256": "0" * 64}}, "SHA-256"),
+        (
+            {"blob_id": "c1b0730e0133447badcfd47fd144e254807b06e1"},
+            {"blob_id": "0" * 40},
+            "Git id",
+        ),
+    ],
+)
+def test_what_other_stores_say_of_a_file_is_held_against_it(
+    tmp_path: Path, right: dict[str, Any], wrong: dict[str, Any], label: str
+) -> None:
+    """Google's MD5, a hub's SHA-256 of what is large, and Git's id of what is not."""
+    (tmp_path / "x").write_bytes(b"x")
+    fetched_objects.check_version(tmp_path / "x", {"size": 1, **right}, "x")
+    with pytest.raises(OSError, match=f"not what its {label} says"):
+        fetched_objects.check_version(tmp_path / "x", {"size": 1, **wrong}, "x")
+
+
+def test_nothing_of_a_url_s_query_or_of_options_is_in_an_error(
+    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor in the lines of what the library has raised, which come home as the cause."""
+
+    def raises(*_: Any, **given: Any) -> Any:
+        raise OSError(f"GET {given['options']['deep']['secret']} failed")
+
+    monkeypatch.setattr(fetched, "from_file_system", raises)
+    hidden = {"deep": {"secret": "hush-hush"}, "anon": True}
+    with pytest.raises(OSError, match=r"GET \[secret\] failed") as refused:
+        fetched.fetched("k", "s3://bucket/x", None, hidden)
+    assert refused.value.__cause__ is None
+    with pytest.raises(OSError, match="404") as missing:
+        fetched.fetched("k", f"{site}/missing?signature=hush-hush", None, {})
+    assert "hush" not in "".join(traceback.format_exception(missing.value))
+
+
+def test_a_fetch_that_takes_long_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Now and then, on the function's own log."""
+    progress = fetched.Progress("s3://bucket/x")
+    progress.total = 4_000_000
+    progress.add(1_000_000)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(fetched, "_TOLD_EVERY_S", 0.0)
+    progress.add(1_000_000)
+    assert capsys.readouterr().err == "dayfly: s3://bucket/x: 2.0 of 4.0 MB so far\n"

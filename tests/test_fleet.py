@@ -26,6 +26,7 @@ from dayfly.runtime.session import Session, Sink
 from tests.machines import machines
 from tests.proxy import proxy
 from tests.sshd import Server
+from tests.warm import WAIT_S
 
 pytestmark = pytest.mark.sshd
 
@@ -102,6 +103,13 @@ class Run:
         job = self.servers[node].home / f"job-{self.keys.run_id}"
         return processes.carriers(f"DAYFLY_OUTPUT_DIR={job / 'outputs'}")
 
+    def await_alive(self, node: int) -> None:
+        """A job that goes on: its first process may be seen a moment after it was started."""
+        until = time.monotonic() + WAIT_S
+        while not self.alive(node):
+            assert time.monotonic() < until, f"nothing of machine {node} is alive"
+            time.sleep(0.01)
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
@@ -171,7 +179,7 @@ def test_a_rank_that_is_killed_ends_the_others_also_where_nobody_follows(run: Ru
         run.begin(fleet, fail, 0, "kill")
         while fleet.own_status().end is None:
             time.sleep(0.02)
-    assert run.alive(1) != set()
+    run.await_alive(1)
     with run.fleet() as fleet:
         status = fleet.status()
         assert (status.state, fleet.deciding) == ("ended", 0)
@@ -224,8 +232,8 @@ def test_a_rank_out_of_reach_leaves_all_of_them_as_they_are(run: Run) -> None:
             between.cut()
             with pytest.raises(InstanceLost, match=r"^rank 1: "):
                 run.follow(fleet)
-        assert run.alive(0) != set()
-        assert run.alive(1) != set()
+        run.await_alive(0)
+        run.await_alive(1)
 
 
 def test_machines_that_do_not_reach_each_other_are_refused(run: Run) -> None:

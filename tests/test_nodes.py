@@ -30,7 +30,7 @@ from dayfly.stacks.census import has_ended
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.traces import Traces
 from dayfly.stacks.workspace import Workspace
-from tests.runs import OFFER
+from tests.runs import OFFER, TESTER
 from tests.test_census import local_replaced
 from tests.test_closer import Cloud, cloud, sort
 from tests.test_local import ssh
@@ -213,7 +213,7 @@ def test_local_machines_have_homes_and_ports_of_their_own(tmp_path: Path, run: R
     for node in range(2):
         props: dict[str, Any] = {
             "run": run.id,
-            "owner": "tester",
+            "owner": TESTER,
             "deadline": int(time.time()) + 600,
             "created": int(time.time()),
             "node": node,
@@ -231,9 +231,9 @@ def test_local_machines_have_homes_and_ports_of_their_own(tmp_path: Path, run: R
         assert said == [f"{props['directory']}/home" for props, _ in made]
         assert [PLAIN.instance_state(result.id) for _, result in made] == ["running"] * 2
         assert PLAIN.address(made[1][1].id) == ("127.0.0.1", made[1][1].outs["port"])
-        assert len([f for f in PLAIN.inventory("tester") if f.run == run.id]) == 2
+        assert len([f for f in PLAIN.inventory(TESTER) if f.run == run.id]) == 2
         local.InstanceProvider().delete(made[1][1].id, made[1][0])
         local.InstanceProvider().delete(made[0][1].id, made[0][0])
-        assert [f for f in PLAIN.inventory("tester") if f.run == run.id] == []
+        assert [f for f in PLAIN.inventory(TESTER) if f.run == run.id] == []
     finally:
         processes.end_run(run.id)

@@ -49,7 +49,10 @@ def left(workspace: Workspace, pickler: Path, tmp_path: Path) -> Iterator[Runs]:
     directory = workspace.directory(run_id)
     furnish(tmp_path / "gpu", H100)
     with sshd(
-        tmp_path / "machine", path=f"{tmp_path}/gpu/bin:/usr/bin:/bin", run_id=run_id
+        tmp_path / "machine",
+        path=f"{tmp_path}/gpu/bin:/usr/bin:/bin",
+        run_id=run_id,
+        is_new=False,
     ) as server:
         (directory / "user_key").write_bytes(server.keys.user_key.read_bytes())
         (directory / "hmac_key").write_bytes(server.keys.hmac_key)

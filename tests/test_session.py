@@ -46,7 +46,7 @@ MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with sshd(tmp_path / "machine") as running:
+    with sshd(tmp_path / "machine", is_new=False) as running:
         yield running
 
 
@@ -557,7 +557,7 @@ def test_a_deadline_can_be_moved_to_later(runs: Runs) -> None:
 
 
 def test_a_machine_that_goes_on_has_nothing_left_of_a_job(runs: Runs) -> None:
-    """What it has left running is asked to end, then ended; its folder and its deadline go where that is wished."""
+    """What it has left running is asked to end, then ended; its folders and its deadline go where that is wished."""
     run = runs.server.keys.run_id
 
     def function() -> list[int]:
@@ -575,17 +575,43 @@ def test_a_machine_that_goes_on_has_nothing_left_of_a_job(runs: Runs) -> None:
 
     left = runs.run(function).value
     assert set(left) <= carriers(run)
+    (data := runs.server.home / f"data-{run}" / "key").mkdir(parents=True)
+    (data / "set").touch(0o400)
     with runs.session() as session:
         session.arm_deadline(600)
         session.clear(run, folder=False, deadline=False)
         assert not set(left) & carriers(run)
         assert (runs.job / "result.sealed").exists()
+        assert (data / "set").exists()
         deadline = runs.server.home / f"deadline-{run}.json"
         assert deadline.exists()
         session.clear(run, folder=True, deadline=True)
         assert not runs.job.exists()
+        assert not data.parent.exists()
         assert not deadline.exists()
         session.clear(run, folder=True, deadline=True)
+
+
+def test_what_a_job_leaves_running_ends_with_it_where_that_is_wished(runs: Runs) -> None:
+    """Before its end is told, and also what has an environment and a session of its own, which nothing marks as the run's."""
+
+    def function() -> list[int]:
+        stubborn = (
+            "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(600)"
+        )
+        started = [["sleep", "600"], [sys.executable, "-u", "-c", stubborn]]
+        bare = {"PATH": os.defpath}
+        own = [
+            subprocess.Popen(words, env=bare, start_new_session=True, stdout=subprocess.PIPE)
+            for words in started
+        ]
+        assert own[1].stdout is not None
+        own[1].stdout.readline()
+        return [process.pid for process in own]
+
+    outcome = runs.run(function, ends_rest=True)
+    assert outcome.end.how == "finished"
+    assert not set(outcome.value) & set(processes.process_table())
 
 
 def test_a_run_moves_the_deadline_of_the_one_whose_machine_it_is_on(runs: Runs) -> None:
@@ -782,19 +808,20 @@ def test_a_job_that_was_never_started_cannot_be_followed(runs: Runs) -> None:
 # -- who may speak
 
 
-def test_another_host_key_stops_before_any_login(runs: Runs, tmp_path: Path) -> None:
+def test_another_host_key_stops_before_any_login(tmp_path: Path) -> None:
     """The refusal comes before authentication: the server that was reached never sees a user."""
     other = write_key(tmp_path / "other")
-    wrong = replace(runs.server.machine, host_key=other)
-    with (
-        pytest.raises(HostKeyMismatch, match="not the one pinned"),
-        Session(wrong, runs.server.keys),
-    ):
-        pytest.fail("the session was opened")
-    # The agent is brought at the first login: none was made.
-    assert not (runs.server.home.parent / "cache").exists()
-    assert "Accepted" not in runs.server.log.read_text()
-    assert "Failed" not in runs.server.log.read_text()
+    with sshd(tmp_path / "machine") as server:
+        wrong = replace(server.machine, host_key=other)
+        with (
+            pytest.raises(HostKeyMismatch, match="not the one pinned"),
+            Session(wrong, server.keys),
+        ):
+            pytest.fail("the session was opened")
+        # The agent is brought at the first login: none was made.
+        assert not (server.home.parent / "cache").exists()
+        assert "Accepted" not in server.log.read_text()
+        assert "Failed" not in server.log.read_text()
 
 
 def test_another_host_behind_the_same_address_ends_the_session(runs: Runs, tmp_path: Path) -> None:
@@ -892,12 +919,14 @@ def read_if_there(path: Path) -> bytes:
         return b""
 
 
-def test_everything_of_the_job_is_private(runs: Runs) -> None:
-    """Folders 0700, files 0600: other users of the machine read nothing."""
-    runs.run(lambda: None)
-    cache = runs.server.home.parent / "cache"
-    for path in [runs.job, *runs.job.rglob("*"), *cache.rglob("*")]:
-        assert path.stat().st_mode & 0o077 == 0, path
+def test_everything_of_the_job_is_private(pickler: Path, tmp_path: Path) -> None:
+    """Folders 0700, files 0600: other users of the machine read nothing, of the agent neither."""
+    with sshd(tmp_path / "machine") as server:
+        runs = Runs(server, pickler, tmp_path)
+        runs.run(lambda: None)
+        cache = server.home.parent / "cache"
+        for path in [runs.job, *runs.job.rglob("*"), *cache.rglob("*")]:
+            assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_closing_twice_and_using_it_afterwards(runs: Runs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 
 import pytest
@@ -20,11 +21,15 @@ pytestmark = pytest.mark.sshd
 def test_samples_come_with_the_log_each_once_however_often_the_connection_drops(runs: Runs) -> None:
     """Cut after every second piece; the last sample is there before the end is told."""
     pieces: list[bytes] = []
+    enough = runs.folder / "enough"
 
-    def function() -> None:
-        for number in range(40):
+    def function(enough: str) -> int:
+        number = 0
+        while not os.path.exists(enough):  # noqa: PTH110  # what travels should be small
             print(number, flush=True)
-            time.sleep(0.1)
+            number += 1
+            time.sleep(0.02)
+        return number
 
     with proxy(runs.server.machine.port) as between:
 
@@ -33,15 +38,19 @@ def test_samples_come_with_the_log_each_once_however_often_the_connection_drops(
             assert samples.parse(lines)[-1].number == number
             if len(pieces) % 2:
                 between.cut()
+            if len(pieces) == 4:
+                enough.touch()
 
         logs = Logs()
         with Session(runs.server.through(between.port), runs.server.keys) as session:
             # A floor that no GPU is there for only makes the readings come faster.
-            session.start(runs.task(function, gpu_floor_percent=1.0, gpu_window_s=0.4))
+            task = runs.task(function, str(enough), gpu_floor_percent=1.0, gpu_window_s=0.4)
+            session.start(task)
             end = session.follow(logs, samples=take)
+            count = pickle.loads(runs.result(session)[1])
         assert between.connections >= 3
     assert end.how == "finished"
-    assert bytes(logs.stdout) == b"".join(b"%d\n" % number for number in range(40))
+    assert bytes(logs.stdout) == b"".join(b"%d\n" % number for number in range(count))
     here = b"".join(pieces)
     assert here == (runs.job / agent_samples.SAMPLES).read_bytes()
     found = samples.parse(here)

@@ -11,7 +11,7 @@ import pytest
 from dayfly.errors import ConnectFailed, Forged
 from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
-from dayfly.runtime.ssh import bootstrap
+from dayfly.runtime.ssh import bootstrap, transport
 from dayfly.runtime.ssh.connection import Connection, Disconnected
 from dayfly.runtime.ssh.link import AgentRefused, Link
 from tests.faults.faulty_proxy import Harm, faulty_proxy
@@ -152,6 +152,23 @@ def test_receiving_with_a_bound_does_not_bound_sending(server: Server) -> None:
         connection.close()
     with pytest.raises(Disconnected):
         connection.receive(100, 10)
+
+
+def test_what_is_handed_on_makes_room_for_more(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several times what may be on its way at once; the end comes behind all of it."""
+    monkeypatch.setattr(transport, "_WINDOW_BYTES", 1 << 20)
+    connection, came = Connection(server.machine, server.keys.user_key), list[bytes]()
+    connection.open("head -c 5000000 /dev/zero", 10)
+    try:
+        connection.hand_to(came.append)
+        with pytest.raises(Disconnected, match="closed"):
+            while True:
+                assert connection.receive(100, 10) == b""
+    finally:
+        connection.close()
+    assert sum(map(len, came)) == 5_000_000
 
 
 def test_a_request_that_was_sent_in_part_breaks_the_link(

@@ -98,7 +98,7 @@ def test_content_takes_whatever_way_the_server_grants(
 ) -> None:
     """Through its forwarding, else through commands, as many as it lets run, else through the link itself."""
     with (
-        sshd(tmp_path / "machine", settings=settings) as server,
+        sshd(tmp_path / "machine", settings=settings, is_new=False) as server,
         Session(server.machine, server.keys) as session,
     ):
         round_trip(session, server, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import queue
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ from dayfly.errors import (
     PayloadError,
     UnpicklableResult,
 )
-from dayfly.runtime import ledger, payload
+from dayfly.runtime import ledger, payload, redact
 from dayfly.runtime.agent import frames, job_folder, processes
 from dayfly.runtime.session import Session
-from dayfly.runtime.warm_line import Sent
+from dayfly.runtime.warm_line import Sent, WarmLine
 from tests.proxy import proxy
 from tests.sshd import Server, sshd
 from tests.warm import WAIT_S, Warm, begun, warm, within
@@ -100,6 +101,32 @@ def test_each_call_has_its_value_its_process_and_its_output(shared: Warm, tmp_pa
     while (ledger.totals(shared.folder) or {"calls": 0})["calls"] < 3:
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+def test_a_secret_that_the_kept_end_of_an_output_begins_in_is_masked(shared: Warm) -> None:
+    """The machine keeps the end, and knows nothing of what is to be masked here."""
+    redact.remember(["tiger-tiger-burning"])
+
+    def function() -> None:
+        print("tiger-tiger-burning" + "x" * ((16 << 10) - 10))
+
+    call = shared.submit(function)
+    call.result(WAIT_S)
+    assert "-burning" in shared.log()
+    assert call.stdout == redact.MASK + "x" * ((16 << 10) - 10) + "\n"
+
+
+def test_a_callback_may_make_a_call_of_its_own_and_wait_for_it(shared: Warm) -> None:
+    """It does not run in the thread by which that one's value comes."""
+    heard: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def function(number: int) -> int:
+        time.sleep(0.2)
+        return number + 1
+
+    call = shared.submit(function, 1)
+    call.add_done_callback(lambda done: heard.put(shared.call(function, done.result())))
+    assert heard.get(timeout=WAIT_S) == 3
 
 
 def test_callbacks_may_make_calls_and_wait_for_them(shared: Warm) -> None:
@@ -357,6 +384,37 @@ def test_a_call_that_takes_too_long_is_ended_by_the_machine(shared: Warm) -> Non
     assert shared.call(time.sleep, 0, timeout_s=60) is None
 
 
+class Keeping:
+    """Works for ever, and keeps its state when it is asked to."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __call__(self) -> None:
+        Path(self.place, "began").touch()
+        time.sleep(600)
+
+    def checkpoint(self) -> None:
+        Path(self.place, "kept").write_text("kept")
+
+
+def test_a_callable_with_a_checkpoint_is_asked_for_it_when_its_call_is_ended(
+    shared: Warm, tmp_path: Path
+) -> None:
+    """By its time-out; a wish of the client's is the same to it."""
+    with pytest.raises(CallTimeout):
+        shared.call(Keeping(str(tmp_path)), timeout_s=2)
+    assert (tmp_path / "kept").read_text() == "kept"
+    (tmp_path / "kept").unlink()
+    (tmp_path / "began").unlink()
+    call = shared.submit(Keeping(str(tmp_path)))
+    await_file(tmp_path / "began")
+    call.stop()
+    with pytest.raises(JobStopped):
+        call.result(WAIT_S)
+    await_file(tmp_path / "kept")
+
+
 # -- connections
 
 
@@ -370,7 +428,7 @@ def test_calls_come_back_once_however_often_the_connection_drops(tmp_path: Path)
         return number
 
     with (
-        sshd(tmp_path / "machine") as server,
+        sshd(tmp_path / "machine", is_new=False) as server,
         proxy(server.machine.port) as between,
         begun(server, tmp_path, between.port, {}) as run,
     ):
@@ -398,7 +456,7 @@ def test_a_call_outlives_the_connection_it_came_by(tmp_path: Path) -> None:
         return os.getpid()
 
     with (
-        sshd(tmp_path / "machine") as server,
+        sshd(tmp_path / "machine", is_new=False) as server,
         proxy(server.machine.port) as between,
         begun(server, tmp_path, between.port, {}) as run,
     ):
@@ -440,6 +498,132 @@ def test_in_one_process_calls_keep_what_they_keep(tmp_path: Path) -> None:
         assert [call.stdout for call in print_calls] == ["0\n", "1\n", "2\n"]
         assert run.end().how == "finished"
         assert run.log().endswith("0\n1\n2\n")
+
+
+def await_shortcut(run: Warm, former: object = None) -> object:
+    """Wait until calls can come straight to the process that makes them, by another way than the former one."""
+    until = time.monotonic() + WAIT_S
+    line = run.calls(abs)._line
+    while line._shortcut is None or line._shortcut is former:
+        assert time.monotonic() < until, "the machine has no shortcut"
+        time.sleep(0.005)
+    return line._shortcut
+
+
+def test_calls_of_one_process_come_straight_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time; value, output and log are those of any call, and several at once go the usual way."""
+    posted, post = list[int](), WarmLine._post
+
+    def noted(self: WarmLine, calls: Iterable[Sent], more: dict[str, Any] | None = None) -> None:
+        listed = list(calls)
+        posted.extend(sent.call.number for sent in listed)
+        post(self, listed, more)
+
+    def function(number: int) -> tuple[int, int]:
+        print("number", number)
+        return number + 1, os.getpid()
+
+    with warm(tmp_path, isolation="process", slots=0) as run:
+        first, pid = run.call(function, 0)
+        await_shortcut(run)
+        monkeypatch.setattr(WarmLine, "_post", noted)
+        calls = []
+        for number in range(1, 20):
+            calls.append(run.submit(function, number))
+            assert calls[-1].result(WAIT_S) == (number + 1, pid)
+        assert first == 1
+        assert not posted
+        assert [call.stdout for call in calls] == [f"number {n}\n" for n in range(1, 20)]
+        assert all(call.times.peak_rss_bytes > 0 for call in calls)
+        large = run.call(bytes, 1 << 20)
+        assert large == bytes(1 << 20)
+        assert run.map(function, range(3)) != []
+        assert posted
+        assert run.end().how == "finished"
+        log = run.log().split("\n")
+        assert log[:20] == [f"number {n}" for n in range(20)]
+        assert run.left() == {}, "what the client has is kept for it"
+
+
+def test_calls_of_one_process_are_made_in_the_order_in_which_they_were_sent(tmp_path: Path) -> None:
+    """Though the first of several comes straight, and the others do not; also where it is another function's."""
+
+    def function(number: int) -> list[int]:
+        seen: list[int] = vars(sys).setdefault("seen", [])
+        seen.append(number)
+        return list(seen)
+
+    def other(number: int) -> list[int]:
+        return function(number)
+
+    with warm(tmp_path, isolation="process", slots=0) as run:
+        for called in (function, other) * 3:
+            run.call(abs, -1)
+            await_shortcut(run)
+            calls = [run.submit(called, number) for number in range(5)]
+            assert calls[-1].result(WAIT_S) == [0, 1, 2, 3, 4]
+        assert run.end().how == "finished"
+
+
+def test_whatever_ends_that_process_ends_one_call(tmp_path: Path) -> None:
+    """A stop, a crash, its time: each is named, and the next call comes to another process."""
+
+    def function(what: str, begun: Path) -> int:
+        if what == "crash":
+            os._exit(3)
+        if what == "wait":
+            begun.touch()
+            time.sleep(600)
+        return os.getpid()
+
+    with warm(tmp_path, isolation="process", slots=0) as run:
+        pids = {run.call(function, "pid", tmp_path)}
+        shortcut = await_shortcut(run)
+        waits = run.submit(function, "wait", tmp_path / "stopped")
+        await_file(tmp_path / "stopped")
+        waits.stop()
+        with pytest.raises(JobStopped):
+            waits.result(WAIT_S)
+        pids.add(run.call(function, "pid", tmp_path))
+        shortcut = await_shortcut(run, shortcut)
+        with pytest.raises(JobExited) as raised:
+            run.call(function, "crash", tmp_path)
+        assert raised.value.code == 3
+        pids.add(run.call(function, "pid", tmp_path))
+        shortcut = await_shortcut(run, shortcut)
+        with pytest.raises(CallTimeout):
+            run.call(function, "wait", tmp_path / "late", timeout_s=0.3)
+        pids.add(run.call(function, "pid", tmp_path))
+        await_shortcut(run, shortcut)
+        assert len(pids) == 4
+        assert run.end().how == "finished"
+
+
+def test_straight_calls_are_made_once_however_often_the_connection_drops(tmp_path: Path) -> None:
+    """300 of them, one after the other, through a line that is cut again and again."""
+    made = tmp_path / "made"
+
+    def function(number: int, path: str) -> int:
+        with Path(path).open("a") as file:
+            file.write(f"{number}\n")
+        return number
+
+    with (
+        sshd(tmp_path / "machine") as server,
+        proxy(server.machine.port) as between,
+        begun(server, tmp_path, between.port, {"isolation": "process", "slots": 0}) as run,
+    ):
+        calls = run.calls(function)
+        between.cut_after = 40_000
+        for number in range(300):
+            sent = calls.submit_all([((number, str(made)), {})])
+            assert sent[0].result(WAIT_S) == number
+        between.cut_after = None
+        run.end()
+    assert between.cuts > 1
+    assert list(map(int, made.read_text().split())) == list(range(300))
 
 
 # -- places
@@ -493,7 +677,7 @@ with begun(server, folder, None, {"linger_s": 0.05}) as run:
     run.submit(function, folder / "begun", folder / "go")
     time.sleep(600)
 """
-    with sshd(tmp_path / "machine") as server:
+    with sshd(tmp_path / "machine", is_new=False) as server:
         (tmp_path / "server").write_bytes(pickle.dumps(server))
         (tmp_path / "client.py").write_text(script)
         root = str(Path(__file__).parent.parent)
@@ -539,11 +723,41 @@ def test_a_stop_of_the_run_ends_every_process(tmp_path: Path) -> None:
     assert not pids & set(processes.process_table())
 
 
+def sleeps(pid: Path) -> None:
+    """Says in whose process."""
+    pid.with_suffix(".part").write_text(str(os.getpid()))
+    pid.with_suffix(".part").rename(pid)
+    time.sleep(600)
+
+
 def test_at_its_deadline_the_run_leaves_what_has_come_to_its_end(tmp_path: Path) -> None:
     """The machine ends it, and the result has what nobody has fetched by then."""
     with warm(tmp_path) as run:
-        call = run.submit(time.sleep, 600)
+        call = run.submit(sleeps, tmp_path / "pid")
+        await_file(tmp_path / "pid")
         job_folder.request_stop(job_folder.JobFolder(str(run.job)), "deadline")
         end = run.session.follow(lambda *_: None)
         assert (end.how, end.cue) == ("finished", "deadline")
+        assert isinstance(run.left()[call.number], JobStopped)
+
+
+def test_a_call_that_ends_of_the_stop_before_the_zygote_sees_to_that_was_stopped(
+    tmp_path: Path,
+) -> None:
+    """Its end is no crash of its own: the zygote, which is held up here, knows of the stop by then."""
+    with (
+        sshd(tmp_path / "machine", is_new=False) as server,
+        begun(server, tmp_path, None, {}, {"grace_s": WAIT_S}) as run,
+    ):
+        call = run.submit(sleeps, tmp_path / "pid")
+        await_file(tmp_path / "pid")
+        zygote = json.loads((run.job / "process.json").read_text())["pid"]
+        os.kill(zygote, signal.SIGSTOP)
+        job_folder.request_stop(job_folder.JobFolder(str(run.job)), "deadline")
+        until = time.monotonic() + WAIT_S
+        while int((tmp_path / "pid").read_text()) in processes.process_table():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        os.kill(zygote, signal.SIGCONT)
+        assert run.session.follow(lambda *_: None).how == "finished"
         assert isinstance(run.left()[call.number], JobStopped)

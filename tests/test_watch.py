@@ -105,26 +105,29 @@ def test_twenty_links_sleep_until_their_machines_say_something(
     server: Server, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two threads each and one for all; in eighteen rounds each is woken by the answers to its two pings, and by nothing else."""
-    clock, woken = Clock(), Counter[Connection]()
-    receive = Connection.receive
+    clock, woken, waited = Clock(), Counter[Link](), list[float | None]()
+    take, receive = Link._take, Connection.receive
 
-    def counted(self: Connection, size: int, timeout_s: float | None) -> bytes:
-        assert timeout_s is None, "it looks again and again"
-        data = receive(self, size, timeout_s)
+    def counted(self: Link, data: bytes) -> None:
         woken[self] += 1
-        return data
+        take(self, data)
+
+    def noted(self: Connection, size: int, timeout_s: float | None) -> bytes:
+        waited.append(timeout_s)
+        return receive(self, size, timeout_s)
 
     before = set(threading.enumerate())
+    monkeypatch.setattr(Link, "_take", counted)
     with opened(server, LINKS, clock) as made:
-        monkeypatch.setattr(Connection, "receive", counted)
-        # What they wait in was called before; one answer each brings all of them to the counted one.
+        monkeypatch.setattr(Connection, "receive", noted)
         for link in made:
             link.ask({"op": "ping"})
         woken.clear()
+        waited.clear()
         received = [link._received for link in made]
         threads = set(threading.enumerate()) - before
         ours = Counter(thread.name for thread in threads if thread.name.startswith("dayfly"))
-        assert ours == {"dayfly-watch": 1, "dayfly-read": LINKS}
+        assert ours == {"dayfly-watch": 1, "dayfly-link": LINKS}
         assert Counter(type(thread).__name__ for thread in threads)["Transport"] == LINKS
         for _ in range(18):
             clock.now += 1.0
@@ -135,6 +138,7 @@ def test_twenty_links_sleep_until_their_machines_say_something(
             2
         ] * LINKS
         assert max(woken.values()) <= 2 + 2, "an answer may come in two parts"
+        assert not waited, "whoever waits for the end looks again and again"
         for link in made:
             assert link._connection._socket is not None
             assert (link._connection._socket.gettimeout() or 0) > 600

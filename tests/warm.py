@@ -48,13 +48,14 @@ def settings(**other: Any) -> dict[str, Any]:
 
 
 def task(server: Server, folder: Path, how: dict[str, Any], **more: Any) -> Task:
-    """The task of a warm run, for the interpreter of the tests themselves."""
+    """The task of a warm run, for the interpreter of the tests themselves, without its environment, unless `more` says another."""
     keys, packed = server.keys, payload.warm_task(abs, how)
+    usual: dict[str, Any] = {"python": os.path.realpath(sys.executable), "grace_s": 3.0}
     return Task(
+        ends_rest=True,
         sealed=packed.task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ),
-        python=os.path.realpath(sys.executable),
         pickler=payload.pickler_zip(folder),
-        **{"grace_s": 3.0, **more},
+        **{**usual, **more},
     )
 
 
@@ -138,7 +139,10 @@ class Warm:
 def warm(folder: Path, port: int | None = None, **how: Any) -> Iterator[Warm]:
     """A warm run on a server of its own."""
     more: dict[str, Any] = {"variables": how.pop("variables", {})}
-    with sshd(folder / "machine") as server, begun(server, folder, port, how, more) as run:
+    with (
+        sshd(folder / "machine", is_new=False) as server,
+        begun(server, folder, port, how, more) as run,
+    ):
         yield run
 
 

@@ -18,15 +18,28 @@ def finish_blob(part: str, blob: str) -> None:
     os.rename(part, blob)
 
 
-def place_blob(blob: str, data: bytes) -> None:
+def place_blob(blob: str, data: bytes | memoryview) -> None:
     """Write aside, then name it: content can be brought again, so that it need not reach the disk at once."""
     aside = f"{blob}.{os.getpid()}-{_thread.get_ident()}.tmp"
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         write_all(descriptor, data)
+        # As `finish_blob`, without looking for the file twice: there may be thousands of them.
+        os.fchmod(descriptor, BLOB_MODE)
+        os.utime(descriptor, (BLOB_TIME, BLOB_TIME))
     finally:
         os.close(descriptor)
-    finish_blob(aside, blob)
+    os.rename(aside, blob)
+
+
+def link_blob(blob: str, path: str) -> None:
+    """Have content under another name, too: a link to it, or a copy where the file system has none, or is another one."""
+    try:
+        os.link(blob, path)
+    except OSError:
+        from shutil import copyfile
+
+        copyfile(blob, path)
 
 
 def is_whole(blob: str, size: int) -> bool:

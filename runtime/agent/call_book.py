@@ -39,23 +39,63 @@ class CallBook:
         self._calls: dict[int, KnownCall] = {}
         self._acknowledged, self._acknowledged_to = set(), 0  # type: set[int], int
         self._usual_s: dict[str, float] = {}
+        self._stopped_early = set()  # type: set[int]
 
     def file(self, number: int) -> str:
         """Where a result lies that is too large to be sent by itself."""
         return self._job.file(os.path.join("calls", f"{number}.sealed"))
 
-    def take(self, entry: Mapping[str, Any], sealed: bytes) -> None:
-        """Take a call from the client, unless it came before."""
+    def take(self, entry: Mapping[str, Any], sealed: bytes, after: int = 0) -> None:
+        """Take a call from the client, unless it came before; `after` as of KnownCall."""
         number = entry["n"]
-        if number in self._calls or number <= self._acknowledged_to or number in self._acknowledged:
+        if number in self._calls or self._is_acknowledged(number):
             return
-        call = self._calls[number] = KnownCall(entry, sealed)
-        self.queue.append(call)
+        call = self._calls[number] = KnownCall(entry, sealed, after)
+        if number in self._stopped_early:
+            self._stopped_early.remove(number)
+            call.unwanted = True
+            self.refuse(call, "stopped")
+        elif self.queue and self.queue[0].after == number:
+            self.queue.insert(0, call)
+        else:
+            self.queue.append(call)
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a call waits, and not for another that was sent before it and is not here yet."""
+        if not self.queue:
+            return False
+        after = self.queue[0].after
+        return not after or after in self._calls or self._is_acknowledged(after)
+
+    def begun(self, entry: Mapping[str, Any], sealed: bytes) -> KnownCall:
+        """A child has begun a call that came straight to it, unless it has it from here as well; give that call."""
+        self.take(entry, sealed)
+        call = self._calls.get(entry["n"])
+        if call is None:
+            return KnownCall(entry, b"")  # Acknowledged: nobody waits for it.
+        if call in self.queue:
+            self.queue.remove(call)
+        return call
+
+    def _is_acknowledged(self, number: int) -> bool:
+        return number <= self._acknowledged_to or number in self._acknowledged
+
+    def ask_for(self, number: int) -> None:
+        """The client wants the result of a call by way of the zygote, as soon as there is one."""
+        call = self._calls.get(number)
+        if call is not None:
+            call.asked = True
+            if call.result is not None and call not in self.ready:
+                self.ready.append(call)
 
     def acknowledge(self, number: int) -> None:
         """The client has the result: it is forgotten."""
         call = self._calls.get(number)
-        if call is None or call.result is None:
+        if call is None:
+            return
+        if call.result is None:
+            call.acknowledged = True
             return
         del self._calls[number]
         if call.result["file"]:
@@ -68,6 +108,9 @@ class CallBook:
     def stop(self, number: int) -> None:
         """The client does not want it any more; one that was given to a child is ended there."""
         call = self._calls.get(number)
+        if call is None and not self._is_acknowledged(number):
+            # It is on its way straight to a child.
+            self._stopped_early.add(number)
         if call is None or call.result is not None:
             return
         call.unwanted = True
@@ -75,14 +118,26 @@ class CallBook:
             self.queue.remove(call)
             self.refuse(call, "stopped")
 
-    def finish(self, call: KnownCall, result: Mapping[str, Any], sealed: bytes) -> None:
+    def finish(
+        self, call: KnownCall, result: Mapping[str, Any], sealed: bytes, told: bool = False
+    ) -> None:
+        """Keep a result; it is sent from here unless the child has told the client of now."""
         call.done(result, sealed)
-        self.ready.append(call)
+        if call.acknowledged:
+            self.acknowledge(call.number)
+        elif not told or call.asked:
+            self.ready.append(call)
 
     def refuse(self, call: KnownCall, outcome: str, **more: Any) -> None:
-        """Finish a call that has no result of its own."""
+        """Finish a call that has no result of its own; what its process had begun to write, or is not wanted, goes."""
         if outcome == "stopped" and self.run_ends and not call.unwanted:
             outcome = "ended"
+        if call.given:
+            for path in (self.file(call.number), self.file(call.number) + ".tmp"):
+                try:
+                    os.unlink(path)
+                except OSError:
+                    continue  # There is none.
         header = {"outcome": outcome, "type": "", "text": "", "traceback": "", **more}
         payload = json.dumps(header).encode() + b"\n"
         sealed = seal(self.key, self.run_id, call_result_seq(call.number), payload)
@@ -124,16 +179,26 @@ class CallBook:
 
     # -- the end
 
+    def give_up(self) -> None:
+        """What has no result will not get one."""
+        for call in list(self._calls.values()):
+            if call.result is None:
+                self.refuse(call, "died", signal=0, code=70, out_of_memory=False)
+
     def leave_results(self) -> None:
         """Leave what the client has not acknowledged in the result of the run, where an ended run's is looked for."""
         self.ready.clear()
         writer = SealedWriter(self._job.file("result.sealed"), self.key, self.run_id, RESULT_SEQ)
         header = {"outcome": "calls", "type": "", "text": "", "traceback": ""}
-        writer.write(json.dumps(header).encode() + b"\n")
-        for number, call in self._calls.items():
-            if call.result is not None:
-                self._copy_result(writer, number, call)
-        writer.commit()
+        try:
+            writer.write(json.dumps(header).encode() + b"\n")
+            for number, call in self._calls.items():
+                if call.result is not None:
+                    self._copy_result(writer, number, call)
+            writer.commit()
+        except BaseException:
+            writer.discard()
+            raise
 
     def _copy_result(self, writer: SealedWriter, number: int, call: KnownCall) -> None:
         if not (call.result or {})["file"]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from .peer import Peer
+from .shortcut import end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from .call_output import Printed
@@ -31,6 +32,24 @@ class Child:
         self.why = ""
         self.kill_at = float("inf")
         self.oom_before = 0
+        # A copy of the connection by which a client's calls come straight to it, and whether it ever had one.
+        self._shortcut: Any = None
+        self.had_shortcut = False
+
+    def lend(self, head: Mapping[str, Any], shortcut: Any) -> bool:
+        """Hand a connection on to it; tell whether it has that now."""
+        self.cut()
+        if not self.peer.send_with(head, shortcut.fileno()):
+            return False
+        self._shortcut, self.had_shortcut = shortcut, True
+        return True
+
+    def cut(self) -> None:
+        """Nothing more comes to it by the connection it had, whoever has a copy of that: what it has forked, too."""
+        shortcut, self._shortcut = self._shortcut, None
+        if shortcut is not None:
+            end(shortcut)
+            shortcut.close()
 
     def relay(self, call: KnownCall | None, ends: Iterable[int], label: bytes) -> bool:
         pairs = zip(self.printed, ends)  # noqa: B905 - 3.8 has no strict
@@ -59,6 +78,9 @@ class Child:
         return status
 
     def close(self) -> None:
+        """Let go of what is here of it; in a forked process, too, where that are copies."""
+        if self._shortcut is not None:
+            self._shortcut.close()
         self.peer.close()
         for stream in self.printed:
             stream.close()

@@ -8,6 +8,7 @@ import sys
 import time
 
 from .refusal import TEXT_CHARACTERS
+from .tensors import dump
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def pickle_value(value: Any, writer: Any, check: bool) -> None:
     import cloudpickle
 
     if not check:
-        cloudpickle.Pickler(writer, protocol=5).dump(value)
+        dump(value, writer)
         return
     # An exception whose class wants arguments that it did not hand to its base pickles, and fails at loading.
     data = cloudpickle.dumps(value, protocol=5)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import time
+
 from .credit import Credit
-from .files import read_exactly, write_all
+from .files import write_all
 from .frames import (
     FRAME_BYTES_MAX,
     HEADER_BYTES,
     OPENING_BYTES,
     FrameError,
     channel_keys,
+    check_payload,
     decode,
     encode,
+    new_sha256,
     open_header,
     seal,
-    unseal,
 )
+from .hearing import Hearing
+from .packing import LEAST_BYTES, timed_pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +29,11 @@ if TYPE_CHECKING:
 
 
 class Channel:
-    """What one client asks, and what it is answered: each frame sealed for this run, this channel and its place in it."""
+    """What one client asks, and what it is answered: each frame sealed for this run, this channel and its place in it.
+
+    Attributes:
+        hearing: what comes of the client.
+    """
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes) -> None:
         import threading
@@ -34,6 +43,7 @@ class Channel:
         self._received = self._sent = 0
         self._sending = threading.Lock()
         self._credits: dict[int, Credit] = {}
+        self.hearing = Hearing(0)
 
     @classmethod
     def of(cls, opening: bytes) -> Channel:
@@ -47,14 +57,14 @@ class Channel:
             FrameError: what came is not the client's, or not in its place.
         """
         while True:
-            header = read_exactly(0, HEADER_BYTES)
+            header = self.hearing.exactly(HEADER_BYTES)
             if not header:
                 return
-            length, _ = open_header(self._receive_key, self.run_id, self._received, header)
+            length, digest = open_header(self._receive_key, self.run_id, self._received, header)
             if length > FRAME_BYTES_MAX:
                 raise FrameError(f"a frame of {length} bytes")
-            frame = header + read_exactly(0, length)
-            payload = unseal(self._receive_key, self.run_id, self._received, frame)
+            payload = self.hearing.exactly(length)
+            check_payload(len(payload), new_sha256(payload).digest(), length, digest)
             self._received += 1
             yield decode(payload)
 
@@ -66,7 +76,15 @@ class Channel:
             write_all(1, frame)
 
     def emit(self, request: Mapping[str, Any], head: Mapping[str, Any], body: bytes = b"") -> None:
-        """Send a part of the answer to a request."""
+        """Send a part of the answer to a request, packed where its client has said that this may pay."""
+        credit = self._credits.get(request["id"]) if len(body) >= LEAST_BYTES else None
+        # Once: the client may say otherwise at any moment.
+        codec = "" if credit is None else credit.codec
+        if codec:
+            made, took_s = timed_pack(codec, body, time.perf_counter)
+            head = {**head, "took_us": round(took_s * 1e6)}
+            if len(made) < len(body):
+                head, body = {**head, "codec": codec, "plain": len(body)}, made
         self.send({"id": request["id"], **head}, body)
 
     # -- what sends more than the client may be able to take in
@@ -79,10 +97,11 @@ class Channel:
         """Give that of a request under way."""
         return self._credits[request["id"]]
 
-    def give_credit(self, number: int, size: int) -> None:
-        """The client has taken in so much of a request's answer, which may have ended."""
+    def give_credit(self, number: int, size: int, codec: str) -> None:
+        """The client has taken in so much of a request's answer, which may have ended, and wants what comes packed so."""
         credit = self._credits.get(number)
         if credit is not None:
+            credit.codec = codec
             credit.give(size)
 
     def settle(self, request: Mapping[str, Any]) -> None:

@@ -25,11 +25,15 @@ class Children:
 
     Attributes:
         ending: nothing new is begun: calls are stopped, or the last ones come to their ends.
+        stopped: the run is, and each of them was told so with it: what ends from then on has ended of that.
         to_import: modules that a child has imported without harm, for the next ones to have.
     """
 
     # For so long a process waits for the next item of its map.
     IDLE_S = 0.25
+    # One that was killed may wait in a driver, or for a disk of the network, and never end: it is waited for half its grace
+    # more, within these bounds, so that the results are left before whoever has stopped the run loses patience.
+    UNENDED_S = (1.0, 30.0)
 
     def __init__(
         self,
@@ -60,7 +64,10 @@ class Children:
         self._looked = self._moved = time.monotonic()
         self._imported: set[str] = set()
         self.to_import: list[str] = []
-        self.ending = False
+        self.ending = self.stopped = False
+        # What the client of now has lent for the one that makes its calls, until there is such a one.
+        self._generation = -1
+        self._lent: tuple[Any, str] | None = None
 
     def _places(self, slots: int, gpus: int) -> list[str]:
         """Give each slot's device; where slots are not GPUs they have none."""
@@ -69,6 +76,47 @@ class Children:
             names = [str(number) for number in range(gpus)]
             return [name for name in visible.split(",") if name] if visible is not None else names
         return [""] * (slots or (1 if self._keeps else core_count()))
+
+    @property
+    def takes_shortcut(self) -> bool:
+        """Whether all calls are made by one process, to which they may come straight."""
+        return self._keeps and self.slots == 1
+
+    def attached(self, generation: int) -> None:
+        """Another client counts from now on: what the former one had lent is no way any more."""
+        self._generation = generation
+        self.return_lent()
+        for child in self._children.values():
+            if child.had_shortcut and not child.leaving:
+                child.cut()
+                # Before it gets any call that the client sends once more.
+                child.peer.send({"shortcut": None})
+
+    def lend(self, shortcut: Any, blobs: str) -> None:
+        """Have the client's calls come straight to the process that makes them, which tells what it begins."""
+        self.return_lent()
+        self._lent = shortcut, blobs
+        if not self.takes_shortcut or self.ending:
+            self.return_lent()
+        for child in list(self._children.values()):
+            self._pass_on(child)
+
+    def return_lent(self) -> None:
+        """Let go of what nobody has taken: the client sees its end; in a forked process, of the copy."""
+        if self._lent is not None:
+            self._lent[0].close()
+            self._lent = None
+
+    def _pass_on(self, child: Child) -> None:
+        if self._lent is None or child.leaving or child.device is None:
+            return
+        shortcut, blobs = self._lent
+        head = {"shortcut": self._generation, "blobs": blobs, "device": child.device}
+        if child.lend(head, shortcut):
+            self._lent = None
+        else:
+            # The client sees its end, and may lend another.
+            self.return_lent()
 
     @property
     def busy(self) -> bool:
@@ -109,7 +157,7 @@ class Children:
         Args:
             blobs: the folder of content by digest.
         """
-        while self._book.queue and not self.ending:
+        while self._book.may_begin and not self.ending:
             child = self._child_for(self._book.queue[0])
             if child is None:
                 return
@@ -134,13 +182,15 @@ class Children:
         self._children[child.pid] = child
         child.device = self._free.pop(0)
         child.function, child.group = call.function, call.group
+        self._pass_on(child)
         return child
 
     def _not_forked(self, call: KnownCall, error: OSError) -> None:
         """Wait for what runs to make room; where nothing does, it is the call that fails, not the run."""
         if not self.busy:
             self._book.queue.remove(call)
-            os.write(2, f"dayfly: no process for call {call.number}: {error}\n".encode())
+            words = f"dayfly: no process for call {call.number}: {error}\n"
+            self._forker.logs[1].write(words.encode())
             self._book.refuse(call, "died", signal=0, code=71, out_of_memory=False)
 
     def _give(self, child: Child, blobs: str) -> None:
@@ -206,6 +256,10 @@ class Children:
         for head, body in child.peer.receive():
             if "loaded" in head:
                 self._on_loaded(head)
+            elif "refer" in head:
+                self._book.take(head["refer"], body)
+            elif "begun" in head:
+                self._on_begun(child, head["begun"], body)
             elif child.given:
                 self._on_result(child, head, body)
 
@@ -214,6 +268,14 @@ class Children:
             new = [name for name in head["modules"] if name not in self._imported]
             self._imported.update(new)
             self.to_import += new
+
+    def _on_begun(self, child: Child, entry: Mapping[str, Any], sealed: bytes) -> None:
+        """It makes a call that came straight to it; where it was given that as well, it is the same one."""
+        call = self._book.begun(entry, sealed)
+        if call in child.given:
+            child.given.remove(call)
+        child.given.insert(0, call)
+        call.given = self._moved = time.monotonic()
 
     def _on_result(self, child: Child, head: Mapping[str, Any], sealed: bytes) -> None:
         call = child.given.pop(0)
@@ -225,7 +287,7 @@ class Children:
         if child.why == "stopped" or call.unwanted:
             self._book.refuse(call, "stopped")
         else:
-            self._book.finish(call, head, sealed)
+            self._book.finish(call, head, sealed, told=head["told"] == self._generation)
         if not head["clean"]:
             child.leaving = True
             self._take_back(child)
@@ -252,7 +314,9 @@ class Children:
 
         if not child.leaving:
             child.leaving = True
-            if not self._by_gpu:
+            child.cut()
+            # What may come to it straight must not be begun by another as long as it lives.
+            if not (self._by_gpu or child.had_shortcut):
                 self._leave_slot(child)
             try:
                 child.peer.channel.shutdown(socket.SHUT_WR)
@@ -303,6 +367,7 @@ class Children:
         if status is None:
             return
         del self._children[child.pid]
+        child.cut()
         self._hear(child)
         call = child.given[0] if child.given else None
         label = b"" if call is None else self._label(call)
@@ -321,8 +386,9 @@ class Children:
         """Finish a call whose child has ended under it."""
         signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
-        if child.why:
-            self._book.refuse(call, child.why, timeout_s=call.timeout_s)
+        why = child.why or ("stopped" if self.stopped else "")
+        if why:
+            self._book.refuse(call, why, timeout_s=call.timeout_s)
             return
         oom = signalled == 9 and oom_kills() > child.oom_before
         self._book.refuse(call, "died", signal=signalled, code=code, out_of_memory=oom)
@@ -337,16 +403,24 @@ class Children:
         import signal
 
         for child in self._all():
+            # What has come to its end before is no call that was stopped; and of a call whose result the client has, the end
+            # may not be known here yet.
+            self._hear(child)
             if child.given or stopped:
                 self._end_call(child, "stopped")
             else:
                 self._dismiss(child)
             self._children[child.pid] = child
         over = time.monotonic() + self._grace_s
-        while self._children:
+        least, most = self.UNENDED_S
+        last = over + max(least, min(self._grace_s / 2, most))
+        while self._children and time.monotonic() < last:
             turn()
             for child in list(self._children.values()):
                 if time.monotonic() > over:
                     child.signal(signal.SIGKILL)
                 self._hear(child)
                 self._reap(child)
+        for child in self._children.values():
+            for call in child.given[:1]:
+                self._book.refuse(call, child.why, timeout_s=call.timeout_s)

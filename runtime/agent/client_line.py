@@ -31,10 +31,18 @@ class ClientLine:
         selector: BaseSelector,
         hello: Mapping[str, Any],
         heard: Callable[[dict[str, Any], bytes], None],
-        attached: Callable[[], None],
+        attached: Callable[[int], None],
+        lent: Callable[[Any], None],
     ) -> None:
+        """Args:
+        selector: the zygote's.
+        hello: what each client is greeted with.
+        heard: called with each parcel of the client that counts.
+        attached: called with the generation of a client that counts from now on.
+        lent: called with a connection that such a client has for what makes its calls.
+        """
         self._selector, self._hello = selector, hello
-        self._heard, self._attached = heard, attached
+        self._heard, self._attached, self._lent = heard, attached, lent
         self.client: Peer | None = None
         self.blobs = ""
         self.alone_since = time.monotonic()
@@ -66,6 +74,10 @@ class ClientLine:
             channel, _ = self._listener.accept()
         except BlockingIOError:
             return
+        except OSError:
+            # As many files are open here as may be: it waits until calls have ended, and is not asked for too often.
+            time.sleep(0.01)
+            return
         peer = Peer(channel)
         self._peers.add(peer)
         self._selector.register(
@@ -77,6 +89,8 @@ class ClientLine:
         for head, body in peer.receive():
             if "generation" in head:
                 self._attach(peer, head)
+            elif "shortcut" in head:
+                self._lend(peer, head["shortcut"])
             elif peer is self.client:
                 self._heard(head, body)
         if peer.over:
@@ -93,7 +107,14 @@ class ClientLine:
             self._drop(self.client)
         self.client, self._generation, self.blobs = peer, head["generation"], head["blobs"]
         peer.send({"hello": self._hello})
-        self._attached()
+        self._attached(self._generation)
+
+    def _lend(self, peer: Peer, generation: int) -> None:
+        """What is left of a former client is closed with the peer that has brought it."""
+        import socket
+
+        if peer.passed and generation == self._generation and self.client is not None:
+            self._lent(socket.socket(fileno=peer.passed.pop(0)))
 
     def _drop(self, peer: Peer) -> None:
         peer.forget(self._selector)

@@ -12,6 +12,7 @@ from .transfer import Transfer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .channel import Channel
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 class ContentAnswers:
     """Content by digest that comes to this machine, and the lanes that it may come over."""
 
-    def __init__(self, channel: Channel, store: Store, job: JobFolder) -> None:
+    def __init__(
+        self, channel: Channel, store: Store, job: JobFolder, lend: Callable[[Any, int], None]
+    ) -> None:
+        """`lend` is for the lanes."""
         self._channel, self._store = channel, store
         self._transfers: dict[int, Transfer] = {}
-        self._lanes = Lanes(channel, job, self._transfers)
+        self._lanes = Lanes(channel, job, self._transfers, lend)
 
     def close(self) -> None:
         """Listen no more."""
@@ -67,8 +71,12 @@ class ContentAnswers:
     def on_piece(self, request: dict[str, Any], body: bytes) -> None:
         """Take a piece of what is being received."""
         transfer = self._transfers.get(request["of"])
-        if transfer is not None:
-            start = request["offset"]
+        if transfer is None:
+            return
+        start = request["offset"]
+        if "codec" in request:
+            transfer.write_packed(start, request["codec"], body, request["plain"])
+        else:
             transfer.write(start, start, body, start + len(body))
 
     def on_named(self, request: dict[str, Any], body: bytes) -> None:

@@ -6,12 +6,16 @@ from .frames import CREDIT_BYTES
 
 
 class Credit:
-    """How many bytes a stream may send before the client says that it has taken some: no slow reader fills memory."""
+    """How many bytes a stream may send before the client says that it has taken some: no slow reader fills memory.
+
+    Attributes:
+        codec: what they are to be packed by, "" where they are to come as they are; the client says it with each credit.
+    """
 
     def __init__(self) -> None:
         import threading
 
-        self._left = CREDIT_BYTES
+        self._left, self.codec = CREDIT_BYTES, ""
         self._changed = threading.Condition()
 
     def take(self, size: int) -> None:

@@ -8,6 +8,9 @@ import time
 
 from .blobs import BLOB_MODE, BLOB_UNUSED_S, is_whole, prune
 from .files import home_folder, remove_tree
+from .frames import FRAME_BYTES_MAX
+from .packing import unpack
+from .refusal import Refusal
 from .transfer import Transfer
 
 TYPE_CHECKING = False
@@ -15,6 +18,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .store import Store
+
+
+def data_folder(run_id: str) -> str:
+    """Where the folders of a run's data are."""
+    return os.path.join(home_folder(), f"data-{run_id}")
 
 
 class DataAnswers:
@@ -40,16 +48,18 @@ class DataAnswers:
         return {"have": have, "free": room.f_bavail * room.f_frsize}
 
     def on_data_pack(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """Take several contents of [digest, size], one behind the other in the frame."""
-        place = 0
-        for digest, size in request["blobs"]:
-            self._store.take(digest, body[place : place + size])
-            place += size
+        """Take several contents of [digest, size], one behind the other in the frame, which may be packed as a whole."""
+        if "codec" in request:
+            try:
+                body = unpack(request["codec"], body, min(request["plain"], FRAME_BYTES_MAX))
+            except ValueError:
+                raise Refusal("digest", "what arrived is not what was sent") from None
+        self._store.take_all(request["blobs"], memoryview(body))
         return {}
 
     def on_data_tree(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Make a folder of content that is here, once for a run, and give its path; its list is content, too."""
-        base = os.path.join(home_folder(), f"data-{self._run_id}")
+        base = data_folder(self._run_id)
         place = os.path.join(base, os.path.basename(request["key"]))
         told = self._store.listing(request["list"])
         if not os.path.isdir(place):

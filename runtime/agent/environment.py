@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 
+from .blobs import link_blob
 from .facts import interpreters
 from .files import lock_file, remove_tree, write_file
 from .processes import login_environment
@@ -22,6 +24,8 @@ class Environment:
     """One Python environment, made in place under a lock by uv; `.ready` is written last."""
 
     WORDS_LINES = 60
+    # They may hold the passwords of indexes, and the folder outlives the run in the machine's cache.
+    LISTINGS = ("requirements.txt", "constraints.txt")
 
     def __init__(
         self,
@@ -31,11 +35,15 @@ class Environment:
         builds: set[Popen[str]],
         request: Mapping[str, Any],
     ) -> None:
+        import threading
+
         self._cache, self._run_id, self._store = cache, run_id, store
         self._builds, self._request = builds, request
         self._base = os.path.join(cache, "environments")
         self._folder = os.path.join(self._base, os.path.basename(request["digest"]))
         self._tail: list[str] = []
+        self._listing = threading.Lock()
+        self._has_listings = self._left = False
 
     @property
     def _python(self) -> str:
@@ -69,16 +77,30 @@ class Environment:
         remove_tree(self._folder)
         os.mkdir(self._folder, 0o700)
         uv, minor = self._uv(), self._request["python"]
-        # A relative path in a requirements file counts from that file or from the working directory: they are one here.
-        self._place_files()
         try:
+            # A relative path in a requirements file counts from that file or from the working directory: they are one here.
+            self._place_files()
             self._install(uv, minor, emit)
         finally:
-            # They may hold the passwords of indexes, and the folder outlives the run in the machine's cache.
-            for name in ("requirements.txt", "constraints.txt"):
-                os.unlink(os.path.join(self._folder, name))
+            with self._listing:
+                self._remove_listings()
         write_file(os.path.join(self._folder, ".ready"), b"")
         return self._python
+
+    def leave(self) -> None:
+        """Nobody waits for it any more, and this process ends: nothing that may be secret stays, nor comes after this."""
+        with self._listing:
+            self._left = True
+            self._remove_listings()
+
+    def _remove_listings(self) -> None:
+        """Whole or in part; but not those of another process, whose turn it is with this environment."""
+        if not self._has_listings:
+            return
+        self._has_listings = False
+        for name in os.listdir(self._folder):
+            if name.startswith(self.LISTINGS):
+                os.unlink(os.path.join(self._folder, name))
 
     def _install(self, uv: str, minor: str, emit: Callable[[str], None]) -> None:
         base = interpreters(self._cache).get(minor)
@@ -102,16 +124,20 @@ class Environment:
         path = os.path.join(self._cache, "uv", digest)
         if not os.path.exists(path):
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            blob = self._store.path(digest)
-            os.chmod(blob, 0o700)
-            os.rename(blob, path)
+            # Another environment may be doing the same: each puts its own in place, and the content stays for the next.
+            aside = f"{path}.{os.getpid()}.{time.time_ns()}"
+            link_blob(self._store.path(digest), aside)
+            os.chmod(aside, 0o500)
+            os.rename(aside, path)
+            if os.path.exists(aside):
+                os.unlink(aside)  # It was the same file, and renaming that does nothing.
         return path
 
     def _place_files(self) -> None:
         """Write the requirements and put the wheels beside them; wheels that no line names are added."""
         wheels = {name: digest for name, digest in self._request["wheels"]}
         for name, digest in wheels.items():
-            os.link(self._store.path(digest), os.path.join(self._folder, os.path.basename(name)))
+            link_blob(self._store.path(digest), os.path.join(self._folder, os.path.basename(name)))
         lines, named = [], set()
         for line in self._request["requirements"].splitlines():
             name = os.path.basename(line.strip())
@@ -120,10 +146,13 @@ class Environment:
             else:
                 lines.append(line)
         lines += ["./" + name for name in wheels]
-        text = "\n".join([*lines, ""]).encode()
-        write_file(os.path.join(self._folder, "requirements.txt"), text)
-        constraints = self._request["constraints"].encode()
-        write_file(os.path.join(self._folder, "constraints.txt"), constraints)
+        texts = "\n".join([*lines, ""]), self._request["constraints"]
+        with self._listing:
+            if self._left:
+                raise Refusal("environment", "nobody waits for it any more")
+            self._has_listings = True
+            for name, text in zip(self.LISTINGS, texts):  # noqa: B905 - 3.8 has no strict
+                write_file(os.path.join(self._folder, name), text.encode())
 
     def _run(self, command: list[str], emit: Callable[[str], None]) -> int:
         """Run uv, hand its lines over as they come, and give its exit code."""

@@ -21,6 +21,7 @@ class EnvironmentAnswers:
     def __init__(self, channel: Channel, store: Store, cache: str) -> None:
         self._channel, self._store, self._cache = channel, store, cache
         self._builds: set[Popen[str]] = set()
+        self._making: set[Environment] = set()
 
     def on_environment(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Make the environment, or find it made; without uv in the request only the latter."""
@@ -29,9 +30,15 @@ class EnvironmentAnswers:
         )
         if not request["uv"]:
             return {"python": environment.ready()}
-        return {
-            "python": environment.build(lambda line: self._channel.emit(request, {"line": line}))
-        }
+
+        def emit(line: str) -> None:
+            self._channel.emit(request, {"line": line})
+
+        self._making.add(environment)
+        try:
+            return {"python": environment.build(emit)}
+        finally:
+            self._making.discard(environment)
 
     def on_system_packages(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Install packages of the system, as far as they are not there."""
@@ -51,3 +58,8 @@ class EnvironmentAnswers:
                 os.killpg(build.pid, signal.SIGTERM)
             except ProcessLookupError:
                 continue
+        for environment in list(self._making):
+            try:
+                environment.leave()
+            except OSError:
+                continue  # Its folder has gone.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from . import loopback
 from .files import home_folder
 from .gpus import GpuQuery
+from .refusal import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +29,20 @@ def interpreters(cache: str) -> dict[str, str]:
                 path = os.path.realpath(os.path.join(folder, name))
                 if name[6:] not in found and _is_interpreter(path):
                     found[name[6:]] = path
+    return found
+
+
+def interpreter_at(wanted: str, cache: str) -> str:
+    """Give the path of an interpreter that is named by its path, or by its minor.
+
+    Raises:
+        Refusal: the machine has none.
+    """
+    if os.path.sep in wanted:
+        return os.path.expanduser(wanted)
+    found = interpreters(cache).get(wanted)
+    if found is None:
+        raise Refusal("environment", f"the machine has no Python {wanted}")
     return found
 
 
@@ -76,6 +92,7 @@ def machine_facts(cache: str) -> dict[str, Any]:
         "agent_pid": os.getpid(),
         "gpus": gpus,
         "driver": driver,
+        "loopback": loopback.name(),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import sys
 import time
 
 TYPE_CHECKING = False
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -27,16 +28,22 @@ def write_at(descriptor: int, offset: int, data: bytes | memoryview) -> None:
         view, offset = view[written:], offset + written
 
 
-def read_exactly(descriptor: int, size: int) -> bytes:
-    """Read `size` bytes; fewer only where the stream ends."""
-    parts: list[bytes] = []
-    while size:
-        part = os.read(descriptor, min(size, 1 << 20))
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+def free_file(descriptor: int, size: int) -> None:
+    """Give back the room of a file's first bytes, which read as zeros from then on; its size stays as it is.
+
+    Where the system or the file system cannot do that, they keep it.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        import ctypes
+
+        keep_size_and_punch_hole = 3
+        free = ctypes.CDLL(None).fallocate
+        free.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+        free(descriptor, keep_size_and_punch_hole, 0, size)
+    except (ImportError, OSError, AttributeError):
+        return
 
 
 def sync_folder(path: str) -> None:

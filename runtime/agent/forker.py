@@ -18,7 +18,7 @@ import time
 import traceback  # noqa: F401
 
 from .call_child import Child
-from .call_output import Printed
+from .call_output import CallLog, Printed
 from .in_child import refresh_randomness
 from .processes import end_process, oom_kills, volunteer_for_oom
 
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 
 class Forker:
-    """Forks children, each with a channel to the zygote and two files for what it prints."""
+    """Forks children, each with a channel to the zygote and two files for what it prints.
+
+    Attributes:
+        logs: both streams of the run's log, which what they print is passed on to.
+    """
 
     def __init__(
         self,
@@ -48,19 +52,23 @@ class Forker:
         """
         self._folder, self._selector, self._heard, self._work = folder, selector, heard, work
         self._others = others
+        self.logs = (CallLog(1), CallLog(2))
         self._counted, self._oom_count = -float("inf"), 0
 
     def fork(self) -> Child:
-        printed = (Printed(self._folder, 1), Printed(self._folder, 2))
-        ours, theirs = socket.socketpair()
-        # A collection in the child would copy every page that it only looks at.
-        gc.freeze()
+        opened: list[Any] = []
         try:
+            for log in self.logs:
+                opened.append(Printed(self._folder, log))
+            opened += socket.socketpair()
+            # A collection in the child would copy every page that it only looks at.
+            gc.freeze()
             pid = os.fork()
         except OSError:
-            for each in (*printed, ours, theirs):
+            for each in opened:
                 each.close()
             raise
+        printed, ours, theirs = (opened[0], opened[1]), opened[2], opened[3]
         if not pid:
             # The copy of the zygote must never go on as the zygote.
             try:

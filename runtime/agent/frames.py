@@ -28,13 +28,13 @@ class FrameError(ValueError):
     """Bytes that are not an authentic frame of this run in this place; nothing of them may be used."""
 
 
-def new_sha256(data: bytes = b"") -> Any:
+def new_sha256(data: bytes | memoryview = b"") -> Any:
     from hashlib import sha256
 
     return sha256(data)
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: bytes | memoryview) -> str:
     return str(new_sha256(data).hexdigest())
 
 

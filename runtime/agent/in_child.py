@@ -7,6 +7,7 @@ import os
 import sys
 import time
 
+from .call_output import WARM_OUTPUT_BYTES
 from .caller import Caller, Stopping
 from .frames import (
     FrameError,
@@ -20,7 +21,9 @@ from .frames import (
 )
 from .inbox import Inbox, parcel
 from .known_call import WARM_INLINE_BYTES
+from .passing import receive_with
 from .sealed_writer import SealedWriter
+from .shortcut import Shortcut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,35 +47,85 @@ class InChild(Caller):
         self._number = 0
         self._keeps = keeps
         self._writer: _Spilling | None = None
+        # The way of the client's own, the last call that came by it, and where the output of the one before ended.
+        self._shortcut: Shortcut | None = None
+        self._passed: list[int] = []
+        self._straight, self._ends = 0, (0, 0)
 
     def work(self) -> int:
         """Call what arrives, and give the exit code of the process."""
         inbox = Inbox()
         while True:
+            shortcut = self._shortcut
             try:
-                data = self._channel.recv(1 << 18)
+                straight = shortcut is not None and shortcut.is_next()
+                came = shortcut.receive() if shortcut and straight else self._received(inbox)
             except KeyboardInterrupt:
                 return 143
-            if not data:
+            if came is None and not straight:
                 return 0
-            for head, body in inbox.feed(data):
-                self._blobs = head["blobs"]
-                if "load" in head:
-                    self._function(head["load"])
-                elif not self._take(head, body):
+            if came is None:
+                self._drop_shortcut()
+            for head, body in came or ():
+                if not (self._take_straight(head, body) if straight else self._obey(head, body)):
                     return 143 if self._stopping.asked else 0
+
+    def _received(self, inbox: Inbox) -> list[tuple[dict[str, Any], bytes]] | None:
+        """Give what the zygote says; None at its end."""
+        data, passed = receive_with(self._channel, 1 << 18)
+        self._passed += passed
+        return list(inbox.feed(data)) if data else None
+
+    def _obey(self, head: Mapping[str, Any], body: bytes) -> bool:
+        """Do what the zygote says; tell whether this child may be told more."""
+        if "shortcut" in head:
+            self._drop_shortcut()
+            if head["shortcut"] is not None:
+                self._take_shortcut(head)
+            return True
+        self._blobs = head["blobs"]
+        if "load" in head:
+            self._function(head["load"])
+            return True
+        return self._take(head, body)
+
+    def _take_shortcut(self, head: Mapping[str, Any]) -> None:
+        self._blobs = head["blobs"]
+        self._set_device(head["device"])
+        self._shortcut = Shortcut(self._passed.pop(0), head["shortcut"], self._channel)
+        self._shortcut.tell({"ready": True})
+
+    def _drop_shortcut(self) -> None:
+        if self._shortcut is not None:
+            self._shortcut.close()
+            self._shortcut = None
+
+    @staticmethod
+    def _set_device(device: str) -> None:
+        if device:
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
 
     def _take(self, head: Mapping[str, Any], body: bytes) -> bool:
         """Make the calls of one parcel; tell whether this child may be given more."""
-        if head["device"]:
-            os.environ["CUDA_VISIBLE_DEVICES"] = head["device"]
+        self._set_device(head["device"])
         offset = 0
         for entry in head["calls"]:
             sealed = body[offset : offset + entry["size"]]
             offset += entry["size"]
-            if not self._make(entry, sealed):
+            # One that came straight as well, over a connection that broke, has been made.
+            if entry["n"] != self._straight and not self._make(entry, sealed):
                 return False
         return not head["last"]
+
+    def _take_straight(self, head: Mapping[str, Any], body: bytes) -> bool:
+        """Make the one call that has come by the shortcut; the zygote must know of it before it begins."""
+        entry = head["calls"][0]
+        if entry["function"] not in self._functions:
+            self._send({"refer": entry}, body)
+            return True
+        self._send({"begun": entry}, body)
+        self._straight = entry["n"]
+        return self._make(entry, body)
 
     def _make(self, entry: Mapping[str, Any], sealed: bytes) -> bool:
         self._number, self._began = entry["n"], time.monotonic()
@@ -177,16 +230,46 @@ class InChild(Caller):
         sys.stderr.flush()
         writer = self._writer
         assert writer is not None
+        ends = os.fstat(1).st_size, os.fstat(2).st_size
         head = {
             "n": self._number,
             "file": writer.spilt,
-            "out": os.fstat(1).st_size,
-            "err": os.fstat(2).st_size,
+            "out": ends[0],
+            "err": ends[1],
             "clean": clean and not self._stopping.asked,
             "took_s": time.monotonic() - self._began,
+            "told": None,
         }
-        self._send(head, b"" if writer.spilt else writer.sealed)
+        sealed = b"" if writer.spilt else writer.sealed
+        if self._number == self._straight and sealed:
+            head["told"] = self._tell(head, sealed, ends)
+        self._ends = ends
+        self._send(head, sealed)
         return bool(head["clean"])
+
+    def _tell(self, head: Mapping[str, Any], sealed: bytes, ends: tuple[int, int]) -> int | None:
+        """Send the client the result by the way on which the call has come, with what it has printed.
+
+        Returns:
+            The generation of the client that has been told; None where none was.
+        """
+        if self._shortcut is None:
+            return None
+        out, err = (
+            _tail(stream, start, end)
+            for stream, start, end in zip((1, 2), self._ends, ends)  # noqa: B905 - 3.8 has no strict
+        )
+        entry = {
+            "n": self._number,
+            "size": len(sealed),
+            "file": False,
+            "out": len(out),
+            "err": len(err),
+            "queued_s": 0.0,
+            "took_s": head["took_s"],
+        }
+        told = self._shortcut.tell({"results": [entry]}, sealed + out + err)
+        return self._shortcut.generation if told else None
 
     def _send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
         self._channel.sendall(parcel(encode(head, body)))
@@ -233,6 +316,15 @@ class _Spilling:
     def discard(self) -> None:
         if self._file is not None:
             self._file.discard()
+
+
+def _tail(stream: int, start: int, end: int) -> bytes:
+    """Give the end of what was printed between two places."""
+    try:
+        start = max(start, end - WARM_OUTPUT_BYTES)
+        return os.pread(stream, end - start, start) if end > start else b""
+    except OSError:
+        return b""  # The function has led it elsewhere.
 
 
 def _is_installed(name: str) -> bool:

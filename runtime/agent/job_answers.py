@@ -6,8 +6,9 @@ import os
 import sys
 import time
 
+from .bucket_answers import restored_folder
 from .cloudpickle_folder import unpack_pickler
-from .facts import interpreters
+from .facts import interpreter_at
 from .files import size_of, write_file
 from .frames import CHUNK_BYTES
 from .job_folder import request_stop
@@ -32,13 +33,26 @@ class JobAnswers:
 
     def __init__(self, channel: Channel, store: Store, job: JobFolder, cache: str) -> None:
         self._channel, self._store, self._job, self._cache = channel, store, job, cache
+        self._followed: int | None = None
+
+    def on_ping(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        if self._followed is not None:
+            os.utime(self._followed)
+        return {}
 
     def on_stat(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return self._job.status()
 
     def on_ack(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         if self._job.exists():
-            write_file(self._job.file("acknowledged"), b"")
+            self._job.in_turn(lambda: self._job.acknowledge(request.get("home", "")))
+        return {}
+
+    def on_take(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Have another home take the run in hand, whose clients alone may follow it and acknowledge its result from then on."""
+        self._job.require()
+        hand = {name: request[name] for name in ("home", "named", "client")}
+        self._job.in_turn(lambda: self._job.take(hand, request["force"]))
         return {}
 
     def on_start(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -51,18 +65,31 @@ class JobAnswers:
                 write_file(path, body)
             if request["checkpoints"]:
                 self._restore(os.path.dirname(path), request["checkpoints"])
+            if request["restored"]:
+                place = os.path.join(os.path.dirname(path), "checkpoints")
+                # In the place of the empty one.
+                os.rename(restored_folder(self._channel.run_id), place)
 
         if self._job.exists() and self._job.status()["state"] != "absent":
             return {"started": False}
-        python = self._interpreter(request["python"])
+        python = interpreter_at(request["python"], self._cache)
         pickler = unpack_pickler(self._store.path(request["pickler"]), self._cache)
         lock = self._job.claim(place_task)
         if lock is None:
             return {"started": False}
         order = {
             name: request[name]
-            for name in ("variables", "secrets", "max_runtime_s", "grace_s", "hold_s", *IDLE_ORDERS)
+            for name in (
+                "variables",
+                "secrets",
+                "max_runtime_s",
+                "grace_s",
+                "hold_s",
+                "ends_rest",
+                *IDLE_ORDERS,
+            )
         }
+        order.update(bucket=request["bucket"], bucket_every_s=request["bucket_every_s"])
         order.update(
             run_id=self._channel.run_id,
             key=self._channel.key.hex(),
@@ -77,7 +104,7 @@ class JobAnswers:
         return {"started": True}
 
     def _restore(self, folder: str, listing: str) -> None:
-        """Put an earlier attempt's checkpoints into the job's folder, as files of its own."""
+        """Put an earlier attempt's checkpoints into the job's folder, as files of its own with the times that they had."""
         from shutil import copyfile
 
         told = self._store.listing(listing)
@@ -90,14 +117,9 @@ class JobAnswers:
             os.chmod(place, 0o600 | mode)
         for path, target in told["links"]:
             os.symlink(target, os.path.join(folder, path))
-
-    def _interpreter(self, wanted: str) -> str:
-        if os.path.sep in wanted:
-            return os.path.expanduser(wanted)
-        found = interpreters(self._cache).get(wanted)
-        if found is None:
-            raise Refusal("environment", f"the machine has no Python {wanted}")
-        return found
+        # Whoever goes on looks for the newest.
+        for path, modified_ns in told["times"]:
+            os.utime(os.path.join(folder, path), ns=(modified_ns, modified_ns))
 
     def _start_supervisor(self, order: Mapping[str, Any], lock: int) -> None:
         nothing = os.open(os.devnull, os.O_WRONLY)
@@ -131,7 +153,16 @@ class JobAnswers:
     def on_attach(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Send both logs from the given offsets, and the samples after a number, until the job has ended and all is sent."""
         self._job.require()
-        follower = LogFollower(self._job, request["offsets"], request["samples"])
+        home = request.get("home", "")
+
+        def check() -> None:
+            if not request.get("onlooker"):
+                self._job.check_hand(home)
+
+        check()
+        if home and not request.get("onlooker") and self._followed is None:
+            self._followed = self._job.follow_as(home)
+        follower = LogFollower(self._job, request["offsets"], request["samples"], check)
         credit = self._channel.credit(request)
         try:
             for stream, offset, data in follower.chunks():

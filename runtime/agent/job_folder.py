@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
 from .files import boot_clock_s, home_folder, lock_file, read_json, remove_tree, size_of, write_file
-from .processes import carriers, process_table, send_signal
+from .processes import carriers, end_processes, process_table, send_signal
 from .refusal import TEXT_CHARACTERS, Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+# A client pings every nine seconds; one that was not heard of for so long is away.
+CLIENT_SILENT_S = 30.0
 
 
 class JobFolder:
@@ -77,7 +82,78 @@ class JobFolder:
             "acknowledged": os.path.exists(self.file("acknowledged")),
             "stdout_size": size_of(self.file("stdout.log")),
             "stderr_size": size_of(self.file("stderr.log")),
+            "hand": self.hand(),
         }
+
+    # -- whose it is, where several computers may have the run in hand
+
+    def hand(self) -> dict[str, Any] | None:
+        """Tell who has taken the run in hand; None where that is still the home that has started it."""
+        return read_json(self.file("hand.json"))  # type: ignore[no-any-return]
+
+    def check_hand(self, home: str) -> None:
+        """Pass where nobody else has taken the run in hand.
+
+        Raises:
+            Refusal: somebody has, and gets what comes of it.
+        """
+        hand = self.hand()
+        if hand is not None and hand["home"] != home:
+            raise Refusal("taken", f"{hand['named']} has taken the run in hand")
+
+    def take(self, hand: dict[str, Any], force: bool) -> None:
+        """Give the run into a home's hand; whoever had it before is refused from now on.
+
+        Args:
+            hand: the home, and how people know it.
+            force: also where a client of another home is there right now.
+
+        Raises:
+            Refusal: one is, or the result has been fetched.
+        """
+        held = self.hand()
+        whose = None if held is None else held["home"]
+        if os.path.exists(self.file("acknowledged")) and whose != hand["home"]:
+            named = "the computer that started it" if held is None else held["named"]
+            raise Refusal("taken", f"{named} has fetched its result, and ends the machine")
+        if not force and self._is_followed_by_other(hand["home"]):
+            raise Refusal("busy", "a client of another computer follows the run right now")
+        write_file(self.file("hand.json"), json.dumps(hand).encode())
+
+    def acknowledge(self, home: str) -> None:
+        """The result is safe with a home that has the run in hand, and may be forgotten here."""
+        self.check_hand(home)
+        write_file(self.file("acknowledged"), b"")
+
+    def in_turn(self, act: Callable[[], None]) -> None:
+        """Do something about whose the run is, of all who would one after the other."""
+        lock = lock_file(self.file("hand.lock"), wait=True)
+        assert lock is not None
+        try:
+            act()
+        finally:
+            os.close(lock)
+
+    def follow_as(self, home: str) -> int:
+        """Note that a client of a home is there; gives a descriptor that says so as long as it is open, and touched."""
+        followed = lock_file(self.file("followed"), shared=True, wait=True)
+        assert followed is not None
+        os.ftruncate(followed, 0)
+        os.pwrite(followed, home.encode(), 0)
+        return followed
+
+    def _is_followed_by_other(self, home: str) -> bool:
+        path = self.file("followed")
+        if not os.path.exists(path):
+            return False
+        unfollowed = lock_file(path)
+        if unfollowed is not None:
+            os.close(unfollowed)
+            return False
+        # A computer that sleeps, or is away, holds its connection and says nothing.
+        silent_s = time.time() - os.stat(path).st_mtime
+        with open(path, encoding="ascii") as file:
+            return silent_s < CLIENT_SILENT_S and file.read() != home
 
     def require(self) -> None:
         """Pass where the job was started.
@@ -197,22 +273,10 @@ def request_stop(job: JobFolder, reason: str) -> None:
 
 def end_rest(job: JobFolder, grace_s: float = 2.0) -> None:
     """End what carries the mark of a job that has ended itself, so that the next one has the machine for itself."""
-    import signal
-
-    over, asked = boot_clock_s() + grace_s, set()  # type: float, set[int]
-    while True:
-        left = carriers(job.mark()) & set(process_table())
-        if not left:
-            return
-        if boot_clock_s() < over:
-            send_signal(left - asked, signal.SIGTERM)
-        elif boot_clock_s() < over + 5 * grace_s:
-            send_signal(left, signal.SIGKILL)
-        else:
-            names = ", ".join(map(str, sorted(left)))
-            raise Refusal("machine", f"processes {names}, which a function has left, do not end")
-        asked |= left
-        time.sleep(0.02)
+    left = end_processes(lambda: carriers(job.mark()) & set(process_table()), grace_s)
+    if left:
+        names = ", ".join(map(str, sorted(left)))
+        raise Refusal("machine", f"processes {names}, which a function has left, do not end")
 
 
 def await_end(job: JobFolder, timeout_s: float) -> None:

@@ -19,7 +19,9 @@ CALL_PREFIX = struct.Struct(">QQ")
 class KnownCall:
     """A call, as the zygote knows it, from its arrival until its result is acknowledged."""
 
-    def __init__(self, entry: Mapping[str, Any], sealed: bytes) -> None:
+    def __init__(self, entry: Mapping[str, Any], sealed: bytes, after: int = 0) -> None:
+        """It must not begin before the call `after` is known here, which is on another way; 0 is none."""
+        self.after = after
         self.number: int = entry["n"]
         self.function: str = entry["function"]
         # Calls of one group, which is not 0, may be made by one process, one after the other.
@@ -30,6 +32,8 @@ class KnownCall:
         self.arrived, self.given = time.monotonic(), 0.0
         self.printed = {1: bytearray(), 2: bytearray()}
         self.unwanted = False
+        # The client has asked for its result, or has had it before it was known here.
+        self.asked = self.acknowledged = False
         self.result: dict[str, Any] | None = None
         self.sealed_result = b""
 

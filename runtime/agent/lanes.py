@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
+import time
 
 from .files import write_all
 from .frames import (
     CHUNK_BYTES,
+    FRAME_BYTES_MAX,
     HEADER_BYTES,
     FrameError,
     check_payload,
@@ -15,15 +18,21 @@ from .frames import (
     new_sha256,
     open_header,
 )
+from .packing import timed_pack
 from .refusal import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .channel import Channel
     from .job_folder import JobFolder
     from .transfer import Transfer
+
+
+# In front of each piece that was wanted packed.
+PACKED_HEAD = struct.Struct(">II")
 
 
 class Lanes:
@@ -35,8 +44,16 @@ class Lanes:
 
     ACCEPT_S = 10.0
 
-    def __init__(self, channel: Channel, job: JobFolder, transfers: dict[int, Transfer]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        job: JobFolder,
+        transfers: dict[int, Transfer],
+        lend: Callable[[Any, int], None],
+    ) -> None:
+        """`lend` hands a connection on to the zygote, for a client's generation."""
         self._channel, self._job, self._transfers = channel, job, transfers
+        self._lend = lend
         self._listening: dict[str, Any] = {}
 
     def listen(self, most: int) -> str:
@@ -107,10 +124,41 @@ class Lanes:
             connection.close()
 
     def _carry_out(self, connection: Any, order: dict[str, Any]) -> None:
-        if "of" in order:
+        if "shortcut" in order:
+            self._lend(connection, order["shortcut"])
+            raise EOFError  # Whatever else comes is not for this process.
+        codec = order.get("codec", "")
+        if "of" in order and codec:
+            self._take_packed(connection, order)
+        elif "of" in order:
             self._take(connection, order["of"], order["offset"], order["bytes"])
+        elif codec:
+            self._give_packed(connection, codec, order["what"], order["offset"], order["bytes"])
         else:
             self._give(connection, order["what"], order["offset"], order["bytes"])
+
+    def _take_packed(self, connection: Any, order: dict[str, Any]) -> None:
+        """Take a piece that makes sense only as a whole."""
+        if order["bytes"] > FRAME_BYTES_MAX:
+            raise FrameError(f"a piece of {order['bytes']} bytes")
+        data = _receive(connection, order["bytes"])
+        transfer = self._transfers.get(order["of"])
+        if transfer is not None:
+            transfer.write_packed(order["offset"], order["codec"], data, order["plain"])
+
+    def _give_packed(self, connection: Any, codec: str, what: str, offset: int, size: int) -> None:
+        """Give a piece behind its packed size, 0 where it comes as it is, and the microseconds that packing has taken."""
+        descriptor = os.open(self._job.source(what), os.O_RDONLY)
+        try:
+            data = os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
+        if len(data) != size:
+            raise EOFError
+        made, took_s = timed_pack(codec, data, time.perf_counter)
+        smaller = len(made) < size
+        head = PACKED_HEAD.pack(len(made) if smaller else 0, min(round(took_s * 1e6), 2**32 - 1))
+        connection.sendall(head + (made if smaller else data))
 
     def _take(self, connection: Any, of: int, start: int, size: int) -> None:
         from socket import MSG_WAITALL

@@ -11,7 +11,7 @@ from .samples import SAMPLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from .job_folder import JobFolder
@@ -23,8 +23,23 @@ class LogFollower:
     # Looking costs about 15 us; the pause grows as the job falls silent.
     PAUSES_S = ((2.0, 0.003), (30.0, 0.01), (float("inf"), 0.05))
 
-    def __init__(self, job: JobFolder, offsets: Mapping[str, int], samples: int) -> None:
+    def __init__(
+        self,
+        job: JobFolder,
+        offsets: Mapping[str, int],
+        samples: int,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            job: whose output.
+            offsets: how much of each stream is known already.
+            samples: number of the last sample that is known already.
+            check: asked once a second, and before the end is told; what it raises ends the following.
+        """
         self._job = job
+        self._check = check
         self._offsets = dict(offsets)
         self._samples = SampleReader(job.file(SAMPLES), samples)
         self._files = {
@@ -39,6 +54,7 @@ class LogFollower:
             ended = self._job.end()
             now = time.monotonic()
             if ended is None and now - looked > 1:
+                self._check()
                 looked, ended = now, self._job.end_without_supervisor()
             for chunk in self._unread():
                 moved = now
@@ -46,6 +62,7 @@ class LogFollower:
             for number, data in self._samples.due(now, last=ended is not None):
                 yield "samples", number, data
             if ended is not None:
+                self._check()
                 self.end = ended
                 return
             time.sleep(next(pause for silent, pause in self.PAUSES_S if now - moved <= silent))

@@ -6,7 +6,9 @@ import json
 import os
 import sys
 
+from . import loopback
 from .asked import Asked, as_root
+from .data_answers import data_folder
 from .deadline import arm_deadline, forget_deadline
 from .facts import interpreters, machine_facts
 from .files import remove_tree
@@ -25,9 +27,6 @@ class MachineAnswers:
 
     def __init__(self, run_id: str, cache: str) -> None:
         self._run_id, self._cache = run_id, cache
-
-    def on_ping(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        return {}
 
     def on_facts(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         return machine_facts(self._cache)
@@ -53,13 +52,26 @@ class MachineAnswers:
         # That of another run where this one is on that one's machine.
         return {"by": arm_deadline(request.get("run") or self._run_id, request["seconds"], **how)}
 
+    def on_ports(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Tell which of some ports of this machine's loopback are taken, and which are open to other machines."""
+        ports = request["ports"]
+        return {"taken": loopback.taken(ports), "open": loopback.open_to_others(ports)}
+
+    def on_alone(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Tell which connection this is, once the one that the client had before it has ended and its ports are free."""
+        loopback.end_former(request["former"])
+        taken = loopback.await_free(request["ports"]) if request["former"] else []
+        return {"connection": loopback.own_connection(), "taken": taken}
+
     def on_clear(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
-        """End what the job of a run has left running, and forget its folder and its deadline where that is asked for."""
+        """End what the job of a run has left running, and forget its folders and its deadline where that is asked for."""
         run_id = os.path.basename(request["run"])
         job = JobFolder.of(run_id)
         end_rest(job)
         if request["folder"]:
             remove_tree(job.path)
+            # Its links keep the content from being thrown away, which the next run has links of its own to where it needs it.
+            remove_tree(data_folder(run_id))
         if request["deadline"]:
             forget_deadline(run_id)
         return {}

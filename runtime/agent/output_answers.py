@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 from .output_folder import OutputFolder
+from .snapshot import Snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +24,21 @@ class OutputAnswers:
 
     def __init__(self, channel: Channel, job: JobFolder) -> None:
         self._channel, self._job = channel, job
+
+    def on_snapshot(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Have a folder of the job stand still, under its name with ".taken" behind, or give that up; tell whether it does.
+
+        Where it cannot, whoever asks has the folder itself to look at.
+        """
+        folder = self._job.file(os.path.basename(request["of"]))
+        snapshot, now_ns = Snapshot(folder, folder + ".taken"), time.time_ns()
+        try:
+            taken = not request["drop"] and snapshot.take()
+        except OSError:
+            taken = False
+        if not taken:
+            snapshot.drop()
+        return {"taken": taken, "now_ns": now_ns}
 
     def on_outputs(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """List them, some at a time; a job whose folder is gone has left none."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from .frames import encode
 from .inbox import Inbox, parcel
+from .passing import receive_with, send_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +24,24 @@ class Peer:
     def __init__(self, channel: Any) -> None:
         channel.setblocking(False)
         self.channel, self.over = channel, False
+        # Descriptors that have come, the first one first.
+        self.passed: list[int] = []
         self._inbox, self._held = Inbox(), bytearray()
 
     def send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
         self._held += parcel(encode(head, body))
         self.flush()
+
+    def send_with(self, head: Mapping[str, Any], descriptor: int) -> bool:
+        """Send a parcel without a body, and a copy of a descriptor; tell whether it could be sent at once."""
+        data = parcel(encode(head))
+        if self._held or self.over:
+            return False
+        try:
+            self._held += data[send_with(self.channel, data, descriptor) :]
+        except OSError:
+            return False  # Full, or gone.
+        return True
 
     def flush(self) -> None:
         try:
@@ -41,7 +57,8 @@ class Peer:
         """Give every parcel that is whole; `over` is set where the other end has gone."""
         while not self.over:
             try:
-                data = self.channel.recv(1 << 18)
+                data, passed = receive_with(self.channel, 1 << 18)
+                self.passed += passed
             except BlockingIOError:
                 return
             except OSError:
@@ -69,3 +86,5 @@ class Peer:
     def close(self) -> None:
         self.over = True
         self.channel.close()
+        while self.passed:
+            os.close(self.passed.pop())

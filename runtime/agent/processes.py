@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 
-from .files import write_all
+from .files import boot_clock_s, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 
@@ -161,6 +162,23 @@ def send_signal(processes: Iterable[int], number: int) -> None:
             os.kill(process, number)
         except (ProcessLookupError, PermissionError):
             continue
+
+
+def end_processes(find: Callable[[], set[int]], grace_s: float) -> set[int]:
+    """End all that `find` gives, again and again: SIGTERM, the grace, SIGKILL; gives what does not end even so."""
+    import signal
+
+    over, asked = boot_clock_s() + grace_s, set()  # type: float, set[int]
+    while True:
+        left = find()
+        if not left or boot_clock_s() >= over + 5 * grace_s:
+            return left
+        if boot_clock_s() < over:
+            send_signal(left - asked, signal.SIGTERM)
+        else:
+            send_signal(left, signal.SIGKILL)
+        asked |= left
+        time.sleep(0.02)
 
 
 def login_environment(run_id: str) -> dict[str, str]:

@@ -30,6 +30,9 @@ class Sampler:
     """Writes down every few seconds what the job and its machine use, and sees where a GPU idles.
 
     In a thread: a disk or a driver that does not answer holds up nothing but the samples.
+
+    Attributes:
+        apart: processes beside the job that are not counted with it.
     """
 
     def __init__(self, job: JobFolder, order: Mapping[str, Any], rouse: Callable[[], None]) -> None:
@@ -42,6 +45,7 @@ class Sampler:
         self._complained = False
         self._thread: Thread | None = None
         self._meter: ProcMeter | PsMeter | None = None
+        self.apart: set[int] = set()
         self._number = 0
         self._last: dict[str, Any] | None = None
         self.idle = ""
@@ -49,7 +53,7 @@ class Sampler:
     @property
     def own(self) -> set[int]:
         """Processes that are no part of the job."""
-        return self._gpus.processes
+        return self._gpus.processes | self.apart
 
     def start(self, pid: int) -> None:
         """Begin; the job's own process is `pid`, this one is above it."""
@@ -91,9 +95,13 @@ class Sampler:
 
     def _complain(self, error: Exception) -> None:
         """Say once on the supervisor's own log why there are none."""
-        if not self._complained:
-            os.write(2, f"dayfly: no sample: {type(error).__name__}: {error}\n".encode())
+        if self._complained:
+            return
         self._complained = True
+        try:
+            os.write(2, f"dayfly: no sample: {type(error).__name__}: {error}\n".encode())
+        except OSError:
+            return  # A disk that has no room for the samples has none for that.
 
     def _take(self) -> None:
         gpus = self._gpus.read(boot_clock_s())

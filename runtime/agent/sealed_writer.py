@@ -40,4 +40,9 @@ class SealedWriter:
         sync_folder(os.path.dirname(self._path))
 
     def discard(self) -> None:
-        self._file.close()
+        """Leave nothing of it: what was begun may be what has filled the disk."""
+        for end in (lambda: os.unlink(self._path + ".tmp"), self._file.close):
+            try:
+                end()
+            except OSError:
+                continue  # Gone already; or the disk cannot even take what was held back for it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .bucket_answers import BucketAnswers
 from .channel import Channel
 from .content_answers import ContentAnswers
 from .data_answers import DataAnswers
@@ -14,6 +15,7 @@ from .job_answers import JobAnswers
 from .job_folder import JobFolder
 from .machine_answers import MachineAnswers
 from .output_answers import OutputAnswers
+from .packing import codecs
 from .refusal import Refusal
 from .store import Store
 from .warm_answers import WarmAnswers
@@ -31,6 +33,7 @@ class Server:
     THREADED = CREDITED | {
         "look",
         "receive",
+        "snapshot",
         "environment",
         "system_packages",
         "stop",
@@ -39,24 +42,30 @@ class Server:
         "host_key",
         "deadline",
         "data_tree",
+        "bucket",
         "warm",
         "clear",
+        "ports",
+        "alone",
     }
 
     def __init__(self, channel: Channel, cache: str) -> None:
         run_id = channel.run_id
         job, store = JobFolder.of(run_id), Store(cache, run_id)
         self._channel = channel
-        self._content = ContentAnswers(channel, store, job)
+        warm = WarmAnswers(channel, store, job)
+        self._content = ContentAnswers(channel, store, job, warm.lend)
         self._environments = EnvironmentAnswers(channel, store, cache)
+        self._buckets = BucketAnswers(channel, cache)
         parts = (
             MachineAnswers(run_id, cache),
             self._content,
             DataAnswers(run_id, store),
             self._environments,
+            self._buckets,
             JobAnswers(channel, store, job, cache),
             OutputAnswers(channel, job),
-            WarmAnswers(channel, store, job),
+            warm,
         )
         self._answers = {
             name[len("on_") :]: getattr(part, name)
@@ -66,20 +75,30 @@ class Server:
         }
 
     def serve(self) -> None:
-        """Answer until the channel closes."""
+        """Answer until the channel closes, or its client has been silent for too long."""
         version = "%d.%d" % sys.version_info[:2]  # noqa: UP031
-        self._channel.send({"id": 0, "pid": os.getpid(), "python": version})
+        hello = {"id": 0, "pid": os.getpid(), "python": version, "codecs": codecs()}
+        self._channel.send(hello)
+        self._channel.hearing.watch(self._end)
         for request, body in self._channel.requests():
             self._dispatch(request, body)
+
+    def _end(self) -> None:
+        """The thread that reads is at a read which may never end."""
+        try:
+            self.close()
+        finally:
+            os._exit(0)
 
     def close(self) -> None:
         """End what would outlive the channel."""
         self._content.close()
         self._environments.close()
+        self._buckets.close()
 
     def _dispatch(self, request: dict[str, Any], body: bytes) -> None:
         if request["op"] == "credit":
-            self._channel.give_credit(request["of"], request["bytes"])
+            self._channel.give_credit(request["of"], request["bytes"], request.get("codec", ""))
         elif request["op"] in self.THREADED:
             import threading
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 
+from .checkpoint_sync import CheckpointSync
 from .deadline import hold
 from .files import boot_clock_s, write_file
 from .job_folder import JobFolder, end_record
@@ -14,6 +15,7 @@ from .processes import (
     adopt_orphans,
     carriers,
     descendants,
+    end_processes,
     launch_command,
     login_environment,
     oom_kills,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 # An attached client needs this long to read the end and to fetch the result.
 HOLD_S_LEAST = 60.0
+# What a job has left running on a machine that goes on is asked to end, and has so long for it.
+REST_GRACE_S = 2.0
 
 
 class Supervisor:
@@ -41,22 +45,31 @@ class Supervisor:
         self._pid = 0
         self._reaped: tuple[int, int] | None = None
         self._sampler = Sampler(job, order, self._rouse)
+        self._checkpoints = CheckpointSync(job, order)
 
     def supervise(self) -> None:
         started, oom_before = time.time(), oom_kills()
         self._listen()
         record = {"pid": os.getpid(), "time": started}
         write_file(self.job.file("started.json"), json.dumps(record).encode())
+        # Before the job, whose environment it has, and before any thread: it is forked.
+        self._checkpoints.start()
+        self._sampler.apart = self._checkpoints.processes
         self._start()
         adopt_orphans()
         self._sampler.start(self._pid)
-        reason = self._wait(boot_clock_s() + self.order["max_runtime_s"])
+        deadline = boot_clock_s() + self.order["max_runtime_s"]
+        reason = self._wait(deadline)
         self._sampler.stop()
         if reason:
             self._end_tree()
+        elif self.order.get("ends_rest"):
+            # Only this process finds all of it: what has an environment of its own carries no mark.
+            end_processes(self._rest, REST_GRACE_S)
         status, peak_rss_bytes = self._reaped or (0, 0)
         end = self._describe(reason, status, started, oom_kills() > oom_before)
         end["peak_rss_bytes"] = peak_rss_bytes
+        self._checkpoints.finish(reason, deadline)
         self._hold()
         write_file(self.job.file("end.json"), json.dumps(end).encode())
 
@@ -134,6 +147,7 @@ class Supervisor:
                 break
             if not pid:
                 break
+            self._checkpoints.note(pid, status)
             if pid == self._pid:
                 unit = 1 if sys.platform == "darwin" else 1024
                 self._reaped = (status, usage.ru_maxrss * unit)
@@ -147,11 +161,18 @@ class Supervisor:
         found |= carriers(self.job.mark()) & set(table)
         return found - {os.getpid()} - self._sampler.own
 
+    def _rest(self) -> set[int]:
+        self._reap()
+        return self._tree()
+
     def _end_tree(self) -> None:
         """SIGTERM to the whole tree, the grace, then SIGKILL until nothing of it is left."""
         import signal
 
-        send_signal(self._tree(), signal.SIGTERM)
+        tree = self._tree()
+        # It must know of the stop before it sees what it has started end of that.
+        send_signal([self._pid], signal.SIGTERM)
+        send_signal(tree - {self._pid}, signal.SIGTERM)
         grace_over = boot_clock_s() + self.order["grace_s"]
         while not (self._reap() and not self._tree()) and boot_clock_s() < grace_over:
             self._sleep(0.02)

@@ -8,7 +8,9 @@ import struct
 from .arrival import Arrival
 from .blobs import finish_blob, is_whole
 from .files import size_of, write_at
-from .frames import new_sha256
+from .frames import FRAME_BYTES_MAX, new_sha256
+from .packing import unpack
+from .refusal import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,6 +85,15 @@ class Transfer:
             self.arrival.fail(error)
         finally:
             self._written()
+
+    def write_packed(self, start: int, codec: str, data: bytes, size: int) -> None:
+        """Write a whole piece of so many bytes that has come packed; nothing of one that is torn."""
+        try:
+            plain = unpack(codec, data, min(size, FRAME_BYTES_MAX))
+        except ValueError:
+            self.arrival.fail(Refusal("digest", "what arrived is not what was sent"))
+        else:
+            self.write(start, start, plain, start + size)
 
     def _written(self) -> None:
         with self.arrival.changed:

@@ -67,6 +67,16 @@ class WarmAnswers:
                 raise Refusal("ended", "the run takes no more calls: it has ended")
             time.sleep(0.005)
 
+    def lend(self, connection: Any, generation: int) -> None:
+        """Hand a connection of the client's on to the zygote, by one of its own: nothing else may come in between."""
+        from .passing import send_with
+
+        channel = self._reach_zygote()
+        try:
+            send_with(channel, parcel(encode({"shortcut": generation})), connection.fileno())
+        finally:
+            channel.close()
+
     def on_pass(self, request: dict[str, Any], body: bytes) -> None:
         """Hand a parcel on; where the zygote has gone, whoever asked for it hears of that by `on_warm`."""
         channel = self._zygotes.get(request["of"])

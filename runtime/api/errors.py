@@ -5,6 +5,7 @@
     ├── ConfigurationError      a setting, a folder or a key of this computer is wrong (phase plan)
     ├── PayloadError            the function or an argument cannot travel (phase plan)
     ├── EngineMissing           no Pulumi CLI could be found, installed or built (phase plan)
+    ├── BackendFailed           the state backend could not be asked, or holds what cannot be trusted (phase plan)
     ├── BudgetExceeded          the plan's worst case is over max_cost (phase plan)
     ├── UnknownRun              no run of that id, or more than one of that prefix
     ├── RunBusy                 another client is using this run right now
@@ -26,6 +27,7 @@
     │   ├── JobStopped          it was stopped on request
     │   ├── DeadlineReached     max_runtime or max_cost ended it
     │   ├── Detached            this process has let go of it, as was asked for; it goes on, and has its value later
+    │   │   └── TakenOver       another computer has taken it in hand, and gets its log and its value
     │   ├── GpuIdle             a GPU stayed under min_gpu_utilization, so the machine ended it
     │   ├── CallTimeout         the timeout of one call of a warm run ended that call
     │   └── InstanceLost        the machine is gone or was not reachable for too long
@@ -76,6 +78,12 @@ class EngineMissing(DayflyError):
     """No Pulumi CLI could be found, installed or built; the message says what was tried."""
 
     exit_code = 69
+
+
+class BackendFailed(DayflyError):
+    """The state backend could not be asked, or what it holds of a run cannot be trusted; nothing was changed."""
+
+    exit_code = 70
 
 
 class BudgetExceeded(DayflyError):
@@ -223,6 +231,12 @@ class DeadlineReached(RunFailed):
 
 class Detached(RunFailed):
     """This process has let go of it; `dayfly attach` brings its value, from any process."""
+
+
+class TakenOver(Detached):
+    """Another computer has taken the run in hand: that one gets its log and its value, and destroys its machine."""
+
+    exit_code = 73
 
 
 class GpuIdle(RunFailed):

@@ -112,6 +112,15 @@ def logs(
         for name, other in (("stdout", only_stderr), ("stderr", only_stdout))
         if not other or only_stdout == only_stderr
     ]
+    if _is_elsewhere(history):
+        if follow:
+            _watch(history, streams)
+        else:
+            tell(
+                f"dayfly: another computer has run {history.id[:12]} in hand: `dayfly logs -f {history.id[:12]}` watches it"
+                " there"
+            )
+        return
     _print_logs(history, streams, follow)
     if follow and not _is_over(history) and not history.closed:
         tell(
@@ -132,11 +141,12 @@ def find_run(run: str) -> tuple[Context, History]:
     Raises:
         UnknownRun: none, or several.
     """
+    from dayfly.runtime import elsewhere
+    from dayfly.runtime.cli.output import tell
     from dayfly.runtime.context import Context
-    from dayfly.stacks import journal
 
     context = Context.open()
-    return context, journal.find(context.workspace.runs, run)
+    return context, elsewhere.find(context, run, tell)
 
 
 def _row(run: dict[str, Any], now: float, everything: bool) -> list[str]:
@@ -177,6 +187,27 @@ def _print_logs(history: History, streams: Sequence[str], follow: bool) -> None:
         if last:
             return
         time.sleep(_FOLLOW_S)
+
+
+def _is_elsewhere(history: History) -> bool:
+    """Whether its log grows on another computer, which has the run in hand, and on the machine."""
+    from dayfly.stacks.standing import in_other_home
+
+    on_machine = history.started and history.machine is not None
+    return on_machine and in_other_home(history) and not history.closed
+
+
+def _watch(history: History, streams: Sequence[str]) -> None:
+    """Copies the log from the machine until the function has ended, and leaves the run in the hands that it is in."""
+    from dayfly.runtime.onlooker import watch
+
+    def take(stream: str, data: bytes) -> None:
+        if stream in streams:
+            output = getattr(sys, stream)
+            output.buffer.write(data)
+            output.flush()
+
+    watch(history, take)
 
 
 def _is_over(history: History) -> bool:

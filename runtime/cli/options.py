@@ -90,6 +90,11 @@ SPEC_OPTIONS = (
     SpecOption(
         "outputs", ("--outputs",), "FOLDER here for what the function leaves in DAYFLY_OUTPUT_DIR."
     ),
+    SpecOption(
+        "checkpoints",
+        ("--checkpoints",),
+        'URL of a bucket\'s folder, "s3://bucket/folder", that keeps DAYFLY_CHECKPOINT_DIR.',
+    ),
     SpecOption("retries", ("--retries",), "Further attempts after a failure."),
     SpecOption("max_machines", ("--max-machines",), "Machines to try where one is unfit (3)."),
     SpecOption(

@@ -40,16 +40,17 @@ def top(
     """
     from dayfly.runtime.context import Context
 
-    workspace = Context.open().workspace
+    context = Context.open()
+    workspace = context.workspace
     with contextlib.ExitStack() as stack:
         if run is None:
             runs = stack.enter_context(_Runs(workspace))
             _show(runs.look, _table, json, once)
             return
+        from dayfly.runtime import elsewhere
         from dayfly.runtime.onlooker import Onlooker
-        from dayfly.stacks import journal
 
-        onlooker = stack.enter_context(Onlooker(workspace, journal.find(workspace.runs, run).id))
+        onlooker = stack.enter_context(Onlooker(workspace, elsewhere.find(context, run).id))
         _show(onlooker.look, _view, json, once)
 
 

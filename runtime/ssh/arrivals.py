@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
 
@@ -18,7 +19,26 @@ class Arrivals(BufferedPipe):  # type: ignore[type-arg]  # it is generic in its 
         self._there = 0
         self._changed = threading.Condition()
         self._told: threading.Event | None = None
+        self._taker: Callable[[bytes], None] | None = None
+        self._ended: Callable[[], None] | None = None
         self._over = False
+
+    def hand_to(
+        self, taker: Callable[[bytes], None], ended: Callable[[], None] | None = None
+    ) -> None:
+        """Have `taker` called with what comes, packet by packet, in the thread that feeds; what waits goes first.
+
+        Nothing is left to read then but the end; `ended` is called once when that comes, whoever holds which lock.
+        """
+        while True:
+            with self._changed:
+                waiting = self.empty()
+                if not waiting:
+                    self._taker, self._ended, over = taker, ended, self._over
+                    break
+            taker(waiting)
+        if over and ended is not None:
+            ended()
 
     def set_event(self, event: threading.Event) -> None:
         """Have an event that is set while there is something to read."""
@@ -35,11 +55,15 @@ class Arrivals(BufferedPipe):  # type: ignore[type-arg]  # it is generic in its 
         if not taken:
             return  # Reading nothing means that no more will come.
         with self._changed:
-            self._waiting.append(taken)
-            self._there += len(taken)
-            if self._told is not None:
-                self._told.set()
-            self._changed.notify_all()
+            taker = self._taker
+            if taker is None:
+                self._waiting.append(taken)
+                self._there += len(taken)
+                if self._told is not None:
+                    self._told.set()
+                self._changed.notify_all()
+        if taker is not None:
+            taker(taken)
 
     def read_ready(self) -> bool:
         """Whether there is something."""
@@ -86,10 +110,13 @@ class Arrivals(BufferedPipe):  # type: ignore[type-arg]  # it is generic in its 
     def close(self) -> None:
         """No more will come."""
         with self._changed:
+            ended = None if self._over else self._ended
             self._over = True
             self._changed.notify_all()
             if self._told is not None:
                 self._told.set()
+        if ended is not None:
+            ended()
 
     def __len__(self) -> int:
         with self._changed:

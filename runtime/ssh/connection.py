@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import paramiko
@@ -16,6 +16,7 @@ import paramiko
 from dayfly.errors import ConfigurationError, ConnectFailed, HostKeyMismatch
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
+from dayfly.runtime.ssh.arrivals import Arrivals
 from dayfly.runtime.ssh.transport import Transport
 
 # paramiko logs a dropped connection as an error; whoever holds the connection decides what it means.
@@ -153,7 +154,9 @@ class Connection:
         channel = self._open_channel()
         channel.settimeout(_SEND_S)
         channel.in_buffer.set_event(self._arrival)
-        self._open_transport().execute(channel, command)
+        transport = self._open_transport()
+        transport.owing = self._arrival
+        transport.execute(channel, command)
 
     def streams(self, path: str, count: int, timeout_s: float) -> list[Stream]:
         """Have the server connect to a Unix socket on the machine, `count` times; fewer times, or never, where it refuses.
@@ -221,8 +224,11 @@ class Connection:
         channel = self._open_channel()
         self._arrival.wait(timeout_s)
         if not (channel.recv_ready() or channel.eof_received or channel.closed):
-            # Set by a message without content; cleared first and looked at again, so that nothing is missed.
+            # Set by a message without content, or because something is owed; cleared first and looked at again, so that
+            # nothing is missed.
             self._arrival.clear()
+            with _mapped("the connection"):
+                self._open_transport().grant()
             if not (channel.recv_ready() or channel.eof_received or channel.closed):
                 return b""
         with _mapped("the connection"):
@@ -230,6 +236,14 @@ class Connection:
         if not data:
             raise Disconnected("the connection was closed")
         return data
+
+    def hand_to(self, taker: Callable[[bytes], None]) -> None:
+        """Have `taker` called with whatever arrives, in the connection's own thread, a thread's turn sooner than by `receive`.
+
+        It must neither raise, nor send, nor wait for what only this connection can bring. Somebody has to be in `receive`
+        all the time, which from then on waits for the end, and lets the server send more of what was taken.
+        """
+        _hand_to(self._open_transport(), self._open_channel(), taker, None)
 
     def complaint(self) -> tuple[int, str]:
         """Give the command's exit code (-1 while it runs) and the end of what it wrote to stderr."""
@@ -261,9 +275,25 @@ class Connection:
                 machine = f"{self._machine.host}:{self._machine.port}"
                 if refusal.code == _PROHIBITED:
                     raise ConnectFailed(
-                        f"the SSH server of {machine} forbids forwarding (AllowTcpForwarding)"
+                        f"the SSH server of {machine} forbids forwarding: set AllowTcpForwarding yes in its sshd_config"
                     ) from refusal
                 raise NobodyListens(f"nobody listens on port {port} of {machine} yet") from refusal
+
+    def listen(
+        self, ports: Sequence[int], taker: Callable[[paramiko.Channel, int], None], timeout_s: float
+    ) -> list[int]:
+        """Have the server listen on ports of the machine's loopback; gives those on which it does not.
+
+        Args:
+            ports: of the machine.
+            taker: gets a channel for each connection to one of them, and which port that was; must wait for nothing.
+            timeout_s: for all of them.
+
+        Raises:
+            Disconnected: the connection went.
+        """
+        with _mapped("the connection"):
+            return self._open_transport().listen_there(ports, taker, timeout_s)
 
     def _open_channel(self) -> paramiko.Channel:
         if self._channel is None:
@@ -316,10 +346,30 @@ class Stream:
             raise Disconnected("a stream was closed")
         return data
 
+    def hand_to(self, taker: Callable[[bytes], None], ended: Callable[[], None]) -> None:
+        """As `Connection.hand_to`; `ended` is called when nothing more comes, and must wait for nothing at all."""
+        _hand_to(self._transport, self._channel, taker, ended)
+
     def close(self) -> None:
         """Close this channel alone."""
         with contextlib.suppress(Exception):
             self._channel.close()
+
+
+def _hand_to(
+    transport: Transport,
+    channel: paramiko.Channel,
+    taker: Callable[[bytes], None],
+    ended: Callable[[], None] | None,
+) -> None:
+    arrivals = channel.in_buffer
+    assert isinstance(arrivals, Arrivals)
+
+    def take(data: bytes) -> None:
+        taker(data)
+        transport.taken(channel, len(data))
+
+    arrivals.hand_to(take, ended)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import shlex
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from dayfly.errors import Forged
 from dayfly.runtime.agent import frames
+from dayfly.runtime.agent import lanes as agent_lanes
 from dayfly.runtime.ssh.connection import Connection, Stream
 
 if TYPE_CHECKING:
@@ -49,9 +52,20 @@ class Lane:
         self._order({"of": of, "offset": offset, "bytes": len(data)})
         self._stream.send(data)
 
-    def want(self, what: str, offset: int, size: int) -> None:
-        """Have the agent send a piece of something that it has, behind what was wanted before."""
-        self._order({"what": what, "offset": offset, "bytes": size})
+    def put_packed(self, of: int, offset: int, codec: str, data: bytes, size: int) -> None:
+        """Send a piece of so many bytes that was packed.
+
+        Raises:
+            Disconnected: the lane went, perhaps after a part of it.
+        """
+        order = {"of": of, "offset": offset, "bytes": len(data), "codec": codec, "plain": size}
+        self._order(order)
+        self._stream.send(data)
+
+    def want(self, what: str, offset: int, size: int, codec: str = "") -> None:
+        """Have the agent send a piece of something that it has, behind what was wanted before, packed or as it is."""
+        packed = {"codec": codec} if codec else {}
+        self._order({"what": what, "offset": offset, "bytes": size, **packed})
 
     def receive(self, size: int) -> memoryview:
         """Give the next bytes of what was wanted, at most `size`.
@@ -63,6 +77,31 @@ class Lane:
         data = self._rest or memoryview(self._stream.receive(_PACKET_BYTES))
         self._rest = data[size:]
         return data[:size]
+
+    def receive_packed(self, size: int, codec: str) -> tuple[dict[str, Any], bytes]:
+        """Give a piece of so many bytes that was wanted packed, as it has come, and what was told of it.
+
+        Raises:
+            Disconnected: the lane ended.
+            Forged: it would be larger than the piece.
+        """
+        packed, took_us = agent_lanes.PACKED_HEAD.unpack(
+            self._exactly(agent_lanes.PACKED_HEAD.size)
+        )
+        if packed >= size:
+            raise Forged(f"the machine packs a piece of {size} bytes into {packed}")
+        told = {"took_us": took_us, **({"codec": codec, "plain": size} if packed else {})}
+        return told, self._exactly(packed or size)
+
+    def _exactly(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            data += self.receive(size - len(data))
+        return bytes(data)
+
+    def lend(self, generation: int) -> None:
+        """Have the agent hand it on to what makes the calls of a warm run, for the line of that generation."""
+        self._order({"shortcut": generation})
 
     def _order(self, order: dict[str, Any]) -> None:
         sealed = frames.seal(self._key, self._run_id, self._orders, frames.encode(order))
@@ -87,7 +126,7 @@ class Lanes:
         self._link, self._connection = link, connection
         self._run_id, self._key = run_id, key
         self._lanes: list[Lane] = []
-        self._numbers = 0
+        self._numbers = itertools.count(1)
         self._most, self._forwarded = _MOST, True
         self._using = threading.Lock()
 
@@ -118,9 +157,26 @@ class Lanes:
         if len(streams) < count:
             self._most = len(self._lanes) + len(streams)
         for stream in streams:
-            self._numbers += 1
-            key = self._key(self._numbers)
-            self._lanes.append(Lane(stream, key, self._run_id, self._numbers))
+            self._lanes.append(self._lane(stream))
+
+    def _lane(self, stream: Stream) -> Lane:
+        number = next(self._numbers)
+        return Lane(stream, self._key(number), self._run_id, number)
+
+    def shortcut(self, generation: int) -> Stream | None:
+        """Open a stream that leads to what makes the calls of a warm run; None where the server forwards nothing.
+
+        Raises:
+            AgentRefused: the run takes no more calls.
+            Disconnected: the link broke.
+        """
+        if not self._forwarded:
+            return None
+        place = self._link.ask({"op": "lanes", "most": 1})
+        streams = self._connection.streams(place["path"], 1, _OPEN_S) if place["path"] else []
+        for stream in streams:
+            self._lane(stream).lend(generation)
+        return streams[0] if streams else None
 
     def _streams(self, place: dict[str, Any], count: int) -> list[Stream]:
         if self._forwarded:

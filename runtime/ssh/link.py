@@ -9,7 +9,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ from dayfly.errors import ConnectFailed, Forged
 from dayfly.infra.machine import Machine
 from dayfly.runtime.agent import frames
 from dayfly.runtime.agent import lanes as agent_lanes
+from dayfly.runtime.packing import Line, Packing, best
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
 from dayfly.runtime.ssh.lanes import Lanes
@@ -33,6 +34,8 @@ _LOOKS_A_PING = 9
 _PING_BYTES = 1024
 _RECEIVE_BYTES = 4 << 20
 _GREETING_BYTES = 64 << 10
+# What answers with content; everything else is small, or is to come at once.
+_CONTENT = ("files", "get")
 
 Message = tuple[dict[str, Any], bytes]
 Body = bytes | memoryview
@@ -41,10 +44,10 @@ watch = Watch(lambda: PING_EVERY_S / _LOOKS_A_PING)
 
 
 class Taker(Protocol):
-    """Takes what belongs to a request, in the reader's own thread; an exception where the link has broken."""
+    """Takes what belongs to a request, in the connection's own thread; an exception where the link has broken."""
 
     def put(self, item: Message | Exception, /) -> None:
-        """Take one; must neither wait for long nor for the link."""
+        """Take one; must neither wait for long nor for the link, nor send anything, nor run the user's code."""
 
 
 class AgentRefused(Exception):
@@ -64,6 +67,7 @@ class Link:
     Attributes:
         lanes: further channels of its connection, for large content.
         round_trip_s: the shortest time that any answer has taken.
+        codec: what content may be packed by on its way, "" for nothing; `upward` and `downward` are what is known of the line.
     """
 
     def __init__(
@@ -88,7 +92,9 @@ class Link:
         self._broken: Exception | None = None
         self._heard = self._pinged = self._looked = clock()
         self.round_trip_s = math.inf
-        self._reader: threading.Thread | None = None
+        self.codec = ""
+        self.upward, self.downward = Line(), Line()
+        self._waits: threading.Thread | None = None
         self._arrived = bytearray()
         self.lanes = Lanes(
             self, self._connection, run_id, functools.partial(agent_lanes.lane_key, hmac_key, nonce)
@@ -122,9 +128,10 @@ class Link:
             self.close()
             raise
         self._heard = self._pinged = self._looked = self._clock()
-        self._reader = threading.Thread(target=self._read, name="dayfly-read", daemon=True)
+        self._waits = threading.Thread(target=self._await_end, name="dayfly-link", daemon=True)
         watch.add(self)
-        self._reader.start()
+        self._connection.hand_to(self._take)
+        self._waits.start()
 
     def _greeting(self, until: float) -> bytes:
         """Read up to the stub's mark; a login shell's start files may have written something before it."""
@@ -168,13 +175,14 @@ class Link:
         while (message := self._take_frame()) is None:
             self._receive(until)
         assert message[0]["id"] == 0
+        self.codec = best(message[0].get("codecs"))
 
     def close(self) -> None:
         """End the connection; whoever waits for an answer is told."""
         self._connection.close()
         self._break(Disconnected("the session was closed"))
-        if self._reader is not None and self._reader is not threading.current_thread():
-            self._reader.join(timeout=5)
+        if self._waits is not None and self._waits is not threading.current_thread():
+            self._waits.join(timeout=5)
 
     @property
     def heard(self) -> float:
@@ -232,29 +240,40 @@ class Link:
         except BaseException:
             self.unsubscribe(number)
             raise
-        return self._messages(number, arriving, wake_s)
+        packing = Packing(self.codec, self.downward) if head.get("op") in _CONTENT else None
+        return self._messages(number, arriving, wake_s, packing)
 
     def _messages(
-        self, number: int, arriving: queue.SimpleQueue[Message | Exception], wake_s: float | None
+        self,
+        number: int,
+        arriving: queue.SimpleQueue[Message | Exception],
+        wake_s: float | None,
+        packing: Packing | None,
     ) -> Iterator[Message]:
-        owed = 0
+        owed = taken = 0
         try:
             while True:
-                # Bounded also without `wake_s`: a silent link is broken by its reader, which tells all.
+                # Bounded also without `wake_s`: a silent link is broken by the watch, and all are told.
                 try:
                     message = arriving.get(timeout=wake_s)
                 except queue.Empty:
                     yield {}, b""
                     continue
                 answer, data = _accepted(message)
+                if packing is not None:
+                    data = packing.opened(answer, data)
                 yield answer, data
                 if answer.get("done"):
                     return
                 owed += len(data)
                 if owed >= frames.CHUNK_BYTES:
+                    credit = {"op": "credit", "id": 0, "of": number, "bytes": owed}
+                    if packing is not None:
+                        packing.arrived(taken := taken + owed)
+                        credit["codec"] = packing.wished()
                     # What has arrived on a link that broke since is given first; then comes what broke it.
                     with contextlib.suppress(Disconnected):
-                        self.post({"op": "credit", "id": 0, "of": number, "bytes": owed})
+                        self.post(credit)
                     owed = 0
         finally:
             self.unsubscribe(number)
@@ -289,7 +308,7 @@ class Link:
         try:
             self._connection.send(frame)
         except Disconnected as error:
-            # The reader closes the connection that it found fault with, and knows better why.
+            # Whoever reads closes the connection that it found fault with, and knows better why.
             raise self.fail(error) from None
         except BaseException:
             self.fail(Disconnected("a frame was sent only in part"))
@@ -311,19 +330,37 @@ class Link:
             raise self._broken
         return self._connection.tunnel(port, timeout_s, host)
 
+    def listen(
+        self, ports: Sequence[int], taker: Callable[[Channel, int], None], timeout_s: float
+    ) -> list[int]:
+        """Have the machine's server listen on ports of its loopback while this link lives; gives those on which it does not.
+
+        Raises:
+            Disconnected: as the connection does.
+        """
+        if self._broken is not None:
+            raise self._broken
+        return self._connection.listen(ports, taker, timeout_s)
+
     # -- the other direction
 
-    def _read(self) -> None:
-        """Hand every frame to whoever waits for it, until the link breaks."""
+    def _take(self, data: bytes) -> None:
+        """Hand every frame that is whole to whoever waits for it."""
+        if self._broken is not None:
+            return
+        self._arrived += data
+        self._heard = self._clock()
+        try:
+            while (message := self._take_frame()) is not None:
+                self._deliver(message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, everyone who waits must hear of it
+            self.fail(error)
+
+    def _await_end(self) -> None:
+        """Break the link when its connection ends, for whatever reason."""
         try:
             while True:
-                while (message := self._take_frame()) is not None:
-                    self._deliver(message)
-                # It sleeps until something comes, or the connection is closed.
-                data = self._connection.receive(_RECEIVE_BYTES, None)
-                self._arrived += data
-                if data:
-                    self._heard = self._clock()
+                self._connection.receive(_RECEIVE_BYTES, None)
         except Exception as error:  # noqa: BLE001 - whatever ended it, everyone who waits must hear of it
             self.fail(error)
 
@@ -333,14 +370,16 @@ class Link:
             return None
         header = bytes(self._arrived[: frames.HEADER_BYTES])
         try:
-            length, _ = frames.open_header(self._receive_key, self._run_id, self._received, header)
+            length, digest = frames.open_header(
+                self._receive_key, self._run_id, self._received, header
+            )
             size = frames.HEADER_BYTES + length
             if length > frames.FRAME_BYTES_MAX:
                 raise frames.FrameError(f"a frame of {length} bytes")
             if len(self._arrived) < size:
                 return None
-            frame = bytes(memoryview(self._arrived)[:size])
-            payload = frames.unseal(self._receive_key, self._run_id, self._received, frame)
+            payload = bytes(memoryview(self._arrived)[frames.HEADER_BYTES : size])
+            frames.check_payload(len(payload), frames.new_sha256(payload).digest(), length, digest)
         except frames.FrameError as error:
             raise Forged(f"a frame from {self._machine.host} is not authentic: {error}") from error
         del self._arrived[:size]

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import paramiko
@@ -22,6 +22,8 @@ _WINDOW_BYTES = 16 << 20
 _PACKET_BYTES = 256 << 10
 # So many packets of a channel are encrypted and sent under one lock; others wait for that long at most.
 _BULK_PACKETS = 8
+# Only there: what is to be reached from elsewhere has no business in a run.
+_LOOPBACK = "127.0.0.1"
 # A new key exchange stops the line for a round trip; OpenSSH's own limit is of this order for AES.
 _REKEY_BYTES = 32 << 30
 
@@ -37,6 +39,14 @@ class _Eager(AuthHandler):
         """What it would answer has been sent already."""
 
 
+class _Answer:
+    """What the server says to a request that is about no channel."""
+
+    def __init__(self) -> None:
+        self.given = threading.Event()
+        self.granted = False
+
+
 class Transport(paramiko.Transport):
     """paramiko's own, waking up rarely: an idle connection should cost nothing."""
 
@@ -50,6 +60,7 @@ class Transport(paramiko.Transport):
         channel_events: dict[int, threading.Event]
         channels_seen: dict[int, bool]
         _channels: Any
+        _tcp_handler: Any
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(
@@ -60,6 +71,10 @@ class Transport(paramiko.Transport):
         )
         self.packetizer.REKEY_BYTES = self.packetizer.REKEY_PACKETS = _REKEY_BYTES
         self._later: deque[Message] = deque()
+        self._asked: deque[_Answer] = deque()
+        self._asking = threading.Lock()
+        self._owed: deque[tuple[Any, int]] = deque()
+        self.owing: threading.Event | None = None
 
     def log_in(self, user: str, key: paramiko.PKey, timeout_s: float) -> Channel:
         """Authenticate with a key, as `auth_publickey`, and open the first channel for a command.
@@ -143,6 +158,23 @@ class Transport(paramiko.Transport):
             channel.out_window_size -= more
         return size + more
 
+    def taken(self, channel: Any, size: int) -> None:
+        """So many bytes of a channel were taken in this connection's own thread, which must not send: others would have
+        to be done first, and what they wait for may be what it reads. `owing` is set when `grant` has something to do.
+        """
+        more = channel._check_add_window(size)
+        if more > 0:
+            self._owed.append((channel, more))
+            if self.owing is not None:
+                self.owing.set()
+
+    def grant(self) -> None:
+        """Let the server send as much more as was taken, as `recv` does."""
+        while self._owed:
+            channel, more = self._owed.popleft()
+            message = Message().add_byte(b"\x5d").add_int(channel.remote_chanid).add_int(more)
+            self._send_user_message(message)
+
     # -- channels
 
     def open_streams(self, path: str, count: int, timeout_s: float) -> list[Channel]:
@@ -191,6 +223,54 @@ class Transport(paramiko.Transport):
             message.add_int(value)
         self._send_user_message(message.add_bytes(more))
         return channel, answered
+
+    # -- the other way round
+
+    def listen_there(
+        self, ports: Sequence[int], taker: Callable[[Channel, int], None], timeout_s: float
+    ) -> list[int]:
+        """Have the server listen on ports of its loopback, asked for all at once; gives those on which it does not.
+
+        Args:
+            ports: of the machine.
+            taker: gets a channel for each connection to one of them, and which port that was, in the thread that reads
+                this connection: it must wait for nothing. One for all ports.
+            timeout_s: for all answers together.
+        """
+        self._tcp_handler = lambda channel, _, place: taker(channel, place[1])
+        until = time.monotonic() + timeout_s
+        refused = []
+        for port, answer in [(port, self._ask_to_listen(port)) for port in ports]:
+            while not answer.given.wait(0.1):
+                if not self.is_active():
+                    raise EOFError("the connection was closed")
+                if time.monotonic() > until:
+                    raise paramiko.SSHException("the server did not answer whether it listens")
+            if not answer.granted:
+                refused.append(port)
+        return refused
+
+    def _ask_to_listen(self, port: int) -> _Answer:
+        message = Message().add_byte(b"\x50").add_string("tcpip-forward")
+        message.add_boolean(True).add_string(_LOOPBACK).add_int(port)
+        answer = _Answer()
+        # Answers come in the order of the questions, and have nothing else to be known by.
+        with self._asking:
+            self._asked.append(answer)
+            self._send_user_message(message)
+        return answer
+
+    def _parse_request_success(self, m: Message) -> None:
+        self._answered(granted=True)
+
+    def _parse_request_failure(self, m: Message) -> None:
+        self._answered(granted=False)
+
+    def _answered(self, *, granted: bool) -> None:
+        if self._asked:
+            answer = self._asked.popleft()
+            answer.granted = granted
+            answer.given.set()
 
     def execute(self, channel: Channel, command: str) -> None:
         """Start a command on a channel, without waiting for the server to say that it has."""

@@ -12,22 +12,23 @@ from tests.engine.client import Client, alive, dayfly, wait_until_closed
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd]
 _LETS_GO = """
-import asyncio, sys
+import asyncio, os, sys
 from dayfly import cluster
 
 
 @cluster(provider="local", environment=[])
-def work(seconds):
-    import time
+def work(flag, value):
+    import os, time
 
     print("begun", flush=True)
-    time.sleep(seconds)
+    while not os.path.exists(flag):
+        time.sleep(0.02)
     print("ended", flush=True)
-    return [seconds] * 3
+    return [value] * 3
 
 
 async def main():
-    job = await work.submit.aio(float(sys.argv[1]))
+    job = await work.submit.aio(os.path.abspath("flag"), float(sys.argv[1]))
     print("detached", await job.detach.aio(), job.detached, flush=True)
 
 
@@ -55,6 +56,8 @@ def test_the_keeper_finishes_what_its_client_has_let_go_of(
         run = client.run
         assert f"detached {run} True" in client.said
         assert f"dayfly attach {run[:12]}" in client.said
+    assert "job_ended" not in client.events
+    (clean_environment / "flag").touch()
     wait_until_closed(clean_environment, run)
     history = journal.read(clean_environment / "runs" / run)
     story = ["job_started", "detached", "job_ended", "held", "closing", "closed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from dayfly import cluster
 from dayfly.errors import DayflyError
 from dayfly.infra import processes
+from dayfly.runtime.agent.processes import process_table
 from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from tests.engine.client import Client, alive, dayfly, wait_until_closed
@@ -34,7 +36,10 @@ FACTOR = 2
 
 @cluster(provider="local", environment=[], keep="300s")
 def scaled(x: int) -> tuple[int, str]:
-    """A value by a global, and the machine that it was made on."""
+    """A value by a global, and the machine that it was made on; leaves a process there that nothing marks as the run's."""
+    bare = {"PATH": os.defpath}
+    left = subprocess.Popen(["sleep", "600"], env=bare, start_new_session=True)
+    Path(os.environ["HOME"], "left").write_text(str(left.pid))
     return x * FACTOR, os.environ["HOME"]
 
 
@@ -45,6 +50,7 @@ def test_the_next_call_has_the_same_machine_from_whichever_process(
     first = scaled.submit(1)
     value, home = first.result(300)
     assert (value, first.id in home) == (2, True)
+    assert int(Path(home, "left").read_text()) not in process_table()
     monkeypatch.setattr("tests.engine.test_keep.FACTOR", 7)
     second = scaled.submit(1)
     assert second.result(300) == (7, home)

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import signal
 import socket
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -21,8 +22,11 @@ from dayfly.errors import CallTimeout, JobKilled
 from dayfly.infra import providers
 from dayfly.runtime.context import Context
 from dayfly.stacks import journal
+from dayfly.stacks.receipt import Receipt
+from tests import listening
 from tests.engine.client import Client, wait_until_closed
 from tests.engine.client import dayfly as command
+from tests.sshd import carriers
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd]
 
@@ -79,30 +83,33 @@ def test_ranks_meet_and_all_machines_are_proved_gone(capfd: pytest.CaptureFixtur
 
 
 SCRIPT = """
-import sys
+import os
 from dayfly import cluster
 
 
 @cluster(provider="local", environment=[], nodes=2, distributed="torchrun", hold="1s", time="10m")
-def work(seconds):
+def work(flag):
     import os, time
 
     print("begun", flush=True)
-    time.sleep(seconds if os.environ["RANK"] == "1" else 600)
+    while os.environ["RANK"] != "1" or not os.path.exists(flag):
+        time.sleep(0.02)
     raise KeyError("mine")
 
 
-work(float(sys.argv[1]))
+work(os.path.abspath("flag"))
 """
 
 
 def test_ranks_without_a_client_fail_as_one_and_nothing_is_left(clean_environment: Path) -> None:
     """The keeper ends the rank that would go on, brings the error home, and destroys both machines."""
-    with Client(clean_environment, 3, SCRIPT) as client:
+    with Client(clean_environment, 0, SCRIPT) as client:
+        client.hear("[0] begun")
         client.hear("[1] begun")
         run = client.run
         client.signal(signal.SIGKILL)
         client.end()
+    (clean_environment / "flag").touch()
     wait_until_closed(clean_environment, run)
     history = journal.read(clean_environment / "runs" / run)
     assert (history.field("job_ended", "how"), history.field("job_ended", "rank")) == (
@@ -118,6 +125,29 @@ def test_ranks_without_a_client_fail_as_one_and_nothing_is_left(clean_environmen
     assert left() == []
 
 
+@pytest.mark.network
+def test_a_map_is_made_by_two_machines(clean_environment: Path) -> None:
+    """A call for it by itself, with what it needs in their environment; what else may come is `make test-nodes`."""
+
+    @cluster(provider="local", environment=[], time="10m", nodes=2)
+    def f(x: int) -> tuple[int, str]:
+        time.sleep(0.1)
+        return x * x, os.environ["HOME"]
+
+    values = f.map(range(16))
+    assert [value for value, _ in values] == [x * x for x in range(16)]
+    (directory,) = (clean_environment / "runs").iterdir()
+    wait_until_closed(clean_environment, directory.name)
+    history = journal.read(directory)
+    folders = (history.directory / "machine", history.directory / "machine-1")
+    assert {home for _, home in values} == {str(folder / "home") for folder in folders}
+    receipt = Receipt.of(history.directory)
+    assert receipt is not None
+    assert (receipt.destroyed, receipt.left) == (4, 0)
+    assert left() == []
+
+
+@pytest.mark.nodes
 @pytest.mark.network
 def test_a_map_is_made_by_four_machines_and_each_call_at_most_once(tmp_path: Path) -> None:
     """By Dask, which is only there; a call that crashes or takes too long costs itself alone."""
@@ -138,7 +168,10 @@ def test_a_map_is_made_by_four_machines_and_each_call_at_most_once(tmp_path: Pat
         values = list(s.map(range(24), return_exceptions=True, timeout="4s"))
         page = urllib.request.urlopen(s.dashboard, timeout=30).read().decode()
         directory = s.directory
+        places = {place for pid in carriers(s.id) for place in listening.of_process(pid)}
     assert "Dask" in page
+    assert {address for address, _ in places} <= {"127.0.0.1"}
+    assert places or sys.platform != "linux"
     errors = {x: type(value) for x, value in enumerate(values) if isinstance(value, Exception)}
     assert errors == {3: KeyError, 5: JobKilled, 6: CallTimeout}
     found = [value for value in values if not isinstance(value, Exception)]
@@ -151,6 +184,7 @@ def test_a_map_is_made_by_four_machines_and_each_call_at_most_once(tmp_path: Pat
     assert left() == []
 
 
+@pytest.mark.nodes
 @pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
     reason="torch is not installed here; `pip install torch` has this test make a real step",

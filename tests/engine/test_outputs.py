@@ -18,10 +18,11 @@ from dayfly.stacks import journal
 pytestmark = [pytest.mark.engine, pytest.mark.sshd]
 
 
-def test_a_function_that_fails_after_it_wrote_has_its_outputs_here(
+def test_an_attempt_that_fails_has_its_outputs_here_and_the_next_goes_on_from_its_checkpoints(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In the folder that was named, each run in one of its own; the exception is the function's, and `show` tells of both.
+    """In the folder that was named, each attempt in one of its own; `show` tells of them. When the value is here
+    checkpoints are not kept.
 
     What it was given were Data: a folder of this computer, and a file behind a URL.
     """
@@ -30,8 +31,13 @@ def test_a_function_that_fails_after_it_wrote_has_its_outputs_here(
     (given / "weights").write_bytes(bytes(3_000_000))
     (given / "label").write_text("diverged")
 
-    @cluster(provider="local", environment=[], time="10m", outputs=tmp_path / "results")
-    def f(given: Path, *, more: list[Path]) -> None:
+    @cluster(provider="local", environment=[], time="10m", retries=1, outputs=tmp_path / "results")
+    def f(given: Path, *, more: list[Path]) -> list[str]:
+        kept = Path(os.environ["DAYFLY_CHECKPOINT_DIR"])
+        found = sorted(path.name for path in kept.iterdir())
+        if found:
+            return [*found, (kept / "step_1").read_text()]
+        (kept / "step_1").write_text("one")
         folder = Path(os.environ["DAYFLY_OUTPUT_DIR"])
         (folder / "epoch_1").mkdir()
         (folder / "epoch_1" / "weights").write_bytes((given / "weights").read_bytes())
@@ -43,17 +49,21 @@ def test_a_function_that_fails_after_it_wrote_has_its_outputs_here(
         threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
         url, digest = f"http://127.0.0.1:{web.server_port}/label", hashlib.sha256(b"diverged")
         job = f.submit(Data(given), more=[Data(url, sha256=digest.hexdigest())])
-        with pytest.raises(ValueError, match="divergeddiverged"):
-            job.result(timeout=120)
+        assert job.result(timeout=240) == ["step_1", "one"]
         web.shutdown()
-    assert job.outputs == tmp_path / "results" / job.id[:12]
-    assert (job.outputs / "epoch_1" / "weights").read_bytes() == bytes(3_000_000)
-    assert not os.path.lexists(job.outputs / "away")
     job.receipt(timeout=120)
-    told = story(journal.read(job.directory))
+    first = job.directory.with_name(journal.read(job.directory).intent["lineage"])
+    assert first != job.directory
+    assert not list(first.glob("checkpoints*"))
+    outputs = tmp_path / "results" / first.name[:12]
+    assert (outputs / "epoch_1" / "weights").read_bytes() == bytes(3_000_000)
+    assert not os.path.lexists(outputs / "away")
+    assert job.outputs == tmp_path / "results" / job.id[:12]
+    assert list(job.outputs.iterdir()) == []
+    told = story(journal.read(first))
     assert (told["outputs"]["count"], told["outputs"]["bytes"]) == (1, 3_000_000)
     rows = dict(paragraphs(told))["outputs"]
-    assert rows[0] == ("home", f"1 file, 3.0 MB, in {job.outputs}")
+    assert rows[0] == ("home", f"1 file, 3.0 MB, in {outputs}")
     assert rows[1][1] == "epoch_1/weights  (3.0 MB)"
     assert rows[2][0] == "left out"
     names = [event["event"] for event in told["events"]]
@@ -61,25 +71,6 @@ def test_a_function_that_fails_after_it_wrote_has_its_outputs_here(
     assert data["bytes"] == 3_000_008
     assert names.index("result_fetched") < names.index("outputs") < names.index("acknowledged")
     shown = capfd.readouterr().err
-    assert f"1 file, 3.0 MB, in {job.outputs}" in shown
+    assert "attempt failed: ValueError: divergeddiverged; 1 more" in shown
+    assert f"1 file, 3.0 MB, in {outputs}" in shown
     assert "left out of the outputs: away: it is a link out of the folder" in shown
-
-
-def test_the_next_attempt_goes_on_from_the_checkpoints_of_the_last() -> None:
-    """On another machine, whose folder has them; when the value is here they are not kept."""
-
-    @cluster(provider="local", environment=[], time="10m", retries=1)
-    def f() -> list[str]:
-        folder = Path(os.environ["DAYFLY_CHECKPOINT_DIR"])
-        found = sorted(path.name for path in folder.iterdir())
-        if not found:
-            (folder / "step_1").write_text("one")
-            os.kill(os.getpid(), 9)
-        return [*found, (folder / "step_1").read_text()]
-
-    job = f.submit()
-    assert job.result(timeout=240) == ["step_1", "one"]
-    job.receipt(timeout=120)
-    first = job.directory.with_name(journal.read(job.directory).intent["lineage"])
-    assert first != job.directory
-    assert not list(first.glob("checkpoints*"))

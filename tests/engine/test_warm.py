@@ -112,22 +112,26 @@ def test_a_session_that_reaches_its_deadline_says_so() -> None:
 
 
 SCRIPT = """
-import sys, time
+import asyncio, sys
 from dayfly import cluster
 
 @cluster(provider="local", environment=[])
 def work(x):
     return x + 1
 
-print(work.map(range(3)), flush=True)
-with work.session(linger=0.5) as s:
-    print("value", s(1), flush=True)
-    time.sleep(float(sys.argv[1]))
+async def main():
+    print(await work.map.aio(range(3)), flush=True)
+    async with work.session(linger=0.5) as s:
+        print("value", await s.aio(1), flush=True)
+        await asyncio.sleep(float(sys.argv[1]))
+
+asyncio.run(main())
 """
 
 
 def test_a_session_whose_client_is_killed_is_destroyed_on_time(clean_environment: Path) -> None:
-    """Though nobody comes for it, it is not held: there is nothing on its machine that its client has not got."""
+    """Though nobody comes for it, it is not held: there is nothing on its machine that its client has not got. (This client
+    does all of it in an event loop.)"""
     with Client(clean_environment, 600, SCRIPT) as client:
         client.hear("value 2")
         assert "[1, 2, 3]" in client.said

@@ -1,6 +1,6 @@
 """A client that sends a NumPy array and may get another: the most that it has had in memory, in bytes.
 
-`python -m benchmarks.trial_array in|both own|warm BYTES`
+`python -m benchmarks.trial_memory in|both own|warm BYTES`
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from benchmarks import place
 from benchmarks.report import Row, Say
 from dayfly.infra.units import human_bytes, size_bytes
 
-# `make bench ONLY=array_in ARRAY_SIZE=256MB`: of each array.
+# `make bench ONLY=memory_in ARRAY_SIZE=256MB`: of each array.
 _SIZE_VARIABLE, _SIZE = "ARRAY_SIZE", str(4 << 30)
 
 
@@ -33,6 +33,6 @@ def measure(
     peaks = []
     for way in ("own", "warm"):
         with place.new_home() as home:
-            peaks.append(int(place.trial("trial_array", home, kind, way, str(size()))))
+            peaks.append(int(place.trial("trial_memory", home, kind, way, str(size()))))
         say(f"{way}: {human_bytes(peaks[-1])} for {human_bytes(arrays_bytes)} of arrays")
     return Row(name, max(peaks), "the arrays", arrays_bytes, "bytes", goal, max(peaks) < most_bytes)

@@ -1,8 +1,8 @@
-"""Row `array_both`: what a client has in memory while it sends a large array and gets another."""
+"""Row `memory_both`: what a client has in memory while it sends a large array and gets another."""
 
 from __future__ import annotations
 
-from benchmarks import array_memory
+from benchmarks import memory
 from benchmarks.report import Row, Say
 
 _ELSE = 200 << 20
@@ -10,9 +10,9 @@ _ELSE = 200 << 20
 
 def measure(say: Say) -> Row:
     """the most that a client has in memory which sends a NumPy array of 4 GiB (ARRAY_SIZE) and gets another, all of it included"""
-    both = 2 * array_memory.size()
-    return array_memory.measure(
-        "array_both",
+    both = 2 * memory.size()
+    return memory.measure(
+        "memory_both",
         "both",
         say,
         arrays_bytes=both,

@@ -1,0 +1,247 @@
+"""The folder of a bucket that keeps a job's checkpoints: contents behind a list that is written last.
+
+It is used in a process of the environment's Python, where fsspec is: the agent itself never loads it.
+
+    manifest.json    the one state that is there: each path with its object, SHA-256, size and whether it is executable
+    objects/NAME     contents; a name is used once, so that what was cut short is never taken for another one
+    claim.json       the run that writes there
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+
+from .bucket_state import check_state, state_of
+from .checkpoint_folder import Changing, digest_of
+from .files import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .checkpoint_folder import CheckpointFolder
+
+_AT_ONCE = 8
+# One that is larger goes alone: file systems hold several parts of it in memory.
+_ALONE_BYTES = 64 << 20
+_TRIES, _PAUSE_S = 3, 0.5
+
+
+class BucketError(Exception):
+    """What is in the bucket cannot be used, or is another run's by now; its text is for the user."""
+
+
+class Bucket:
+    """One state of a folder; while another one is on its way the former stays whole."""
+
+    def __init__(self, url: str, run_id: str) -> None:
+        from fsspec.core import url_to_fs
+
+        self._system, root = url_to_fs(url)
+        self._root, self._run_id = root.rstrip("/"), run_id
+        self.state: dict[str, Any] = {}
+        # The objects of that state by digest, and the names of all that are there.
+        self._objects: dict[str, str] = {}
+        self._present: set[str] = set()
+        self._saved: list[Any] = []
+
+    # -- what is there
+
+    def load(self) -> None:
+        """Read what is there.
+
+        Raises:
+            BucketError: it is none of ours.
+        """
+        self.state = self._manifest()
+        self._objects = {digest: name for _, name, digest, _, _ in self.state.get("files", ())}
+        try:
+            found = self._system.find(self._key("objects"))
+        except FileNotFoundError:
+            found = []
+        self._present = {os.path.basename(path) for path in found}
+
+    def claim(self) -> None:
+        """Say that this run writes there: another one that does sees it, and stops."""
+        self._write("claim.json", {"run": self._run_id, "time": time.time()})
+
+    def _check_claim(self) -> None:
+        run = (self._read("claim.json") or {}).get("run")
+        if run != self._run_id:
+            raise BucketError(f"run {str(run)[:32]} writes there now, and this one no longer does")
+
+    def _manifest(self) -> dict[str, Any]:
+        told = self._read("manifest.json")
+        try:
+            return {} if told is None else check_state(told)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BucketError(f"its manifest.json is none of Dayfly's ({error})") from None
+
+    def _is_as_known(self) -> bool:
+        return bool(self._manifest().get("id") == self.state.get("id"))
+
+    def _key(self, *names: str) -> str:
+        return "/".join((self._root, *names))
+
+    def _read(self, name: str) -> Any:
+        # Some file systems look at what they have listed before they look there.
+        self._system.invalidate_cache()
+        try:
+            data = self._system.cat_file(self._key(name))
+        except FileNotFoundError:
+            return None
+        try:
+            return json.loads(data)
+        except ValueError:
+            raise BucketError(f"its {name} is none of Dayfly's") from None
+
+    def _write(self, name: str, value: Any) -> None:
+        self._system.pipe_file(self._key(name), json.dumps(value).encode())
+
+    # -- from there
+
+    def restore(self, folder: str, told: Callable[[int, int], None]) -> tuple[int, int]:
+        """Make `folder` as the state that is there; give how many files and bytes that is.
+
+        Args:
+            folder: does not exist yet.
+            told: how many bytes of how many have come.
+
+        Raises:
+            BucketError: a content is not what the list says.
+        """
+        for left in reversed(range(_TRIES)):
+            self.load()
+            try:
+                return self._bring(folder, told)
+            except FileNotFoundError as error:
+                # Another run may have replaced that state meanwhile.
+                remove_tree(folder)
+                if not left:
+                    raise BucketError(
+                        f"manifest.json lists what is not there any more: {error}"
+                    ) from error
+                time.sleep(_PAUSE_S)
+        raise AssertionError("unreachable")
+
+    def _bring(self, folder: str, told: Callable[[int, int], None]) -> tuple[int, int]:
+        os.makedirs(folder, 0o700)
+        for path in self.state.get("folders", ()):
+            os.makedirs(os.path.join(folder, path), 0o700, exist_ok=True)
+        files = self.state.get("files", ())
+        wanted: dict[str, list[Any]] = {}
+        for entry in files:
+            wanted.setdefault(entry[1], []).append(entry)
+        total, have = sum(entry[3] for entry in files), 0
+        for size in _each(self._bring_object, [(folder, same) for same in wanted.values()]):
+            have += size
+            told(have, total)
+        # Last: nothing is ever written through one.
+        for path, target in self.state.get("links", ()):
+            os.symlink(target, _room_for(folder, path))
+        return len(files), total
+
+    def _bring_object(self, folder: str, same: list[Any]) -> int:
+        """Bring one content to every path that has it."""
+        from shutil import copyfile
+
+        path, name, digest, size, _ = same[0]
+        first = _room_for(folder, path)
+        self._system.get_file(self._key("objects", name), first)
+        if digest_of(first) != digest:
+            raise BucketError(f"{path} is not what manifest.json says: it was changed there")
+        for path, _, _, _, executable in same:
+            place = _room_for(folder, path)
+            if place != first:
+                copyfile(first, place)
+            os.chmod(place, 0o700 if executable else 0o600)
+        return int(size) * len(same)
+
+    # -- to there
+
+    def save(self, folder: CheckpointFolder) -> bool:
+        """Bring the folder there as it is, only what has changed; one in which nothing is leaves there what is there.
+
+        Returns:
+            Whether nothing is left to bring; False where it is being written.
+
+        Raises:
+            BucketError: another run writes there.
+        """
+        now = folder.entries()
+        if not now or now == self._saved:
+            return True
+        self._check_claim()
+        if not self._is_as_known():
+            self.load()
+        try:
+            state, objects = self._brought(folder, now)
+        except Changing:
+            return False
+        self._check_claim()
+        # What is counted on may have gone with the state that it was of.
+        if folder.entries() != now or not self._is_as_known():
+            return False
+        self._write("manifest.json", state)
+        self.state, self._objects, self._saved = state, objects, now
+        self._sweep()
+        return True
+
+    def _brought(
+        self, folder: CheckpointFolder, now: list[Any]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Bring the contents that are not there; give the list, and the object of each digest."""
+        files = [entry for entry in now if entry[1] == "file"]
+        digests = {entry[0]: folder.digest(entry) for entry in files}
+        objects = {d: self._objects[d] for d in digests.values() if d in self._objects}
+        # Of paths with the same content one will do.
+        missing = {digests[e[0]]: e for e in files if digests[e[0]] not in objects}
+        small = [(folder, e[0], d) for d, e in missing.items() if e[2] <= _ALONE_BYTES]
+        large = [(folder, e[0], d) for d, e in missing.items() if e[2] > _ALONE_BYTES]
+        objects.update(_each(self._put, small))
+        objects.update(self._put(*one) for one in large)
+        return state_of(self._run_id, now, digests, objects), objects
+
+    def _put(self, folder: CheckpointFolder, path: str, digest: str) -> tuple[str, str]:
+        name = f"{digest[:32]}-{os.urandom(4).hex()}"
+        self._present.add(name)
+        try:
+            self._system.put_file(folder.place(path), self._key("objects", name))
+        except FileNotFoundError:
+            if os.path.lexists(folder.place(path)):
+                raise
+            raise Changing from None
+        # What was read twice with the same digest was the same in between.
+        if folder.digest_now(path) != digest:
+            raise Changing
+        return digest, name
+
+    def _sweep(self) -> None:
+        """Throw away what the state that is there does not name: of former ones, and of tries that were cut short."""
+        unused = self._present - set(self._objects.values())
+        for name in _each(self._remove, [(name,) for name in unused]):
+            self._present.discard(name)
+
+    def _remove(self, name: str) -> str:
+        # It may never have come, or somebody else has removed it.
+        with suppress(FileNotFoundError):
+            self._system.rm_file(self._key("objects", name))
+        return name
+
+
+def _each(act: Callable[..., Any], given: Iterable[tuple[Any, ...]]) -> Iterable[Any]:
+    """Do it for each, several at once; what one raises is raised."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from pool.map(lambda arguments: act(*arguments), given)
+
+
+def _room_for(folder: str, path: str) -> str:
+    place = os.path.join(folder, path)
+    os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
+    return place
