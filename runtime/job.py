@@ -227,7 +227,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
     def _ended_here(self) -> bool:
         """Whether nothing is left to stop: it has ended, and no keeper of this computer was told to go on with it."""
-        return self.done() and (not self.detached or isinstance(self.exception(), TakenOver))
+        return self.done() and (not self.detached or isinstance(self._failure(), TakenOver))
 
     async def _detach_aio(self) -> str:
         return await aside(self.detach)

@@ -871,7 +871,9 @@ def _refusals() -> Iterator[None]:
 def _job_end(answer: dict[str, Any] | None) -> JobEnd | None:
     if answer is None:
         return None
-    return JobEnd(**{name: answer[name] for name in JobEnd.__dataclass_fields__})
+    # A supervisor of an earlier version, which was there before this client was, knew of less.
+    known = JobEnd.__dataclass_fields__.keys() & answer.keys()
+    return JobEnd(**{name: answer[name] for name in known})
 
 
 def _job_status(answer: dict[str, Any]) -> JobStatus:

@@ -29,16 +29,16 @@ WAIT_S = 60.0
 
 def within(act: Callable[[], T]) -> T:
     """What comes of an act, in a thread of its own: one that waits for ever fails the test, and no more."""
-    outcome: Future[T] = Future()
+    come: Future[T] = Future()
 
     def work() -> None:
         try:
-            outcome.set_result(act())
+            come.set_result(act())
         except BaseException as error:  # noqa: BLE001 - whatever it is, the test is to see it
-            outcome.set_exception(error)
+            come.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    return outcome.result(WAIT_S)
+    return come.result(WAIT_S)
 
 
 def settings(**other: Any) -> dict[str, Any]:
