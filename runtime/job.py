@@ -597,7 +597,13 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         Callbacks are the user's: they may take hours, or wait for the receipt, and this thread has a machine to destroy.
         """
         # Though this thread is a daemon: the process does not end before the callbacks have.
-        threading.Thread(target=settle, name="dayfly-callbacks", daemon=False).start()
+        callbacks = threading.Thread(target=settle, name="dayfly-callbacks", daemon=False)
+        try:
+            callbacks.start()
+        except (
+            RuntimeError
+        ):  # None can be had; whoever waits must hear of the outcome all the same.
+            settle()
         concurrent.futures.wait((self,))
 
     def _show_receipt(self) -> None:
