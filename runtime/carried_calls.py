@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 # A call's key in Dask is this and its name.
 PREFIX = "call-"
@@ -21,6 +21,8 @@ PREFIX = "call-"
 LOOK_S = 0.1
 # For so long a process whose way to the scheduler has broken may take to be there again: as a session does for its machine.
 _REJOIN_S = 600.0
+# Between two looks at whether Dask has handed on what was made here.
+_PAUSE_S = 0.005
 # After this time Dask has a result or has handed it on.
 _SETTLED_S = 5.0
 # What is larger is lost with its worker.
@@ -34,12 +36,12 @@ class AtWork:
 
     Attributes:
         process: its name, which its workers have, too.
-        functions: those that it has loaded.
+        loaded: the digest of the function that it has, and what came of loading it; None before the first one.
     """
 
     def __init__(self, process: str, scheduler: str, security: Any) -> None:
         self.process = process
-        self.functions: dict[str, Any] = {}
+        self.loaded: tuple[str, Any] | None = None
         self._scheduler, self._security = scheduler, security
         # The thread that makes the calls, and the one that talks to the scheduler.
         self._changing = threading.Lock()
@@ -59,6 +61,22 @@ class AtWork:
         with self._changing:
             self._running = ""
             self._last = None if found is None else (call, found, time.monotonic())
+
+    def make_room(self, worker: Any) -> NoReturn:
+        """Ends this process, for a new one to take its place, as soon as Dask has handed on what was made here.
+
+        What has been loaded here cannot be undone: another version of it would share its modules, and with them its globals.
+
+        Raises:
+            ConnectionError: the worker's way to the scheduler has broken: the next worker is asked once more.
+        """
+        while True:
+            # First, since a worker that closes may have let go of what nobody else has.
+            if worker.status.name != "running":
+                raise ConnectionError("the way to the scheduler has broken")
+            if not _holds(worker.data):
+                os._exit(0)
+            time.sleep(_PAUSE_S)
 
     def leave(self, data: Mapping[Any, Any]) -> None:
         """A worker of this process has closed: what it has is for the scheduler, and for the next one."""
@@ -110,6 +128,12 @@ class AtWork:
                 last = self._last
                 if last is not None and time.monotonic() - last[2] > _SETTLED_S:
                     self._last = None
+
+
+def _holds(data: Mapping[Any, Any]) -> bool:
+    """Whether a worker has results that Dask has not handed on."""
+    # Copied at once: other threads change it.
+    return any(str(key).startswith(PREFIX) for key in list(data))
 
 
 class Begun:

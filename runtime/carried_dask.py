@@ -366,15 +366,18 @@ def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
     worker = get_worker()
     at_work: AtWork = worker.dayfly
     found: bytes | None = None
+    if at_work.loaded is not None and at_work.loaded[0] != digest:
+        # A process has one version of one function. This call is not begun: Dask has another process make it.
+        at_work.make_room(worker)
     # Before it is claimed: from then on whoever asks must find it.
     at_work.begin(call)
     try:
         if not _asked(worker, "claim", call=call, process=at_work.process, attempt=uuid4().hex):
             return _awaited(worker, call)
         # Of the process: this very function is unpickled anew for each call.
-        if digest not in at_work.functions:
-            at_work.functions[digest] = _loaded(task)
-        failure, function = at_work.functions[digest]
+        if at_work.loaded is None:
+            at_work.loaded = digest, _loaded(task)
+        failure, function = at_work.loaded[1]
         found = _outcome(*(failure if failure is not None else _called(function, arguments)))
         return found
     finally:

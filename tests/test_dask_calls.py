@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import pickle
 import signal
@@ -31,7 +32,7 @@ from dayfly.errors import (
 from dayfly.infra.spec import Spec
 from dayfly.runtime import carried_calls, carried_dask, outcome, payload, ranks
 from dayfly.runtime.agent import frames, known_call
-from dayfly.runtime.carried_calls import Begun
+from dayfly.runtime.carried_calls import AtWork, Begun
 from dayfly.runtime.dask_calls import DaskCalls
 from dayfly.runtime.dask_cluster import DaskCluster
 from dayfly.runtime.display import Display
@@ -117,6 +118,15 @@ class Run:
         return list(made.results())
 
 
+SCALE = 1
+
+
+def scaled(x: int) -> tuple[int, int]:
+    """By a global; and in which process."""
+    time.sleep(0.05)
+    return os.getpid(), SCALE * x
+
+
 def places(_: int) -> str:
     """Whose home a call is made in."""
     time.sleep(0.05)
@@ -168,6 +178,40 @@ def test_what_becomes_of_a_call_is_its_own(run: Run, tmp_path: Path) -> None:
     assert {path.read_text() for path in tmp_path.iterdir()} == {"x"}
     with pytest.raises(PayloadError, match="cannot be called so"):
         run.have(f).submit_all([((1, 2), {})])
+
+
+@pytest.mark.sshd
+def test_a_changed_function_is_never_made_as_it_was(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is again what it was two changes ago: a process has one version, and another one takes its place."""
+    processes: list[set[int]] = []
+    for scale in (1, 2, 1):
+        monkeypatch.setattr(sys.modules[__name__], "SCALE", scale)
+        found = run.map(scaled, range(8))
+        assert [value for _, value in found] == [scale * x for x in range(8)]
+        processes.append({process for process, _ in found})
+    assert not processes[0] & processes[1]
+    assert not processes[1] & processes[2]
+
+
+@pytest.mark.sshd
+def test_a_changed_module_that_travels_as_source_is_never_run_as_it_was(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is imported within the function, and not loaded here."""
+    lines = "import time\n\ndef f(_):\n    import of_the_tests\n    time.sleep(0.05)\n    return of_the_tests.NAME\n"
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "of_the_tests.py").write_text("NAME = 'before'\n")
+    (tmp_path / "imports_within.py").write_text(lines)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    function = importlib.import_module("imports_within").f
+    try:
+        assert run.map(function, range(8)) == ["before"] * 8
+        (tmp_path / "of_the_tests.py").write_text("NAME = 'after'\n")
+        assert run.map(function, range(8)) == ["after"] * 8
+    finally:
+        del sys.modules["imports_within"]
 
 
 @pytest.mark.sshd
@@ -259,6 +303,47 @@ def test_a_missing_module_is_named_before_the_call() -> None:
     assert failure is not None
     with pytest.raises(EnvironmentFailed, match="not_there"):
         outcome.unpack(carried_dask._outcome(*failure), run_id="r")
+
+
+class Ended(BaseException):
+    """In the place of the end of the process."""
+
+
+class Process:
+    """As much of a worker as the code that ends its process looks at; and with which results that would be lost."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **data: bytes) -> None:
+        self.data = {f"call-{call}": found for call, found in data.items()}
+        self.status = SimpleNamespace(name="running")
+        self.at_work = AtWork("0-0-7", "tls://127.0.0.1:1", None)
+        self.lost: list[str] = []
+        monkeypatch.setattr(os, "_exit", self.end)
+
+    def end(self, _code: int) -> None:
+        """As os._exit."""
+        self.lost += self.data
+        raise Ended
+
+    def hand_on(self) -> None:
+        """As Dask, a moment later."""
+        threading.Timer(0.1, self.data.clear).start()
+
+
+def test_a_process_makes_room_when_nothing_is_lost_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask has handed on then what it has made."""
+    process = Process(monkeypatch, a=b"value")
+    process.hand_on()
+    with pytest.raises(Ended):
+        process.at_work.make_room(process)
+    assert process.lost == []
+
+
+def test_a_process_whose_worker_closes_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has made is to be brought by the next worker."""
+    process = Process(monkeypatch)
+    process.status.name = "closing"
+    with pytest.raises(ConnectionError):
+        process.at_work.make_room(process)
 
 
 def scheduler(*calls: str, there: Iterable[str] = ()) -> Any:
