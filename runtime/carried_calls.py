@@ -78,6 +78,23 @@ class AtWork:
                 os._exit(0)
             time.sleep(_PAUSE_S)
 
+    async def stop(self, call: str, data: Mapping[Any, Any]) -> None:
+        """Ends this process if it makes that call, and no other: a thread cannot be ended.
+
+        Args:
+            call: its name.
+            data: what its worker has of other calls; Dask hands that on first.
+        """
+        import asyncio
+
+        while True:
+            with self._changing:
+                if self._running != call:
+                    return
+                if not _holds(data):
+                    os._exit(1)
+            await asyncio.sleep(_PAUSE_S)
+
     def leave(self, data: Mapping[Any, Any]) -> None:
         """A worker of this process has closed: what it has is for the scheduler, and for the next one."""
         with self._changing:
@@ -148,6 +165,8 @@ class Begun:
         self._by: dict[str, tuple[str, str]] = {}
         self._results: dict[str, bytes] = {}
         self._ends: dict[str, str] = {}
+        # Those that nobody may begin, which the scheduler may not have heard from whoever had them made.
+        self._stopped: set[str] = set()
         # By process that is waited for: since when.
         self._away: dict[str, float] = {}
 
@@ -156,7 +175,17 @@ class Begun:
         self._away.pop(process, None)
         if len(self._by) > _REMEMBERED + 2 * len(self._scheduler.tasks):
             self._wanted()
+        if not self._is_wanted(call):
+            return False
         return self._by.setdefault(call, (process, attempt)) == (process, attempt)
+
+    async def stop(self, call: str) -> str:
+        """From now on nobody begins a call; gives the address of the worker whose process has begun it, "" where none has."""
+        if len(self._stopped) > _REMEMBERED:
+            self._wanted()
+        self._stopped.add(call)
+        process, _ = self._by.get(call, ("", ""))
+        return str(self._scheduler.aliases.get(process, ""))
 
     async def told(self, call: str) -> dict[str, Any]:
         """What came of a call that a process has begun: its result, or how it ended without one; nothing yet, while it runs."""
@@ -164,7 +193,7 @@ class Begun:
             return {"result": self._results[call]}
         if call in self._ends:
             return {"end": self._ends[call]}
-        if call not in self._by:
+        if call not in self._by or not self._is_wanted(call):
             return {"end": "lost"}
         process = self._by[call][0]
         if process in self._scheduler.aliases:
@@ -193,7 +222,10 @@ class Begun:
                 self._ends[call] = "died"
             elif call != running:
                 self._ends[call] = "lost"
-        return running in wanted
+        return self._is_wanted(running)
+
+    def _is_wanted(self, call: str) -> bool:
+        return call not in self._stopped and PREFIX + call in self._scheduler.tasks
 
     def _wanted(self) -> set[str]:
         """The calls that somebody waits for. What came of others is forgotten."""
@@ -202,6 +234,7 @@ class Begun:
         self._by = {call: by for call, by in self._by.items() if call in wanted}
         self._ends = {call: end for call, end in self._ends.items() if call in wanted}
         self._results = {c: found for c, found in self._results.items() if c in wanted}
+        self._stopped &= wanted
         return wanted
 
     async def _without_former(self, prefix: str) -> None:

@@ -229,7 +229,7 @@ def _scheduler(cluster: Mapping[str, Any]) -> None:
             dashboard_address=f"{HOST}:{cluster['dashboard']}",
         )
         begun = Begun(scheduler)
-        for name in ("claim", "told", "join"):
+        for name in ("claim", "stop", "told", "join"):
             scheduler.handlers[f"dayfly_{name}"] = getattr(begun, name)
         async with scheduler:
             await scheduler.finished()
@@ -339,19 +339,26 @@ def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -
     try:
         found: bytes = future.result()
     except BaseException:
-        # It was stopped, or took too long: a thread cannot be ended, so its process is, and made anew.
-        # One that was out of reach since it has begun the call hears, when it is there again, that nobody wants it.
-        busy = [where for where, keys in client.processing().items() if future.key in keys]
+        # It was stopped, or took too long.
         future.cancel()
-        if busy:
-            client.run(_end_now, workers=busy, wait=False, on_error="ignore")
+        _stop(client, call)
         raise
     return found
 
 
-async def _end_now() -> None:
-    """Ends the process that it runs in, which is a worker's."""
-    os._exit(1)
+def _stop(client: Any, call: str) -> None:
+    """Has a call not begun any more, and the process that has begun it ended, and made anew.
+
+    One that was out of reach since then hears, when it is there again, that nobody wants the call.
+    """
+    where = client.sync(client.scheduler.dayfly_stop, call=call)
+    if where:
+        client.run(_stop_here, call, workers=[where], wait=False, on_error="ignore")
+
+
+async def _stop_here(call: str, dask_worker: Any) -> None:
+    """In the process of a worker, which Dask gives: it may have gone on to another call."""
+    await dask_worker.dayfly.stop(call, dask_worker.data)
 
 
 # -- in a worker

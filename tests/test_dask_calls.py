@@ -233,6 +233,19 @@ def test_a_call_that_is_stopped_leaves_its_place_to_others(run: Run, tmp_path: P
 
 
 @pytest.mark.sshd
+def test_calls_that_are_ended_at_their_last_moment_cost_no_other_call(run: Run) -> None:
+    """Whose process may have gone on to the next one by then."""
+
+    def f(x: int) -> int:
+        time.sleep(0.2 + 0.01 * (x % 10))
+        return x
+
+    found = run.map(f, range(30), timeout="0.25s")
+    assert {type(value) for value in found} <= {int, CallTimeout}
+    assert [value for value in found if type(value) is int] != []
+
+
+@pytest.mark.sshd
 def test_nobody_without_the_key_is_answered(run: Run) -> None:
     """The scheduler's port is on a loopback that other users may share; and the function does not see the key."""
     place = carried_dask.HOST, run.cluster._known["port"]
@@ -346,6 +359,28 @@ def test_a_process_whose_worker_closes_makes_no_room(monkeypatch: pytest.MonkeyP
         process.at_work.make_room(process)
 
 
+def test_a_stop_ends_the_process_that_makes_the_call_and_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it has made before is handed on first."""
+    process = Process(monkeypatch, a=b"value")
+    process.at_work.begin("b")
+    process.hand_on()
+    with pytest.raises(Ended):
+        asyncio.run(process.at_work.stop("b", process.data))
+    assert process.lost == []
+
+
+def test_a_stop_that_comes_too_late_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process makes another call by then, or none."""
+    process = Process(monkeypatch, a=b"value")
+    process.at_work.begin("c")
+    asyncio.run(process.at_work.stop("b", process.data))
+    threading.Timer(0.1, process.at_work.end, ["c", b"value"]).start()
+    asyncio.run(process.at_work.stop("c", process.data))
+    assert process.lost == []
+
+
 def scheduler(*calls: str, there: Iterable[str] = ()) -> Any:
     """What of Dask's scheduler is looked at: the calls that somebody waits for, and the processes that have a worker."""
     return SimpleNamespace(
@@ -365,11 +400,25 @@ def test_a_call_is_begun_by_one_attempt_alone() -> None:
     assert asyncio.run(begun.told("a")) == {}
 
 
+def test_a_call_that_was_stopped_is_begun_by_nobody() -> None:
+    """Also where the scheduler has not heard yet that nobody waits for it; one that was begun is ended where it is."""
+    begun = Begun(scheduler("a", "b", there=["0-0-7"]))
+    assert asyncio.run(begun.claim("a", "0-0-7", "x"))
+    assert asyncio.run(begun.stop("a")) == "tls://127.0.0.1:1"
+    assert asyncio.run(begun.stop("b")) == ""
+    assert not asyncio.run(begun.claim("b", "0-0-7", "y"))
+    assert not asyncio.run(begun.claim("forgotten", "0-0-7", "z"))
+    assert [asyncio.run(begun.told(call)) for call in "ab"] == [{"end": "lost"}] * 2
+    assert not asyncio.run(begun.join("0-0-7", "a", {}))
+
+
 def test_what_a_process_brings_is_told_to_whoever_waits_for_it() -> None:
     """What it still runs is not told yet, what it knows nothing of is lost, what nobody waits for is forgotten."""
-    begun = Begun(scheduler("a", "b", "c"))
+    known = scheduler("a", "b", "c", "d")
+    begun = Begun(known)
     for call in "abcd":
         assert asyncio.run(begun.claim(call, "1-0-8", call))
+    del known.tasks["call-d"]
     assert asyncio.run(begun.join("1-0-8", "b", {"a": b"value", "d": b"unwanted"}))
     told = [asyncio.run(begun.told(call)) for call in "abcd"]
     assert told == [{"result": b"value"}, {}, {"end": "lost"}, {"end": "lost"}]
