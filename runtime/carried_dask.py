@@ -135,15 +135,17 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
         local_directory=str(Path.cwd()),
     )
     listening, failures = _not_in_children(), 0
+    # Functions may change the working folder.
+    mark = _mark(slot).absolute()
     while True:
         await at_work.join()
         try:
-            await _serve_once(new_worker(), at_work, _mark(slot), listening)
+            await _serve_once(new_worker(), at_work, mark, listening)
             failures = 0
         except Exception:
             failures += 1
             # A call may be under way, which ends with this process.
-            if failures == _FAILURES or not _mark(slot).exists():
+            if failures == _FAILURES or not mark.exists():
                 raise
             sys.excepthook(*sys.exc_info())
             await asyncio.sleep(1.0)
