@@ -42,7 +42,7 @@ def work(cluster: Mapping[str, Any], node: int) -> None:
     failures = 0
     try:
         while failures < _FAILURES:
-            for slot in sorted(set(range(cluster["slots"])) - set(living.values())):
+            for slot in sorted(set(range(cluster["slots"][node])) - set(living.values())):
                 living[_forked(functools.partial(_worker, cluster, node, slot))] = slot
             ended, _ = os.wait()
             if ended not in living:
@@ -94,10 +94,7 @@ def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
     import asyncio
 
     if cluster["by"] == "gpu":
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = [name for name in visible.split(",") if name] if visible else []
-        os.environ["CUDA_VISIBLE_DEVICES"] = names[slot] if slot < len(names) else str(slot)
-
+        os.environ["CUDA_VISIBLE_DEVICES"] = cluster["devices"][node][slot]
     security = _security(cluster)
     # The function has no use for it.
     del os.environ[KEY_VARIABLE]
@@ -124,7 +121,7 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
         name=at_work.process,
         host=HOST,
         # Its own; and those that are nobody's, if somebody has taken it.
-        port=[ports[slot], *ports[cluster["slots"] :]],
+        port=[ports[slot], *ports[cluster["slots"][node] :]],
         protocol="tls",
         security=security,
         executor=_lasting_thread(),
@@ -302,8 +299,7 @@ def _begin(cluster: Mapping[str, Any]) -> bytes:
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(1)
-    total = cluster["slots"] * cluster["nodes"]
-    _client(cluster).wait_for_workers(total, timeout=_START_S)
+    _client(cluster).wait_for_workers(sum(cluster["slots"]), timeout=_START_S)
     return _header("value")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib
 import os
 import pickle
@@ -12,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,12 +52,14 @@ from tests.sshd import Server, carriers
 class Run:
     """A warm run on several servers, whose calls Dask gives out."""
 
-    def __init__(self, servers: list[Server], folder: Path) -> None:
+    def __init__(
+        self, servers: list[Server], folder: Path, slots: int = 1, by: str = "cores"
+    ) -> None:
         self.servers, self.keys = servers, servers[0].keys
         self.directory = folder / self.keys.run_id
         for node in range(1, len(servers)):
             ranks.folder(self.directory, node).mkdir(parents=True)
-        self.cluster = DaskCluster(places, Spec(nodes=len(servers)), 1, "cores")
+        self.cluster = DaskCluster(places, Spec(nodes=len(servers)), slots, by)
         self.fleet = Fleet(
             servers[0].machine,
             self.keys,
@@ -87,8 +90,8 @@ class Run:
 
     def begin(self) -> None:
         """Starts the machines' parts and the cluster."""
-        how = warm.settings(slots=self.cluster.slots, isolation="process", grace_s=5.0)
         self.cluster.meet(self.fleet)
+        how = warm.settings(slots=self.cluster.slots, isolation="process", grace_s=5.0)
         others = [self.task(self.cluster.task_of(each.machine.node)) for each in self.fleet.others]
         self.fleet.start(self.task(payload.warm_task(places, how)), *others)
         ready = threading.Event()
@@ -98,6 +101,19 @@ class Run:
         self.calls.begin()
         assert ready.wait(warm.WAIT_S)
         self.calls.start_cluster()
+
+    def end(self) -> None:
+        """When its calls have ended."""
+        self.calls.finish()
+        with self.log(0) as (sink, stdout, stderr):
+            assert self.fleet.follow(sink, stdout, stderr).how == "finished"
+        self.calls.end(JobStopped("over"))
+
+    def has(self, **facts: Sequence[Any]) -> None:
+        """Has the machines tell other facts than they would, each its own."""
+        for node, each in enumerate((self.fleet, *self.fleet.others)):
+            told = {name: values[node] for name, values in facts.items()}
+            vars(each)["facts"] = dataclasses.replace(each.facts, **told)
 
     def listening(self) -> set[tuple[str, int]]:
         """Addresses and ports at which processes of the run listen: Dask's, and whatever else it has started."""
@@ -142,10 +158,44 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         with made.fleet:
             made.begin()
             yield made
-            made.calls.finish()
-            with made.log(0) as (sink, stdout, stderr):
-                assert made.fleet.follow(sink, stdout, stderr).how == "finished"
-            made.calls.end(JobStopped("over"))
+            made.end()
+
+
+@pytest.mark.sshd
+def test_each_slot_is_a_gpu_of_the_machine_that_came(tmp_path: Path) -> None:
+    """Which may be of another offer than the first of the ladder, and leave some of its GPUs out."""
+
+    def device(_: int) -> str:
+        time.sleep(0.1)
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    with machines(tmp_path, 2) as servers:
+        run = Run(servers, tmp_path, 0, "gpu")
+        with run.fleet:
+            run.has(devices=[("3", "5"), ()])
+            with pytest.raises(RunFailed, match=r"nvidia-smi lists no GPU on local-\w+-1"):
+                run.cluster.meet(run.fleet)
+            run.has(devices=[("3", "5"), ("GPU-a",)])
+            run.begin()
+            assert run.calls.slots == 3
+            assert set(run.map(device, range(18))) == {"3", "5", "GPU-a"}
+            run.end()
+
+
+@pytest.mark.sshd
+def test_without_slots_each_machine_has_as_many_as_cores(tmp_path: Path) -> None:
+    """Its own, and a port for each."""
+    with machines(tmp_path, 2) as servers:
+        run = Run(servers, tmp_path, 0)
+        with run.fleet:
+            run.has(cores=[3, 2])
+            run.cluster.meet(run.fleet)
+    assert run.cluster.slots == 5
+    assert run.cluster._known["slots"] == [3, 2]
+    spare = {
+        len(ports) - own for ports, own in zip(run.cluster._known["ports"], (3, 2), strict=True)
+    }
+    assert spare == {2}
 
 
 @pytest.mark.sshd
@@ -458,7 +508,7 @@ def test_a_call_that_is_lost_says_so() -> None:
 def test_the_key_is_in_nothing_that_is_sent_as_content() -> None:
     """Content by digest stays in the machine's cache after the run."""
     cluster = DaskCluster(places, Spec(nodes=2), 1, "cores")
-    cluster._known |= {"nodes": 2, "ports": [[2], [3]], "scheduler": "tls://127.0.0.1:1"}
+    cluster._known |= {"slots": [1, 1], "ports": [[2], [3]], "scheduler": "tls://127.0.0.1:1"}
     (key,) = cluster.secrets.values()
     line = key.splitlines()[1].encode()
     assert line not in bytes(cluster.task_of(1).task)
