@@ -27,6 +27,12 @@ _STOP_S = 30.0
 
 # Where a machine's log goes, and how much of both streams is here already.
 Log = Callable[[int], AbstractContextManager[tuple[Sink, int, int]]]
+# Where a machine's samples go, and the number of the last of them that is here already.
+Samples = Callable[[int], tuple[SampleSink, int]]
+
+
+def _let_fall(_number: int, _lines: bytes) -> None:
+    """Samples that nobody keeps."""
 
 
 class _Ended(NamedTuple):
@@ -71,6 +77,7 @@ class Fleet(Session):
         by_rank: bool,
         directory: Path,
         log: Log,
+        samples: Samples = lambda _: (_let_fall, -1),
         stay: Callable[[Session], None],
         **more: Any,
     ) -> None:
@@ -83,13 +90,14 @@ class Fleet(Session):
             by_rank: whether each runs the function.
             directory: the run's own on this computer.
             log: where the log of each of the others goes.
+            samples: where the samples of each of the others go.
             stay: has a machine whose rank has ended wait for the others.
             more: as of a Session.
         """
         super().__init__(machine, keys, **more)
         self.others = tuple(others)
         self._by_rank, self._directory = by_rank, directory
-        self._log, self._stay = log, stay
+        self._log, self._samples, self._stay = log, samples, stay
         self._ends: dict[int, _Ended] = {}
         self._resting = threading.Event()
 
@@ -178,8 +186,9 @@ class Fleet(Session):
         return self._decide()
 
     def _follow(self, other: Session) -> JobEnd:
+        samples, since = self._samples(other.machine.node)
         with self._log(other.machine.node) as (sink, stdout, stderr):
-            return other.follow(sink, stdout, stderr)
+            return other.follow(sink, stdout, stderr, samples, since)
 
     def _see_out(self, node: int, follow: Callable[[], JobEnd]) -> None:
         self._note(node, follow())
