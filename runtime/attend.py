@@ -582,6 +582,8 @@ class Attendance:
         """Where one machine's log goes, and how much of both streams is here."""
         by_rank = RankDisplay(self.display, node) if node or self._by_rank else None
         folder, shown = ranks.log_folder(self.directory, node), by_rank or self.display
+        if by_rank is not None:
+            by_rank.go_on(folder)
         with RunLog(folder, shown, self._news) as log:
             take = log.take if self._with_log else _leave_there
             yield take, log.size("stdout"), log.size("stderr")
