@@ -341,6 +341,8 @@ def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -
         future.cancel()
         _stop(client, call)
         raise
+    # Its process may have to make room, and waits for this.
+    future.release()
     return found
 
 
