@@ -151,7 +151,7 @@ def _finish(
         with _session(machine, attendance, taking) as session:
             attendance.connected(session)
             attendance.deposit(stack.workspace, engine)
-            _replay(stack.directory, attendance.display)
+            _replay(stack.directory, attendance.display, goes_on=True)
             return attendance.finish(session, with_log=log)
 
 
@@ -182,14 +182,25 @@ def _session(machine: Machine, attendance: Attendance, taking: Taking | None) ->
         yield session
 
 
-def _replay(directory: Path, display: Display) -> None:
-    """Shows what an earlier client, or the keeper, had already brought home."""
+def _replay(directory: Path, display: Display, *, goes_on: bool = False) -> None:
+    """Shows what an earlier client, or the keeper, had already brought home.
+
+    Args:
+        directory: of the run.
+        display: where.
+        goes_on: a rank's last line, if it has no end yet, is left to whoever follows its log from there.
+    """
+    distributed = journal.read(directory).intent.get("spec", {}).get("distributed")
     for rank, (label, folder) in enumerate(ranks.logs(directory)):
-        shown = ranks.RankDisplay(display, rank) if label else display
+        # As they are shown while they come: those of a map are the first machine's, with some words of the others.
+        by_rank = ranks.RankDisplay(display, rank) if label and (rank or distributed) else None
+        shown = by_rank or display
         for stream in STREAMS:
             file = folder / f"{stream}.log"
             if file.exists():
                 shown.output(stream, file.read_bytes())
+        if by_rank is not None and not goes_on:
+            by_rank.end()
 
 
 def _is_settled(history: History) -> bool:

@@ -43,7 +43,7 @@ from dayfly.runtime.run_log import RunLog
 from dayfly.runtime.sample_log import SampleLog
 from dayfly.stacks import hands, journal
 from dayfly.stacks.beside import Beside, is_wanted
-from dayfly.stacks.bill import rate_of
+from dayfly.stacks.bill import machine_rate_of
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.run_stack import RunStack
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from dayfly.runtime.checkpoints import Checkpoints
     from dayfly.runtime.parts import Parts
     from dayfly.runtime.records import JobEnd, Keys
-    from dayfly.runtime.session import Session, Sink
+    from dayfly.runtime.session import SampleSink, Session, Sink
 
 # So much of the time until the deadline is kept for bringing the log and what there is of a result back.
 _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
@@ -208,6 +208,7 @@ class Attendance:
             by_rank=self._by_rank,
             directory=self.directory,
             log=self._log_of,
+            samples=self._samples_of,
             stay=self._stay_up,
             grace_s=self._asked_grace_s,
             connect_timeout_s=patience_s,
@@ -496,11 +497,12 @@ class Attendance:
 
     def _bring_samples(self, session: Session) -> None:
         """What the job has used is no secret, also where its log may hold some."""
-        samples = self._sample_log()
-        # Of a machine that is lost more will be heard at the next step; nothing else may cost the result.
-        with contextlib.suppress(RunFailed):
-            found = session.look(samples.last)
-            samples.take(found.last, found.samples)
+        for node, each in enumerate((session, *session.others)):
+            samples = self._sample_log(node)
+            # Of a machine that is lost more will be heard at the next step; nothing else may cost the result.
+            with contextlib.suppress(RunFailed):
+                found = each.look(samples.last)
+                samples.take(found.last, found.samples)
 
     def _bring_home(self, session: Session, end: JobEnd) -> dict[str, Any] | None:
         """What is said of the result, which is checked and on this computer's disk; None where the job has left none."""
@@ -615,7 +617,7 @@ class Attendance:
             self._news()
             if self._stopping.is_set():
                 session.stop()
-            samples = self._sample_log()
+            samples = self._sample_log(0)
             return session.follow(take, stdout, stderr, samples.take, samples.last)
 
     @contextlib.contextmanager
@@ -623,22 +625,33 @@ class Attendance:
         """Where one machine's log goes, and how much of both streams is here."""
         by_rank = RankDisplay(self.display, node) if node or self._by_rank else None
         folder, shown = ranks.log_folder(self.directory, node), by_rank or self.display
+        if by_rank is not None:
+            by_rank.go_on(folder)
         with RunLog(folder, shown, self._news) as log:
             take = log.take if self._with_log else _leave_there
             yield take, log.size("stdout"), log.size("stderr")
         if by_rank is not None:
             by_rank.end()
 
-    def _sample_log(self) -> SampleLog:
-        """Keeps what the machine uses, and warns of a GPU that is paid for and idles."""
+    def _sample_log(self, node: int) -> SampleLog:
+        """Keeps what a machine uses, and warns of a GPU that is paid for and idles."""
+        history = self.history
+        # Where there are several, each warning begins with the machine's number, as lines of its log do.
+        shown = RankDisplay(self.display, node) if history.nodes > 1 else self.display
+        folder = ranks.log_folder(self.directory, node)
         if providers.load(self.offer.provider).same_computer:
-            return SampleLog(self.directory, self.display)
-        watch = IdleWatch(rate_of(self.history), self._warn_of_idle)
-        return SampleLog(self.directory, self.display, watch.take)
+            return SampleLog(folder, shown)
 
-    def _warn_of_idle(self, idle: Idle) -> None:
-        self.record("gpu_idle", gpu=idle.gpu, percent=idle.percent)
-        self.display.warning(idle.text)
+        def warn(idle: Idle) -> None:
+            which = {"node": node} if node else {}
+            self.record("gpu_idle", gpu=idle.gpu, percent=idle.percent, **which)
+            shown.warning(idle.text)
+
+        return SampleLog(folder, shown, IdleWatch(machine_rate_of(history), warn).take)
+
+    def _samples_of(self, node: int) -> tuple[SampleSink, int]:
+        samples = self._sample_log(node)
+        return samples.take, samples.last
 
     def stop(self) -> None:
         """Stops the job wherever it is; what has been created is destroyed on the way out."""

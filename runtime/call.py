@@ -74,7 +74,7 @@ class Call:
         cargo: what the Data among the arguments brings to the machine.
         display: where progress is shown.
         begun: of a warm run: takes the session as soon as calls can be made; None where one call is all.
-        serving: of a warm run on several machines: what all but the first run.
+        serving: of a warm run on several machines: what each of them runs.
     """
 
     context: Context
@@ -298,7 +298,7 @@ class Call:
                 attendance, session, bucket, python=python, secrets=self.secrets
             )
         attendance.step("start")
-        if node and self.serving is not None:
+        if self.serving is not None:
             packed = self.serving.task_of(node)
         return Task(
             sealed=attendance.seal(packed.task),

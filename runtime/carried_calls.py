@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 # A call's key in Dask is this and its name.
 PREFIX = "call-"
@@ -21,6 +21,8 @@ PREFIX = "call-"
 LOOK_S = 0.1
 # For so long a process whose way to the scheduler has broken may take to be there again: as a session does for its machine.
 _REJOIN_S = 600.0
+# Between two looks at whether Dask has handed on what was made here.
+_PAUSE_S = 0.005
 # After this time Dask has a result or has handed it on.
 _SETTLED_S = 5.0
 # What is larger is lost with its worker.
@@ -34,12 +36,12 @@ class AtWork:
 
     Attributes:
         process: its name, which its workers have, too.
-        functions: those that it has loaded.
+        loaded: the digest of the function that it has, and what came of loading it; None before the first one.
     """
 
     def __init__(self, process: str, scheduler: str, security: Any) -> None:
         self.process = process
-        self.functions: dict[str, Any] = {}
+        self.loaded: tuple[str, Any] | None = None
         self._scheduler, self._security = scheduler, security
         # The thread that makes the calls, and the one that talks to the scheduler.
         self._changing = threading.Lock()
@@ -59,6 +61,39 @@ class AtWork:
         with self._changing:
             self._running = ""
             self._last = None if found is None else (call, found, time.monotonic())
+
+    def make_room(self, worker: Any) -> NoReturn:
+        """Ends this process, for a new one to take its place, as soon as Dask has handed on what was made here.
+
+        What has been loaded here cannot be undone: another version of it would share its modules, and with them its globals.
+
+        Raises:
+            ConnectionError: the worker's way to the scheduler has broken: the next worker is asked once more.
+        """
+        while True:
+            # First, since a worker that closes may have let go of what nobody else has.
+            if worker.status.name != "running":
+                raise ConnectionError("the way to the scheduler has broken")
+            if not _holds(worker.data):
+                os._exit(0)
+            time.sleep(_PAUSE_S)
+
+    async def stop(self, call: str, data: Mapping[Any, Any]) -> None:
+        """Ends this process if it makes that call, and no other: a thread cannot be ended.
+
+        Args:
+            call: its name.
+            data: what its worker has of other calls; Dask hands that on first.
+        """
+        import asyncio
+
+        while True:
+            with self._changing:
+                if self._running != call:
+                    return
+                if not _holds(data):
+                    os._exit(1)
+            await asyncio.sleep(_PAUSE_S)
 
     def leave(self, data: Mapping[Any, Any]) -> None:
         """A worker of this process has closed: what it has is for the scheduler, and for the next one."""
@@ -112,6 +147,12 @@ class AtWork:
                     self._last = None
 
 
+def _holds(data: Mapping[Any, Any]) -> bool:
+    """Whether a worker has results that Dask has not handed on."""
+    # Copied at once: other threads change it.
+    return any(str(key).startswith(PREFIX) for key in list(data))
+
+
 class Begun:
     """The scheduler's knowledge of which process has begun which call, of which each is begun once.
 
@@ -124,6 +165,8 @@ class Begun:
         self._by: dict[str, tuple[str, str]] = {}
         self._results: dict[str, bytes] = {}
         self._ends: dict[str, str] = {}
+        # Those that nobody may begin, which the scheduler may not have heard from whoever had them made.
+        self._stopped: set[str] = set()
         # By process that is waited for: since when.
         self._away: dict[str, float] = {}
 
@@ -132,7 +175,17 @@ class Begun:
         self._away.pop(process, None)
         if len(self._by) > _REMEMBERED + 2 * len(self._scheduler.tasks):
             self._wanted()
+        if not self._is_wanted(call):
+            return False
         return self._by.setdefault(call, (process, attempt)) == (process, attempt)
+
+    async def stop(self, call: str) -> str:
+        """From now on nobody begins a call; gives the address of the worker whose process has begun it, "" where none has."""
+        if len(self._stopped) > _REMEMBERED:
+            self._wanted()
+        self._stopped.add(call)
+        process, _ = self._by.get(call, ("", ""))
+        return str(self._scheduler.aliases.get(process, ""))
 
     async def told(self, call: str) -> dict[str, Any]:
         """What came of a call that a process has begun: its result, or how it ended without one; nothing yet, while it runs."""
@@ -140,7 +193,7 @@ class Begun:
             return {"result": self._results[call]}
         if call in self._ends:
             return {"end": self._ends[call]}
-        if call not in self._by:
+        if call not in self._by or not self._is_wanted(call):
             return {"end": "lost"}
         process = self._by[call][0]
         if process in self._scheduler.aliases:
@@ -169,7 +222,10 @@ class Begun:
                 self._ends[call] = "died"
             elif call != running:
                 self._ends[call] = "lost"
-        return running in wanted
+        return self._is_wanted(running)
+
+    def _is_wanted(self, call: str) -> bool:
+        return call not in self._stopped and PREFIX + call in self._scheduler.tasks
 
     def _wanted(self) -> set[str]:
         """The calls that somebody waits for. What came of others is forgotten."""
@@ -178,6 +234,7 @@ class Begun:
         self._by = {call: by for call, by in self._by.items() if call in wanted}
         self._ends = {call: end for call, end in self._ends.items() if call in wanted}
         self._results = {c: found for c, found in self._results.items() if c in wanted}
+        self._stopped &= wanted
         return wanted
 
     async def _without_former(self, prefix: str) -> None:

@@ -42,7 +42,7 @@ def work(cluster: Mapping[str, Any], node: int) -> None:
     failures = 0
     try:
         while failures < _FAILURES:
-            for slot in sorted(set(range(cluster["slots"])) - set(living.values())):
+            for slot in sorted(set(range(cluster["slots"][node])) - set(living.values())):
                 living[_forked(functools.partial(_worker, cluster, node, slot))] = slot
             ended, _ = os.wait()
             if ended not in living:
@@ -94,10 +94,7 @@ def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
     import asyncio
 
     if cluster["by"] == "gpu":
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = [name for name in visible.split(",") if name] if visible else []
-        os.environ["CUDA_VISIBLE_DEVICES"] = names[slot] if slot < len(names) else str(slot)
-
+        os.environ["CUDA_VISIBLE_DEVICES"] = cluster["devices"][node][slot]
     security = _security(cluster)
     # The function has no use for it.
     del os.environ[KEY_VARIABLE]
@@ -124,7 +121,7 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
         name=at_work.process,
         host=HOST,
         # Its own; and those that are nobody's, if somebody has taken it.
-        port=[ports[slot], *ports[cluster["slots"] :]],
+        port=[ports[slot], *ports[cluster["slots"][node] :]],
         protocol="tls",
         security=security,
         executor=_lasting_thread(),
@@ -135,15 +132,17 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
         local_directory=str(Path.cwd()),
     )
     listening, failures = _not_in_children(), 0
+    # Functions may change the working folder.
+    mark = _mark(slot).absolute()
     while True:
         await at_work.join()
         try:
-            await _serve_once(new_worker(), at_work, _mark(slot), listening)
+            await _serve_once(new_worker(), at_work, mark, listening)
             failures = 0
         except Exception:
             failures += 1
             # A call may be under way, which ends with this process.
-            if failures == _FAILURES or not _mark(slot).exists():
+            if failures == _FAILURES or not mark.exists():
                 raise
             sys.excepthook(*sys.exc_info())
             await asyncio.sleep(1.0)
@@ -229,7 +228,7 @@ def _scheduler(cluster: Mapping[str, Any]) -> None:
             dashboard_address=f"{HOST}:{cluster['dashboard']}",
         )
         begun = Begun(scheduler)
-        for name in ("claim", "told", "join"):
+        for name in ("claim", "stop", "told", "join"):
             scheduler.handlers[f"dayfly_{name}"] = getattr(begun, name)
         async with scheduler:
             await scheduler.finished()
@@ -300,8 +299,7 @@ def _begin(cluster: Mapping[str, Any]) -> bytes:
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(1)
-    total = cluster["slots"] * cluster["nodes"]
-    _client(cluster).wait_for_workers(total, timeout=_START_S)
+    _client(cluster).wait_for_workers(sum(cluster["slots"]), timeout=_START_S)
     return _header("value")
 
 
@@ -339,19 +337,28 @@ def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -
     try:
         found: bytes = future.result()
     except BaseException:
-        # It was stopped, or took too long: a thread cannot be ended, so its process is, and made anew.
-        # One that was out of reach since it has begun the call hears, when it is there again, that nobody wants it.
-        busy = [where for where, keys in client.processing().items() if future.key in keys]
+        # It was stopped, or took too long.
         future.cancel()
-        if busy:
-            client.run(_end_now, workers=busy, wait=False, on_error="ignore")
+        _stop(client, call)
         raise
+    # Its process may have to make room, and waits for this.
+    future.release()
     return found
 
 
-async def _end_now() -> None:
-    """Ends the process that it runs in, which is a worker's."""
-    os._exit(1)
+def _stop(client: Any, call: str) -> None:
+    """Has a call not begun any more, and the process that has begun it ended, and made anew.
+
+    One that was out of reach since then hears, when it is there again, that nobody wants the call.
+    """
+    where = client.sync(client.scheduler.dayfly_stop, call=call)
+    if where:
+        client.run(_stop_here, call, workers=[where], wait=False, on_error="ignore")
+
+
+async def _stop_here(call: str, dask_worker: Any) -> None:
+    """In the process of a worker, which Dask gives: it may have gone on to another call."""
+    await dask_worker.dayfly.stop(call, dask_worker.data)
 
 
 # -- in a worker
@@ -366,15 +373,18 @@ def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
     worker = get_worker()
     at_work: AtWork = worker.dayfly
     found: bytes | None = None
+    if at_work.loaded is not None and at_work.loaded[0] != digest:
+        # A process has one version of one function. This call is not begun: Dask has another process make it.
+        at_work.make_room(worker)
     # Before it is claimed: from then on whoever asks must find it.
     at_work.begin(call)
     try:
         if not _asked(worker, "claim", call=call, process=at_work.process, attempt=uuid4().hex):
             return _awaited(worker, call)
         # Of the process: this very function is unpickled anew for each call.
-        if digest not in at_work.functions:
-            at_work.functions[digest] = _loaded(task)
-        failure, function = at_work.functions[digest]
+        if at_work.loaded is None:
+            at_work.loaded = digest, _loaded(task)
+        failure, function = at_work.loaded[1]
         found = _outcome(*(failure if failure is not None else _called(function, arguments)))
         return found
     finally:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dayfly.errors import RunFailed
 from dayfly.infra.spec import Spec
 from dayfly.runtime import carried_dask, payload, redact
 from dayfly.runtime.cargo import with_needed
@@ -36,31 +37,31 @@ class DaskCluster:
     Args:
         function: what will be called.
         spec: what is asked for.
-        slots: calls at once on each machine.
+        slots: calls at once on each machine; 0 for as many as it has cores.
         by: "cores", or "gpu" for one on each GPU.
 
     Attributes:
-        slots: calls at once on all of them.
+        slots: calls at once on all of them, once they have met.
         secrets: what the machines get over pipes only.
         mesh: the ways between the machines, once they have met.
     """
 
     def __init__(self, function: Callable[..., Any], spec: Spec, slots: int, by: str) -> None:
-        self._function = function
-        self.slots = slots * spec.nodes
+        self._function, self._slots = function, slots
+        self._first: Payload | None = None
+        self._settings: Mapping[str, Any] = {}
+        self.slots = 0
         certificate, key = _own_key(timedelta(seconds=spec.max_runtime_s))
         self.secrets = {carried_dask.KEY_VARIABLE: key}
         redact.remember(self.secrets.values())
-        self._known: dict[str, Any] = {"slots": slots, "by": by, "certificate": certificate}
+        self._known: dict[str, Any] = {"by": by, "certificate": certificate}
         self.mesh: Mesh | None = None
 
     def joined(self, call: Call, settings: Mapping[str, Any]) -> Call:
         """The call of a warm run whose first machine hands its calls to this cluster."""
-        # One process for each call that is under way, which does nothing but wait for it.
-        how = {**settings, "slots": self.slots, "by": "cores", "isolation": "process"}
+        self._first, self._settings = call.payload, settings
         return dataclasses.replace(
             call,
-            payload=payload.warm_task(self._function, how),
             recipe=with_needed(call.recipe, REQUIREMENTS, "its map"),
             serving=self,
         )
@@ -70,17 +71,21 @@ class DaskCluster:
 
         Raises:
             ConnectFailed: an SSH server forbids that; says what to set there.
-            RunFailed: there were not enough free ports.
+            RunFailed: there were not enough free ports, or a machine has no GPU where each call is to have one.
         """
         from dayfly.runtime.mesh import Mesh
 
-        self.mesh = mesh = Mesh((session, *session.others))
+        every = (session, *session.others)
+        slots = [self._slots_of(each) for each in every]
+        self.slots = sum(slots)
+        self.mesh = mesh = Mesh(every)
         # For this computer alone: the other machines' users have no business there.
         (dashboard,) = mesh.free(1)
-        own = int(self._known["slots"]) + _SPARE_PORTS
-        (scheduler, *first), *others = mesh.open([own + 1, *(own for _ in session.others)])
+        own, *more = (count + _SPARE_PORTS for count in slots)
+        (scheduler, *first), *others = mesh.open([own + 1, *more])
         self._known |= {
-            "nodes": 1 + len(others),
+            "slots": slots,
+            "devices": [each.facts.devices for each in every],
             "scheduler": f"tls://{carried_dask.HOST}:{scheduler}",
             "port": scheduler,
             "ports": [first, *others],
@@ -88,13 +93,26 @@ class DaskCluster:
             "dashboard": dashboard,
         }
 
+    def _slots_of(self, session: Session) -> int:
+        """By what the machine has: it may be of another offer than the first of the ladder."""
+        if self._known["by"] != "gpu":
+            return self._slots or session.facts.cores
+        if not session.facts.devices:
+            raise RunFailed(f"slots='gpu': nvidia-smi lists no GPU on {session.machine.id}")
+        return len(session.facts.devices)
+
     @property
     def dashboard(self) -> int:
         """Port of the first machine's loopback."""
         return int(self._known["dashboard"])
 
     def task_of(self, node: int) -> Payload:
-        """What another machine than the first runs."""
+        """What a machine runs; the first one hands the calls on."""
+        if not node:
+            assert self._first is not None
+            # One process for each call that is under way, which does nothing but wait for it.
+            more = {"slots": self.slots, "by": "cores", "isolation": "process"}
+            return payload.with_settings(self._first, {**self._settings, **more})
         return payload.pack_own(self._function, carried_dask.work, self._known, node)
 
     @cached_property

@@ -28,6 +28,12 @@ _ANSWER_S = 20.0
 
 # Where a machine's log goes, and how much of both streams is here already.
 Log = Callable[[int], AbstractContextManager[tuple[Sink, int, int]]]
+# Where a machine's samples go, and the number of the last of them that is here already.
+Samples = Callable[[int], tuple[SampleSink, int]]
+
+
+def _let_fall(_number: int, _lines: bytes) -> None:
+    """Samples that nobody keeps."""
 
 
 class _Ended(NamedTuple):
@@ -72,6 +78,7 @@ class Fleet(Session):
         by_rank: bool,
         directory: Path,
         log: Log,
+        samples: Samples = lambda _: (_let_fall, -1),
         stay: Callable[[Session], None],
         grace_s: float = DEFAULT_GRACE_S,
         **more: Any,
@@ -85,6 +92,7 @@ class Fleet(Session):
             by_rank: whether each runs the function.
             directory: the run's own on this computer.
             log: where the log of each of the others goes.
+            samples: where the samples of each of the others go.
             stay: has a machine whose rank has ended wait for the others.
             grace_s: between asking a part to end and ending it.
             more: as of a Session.
@@ -92,7 +100,7 @@ class Fleet(Session):
         super().__init__(machine, keys, **more)
         self.others = tuple(others)
         self._by_rank, self._directory = by_rank, directory
-        self._log, self._stay, self._grace_s = log, stay, grace_s
+        self._log, self._samples, self._stay, self._grace_s = log, samples, stay, grace_s
         self._ends: dict[int, _Ended] = {}
         self._resting = threading.Event()
 
@@ -182,8 +190,9 @@ class Fleet(Session):
         return self._decide()
 
     def _follow(self, other: Session) -> JobEnd:
+        samples, since = self._samples(other.machine.node)
         with self._log(other.machine.node) as (sink, stdout, stderr):
-            return other.follow(sink, stdout, stderr)
+            return other.follow(sink, stdout, stderr, samples, since)
 
     def _see_out(self, node: int, follow: Callable[[], JobEnd]) -> None:
         self._note(node, follow())

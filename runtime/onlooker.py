@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,9 @@ _PATIENCE_S = 10.0
 
 
 class Onlooker:
-    """Reads the directory of a run while a client follows it there; where none does, asks the machine.
+    """Reads the directory of a run while a client follows it there; where none does, asks the machine, or each of them.
 
-    Lifecycle: constructing does nothing, a look that needs the machine connects, leaving closes.
+    Lifecycle: constructing does nothing, a look that needs a machine connects, leaving closes.
 
     Attributes:
         patience_s: with a machine that does not answer.
@@ -37,9 +38,9 @@ class Onlooker:
 
     def __init__(self, workspace: Workspace, run_id: str) -> None:
         self._directory = workspace.directory(run_id)
-        self._session: Session | None = None
+        self._sessions: tuple[Session, ...] = ()
         self.patience_s = _PATIENCE_S
-        self._told: tuple[Sample, ...] = ()
+        self._told: tuple[tuple[Sample, ...], ...] = ()
 
     def __enter__(self) -> Onlooker:
         return self
@@ -53,9 +54,9 @@ class Onlooker:
         self.close()
 
     def close(self) -> None:
-        """Leaves the machine alone, if it was asked."""
-        session, self._session = self._session, None
-        if session is not None:
+        """Leaves the machines alone, if they were asked."""
+        sessions, self._sessions = self._sessions, ()
+        for session in sessions:
             session.close()
 
     def look(self) -> Usage:
@@ -70,29 +71,43 @@ class Onlooker:
             return Usage.of(history, trouble=str(trouble))
 
     def _asked(self, history: History) -> Usage:
-        if not self._told:
-            self._told = samples.read(self._directory)
-        last = self._told[-1].number if self._told else -1
+        # Its import takes a quarter of a second, and most looks need none.
+        from dayfly.runtime.fleet import side_by_side
+
+        if not any(self._told):
+            self._told = samples.read_all(self._directory, history.nodes)
         margin = _secret_bytes(history)
         tail = 0 if margin is None else TAIL_BYTES + margin
-        found = self._connected(history).look(last, tail)
-        self._told = samples.joined(self._told, found.samples)
-        return Usage.of(history, self._told, _masked(found) if tail else None)
+        sessions = self._connected(history)
+        looks = [
+            partial(
+                session.look, told[-1].number if told else -1, tail if session is sessions[0] else 0
+            )
+            for session, told in zip(sessions, self._told, strict=True)
+        ]
+        found = side_by_side(looks)
+        self._told = tuple(
+            samples.joined(told, each.samples) for told, each in zip(self._told, found, strict=True)
+        )
+        return Usage.of(history, self._told, _masked(found[0]) if tail else None)
 
-    def _connected(self, history: History) -> Session:
-        if self._session is None:
-            # Its import takes a quarter of a second, and most looks need none.
+    def _connected(self, history: History) -> tuple[Session, ...]:
+        if not self._sessions:
+            from dayfly.runtime.fleet import side_by_side
             from dayfly.runtime.session import Session
 
-            assert history.machine is not None
-            session = Session(
-                history.machine,
-                Keys.of(self._directory),
-                connect_timeout_s=self.patience_s,
-                give_up_s=self.patience_s,
+            keys = Keys.of(self._directory)
+            self._sessions = tuple(
+                Session(
+                    machine,
+                    keys,
+                    connect_timeout_s=self.patience_s,
+                    give_up_s=self.patience_s,
+                )
+                for machine in history.machines
             )
-            self._session = session.__enter__()
-        return self._session
+            side_by_side([session.__enter__ for session in self._sessions])
+        return self._sessions
 
 
 def watch(history: History, take: Callable[[Stream, bytes], None]) -> None:
@@ -127,7 +142,8 @@ def watch(history: History, take: Callable[[Stream, bytes], None]) -> None:
 
 def _is_unattended(history: History) -> bool:
     """Whether its function may run on a machine, and nobody here follows it."""
-    on_machine = history.started and history.machine is not None and not history.closed
+    there = len(history.machines) == history.nodes
+    on_machine = history.started and there and not history.closed
     return on_machine and not history.client_alive() and ending.known(history) is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -49,20 +50,23 @@ dt {{ color: var(--dim); }} dd {{ margin: 0; white-space: pre-wrap; overflow-wra
 """
 
 
-def page(told: Mapping[str, Any], samples: Sequence[Sample]) -> str:
+def page(told: Mapping[str, Any], *samples: Sequence[Sample]) -> str:
     """The whole file.
 
     Args:
         told: the story, as `show.story` tells it.
-        samples: of the run, the oldest first.
+        samples: of each of the run's machines, the oldest first.
     """
     phases = [Phase(**values) for values in told["phases"]]
-    span, charted = _spans(phases, samples)
+    span, charted = _spans(phases, [sample for each in samples for sample in each])
     parts = [_head(told), f"<h1>{_text(_title(told))}</h1>\n"]
     if phases:
         parts += ["<h2>Timeline</h2>\n", _timeline(phases, span)]
-    for chart in charts(samples):
-        parts += [_heading(chart), chart.svg(charted, WIDTH)]
+    for node, each in enumerate(samples):
+        which = f"machine {node}: " if len(samples) > 1 else ""
+        for chart in charts(each):
+            titled = replace(chart, title=f"{which}{chart.title}")
+            parts += [_heading(titled), titled.svg(charted, WIDTH)]
     for title, rows in paragraphs(told):
         parts.append(f"<h2>{_text(title)}</h2>\n<dl>\n")
         parts += [f"<dt>{_text(label)}</dt><dd>{_text(text)}</dd>\n" for label, text in rows]

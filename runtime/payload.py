@@ -43,6 +43,7 @@ __all__ = [
     "project_of",
     "unpack",
     "warm_task",
+    "with_settings",
 ]
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -145,6 +146,12 @@ def warm_task(fn: Callable[..., Any], settings: Mapping[str, Any]) -> Payload:
         "warm": dict(settings),
     }
     return replace(packed, task=Parts([json.dumps(header).encode() + b"\n"]))
+
+
+def with_settings(task: Payload, settings: Mapping[str, Any]) -> Payload:
+    """A warm task with what is known by now of how its calls are to be made."""
+    header = {**json.loads(bytes(task.task)), "warm": dict(settings)}
+    return replace(task, task=Parts([json.dumps(header).encode() + b"\n"]))
 
 
 def pack_own(fn: Callable[..., Any], own: Callable[..., Any], *args: Any) -> Payload:

@@ -57,6 +57,12 @@ class RankDisplay:
         self._label = label(rank).encode()
         self._held: dict[Stream, bytes] = dict.fromkeys(STREAMS, b"")
 
+    def go_on(self, folder: Path) -> None:
+        """Begins within the line that its log in this folder ends with, of which nothing is shown yet."""
+        for stream in STREAMS:
+            file = folder / f"{stream}.log"
+            self._held[stream] = file.read_bytes().rpartition(b"\n")[2] if file.exists() else b""
+
     def output(self, stream: Stream, data: bytes) -> None:
         """What it has printed."""
         *lines, self._held[stream] = (self._held[stream] + data).split(b"\n")

@@ -37,6 +37,7 @@ class Facts:
     """What the agent found on its machine.
 
     Attributes:
+        devices: the GPUs that calls can have, as CUDA_VISIBLE_DEVICES names them.
         loopback: the same for machines that share one, and for no others; "" where that cannot be told.
     """
 
@@ -50,6 +51,7 @@ class Facts:
     agent_pid: int
     gpus: tuple[str, ...]
     driver: str
+    devices: tuple[str, ...] = ()
     loopback: str = ""
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from dayfly.runtime import samples
 from dayfly.runtime.agent import sample_file
 from dayfly.runtime.agent import samples as agent_samples
-from dayfly.runtime.display import Display
+from dayfly.runtime.run_log import Shown
 from dayfly.runtime.samples import Sample
 
 
 class SampleLog:
-    """The samples of one run on this computer, bounded as on the machine.
+    """The samples of one machine of a run on this computer, bounded as there.
 
     Args:
-        directory: the run's own.
+        directory: the run's own, or that machine's within it.
         display: told once where this disk has no room for them.
         see: takes each sample, those that are here already first.
     """
@@ -24,7 +24,7 @@ class SampleLog:
     def __init__(
         self,
         directory: Path,
-        display: Display,
+        display: Shown,
         see: Callable[[Sample, bool], None] = lambda _sample, _new: None,
     ) -> None:
         self._file = sample_file.SampleFile(str(directory / samples.FILE))

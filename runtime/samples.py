@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from dayfly.runtime import ranks
 from dayfly.runtime.agent import samples as agent_samples
 
 FILE = agent_samples.SAMPLES
@@ -195,8 +196,13 @@ def joined(known: tuple[Sample, ...], lines: bytes) -> tuple[Sample, ...]:
     return (*(s for s in known if s.number < first), *(sample for _, sample in later))
 
 
+def read_all(directory: Path, nodes: int) -> tuple[tuple[Sample, ...], ...]:
+    """The samples of each of a run's machines, in their order, that its directory holds, the oldest first."""
+    return tuple(read(ranks.log_folder(directory, node)) for node in range(nodes))
+
+
 def read(directory: Path) -> tuple[Sample, ...]:
-    """The samples that a run's directory holds, the oldest first."""
+    """The samples that a run's directory holds of its first machine, the oldest first."""
     try:
         return parse((directory / FILE).read_bytes())
     except FileNotFoundError:

@@ -353,7 +353,7 @@ class Session:
     def facts(self) -> Facts:
         """What the agent found on the machine; asked for at the first use."""
         answer = self._ask({"op": "facts"})
-        lists = {name: tuple(answer[name]) for name in ("pythons", "gpus")}
+        lists = {name: tuple(answer[name]) for name in ("pythons", "gpus", "devices")}
         return Facts(**{name: lists.get(name, answer[name]) for name in Facts.__dataclass_fields__})
 
     def gpu_findings(self, timeout_s: float) -> GpuFindings:

@@ -63,6 +63,10 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
     """Everything that is known of a run, as plain JSON values."""
     intent, receipt = history.intent, Receipt.of(history.directory)
     machine = history.last_of(0, "machine")
+    uses = [
+        use.as_dict() if (use := Use.of(told)) else None
+        for told in samples.read_all(history.directory, history.nodes)
+    ]
     return {
         **summary(history, time.time() if now is None else now),
         "owner": intent.get("owner"),
@@ -90,7 +94,8 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
         "events": [{"event": e.name, "time": e.time, **e.fields} for e in history.events],
         "receipt": receipt.as_dict() if receipt else None,
         "phases": [phase.as_dict() for phase in phases.of(history)],
-        "use": use.as_dict() if (use := Use.of(samples.read(history.directory))) else None,
+        "use": uses[0],
+        "uses": uses,
     }
 
 
@@ -120,7 +125,7 @@ def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
         ("machines", _machines(told["machines"])),
         ("function", _outcome(told)),
         ("timeline", _timeline(told["phases"])),
-        ("use", _use(told["use"])),
+        *_uses(told["uses"]),
         ("outputs", _outputs(told["outputs"])),
         ("calls", _calls(told["calls"])),
         ("events", _events(told["events"])),
@@ -201,6 +206,14 @@ def _timeline(told: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         goes_on = "" if phase.end is not None else ", goes on"
         rows.append((phase.name, f"{took:>12}  from {wording.clock(phase.start)}{goes_on}"))
     return rows
+
+
+def _uses(
+    told: Sequence[Mapping[str, Any] | None],
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """A paragraph for each machine."""
+    titles = ["use"] if len(told) == 1 else [f"use of machine {node}" for node in range(len(told))]
+    return [(title, _use(each)) for title, each in zip(titles, told, strict=True)]
 
 
 def _use(told: Mapping[str, Any] | None) -> list[tuple[str, str]]:

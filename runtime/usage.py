@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -27,8 +27,9 @@ class Usage:
         status: as in `dayfly ps`.
         function: its name, "" for a machine alone.
         phases: the stretches of its life so far, the last under way where the run is open.
-        samples: what its machine has told, the oldest first; older ones stand for longer times.
-        use: mean and peak of them; None where there are none.
+        samples: what its machine has told, the first one of several, the oldest first; older ones stand for longer times.
+        others: the same of each of the others.
+        use: mean and peak of `samples`; None where there are none.
         log: the last lines of the function's output.
         usd: dollars so far.
         usd_per_hour: what its machine costs.
@@ -41,6 +42,7 @@ class Usage:
     function: str
     phases: tuple[Phase, ...]
     samples: tuple[Sample, ...] = field(repr=False)
+    others: tuple[tuple[Sample, ...], ...] = field(repr=False)
     use: Use | None
     log: tuple[str, ...]
     usd: float
@@ -52,30 +54,32 @@ class Usage:
     def of(
         cls,
         history: History,
-        told: tuple[Sample, ...] | None = None,
+        told: Sequence[tuple[Sample, ...]] | None = None,
         tails: Mapping[str, bytes] | None = None,
         *,
         trouble: str = "",
     ) -> Self:
-        """From the run's directory, or with what its machine has just told instead of that.
+        """From the run's directory, or with what its machines have just told instead of that.
 
         Args:
             history: its journal.
-            told: samples; None for those of the directory.
+            told: samples of each machine; None for those of the directory.
             tails: the last bytes of each log, masked; None for those of the directory.
             trouble: why the machine could not be asked.
         """
         now = time.time()
         summary = show.summary(history, now)
-        known = samples.read(history.directory) if told is None else told
+        known = samples.read_all(history.directory, history.nodes) if told is None else told
+        first, *others = known
         ends = _ends(history.directory) if tails is None else tails
         return cls(
             run=history.id,
             status=summary["status"],
             function=summary["job_name"] or summary["function"],
             phases=phases.of(history),
-            samples=known,
-            use=Use.of(known),
+            samples=first,
+            others=tuple(others),
+            use=Use.of(first),
             log=_last_lines(ends.get(stream, b"") for stream in STREAMS),
             usd=summary["usd"],
             usd_per_hour=summary["usd_per_hour"],
@@ -84,8 +88,13 @@ class Usage:
         )
 
     @property
+    def machines(self) -> tuple[tuple[Sample, ...], ...]:
+        """The samples of each machine, in their order."""
+        return (self.samples, *self.others)
+
+    @property
     def latest(self) -> Sample | None:
-        """The last sample."""
+        """The last sample of the first machine."""
         return self.samples[-1] if self.samples else None
 
     @property
@@ -95,7 +104,7 @@ class Usage:
         return last.name if last is not None and last.end is None else ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values: of the samples the last."""
+        """Plain JSON values: of the samples the last; `now` and `use` of the first machine, `machines` of each."""
         return {
             "run": self.run,
             "status": self.status,
@@ -107,6 +116,13 @@ class Usage:
             ],
             "now": None if self.latest is None else self.latest.as_dict(),
             "use": None if self.use is None else self.use.as_dict(),
+            "machines": [
+                {
+                    "now": told[-1].as_dict() if told else None,
+                    "use": use.as_dict() if (use := Use.of(told)) else None,
+                }
+                for told in self.machines
+            ],
             "log": list(self.log),
             "usd": self.usd,
             "usd_per_hour": self.usd_per_hour,

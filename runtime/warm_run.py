@@ -148,9 +148,8 @@ class WarmRun(Generic[P, R]):
         """The same call, with the machines as one Dask cluster."""
         from dayfly.runtime.dask_cluster import DaskCluster
 
-        by, offer = self._settings["by"], call.offers[0]
-        slots = self._settings["slots"] or (offer.gpus if by == "gpu" else offer.cores)
-        self._cluster = DaskCluster(self._function.bare, self._spec, max(1, slots), by)
+        by, slots = self._settings["by"], self._settings["slots"]
+        self._cluster = DaskCluster(self._function.bare, self._spec, slots, by)
         return self._cluster.joined(call, self._settings)
 
     def _start_cluster(self) -> None:

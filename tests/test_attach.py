@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dayfly.errors import JobExited, LeakRisk, RunBusy, RunFailed, SpecError, UnknownRun
 from dayfly.infra.run import new_id
-from dayfly.runtime.attach import attach, stored_result
+from dayfly.runtime import ranks
+from dayfly.runtime.attach import _replay, attach, stored_result
+from dayfly.runtime.attend import Attendance
 from dayfly.runtime.display import Display
 from dayfly.stacks import journal
 from dayfly.stacks.workspace import Workspace
@@ -67,6 +71,50 @@ def test_a_run_whose_secrets_are_not_known_here_is_not_attached_to(
     with pytest.raises(SpecError, match=r"DAYFLY_TEST_TOKEN, not set here.*--no-log"):
         attach(run.id, Display.silent())
     assert journal.read(run.directory).last("attached") is None
+
+
+def a_run_with_ranks(workspace: Workspace) -> Path:
+    """Its directory, with what an earlier client had brought of two logs: in the middle of a line."""
+    directory = workspace.directory(new_id())
+    ranks.folder(directory, 1).mkdir(parents=True)
+    journal.append(directory, "intent", spec={"nodes": 2, "distributed": "torchrun"})
+    (directory / "stdout.log").write_bytes(b"first\nhal")
+    (ranks.folder(directory, 1) / "stderr.log").write_bytes(b"another hal")
+    return directory
+
+
+def test_a_rank_s_last_line_is_shown_also_where_it_has_no_end(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing follows it any more."""
+    _replay(a_run_with_ranks(workspace), Display.standard())
+    assert capfd.readouterr() == ("[0] first\n[0] hal\n", "[1] another hal\n")
+
+
+def test_a_rank_s_line_that_goes_on_is_shown_as_one(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Half of it was brought by an earlier client."""
+    directory, display = a_run_with_ranks(workspace), Display.standard()
+    attendance = Attendance(display)
+    attendance.run_stack = SimpleNamespace(directory=directory)  # type: ignore[assignment]
+    _replay(directory, display, goes_on=True)
+    with attendance._log_of(0) as (take, stdout, _):
+        take("stdout", stdout, b"f\nlast")
+    with attendance._log_of(1) as (take, _, stderr):
+        take("stderr", stderr, b"f\n")
+    assert capfd.readouterr() == ("[0] first\n[0] half\n[0] last\n", "[1] another half\n")
+    assert (directory / "stdout.log").read_bytes() == b"first\nhalf\nlast"
+
+
+def test_the_first_machine_s_log_of_a_map_is_shown_as_it_was(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without a rank, since it has none, so that a line that goes on is one here, too."""
+    directory = a_run_with_ranks(workspace)
+    journal.append(directory, "intent", spec={"nodes": 2}, warm=True)
+    _replay(directory, Display.standard(), goes_on=True)
+    assert capfd.readouterr() == ("first\nhal", "")
 
 
 def test_an_unknown_run_is_unknown() -> None:

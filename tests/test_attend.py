@@ -26,13 +26,17 @@ from dayfly.errors import (
     RunFailed,
 )
 from dayfly.infra import providers
+from dayfly.infra.run import new_id
 from dayfly.infra.spec import Spec
+from dayfly.runtime import samples
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.display import Display
 from dayfly.runtime.records import JobEnd
 from dayfly.stacks import journal
 from dayfly.stacks.workspace import Workspace
-from tests.runs import GONE, opened
+from tests.runs import GONE, OFFER, opened
+from tests.test_agent_samples import sample
+from tests.test_samples import lines
 
 END = JobEnd("finished", 0, 0, False, 1.0, 2.0)
 
@@ -129,6 +133,28 @@ def test_a_machine_that_lives_is_left_up(
         attendance.finish(Far(**{act: trouble}))  # type: ignore[arg-type]
     assert attendance.run_stack.left  # type: ignore[union-attr]
     assert attendance.history.last("detached") is not None
+
+
+def test_a_gpu_that_idles_is_warned_of_with_its_machine_and_the_price_of_one(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of several machines each is watched; what it tells is kept beside its log."""
+    directory = workspace.directory(new_id())
+    (directory / "ranks/1").mkdir(parents=True)
+    offer = dataclasses.replace(OFFER, provider="lambda").as_dict()
+    journal.append(directory, "intent", provider="lambda", spec={"nodes": 2}, offer=offer)
+    journal.append(directory, "launched", id="i-0", usd_per_hour=8.0)
+    attendance = Attendance(Display.standard())
+    attendance.run_stack = SimpleNamespace(  # type: ignore[assignment]
+        directory=directory, record=functools.partial(journal.append, directory)
+    )
+    take, last = attendance._samples_of(1)
+    take(11, lines(*(sample(n, s=60.0, gpus=[[20.0, 1, 2]]) for n in range(12))))
+    assert last == -1
+    assert len(samples.read_all(directory, 2)[1]) == 12
+    said = capfd.readouterr().err
+    assert "[1] the GPU was in use for 20 % of the last 10 min, and costs $4.00/h" in said
+    assert journal.read(directory).field("gpu_idle", "node") == 1
 
 
 @pytest.mark.parametrize("error", [Forged("another's"), DeadlineReached("over")])

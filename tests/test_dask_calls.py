@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import importlib
 import os
 import pickle
 import signal
@@ -11,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +33,7 @@ from dayfly.errors import (
 from dayfly.infra.spec import Spec
 from dayfly.runtime import carried_calls, carried_dask, outcome, payload, ranks
 from dayfly.runtime.agent import frames, known_call
-from dayfly.runtime.carried_calls import Begun
+from dayfly.runtime.carried_calls import AtWork, Begun
 from dayfly.runtime.dask_calls import DaskCalls
 from dayfly.runtime.dask_cluster import DaskCluster
 from dayfly.runtime.display import Display
@@ -50,12 +52,14 @@ from tests.sshd import Server, carriers
 class Run:
     """A warm run on several servers, whose calls Dask gives out."""
 
-    def __init__(self, servers: list[Server], folder: Path) -> None:
+    def __init__(
+        self, servers: list[Server], folder: Path, slots: int = 1, by: str = "cores"
+    ) -> None:
         self.servers, self.keys = servers, servers[0].keys
         self.directory = folder / self.keys.run_id
         for node in range(1, len(servers)):
             ranks.folder(self.directory, node).mkdir(parents=True)
-        self.cluster = DaskCluster(places, Spec(nodes=len(servers)), 1, "cores")
+        self.cluster = DaskCluster(places, Spec(nodes=len(servers)), slots, by)
         self.fleet = Fleet(
             servers[0].machine,
             self.keys,
@@ -86,8 +90,8 @@ class Run:
 
     def begin(self) -> None:
         """Starts the machines' parts and the cluster."""
-        how = warm.settings(slots=self.cluster.slots, isolation="process", grace_s=5.0)
         self.cluster.meet(self.fleet)
+        how = warm.settings(slots=self.cluster.slots, isolation="process", grace_s=5.0)
         others = [self.task(self.cluster.task_of(each.machine.node)) for each in self.fleet.others]
         self.fleet.start(self.task(payload.warm_task(places, how)), *others)
         ready = threading.Event()
@@ -97,6 +101,19 @@ class Run:
         self.calls.begin()
         assert ready.wait(warm.WAIT_S)
         self.calls.start_cluster()
+
+    def end(self) -> None:
+        """When its calls have ended."""
+        self.calls.finish()
+        with self.log(0) as (sink, stdout, stderr):
+            assert self.fleet.follow(sink, stdout, stderr).how == "finished"
+        self.calls.end(JobStopped("over"))
+
+    def has(self, **facts: Sequence[Any]) -> None:
+        """Has the machines tell other facts than they would, each its own."""
+        for node, each in enumerate((self.fleet, *self.fleet.others)):
+            told = {name: values[node] for name, values in facts.items()}
+            vars(each)["facts"] = dataclasses.replace(each.facts, **told)
 
     def listening(self) -> set[tuple[str, int]]:
         """Addresses and ports at which processes of the run listen: Dask's, and whatever else it has started."""
@@ -117,6 +134,15 @@ class Run:
         return list(made.results())
 
 
+SCALE = 1
+
+
+def scaled(x: int) -> tuple[int, int]:
+    """By a global; and in which process."""
+    time.sleep(0.05)
+    return os.getpid(), SCALE * x
+
+
 def places(_: int) -> str:
     """Whose home a call is made in."""
     time.sleep(0.05)
@@ -132,10 +158,44 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         with made.fleet:
             made.begin()
             yield made
-            made.calls.finish()
-            with made.log(0) as (sink, stdout, stderr):
-                assert made.fleet.follow(sink, stdout, stderr).how == "finished"
-            made.calls.end(JobStopped("over"))
+            made.end()
+
+
+@pytest.mark.sshd
+def test_each_slot_is_a_gpu_of_the_machine_that_came(tmp_path: Path) -> None:
+    """Which may be of another offer than the first of the ladder, and leave some of its GPUs out."""
+
+    def device(_: int) -> str:
+        time.sleep(0.1)
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    with machines(tmp_path, 2) as servers:
+        run = Run(servers, tmp_path, 0, "gpu")
+        with run.fleet:
+            run.has(devices=[("3", "5"), ()])
+            with pytest.raises(RunFailed, match=r"nvidia-smi lists no GPU on local-\w+-1"):
+                run.cluster.meet(run.fleet)
+            run.has(devices=[("3", "5"), ("GPU-a",)])
+            run.begin()
+            assert run.calls.slots == 3
+            assert set(run.map(device, range(18))) == {"3", "5", "GPU-a"}
+            run.end()
+
+
+@pytest.mark.sshd
+def test_without_slots_each_machine_has_as_many_as_cores(tmp_path: Path) -> None:
+    """Its own, and a port for each."""
+    with machines(tmp_path, 2) as servers:
+        run = Run(servers, tmp_path, 0)
+        with run.fleet:
+            run.has(cores=[3, 2])
+            run.cluster.meet(run.fleet)
+    assert run.cluster.slots == 5
+    assert run.cluster._known["slots"] == [3, 2]
+    spare = {
+        len(ports) - own for ports, own in zip(run.cluster._known["ports"], (3, 2), strict=True)
+    }
+    assert spare == {2}
 
 
 @pytest.mark.sshd
@@ -171,6 +231,40 @@ def test_what_becomes_of_a_call_is_its_own(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.sshd
+def test_a_changed_function_is_never_made_as_it_was(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is again what it was two changes ago: a process has one version, and another one takes its place."""
+    processes: list[set[int]] = []
+    for scale in (1, 2, 1):
+        monkeypatch.setattr(sys.modules[__name__], "SCALE", scale)
+        found = run.map(scaled, range(8))
+        assert [value for _, value in found] == [scale * x for x in range(8)]
+        processes.append({process for process, _ in found})
+    assert not processes[0] & processes[1]
+    assert not processes[1] & processes[2]
+
+
+@pytest.mark.sshd
+def test_a_changed_module_that_travels_as_source_is_never_run_as_it_was(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is imported within the function, and not loaded here."""
+    lines = "import time\n\ndef f(_):\n    import of_the_tests\n    time.sleep(0.05)\n    return of_the_tests.NAME\n"
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "of_the_tests.py").write_text("NAME = 'before'\n")
+    (tmp_path / "imports_within.py").write_text(lines)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    function = importlib.import_module("imports_within").f
+    try:
+        assert run.map(function, range(8)) == ["before"] * 8
+        (tmp_path / "of_the_tests.py").write_text("NAME = 'after'\n")
+        assert run.map(function, range(8)) == ["after"] * 8
+    finally:
+        del sys.modules["imports_within"]
+
+
+@pytest.mark.sshd
 def test_a_call_that_is_stopped_leaves_its_place_to_others(run: Run, tmp_path: Path) -> None:
     """Its process is ended, since a thread cannot be."""
 
@@ -186,6 +280,19 @@ def test_a_call_that_is_stopped_leaves_its_place_to_others(run: Run, tmp_path: P
     with pytest.raises(JobStopped):
         call.result(warm.WAIT_S)
     assert run.map(f, range(1)) == [0]
+
+
+@pytest.mark.sshd
+def test_calls_that_are_ended_at_their_last_moment_cost_no_other_call(run: Run) -> None:
+    """Whose process may have gone on to the next one by then."""
+
+    def f(x: int) -> int:
+        time.sleep(0.2 + 0.01 * (x % 10))
+        return x
+
+    found = run.map(f, range(30), timeout="0.25s")
+    assert {type(value) for value in found} <= {int, CallTimeout}
+    assert [value for value in found if type(value) is int] != []
 
 
 @pytest.mark.sshd
@@ -261,6 +368,69 @@ def test_a_missing_module_is_named_before_the_call() -> None:
         outcome.unpack(carried_dask._outcome(*failure), run_id="r")
 
 
+class Ended(BaseException):
+    """In the place of the end of the process."""
+
+
+class Process:
+    """As much of a worker as the code that ends its process looks at; and with which results that would be lost."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **data: bytes) -> None:
+        self.data = {f"call-{call}": found for call, found in data.items()}
+        self.status = SimpleNamespace(name="running")
+        self.at_work = AtWork("0-0-7", "tls://127.0.0.1:1", None)
+        self.lost: list[str] = []
+        monkeypatch.setattr(os, "_exit", self.end)
+
+    def end(self, _code: int) -> None:
+        """As os._exit."""
+        self.lost += self.data
+        raise Ended
+
+    def hand_on(self) -> None:
+        """As Dask, a moment later."""
+        threading.Timer(0.1, self.data.clear).start()
+
+
+def test_a_process_makes_room_when_nothing_is_lost_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask has handed on then what it has made."""
+    process = Process(monkeypatch, a=b"value")
+    process.hand_on()
+    with pytest.raises(Ended):
+        process.at_work.make_room(process)
+    assert process.lost == []
+
+
+def test_a_process_whose_worker_closes_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has made is to be brought by the next worker."""
+    process = Process(monkeypatch)
+    process.status.name = "closing"
+    with pytest.raises(ConnectionError):
+        process.at_work.make_room(process)
+
+
+def test_a_stop_ends_the_process_that_makes_the_call_and_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it has made before is handed on first."""
+    process = Process(monkeypatch, a=b"value")
+    process.at_work.begin("b")
+    process.hand_on()
+    with pytest.raises(Ended):
+        asyncio.run(process.at_work.stop("b", process.data))
+    assert process.lost == []
+
+
+def test_a_stop_that_comes_too_late_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process makes another call by then, or none."""
+    process = Process(monkeypatch, a=b"value")
+    process.at_work.begin("c")
+    asyncio.run(process.at_work.stop("b", process.data))
+    threading.Timer(0.1, process.at_work.end, ["c", b"value"]).start()
+    asyncio.run(process.at_work.stop("c", process.data))
+    assert process.lost == []
+
+
 def scheduler(*calls: str, there: Iterable[str] = ()) -> Any:
     """What of Dask's scheduler is looked at: the calls that somebody waits for, and the processes that have a worker."""
     return SimpleNamespace(
@@ -280,11 +450,25 @@ def test_a_call_is_begun_by_one_attempt_alone() -> None:
     assert asyncio.run(begun.told("a")) == {}
 
 
+def test_a_call_that_was_stopped_is_begun_by_nobody() -> None:
+    """Also where the scheduler has not heard yet that nobody waits for it; one that was begun is ended where it is."""
+    begun = Begun(scheduler("a", "b", there=["0-0-7"]))
+    assert asyncio.run(begun.claim("a", "0-0-7", "x"))
+    assert asyncio.run(begun.stop("a")) == "tls://127.0.0.1:1"
+    assert asyncio.run(begun.stop("b")) == ""
+    assert not asyncio.run(begun.claim("b", "0-0-7", "y"))
+    assert not asyncio.run(begun.claim("forgotten", "0-0-7", "z"))
+    assert [asyncio.run(begun.told(call)) for call in "ab"] == [{"end": "lost"}] * 2
+    assert not asyncio.run(begun.join("0-0-7", "a", {}))
+
+
 def test_what_a_process_brings_is_told_to_whoever_waits_for_it() -> None:
     """What it still runs is not told yet, what it knows nothing of is lost, what nobody waits for is forgotten."""
-    begun = Begun(scheduler("a", "b", "c"))
+    known = scheduler("a", "b", "c", "d")
+    begun = Begun(known)
     for call in "abcd":
         assert asyncio.run(begun.claim(call, "1-0-8", call))
+    del known.tasks["call-d"]
     assert asyncio.run(begun.join("1-0-8", "b", {"a": b"value", "d": b"unwanted"}))
     told = [asyncio.run(begun.told(call)) for call in "abcd"]
     assert told == [{"result": b"value"}, {}, {"end": "lost"}, {"end": "lost"}]
@@ -324,7 +508,7 @@ def test_a_call_that_is_lost_says_so() -> None:
 def test_the_key_is_in_nothing_that_is_sent_as_content() -> None:
     """Content by digest stays in the machine's cache after the run."""
     cluster = DaskCluster(places, Spec(nodes=2), 1, "cores")
-    cluster._known |= {"nodes": 2, "ports": [[2], [3]], "scheduler": "tls://127.0.0.1:1"}
+    cluster._known |= {"slots": [1, 1], "ports": [[2], [3]], "scheduler": "tls://127.0.0.1:1"}
     (key,) = cluster.secrets.values()
     line = key.splitlines()[1].encode()
     assert line not in bytes(cluster.task_of(1).task)

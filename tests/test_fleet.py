@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from dayfly.errors import ConnectFailed, InstanceLost
-from dayfly.runtime import payload, ranks, stored
+from dayfly.runtime import payload, ranks, samples, stored
 from dayfly.runtime.agent import frames, processes
 from dayfly.runtime.display import Display
 from dayfly.runtime.fleet import Fleet, side_by_side
 from dayfly.runtime.records import JobEnd, Task
 from dayfly.runtime.run_log import RunLog
-from dayfly.runtime.session import Session, Sink
+from dayfly.runtime.sample_log import SampleLog
+from dayfly.runtime.session import SampleSink, Session, Sink
 from tests.machines import machines
 from tests.proxy import proxy
 from tests.sshd import Server
@@ -55,6 +56,7 @@ class Run:
             by_rank=by_rank,
             directory=self.directory,
             log=self.log,
+            samples=self.samples,
             stay=lambda session: self.stayed.append(session.machine.node),
         )
 
@@ -63,6 +65,11 @@ class Run:
         """As Attendance keeps it."""
         with RunLog(ranks.log_folder(self.directory, node), Display.silent()) as log:
             yield log.take, log.size("stdout"), log.size("stderr")
+
+    def samples(self, node: int) -> tuple[SampleSink, int]:
+        """As Attendance keeps them."""
+        kept = SampleLog(ranks.log_folder(self.directory, node), Display.silent())
+        return kept.take, kept.last
 
     def begin(self, fleet: Fleet, function: Callable[..., Any], *arguments: Any) -> None:
         """Starts a function on each machine, with its rank."""
@@ -138,6 +145,11 @@ def meet() -> list[str]:
     return homes
 
 
+def rest() -> None:
+    """Long enough to be seen at it."""
+    time.sleep(1.5)
+
+
 def fail(rank: int, how: str) -> None:
     """One rank fails, the others would go on for long."""
     if int(os.environ["RANK"]) != rank:
@@ -160,6 +172,16 @@ def test_the_ranks_meet_and_the_first_one_s_value_is_the_run_s(run: Run) -> None
     assert (run.directory / "stdout.log").read_text() == "here is 0\n"
     assert (run.directory / "ranks/1/stdout.log").read_text() == "here is 1\n"
     assert not list(run.directory.glob("ranks/*/result.sealed"))
+
+
+def test_what_each_machine_uses_comes_home(run: Run) -> None:
+    """That of another one beside its log; whoever follows next goes on there."""
+    with run.fleet() as fleet:
+        run.begin(fleet, rest)
+        assert run.follow(fleet).how == "finished"
+    found = samples.read_all(run.directory, 2)[1]
+    assert found[0].memory_bytes > 1 << 20
+    assert run.samples(1)[1] == found[-1].number
 
 
 def test_an_exception_of_one_rank_ends_the_others_and_is_the_run_s(run: Run) -> None:

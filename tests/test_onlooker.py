@@ -12,16 +12,19 @@ from typing import Any
 import pytest
 
 from dayfly.errors import GpuIdle, SpecError
-from dayfly.runtime import ending, samples
+from dayfly.infra.spec import Spec
+from dayfly.runtime import ending, ranks, samples
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.cli import forward
 from dayfly.runtime.display import Display
 from dayfly.runtime.onlooker import Onlooker
+from dayfly.runtime.session import Session
 from dayfly.runtime.usage import TAIL_BYTES, Usage
-from dayfly.stacks import journal
+from dayfly.stacks import intent, journal
 from dayfly.stacks.workspace import Workspace
 from tests import runs as journals
 from tests.emulators.gpu import furnish
+from tests.machines import machines
 from tests.sshd import sshd
 from tests.test_agent_samples import H100, sample
 from tests.test_cli import dayfly
@@ -121,6 +124,31 @@ def test_a_run_that_nobody_follows_is_asked_of_its_machine_and_left_as_it_is(
     assert journal.read(directory_of(workspace, left)).events == events
 
 
+def test_several_machines_that_nobody_follows_are_all_asked(
+    workspace: Workspace, pickler: Path, tmp_path: Path
+) -> None:
+    """Each for what it uses."""
+    with machines(tmp_path, 2) as servers:
+        keys = servers[0].keys
+        directory = workspace.directory(keys.run_id)
+        intent.write(workspace, keys.run_id, Spec(nodes=2), journals.OFFER, client=journals.GONE)
+        (directory / "user_key").write_bytes(keys.user_key.read_bytes())
+        (directory / "hmac_key").write_bytes(keys.hmac_key)
+        task = Runs(servers[0], pickler, tmp_path).task(lambda: time.sleep(120))
+        for server in servers:
+            journal.append(directory, "machine", **dataclasses.asdict(server.machine))
+            with Session(server.machine, keys) as session:
+                session.start(task)
+        journal.append(directory, "job_started")
+        with Onlooker(workspace, keys.run_id) as onlooker:
+            while not all((usage := onlooker.look()).machines):
+                assert not usage.trouble
+                time.sleep(0.05)
+    assert len(usage.machines) == 2
+    told = json.loads(json.dumps(usage.as_dict()))["machines"]
+    assert [each["now"]["processes"] for each in told] == [1, 1]
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_log_that_may_hold_a_secret_is_shown_masked_or_not_at_all(
     left: Runs, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, known: bool
@@ -214,6 +242,26 @@ def test_top_prints_one_reading_as_json_or_as_text(workspace: Workspace) -> None
     ):
         assert words in shown
     assert "50%" not in shown, "a progress bar is shown as it stands"
+
+
+def test_top_of_several_machines_shows_each_and_lists_their_sum(workspace: Workspace) -> None:
+    """The mean of all GPUs."""
+    run_id = journals.opened(workspace, spec=Spec(nodes=2))
+    journals.launched(workspace, run_id)
+    directory = workspace.directory(run_id)
+    for node, percent in enumerate((90, 10)):
+        folder = ranks.log_folder(directory, node)
+        folder.mkdir(parents=True, exist_ok=True)
+        told = sample(0, cpu=2.5, gpus=[[percent, 5, 80]])
+        (folder / samples.FILE).write_bytes(lines(told))
+    usage = Usage.of(journal.read(directory))
+    assert [each[0].gpus[0].percent for each in usage.machines] == [90.0, 10.0]
+    shown = dayfly("top", run_id, "--once").stdout
+    assert shown.index("machine 0") < shown.index("90 %") < shown.index("machine 1")
+    assert "10 %" in shown
+    row = dayfly("top").stdout.splitlines()[1]
+    assert "5.0" in row.split()
+    assert "50 %" in row
 
 
 def test_top_without_a_run_lists_the_open_ones(workspace: Workspace) -> None:

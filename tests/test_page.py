@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from dayfly.infra.spec import Spec
 from dayfly.runtime import redact, samples, show
 from dayfly.runtime.chart import charts
 from dayfly.runtime.page import page
@@ -86,6 +87,19 @@ def test_a_page_has_the_timeline_the_curves_and_the_whole_story(workspace: Works
     drawings = [tag for tag, _ in reader.elements if tag == "svg"]
     assert len(drawings) == 5
     assert "prefers-color-scheme: dark" in text
+
+
+def test_the_curves_of_several_machines_are_drawn_for_each(workspace: Workspace) -> None:
+    """Named by its number; one of which nothing is known has none."""
+    run_id = runs.opened(workspace, spec=Spec(nodes=3))
+    runs.launched(workspace, run_id)
+    told = show.story(journal.read(workspace.directory(run_id)))
+    begun = told["phases"][0]["start"]
+    known = samples.parse(lines(*(sample(n, t=begun + n) for n in range(9))))
+    reader = read(page(told, known, (), known))
+    named = [f"machine {node}: {title}" for node in (0, 2) for title in ("CPU", "Memory")]
+    assert [title for title in named if title in reader.text] == named
+    assert "machine 1: " not in reader.text
 
 
 def test_nothing_in_a_page_is_loaded_or_run(workspace: Workspace) -> None:

@@ -232,6 +232,15 @@ def test_a_deleted_file_still_packs(main: Any, tmp_path: Path) -> None:
     assert far.call(tmp_path, main.scaled, 5) == 30
 
 
+def test_how_the_calls_of_a_warm_task_are_made_can_be_said_later(main: Any) -> None:
+    """When the machine is there; nothing else of it is another."""
+    task = payload.warm_task(main.scaled, {"slots": 0, "isolation": "fork"})
+    told = [
+        json.loads(bytes(each.task)) for each in (task, payload.with_settings(task, {"slots": 5}))
+    ]
+    assert told[1] == {**told[0], "warm": {"slots": 5}}
+
+
 def test_a_lambda_and_a_nested_function_travel(main: Any, tmp_path: Path) -> None:
     """With their closures, and with this test module's own function."""
     offset = 5

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from dayfly.runtime import samples, show
+from dayfly.infra.spec import Spec
+from dayfly.runtime import ranks, samples, show
 from dayfly.stacks import journal
 from dayfly.stacks.workspace import Workspace
 from tests import runs
@@ -72,6 +73,23 @@ def test_what_a_run_has_used_is_told_as_mean_and_peak(workspace: Workspace) -> N
     assert use["machine's CPU"] == "50 % in the mean, 50 % at most"
     assert [label for label, _ in parts["timeline"]] == ["provision", "connect", "run"]
     assert parts["timeline"][-1][1].endswith(", goes on")
+
+
+def test_what_each_of_several_machines_has_used_is_told(workspace: Workspace) -> None:
+    """A paragraph each; a machine of which nothing is known has none."""
+    run_id = runs.opened(workspace, spec=Spec(nodes=3))
+    runs.launched(workspace, run_id)
+    directory = workspace.directory(run_id)
+    for node in (0, 2):
+        folder = ranks.log_folder(directory, node)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / samples.FILE).write_bytes(lines(sample(0, gpus=[[10 * node, 1, 2]])))
+    story = json.loads(json.dumps(show.story(journal.read(directory))))
+    parts = dict(show.paragraphs(story))
+    assert dict(parts["use of machine 0"])["GPU 0"] == "0 % in the mean, 0 % at most"
+    assert dict(parts["use of machine 2"])["GPU 0"] == "20 % in the mean, 20 % at most"
+    assert "use of machine 1" not in parts
+    assert story["use"] == story["uses"][0]
 
 
 def test_outputs_are_listed_as_far_as_a_screen_goes(workspace: Workspace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from .facts import core_count
+from .facts import core_count, devices
 from .forker import Forker
 from .processes import oom_kills
 
@@ -72,9 +72,7 @@ class Children:
     def _places(self, slots: int, gpus: int) -> list[str]:
         """Give each slot's device; where slots are not GPUs they have none."""
         if self._by_gpu:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            names = [str(number) for number in range(gpus)]
-            return [name for name in visible.split(",") if name] if visible is not None else names
+            return devices(gpus)
         return [""] * (slots or (1 if self._keeps else core_count()))
 
     @property

@@ -91,9 +91,18 @@ def machine_facts(cache: str) -> dict[str, Any]:
         "free_disk_bytes": statistics.f_bavail * statistics.f_frsize,
         "agent_pid": os.getpid(),
         "gpus": gpus,
+        "devices": devices(len(gpus)),
         "driver": driver,
         "loopback": loopback.name(),
     }
+
+
+def devices(gpus: int) -> list[str]:
+    """Give the GPUs that calls can have, in the words of the variable that may leave some of the machine's out."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(number) for number in range(gpus)]
+    return [name for name in visible.split(",") if name]
 
 
 def core_count() -> int:

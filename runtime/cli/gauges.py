@@ -37,7 +37,10 @@ def view(usage: Usage) -> RenderableType:
     if usage.trouble:
         parts.append(Text(redact(f"not of now: {usage.trouble}"), style="bold red"))
     parts.append(_grid(_timeline(usage)))
-    parts.append(_grid(_gauges(usage)))
+    for node, samples in enumerate(usage.machines):
+        if usage.others:
+            parts.append(Text(f"machine {node}", style="bold"))
+        parts.append(_grid(_gauges(samples)))
     parts += [Text(redact(line), style="dim") for line in usage.log[-_LOG_LINES:]]
     return Group(*parts)
 
@@ -55,16 +58,19 @@ def table(usages: Sequence[Usage]) -> RenderableType:
 
 
 def _row(usage: Usage) -> list[str]:
-    sample, phase = usage.latest, usage.phases[-1] if usage.phases else None
-    gpus = [gpu.percent for gpu in sample.gpus if gpu.percent is not None] if sample else []
+    """Of several machines the sums, and the mean of all GPUs."""
+    phase = usage.phases[-1] if usage.phases else None
+    latest = [samples[-1] for samples in usage.machines if samples]
+    told = [gpu.percent for sample in latest for gpu in sample.gpus]
+    gpus = [share for share in told if share is not None]
     return [
         usage.run[:12],
         usage.status,
         usage.phase or "-",
         usage.function or "-",
         human_seconds(phase.seconds(usage.taken)) if phase is not None else "-",
-        f"{sample.cpu_cores:.1f}" if sample else "-",
-        human_bytes(sample.memory_bytes) if sample else "-",
+        f"{sum(sample.cpu_cores for sample in latest):.1f}" if latest else "-",
+        human_bytes(sum(sample.memory_bytes for sample in latest)) if latest else "-",
         percent(sum(gpus) / len(gpus)) if gpus else "-",
         dollars(usage.usd_per_hour),
         dollars(usage.usd),
@@ -101,14 +107,14 @@ def _timeline(usage: Usage) -> Iterator[tuple[str, str, str]]:
         yield phase.name, human_seconds(phase.seconds(usage.taken)), bar
 
 
-def _gauges(usage: Usage) -> Iterator[tuple[str, str, str]]:
-    sample = usage.latest
-    if sample is None:
+def _gauges(samples: Sequence[Sample]) -> Iterator[tuple[str, str, str]]:
+    if not samples:
         yield "use", "none told yet", ""
         return
+    sample = samples[-1]
 
     def row(value: Callable[[Sample], float | None], most: float) -> str:
-        return sparkline([value(each) for each in usage.samples], most)
+        return sparkline([value(each) for each in samples], most)
 
     cores, memory = sample.cores, sample.machine_memory_total_bytes
     job = f"{sample.cpu_cores:.1f} of {cores} cores"

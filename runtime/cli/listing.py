@@ -87,7 +87,8 @@ def _draw(told: dict[str, Any], history: History, file: Path) -> None:
     from dayfly.runtime.page import page
 
     aside = file.with_name(f".{file.name}.part")
-    aside.write_text(page(told, samples.read(history.directory)), encoding="utf-8")
+    of_all = samples.read_all(history.directory, history.nodes)
+    aside.write_text(page(told, *of_all), encoding="utf-8")
     aside.replace(file)
     tell(f"dayfly: run {history.id[:12]} is drawn in {file}")
 
