@@ -111,8 +111,9 @@ def test_the_machine_gets_what_reaches_the_bucket() -> None:
 
 
 def _state(**other: Any) -> dict[str, Any]:
-    files = [["a/b", "name", "0" * 64, 3, False]]
-    return {"format": 1, "id": "x", "files": files, "folders": ["a"], "links": [], **other}
+    files = [["a/b", "name", "0" * 64, 3, False, 10**18]]
+    folders = [["a", 10**18]]
+    return {"format": 1, "id": "x", "files": files, "folders": folders, "links": [], **other}
 
 
 @pytest.mark.parametrize(
@@ -121,12 +122,14 @@ def _state(**other: Any) -> dict[str, Any]:
         [],
         {},
         _state(format=2),
-        _state(files=[["../b", "name", "0" * 64, 3, False]]),
-        _state(files=[["/b", "name", "0" * 64, 3, False]]),
-        _state(files=[["b", "../name", "0" * 64, 3, False]]),
-        _state(files=[["b", "name", "0" * 63, 3, False]]),
+        _state(files=[["../b", "name", "0" * 64, 3, False, 1]]),
+        _state(files=[["/b", "name", "0" * 64, 3, False, 1]]),
+        _state(files=[["b", "../name", "0" * 64, 3, False, 1]]),
+        _state(files=[["b", "name", "0" * 63, 3, False, 1]]),
+        _state(files=[["b", "name", "0" * 64, 3, False, "now"]]),
         _state(files=[["b", "name"]]),
-        _state(folders=["a/../.."]),
+        _state(folders=[["a/../..", 1]]),
+        _state(folders=[["a", None]]),
         _state(links=[["latest", "/etc"]]),
         _state(links=[["latest", "../../x"]]),
     ],
@@ -272,6 +275,40 @@ def test_checkpoints_are_in_the_bucket_while_the_function_runs_and_there_for_the
         last = manifest(store, place)
         assert len(last["files"]) == 5
         assert last["run"] == other.keys.run_id
+
+
+def _times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("step-*")}
+
+
+@pytest.mark.sshd
+def test_the_newest_checkpoint_is_the_newest_in_the_next_run_too(
+    runs: Runs, store: S3, bucket: str
+) -> None:
+    """Files and folders have the times that they had, also those of the same content, and in the list after the next."""
+    url = f"s3://{bucket}/run"
+
+    def function() -> None:
+        folder = Path(os.environ["DAYFLY_CHECKPOINT_DIR"])
+        for step in (8, 9, 10):
+            (folder / f"step-{step}").mkdir()
+            (folder / f"step-{step}" / "part").symlink_to("whole")
+            (folder / f"step-{step}" / "whole").write_text("whole")
+            (folder / f"step-{step}.pt").write_text("same")
+            for path in (folder / f"step-{step}", folder / f"step-{step}.pt"):
+                os.utime(path, ns=(10**18 + step, 10**18 + step))
+
+    wanted = {f"step-{step}{kind}": 10**18 + step for step in (8, 9, 10) for kind in ("", ".pt")}
+    with runs.session() as session:
+        restored(session, store, url)
+        session.start(task(runs, store, url, function))
+        assert runs.outcome(session).end.how == "finished"
+        for number in range(2):
+            restored(session, store, url)
+            runs.job.rename(runs.job.with_name(f"former-{number}"))
+            session.start(task(runs, store, url, lambda: None))
+            assert runs.outcome(session).end.how == "finished"
+            assert _times(runs.job / "checkpoints") == wanted
 
 
 @pytest.mark.sshd

@@ -2,7 +2,7 @@
 
 It is used in a process of the environment's Python, where fsspec is: the agent itself never loads it.
 
-    manifest.json    the one state that is there: each path with its object, SHA-256, size and whether it is executable
+    manifest.json    the one state that is there: each path with its object, SHA-256, size, whether it is executable, and its time
     objects/NAME     contents; a name is used once, so that what was cut short is never taken for another one
     claim.json       the run that writes there
 """
@@ -58,7 +58,7 @@ class Bucket:
             BucketError: it is none of ours.
         """
         self.state = self._manifest()
-        self._objects = {digest: name for _, name, digest, _, _ in self.state.get("files", ())}
+        self._objects = {digest: name for _, name, digest, _, _, _ in self.state.get("files", ())}
         try:
             found = self._system.find(self._key("objects"))
         except FileNotFoundError:
@@ -130,7 +130,8 @@ class Bucket:
 
     def _bring(self, folder: str, told: Callable[[int, int], None]) -> tuple[int, int]:
         os.makedirs(folder, 0o700)
-        for path in self.state.get("folders", ()):
+        folders = self.state.get("folders", ())
+        for path, _ in folders:
             os.makedirs(os.path.join(folder, path), 0o700, exist_ok=True)
         files = self.state.get("files", ())
         wanted: dict[str, list[Any]] = {}
@@ -143,22 +144,26 @@ class Bucket:
         # Last: nothing is ever written through one.
         for path, target in self.state.get("links", ()):
             os.symlink(target, _room_for(folder, path))
+        for path, modified_ns in folders:
+            # Now that nothing is put into it any more.
+            _set_time(os.path.join(folder, path), modified_ns)
         return len(files), total
 
     def _bring_object(self, folder: str, same: list[Any]) -> int:
         """Bring one content to every path that has it."""
         from shutil import copyfile
 
-        path, name, digest, size, _ = same[0]
+        path, name, digest, size, _, _ = same[0]
         first = _room_for(folder, path)
         self._system.get_file(self._key("objects", name), first)
         if digest_of(first) != digest:
             raise BucketError(f"{path} is not what manifest.json says: it was changed there")
-        for path, _, _, _, executable in same:
+        for path, _, _, _, executable, modified_ns in same:
             place = _room_for(folder, path)
             if place != first:
                 copyfile(first, place)
             os.chmod(place, 0o700 if executable else 0o600)
+            _set_time(place, modified_ns)
         return int(size) * len(same)
 
     # -- to there
@@ -245,3 +250,9 @@ def _room_for(folder: str, path: str) -> str:
     place = os.path.join(folder, path)
     os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
     return place
+
+
+def _set_time(place: str, modified_ns: int) -> None:
+    # Some file systems have no such year.
+    with suppress(OSError, OverflowError):
+        os.utime(place, ns=(modified_ns, modified_ns))

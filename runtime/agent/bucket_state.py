@@ -33,10 +33,10 @@ def state_of(
         "run": run_id,
         "time": time.time(),
         "files": [
-            [path, objects[digests[path]], digests[path], size, bool(mode & 0o100)]
-            for path, _, size, mode, _, _ in files
+            [path, objects[digests[path]], digests[path], size, bool(mode & 0o100), modified_ns]
+            for path, _, size, mode, modified_ns, _ in files
         ],
-        "folders": [entry[0] for entry in entries if entry[1] == "folder"],
+        "folders": [[entry[0], entry[4]] for entry in entries if entry[1] == "folder"],
         "links": [[entry[0], entry[5]] for entry in entries if entry[1] == "link"],
     }
 
@@ -49,12 +49,15 @@ def check_state(told: Any) -> dict[str, Any]:
     """
     if told["format"] != _FORMAT:
         raise ValueError(f"its format is {told['format']!r}")
-    paths = [path for path, _, _, _, _ in told["files"]]
-    paths += [path for path, _ in told["links"]] + list(told["folders"])
+    paths = [path for path, _, _, _, _, _ in told["files"]]
+    paths += [path for path, _ in (*told["links"], *told["folders"])]
     for path in paths:
         if {"", ".", ".."} & set(path.split("/")) or "\0" in path:
             raise ValueError(f"{path!r} leads out of its folder")
-    for path, name, digest, size, _ in told["files"]:
+    times = [entry[5] for entry in told["files"]] + [entry[1] for entry in told["folders"]]
+    if any(type(modified_ns) is not int for modified_ns in times):
+        raise TypeError("a time in it is none")
+    for path, name, digest, size, _, _ in told["files"]:
         if not name or "/" in name or len(digest) != 64 or size < 0:
             raise ValueError(f"{path!r} has no content")
     for path, target in told["links"]:
