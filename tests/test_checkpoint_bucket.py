@@ -19,7 +19,7 @@ from dayfly.errors import DataFailed, SpecError
 from dayfly.infra.spec import Spec
 from dayfly.runtime import checkpoint_bucket
 from dayfly.runtime.agent import bucket_process, bucket_state, job_folder
-from dayfly.runtime.agent.bucket import BucketError
+from dayfly.runtime.agent.bucket import Bucket, BucketError
 from dayfly.runtime.agent.checkpoint_folder import Changing, CheckpointFolder
 from dayfly.runtime.environment import Recipe
 from dayfly.runtime.records import Restored, Task
@@ -162,6 +162,65 @@ def test_a_folder_tells_what_can_be_kept(tmp_path: Path) -> None:
     assert folder.digest(settled) == known
     with pytest.raises(Changing):
         folder.digest_now("deep/file")
+
+
+class Busy(CheckpointFolder):
+    """One into which the next step is written whenever one of its files is read: aside, renamed, the former one deleted."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._at, self.step = path, 0
+        self.write()
+
+    def write(self) -> None:
+        self.step += 1
+        (self._at / "aside").write_text(f"step {self.step}")
+        (self._at / "aside").rename(self._at / f"step-{self.step}")
+        (self._at / "aside").symlink_to(f"step-{self.step}")
+        (self._at / "aside").rename(self._at / "latest")
+        (self._at / f"step-{self.step - 1}").unlink(missing_ok=True)
+
+    def digest_now(self, path: str) -> str:
+        self.write()
+        return super().digest_now(path)
+
+
+def test_a_folder_that_is_never_at_rest_gives_one_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its names are those of one moment; where it cannot be had stand still, the former state stays."""
+    place = tmp_path / "checkpoints"
+    (place / "empty").mkdir(parents=True)
+    place.joinpath("empty").chmod(0o755)
+    bucket = Bucket(f"memory://{tmp_path.name}/run", "r" * 32)
+    bucket.claim()
+    bucket.load()
+    busy = Busy(place)
+    assert bucket.save(busy)
+    assert busy.step > 1
+    assert not (tmp_path / "checkpoints.kept").exists()
+    assert [entry[0] for entry in bucket.state["files"]] == ["step-1"]
+    assert bucket.state["links"] == [["latest", "step-1"]]
+    assert bucket.restore(str(tmp_path / "came"), lambda *_: None) == (1, 6)
+    assert (tmp_path / "came" / "latest").read_text() == "step 1"
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    with monkeypatch.context() as without:
+        without.setattr(os, "link", refused)
+        assert not bucket.save(busy)
+        assert [entry[0] for entry in bucket.state["files"]] == ["step-1"]
+        assert bucket.save(CheckpointFolder(str(place)))
+    assert [entry[0] for entry in bucket.state["files"]] == [f"step-{busy.step}"]
+    (place / "empty" / "more").touch()
+    assert bucket.save(CheckpointFolder(str(place)))
+    Bucket(f"memory://{tmp_path.name}/run", "s" * 32).claim()
+    # What is there already is not looked at again.
+    assert bucket.save(CheckpointFolder(str(place)))
+    (place / "another").touch()
+    with pytest.raises(BucketError, match="run ssss"):
+        bucket.save(CheckpointFolder(str(place)))
 
 
 def test_no_error_says_a_secret() -> None:

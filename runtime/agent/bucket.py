@@ -177,12 +177,19 @@ class Bucket:
         Raises:
             BucketError: another run writes there.
         """
-        now = folder.entries()
-        if not now or now == self._saved:
+        seen = folder.entries()
+        if not seen or seen == self._saved:
             return True
         self._check_claim()
         if not self._is_as_known():
             self.load()
+        with folder.standing_still():
+            return self._save(folder)
+
+    def _save(self, folder: CheckpointFolder) -> bool:
+        now = folder.entries()
+        if not now:
+            return False
         try:
             state, objects = self._brought(folder, now)
         except Changing:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 
 from .frames import new_sha256
 from .output_folder import OutputFolder
+from .snapshot import Snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 # A file that was changed in so short a time before it was read may be changed again without its time telling so.
@@ -25,23 +28,44 @@ class CheckpointFolder:
     """What is in it, and the digests of what has not changed since they were taken."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path = self._shown = path
+        # Beside that of a client, which may look at the same job.
+        self._snapshot = Snapshot(path, path + ".kept")
         self._digests: dict[str, tuple[int, int, str]] = {}
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """While it lasts all this tells of the folder is of one moment, but for files that are written in place.
+
+        Where that cannot be had it is the folder as it is when it is looked at.
+        """
+        try:
+            taken = self._snapshot.take()
+        except OSError:
+            taken = False
+        if taken:
+            self._shown = self._path + ".kept"
+        try:
+            yield
+        finally:
+            self._shown = self._path
+            self._snapshot.drop()
 
     def entries(self) -> list[Any]:
         """Give [path, kind, size, mode, time in ns, target] of all that can be kept.
 
-        A pipe or a socket cannot, and a link out of the folder would lead elsewhere on another machine.
+        A pipe or a socket cannot, and a link out of the folder would lead elsewhere on another machine. What is not kept of
+        folders and links is 0: where the folder stands still they are others.
         """
         return [
-            entry
-            for entry in OutputFolder(self._path).entries()
+            _kept(entry)
+            for entry in OutputFolder(self._shown).entries()
             if entry[1] in ("file", "folder") or (entry[1] == "link" and stays(entry[0], entry[5]))
         ]
 
     def place(self, path: str) -> str:
         """Give the whole path."""
-        return os.path.join(self._path, path)
+        return os.path.join(self._shown, path)
 
     def digest(self, entry: list[Any]) -> str:
         """Give the SHA-256 of a file that was listed.
@@ -65,6 +89,13 @@ class CheckpointFolder:
             return digest_of(self.place(path))
         except FileNotFoundError:
             raise Changing from None
+
+
+def _kept(entry: list[Any]) -> list[Any]:
+    path, kind, _, _, modified_ns, target = entry
+    if kind == "file":
+        return entry
+    return [path, kind, 0, 0, modified_ns if kind == "folder" else 0, target]
 
 
 def stays(path: str, target: str) -> bool:
