@@ -19,7 +19,7 @@ from dayfly.errors import DataFailed, SpecError
 from dayfly.infra.spec import Spec
 from dayfly.runtime import checkpoint_bucket
 from dayfly.runtime.agent import bucket_process, bucket_state, job_folder
-from dayfly.runtime.agent.bucket import Bucket, BucketError
+from dayfly.runtime.agent.bucket import PATIENCE, Bucket, BucketError
 from dayfly.runtime.agent.checkpoint_folder import Changing, CheckpointFolder
 from dayfly.runtime.environment import Recipe
 from dayfly.runtime.records import Restored, Task
@@ -221,6 +221,71 @@ def test_a_folder_that_is_never_at_rest_gives_one_state(
     (place / "another").touch()
     with pytest.raises(BucketError, match="run ssss"):
         bucket.save(CheckpointFolder(str(place)))
+
+
+class Growing(CheckpointFolder):
+    """One with a log that is written to whenever it is read."""
+
+    def digest_now(self, path: str) -> str:
+        if path == "log":
+            with Path(self.place(path)).open("a") as log:
+                log.write("more\n")
+        return super().digest_now(path)
+
+
+def growing(place: Path) -> Growing:
+    (place / "one").mkdir(parents=True)
+    (place / "one" / "model").write_text("m1")
+    os.utime(place / "one" / "model", (10**9, 10**9))
+    (place / "log").write_text("first\n")
+    (place / "latest").symlink_to("one")
+    (place / "current").symlink_to("log")
+    return Growing(str(place))
+
+
+def test_what_is_at_rest_is_kept_although_something_never_is(tmp_path: Path) -> None:
+    """After some rounds; what is being written stays as it was, and so do what leads to it and what is quite new."""
+    folder = growing(tmp_path / "checkpoints")
+    still = CheckpointFolder(str(tmp_path / "checkpoints"))
+    bucket = Bucket(f"memory://{tmp_path.name}/run", "r" * 32)
+    bucket.claim()
+    bucket.load()
+    for _ in range(PATIENCE - 1):
+        assert not bucket.save(folder)
+        assert (bucket.state, bucket.held) == ({}, set())
+    assert not bucket.save(folder)
+    assert bucket.held == {"log", "current"}
+    assert [entry[0] for entry in bucket.state["files"]] == ["one/model"]
+    assert bucket.state["links"] == [["latest", "one"]]
+    text = (tmp_path / "checkpoints" / "log").read_text()
+    assert bucket.save(still)
+    assert bucket.held == set()
+    (tmp_path / "checkpoints" / "two").write_text("2")
+    # As new as it can be, however long the rounds take.
+    os.utime(tmp_path / "checkpoints" / "two", (2 * 10**9, 2 * 10**9))
+    for _ in range(PATIENCE):
+        assert not bucket.save(folder)
+    assert bucket.held == {"log", "current", "two"}
+    assert bucket._present == {entry[1] for entry in bucket.state["files"]}
+    assert bucket.restore(str(tmp_path / "came"), lambda *_: None) == (2, 2 + len(text))
+    assert (tmp_path / "came" / "current").read_text() == text
+    assert bucket.save(still)
+    assert len(bucket.state["files"]) == 3
+
+
+def test_a_function_is_told_once_what_is_not_kept(tmp_path: Path) -> None:
+    """On its own log, with what to do instead."""
+    url = f"memory://{tmp_path.name}/run"
+    Bucket(url, "r" * 32).claim()
+    folder = growing(tmp_path / "checkpoints")
+    (tmp_path / "stderr.log").touch()
+    order = {"url": url, "run_id": "r" * 32, "secrets": {}, "every_s": 0.0}
+    sync = bucket_process.BucketSync(job_folder.JobFolder(str(tmp_path)), order)
+    sync._folder = folder
+    assert not any(sync._attempt() for _ in range(PATIENCE + 2))
+    (line,) = (tmp_path / "stderr.log").read_text().splitlines()
+    assert f'do not all get to {url}: "current", "log", written to' in line
+    assert "rename it" in line
 
 
 def test_no_error_says_a_secret() -> None:

@@ -14,7 +14,7 @@ import os
 import time
 from contextlib import suppress
 
-from .bucket_state import check_state, state_of
+from .bucket_state import check_state, held_in, state_of, take_over, top_of
 from .checkpoint_folder import Changing, digest_of
 from .files import remove_tree
 
@@ -29,6 +29,10 @@ _AT_ONCE = 8
 # One that is larger goes alone: file systems hold several parts of it in memory.
 _ALONE_BYTES = 64 << 20
 _TRIES, _PAUSE_S = 3, 0.5
+# After so many rounds in which it was written to, what is at rest in the folder is kept without the rest.
+PATIENCE = 4
+# What was changed so shortly before is not at rest: whoever writes a folder of files pauses between them.
+_REST_NS = 2 * 10**9
 
 
 class BucketError(Exception):
@@ -36,7 +40,12 @@ class BucketError(Exception):
 
 
 class Bucket:
-    """One state of a folder; while another one is on its way the former stays whole."""
+    """One state of a folder; while another one is on its way the former stays whole.
+
+    Attributes:
+        state: the list of it, {} where there is none.
+        held: what at the top of the folder was written to in every round, and is there as it was before.
+    """
 
     def __init__(self, url: str, run_id: str) -> None:
         from fsspec.core import url_to_fs
@@ -44,7 +53,9 @@ class Bucket:
         self._system, root = url_to_fs(url)
         self._root, self._run_id = root.rstrip("/"), run_id
         self.state: dict[str, Any] = {}
-        # The objects of that state by digest, and the names of all that are there.
+        self.held: set[str] = set()
+        self._restless_rounds = 0
+        # The objects that are there by digest, and the names of all.
         self._objects: dict[str, str] = {}
         self._present: set[str] = set()
         self._saved: list[Any] = []
@@ -171,6 +182,9 @@ class Bucket:
     def save(self, folder: CheckpointFolder) -> bool:
         """Bring the folder there as it is, only what has changed; one in which nothing is leaves there what is there.
 
+        Where some file is written to in every round, that is so after some of them of each thing at the top of the folder: what
+        is being written stays there as it was, and is in `held`.
+
         Returns:
             Whether nothing is left to bring; False where it is being written.
 
@@ -187,54 +201,72 @@ class Bucket:
             return self._save(folder)
 
     def _save(self, folder: CheckpointFolder) -> bool:
-        now = folder.entries()
-        if not now:
+        now, began_ns = folder.entries(), time.time_ns()
+        digests, moving = self._brought(folder, now)
+        later = folder.entries()
+        if not now or [_name_of(entry) for entry in later] != [_name_of(entry) for entry in now]:
             return False
-        try:
-            state, objects = self._brought(folder, now)
-        except Changing:
+        moving |= {e[0] for e, after in zip(now, later) if e != after}  # noqa: B905 - 3.8 has no strict
+        self._restless_rounds = self._restless_rounds + 1 if moving else 0
+        if 0 < self._restless_rounds < PATIENCE:
             return False
         self._check_claim()
         # What is counted on may have gone with the state that it was of.
-        if folder.entries() != now or not self._is_as_known():
+        if not self._is_as_known():
             return False
+        self.held = held_in(now, moving, began_ns - _REST_NS)
+        kept = [entry for entry in now if top_of(entry[0]) not in self.held]
+        if not kept:
+            return False
+        state = state_of(self._run_id, kept, digests, self._objects)
+        take_over(state, self.state, self.held)
         self._write("manifest.json", state)
-        self.state, self._objects, self._saved = state, objects, now
+        self.state, self._saved = state, [] if self.held else now
+        self._objects = {digest: name for _, name, digest, _, _, _ in state["files"]}
         self._sweep()
-        return True
+        return not self.held
 
-    def _brought(
-        self, folder: CheckpointFolder, now: list[Any]
-    ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Bring the contents that are not there; give the list, and the object of each digest."""
-        files = [entry for entry in now if entry[1] == "file"]
-        digests = {entry[0]: folder.digest(entry) for entry in files}
-        objects = {d: self._objects[d] for d in digests.values() if d in self._objects}
+    def _brought(self, folder: CheckpointFolder, now: list[Any]) -> tuple[dict[str, str], set[str]]:
+        """Bring the contents that are not there; give the digests, and which files were written to meanwhile."""
+        digests: dict[str, str] = {}
+        moving: set[str] = set()
+        for entry in now:
+            if entry[1] == "file":
+                try:
+                    digests[entry[0]] = folder.digest(entry)
+                except Changing:
+                    moving.add(entry[0])
         # Of paths with the same content one will do.
-        missing = {digests[e[0]]: e for e in files if digests[e[0]] not in objects}
-        small = [(folder, e[0], d) for d, e in missing.items() if e[2] <= _ALONE_BYTES]
-        large = [(folder, e[0], d) for d, e in missing.items() if e[2] > _ALONE_BYTES]
-        objects.update(_each(self._put, small))
-        objects.update(self._put(*one) for one in large)
-        return state_of(self._run_id, now, digests, objects), objects
+        sizes = {entry[0]: entry[2] for entry in now}
+        missing = {d: path for path, d in digests.items() if d not in self._objects}
+        small = [(folder, p, d) for d, p in missing.items() if sizes[p] <= _ALONE_BYTES]
+        large = [(folder, p, d) for d, p in missing.items() if sizes[p] > _ALONE_BYTES]
+        for _ in _each(self._put, small):
+            pass
+        for one in large:
+            self._put(*one)
+        moving |= {path for path, digest in digests.items() if digest not in self._objects}
+        return digests, moving
 
-    def _put(self, folder: CheckpointFolder, path: str, digest: str) -> tuple[str, str]:
+    def _put(self, folder: CheckpointFolder, path: str, digest: str) -> None:
+        """Bring one content; what turns out to be another one by now is not taken for it."""
         name = f"{digest[:32]}-{os.urandom(4).hex()}"
         self._present.add(name)
         try:
             self._system.put_file(folder.place(path), self._key("objects", name))
+            # What was read twice with the same digest was the same in between.
+            if folder.digest_now(path) == digest:
+                # Kept also where it gets into no list this time: it need not come again.
+                self._objects[digest] = name
+        except Changing:
+            return
         except FileNotFoundError:
             if os.path.lexists(folder.place(path)):
                 raise
-            raise Changing from None
-        # What was read twice with the same digest was the same in between.
-        if folder.digest_now(path) != digest:
-            raise Changing
-        return digest, name
 
     def _sweep(self) -> None:
         """Throw away what the state that is there does not name: of former ones, and of tries that were cut short."""
-        unused = self._present - set(self._objects.values())
+        unused = self._present - {entry[1] for entry in self.state["files"]}
         for name in _each(self._remove, [(name,) for name in unused]):
             self._present.discard(name)
 
@@ -251,6 +283,10 @@ def _each(act: Callable[..., Any], given: Iterable[tuple[Any, ...]]) -> Iterable
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         yield from pool.map(lambda arguments: act(*arguments), given)
+
+
+def _name_of(entry: list[Any]) -> tuple[str, str, str]:
+    return entry[0], entry[1], entry[5]
 
 
 def _room_for(folder: str, path: str) -> str:

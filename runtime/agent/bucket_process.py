@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _TRIES, _PAUSE_S = 3, 1.0
+_NAMED = 3
 # Trying again would change nothing.
 _FINAL = (BucketError, FileNotFoundError, ImportError, PermissionError)
 
@@ -91,6 +92,7 @@ class BucketSync:
         self._pause_s: float = order["every_s"]
         self._bucket: Bucket | None = None
         self._complaint = ""
+        self._told_of_held = False
         self._given_up = False
 
     def run(self) -> None:
@@ -115,7 +117,11 @@ class BucketSync:
                 bucket = Bucket(self._order["url"], self._order["run_id"])
                 bucket.load()
                 self._bucket = bucket
-            return self._bucket.save(self._folder)
+            done = self._bucket.save(self._folder)
+            if self._bucket.held and not self._told_of_held:
+                self._told_of_held = True
+                self._say("do not all get to", _words_of(self._bucket.held))
+            return done
         except BucketError as error:
             self._given_up = True
             self._complain(error)
@@ -131,11 +137,22 @@ class BucketSync:
         text = said(error, self._order["secrets"])
         if text != self._complaint:
             self._complaint = text
-            line = (
-                f"dayfly: the function's checkpoints do not get to {self._order['url']}: {text}\n"
-            )
-            log = os.open(self._job.file("stderr.log"), os.O_WRONLY | os.O_APPEND)
-            try:
-                write_all(log, line.encode(errors="replace"))
-            finally:
-                os.close(log)
+            self._say("do not get to", text)
+
+    def _say(self, what: str, why: str) -> None:
+        line = f"dayfly: the function's checkpoints {what} {self._order['url']}: {why}\n"
+        log = os.open(self._job.file("stderr.log"), os.O_WRONLY | os.O_APPEND)
+        try:
+            write_all(log, line.encode(errors="replace"))
+        finally:
+            os.close(log)
+
+
+def _words_of(held: set[str]) -> str:
+    # As JSON has them: nothing in a name moves a terminal's cursor.
+    names = ", ".join(json.dumps(name) for name in sorted(held)[:_NAMED])
+    more = f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""
+    return (
+        f"{names}{more}, written to whenever it is looked at, stays as it was there; write a file aside and rename it, and keep"
+        " what always grows in DAYFLY_OUTPUT_DIR"
+    )

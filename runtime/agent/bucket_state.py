@@ -41,6 +41,37 @@ def state_of(
     }
 
 
+def take_over(state: dict[str, Any], former: Mapping[str, Any], held: set[str]) -> None:
+    """Add to a list what the former one has of these things at the top of the folder."""
+    for kind in ("files", "folders", "links"):
+        state[kind] += [entry for entry in former.get(kind, ()) if top_of(entry[0]) in held]
+
+
+def held_in(entries: list[Any], moving: set[str], rested_ns: int) -> set[str]:
+    """Give what at the top of the folder is in change, or leads to what is; nothing where nothing is.
+
+    Args:
+        entries: all that is in the folder.
+        moving: files that were written to while they were brought.
+        rested_ns: where some were, what was changed after this is in change, too.
+    """
+    tops = {top_of(path) for path in moving}
+    if not tops:
+        return tops
+    tops |= {top_of(e[0]) for e in entries if e[1] == "file" and e[4] > rested_ns}
+    for path, kind, _, _, _, target in entries:
+        if kind == "link":
+            leads_to = os.path.normpath(os.path.join(os.path.dirname(path), target))
+            if top_of(leads_to) in tops:
+                tops.add(top_of(path))
+    return tops
+
+
+def top_of(path: str) -> str:
+    """Give the thing at the top of the folder to which a path belongs."""
+    return path.split("/", 1)[0]
+
+
 def check_state(told: Any) -> dict[str, Any]:
     """Give a list that somebody else may have written.
 
