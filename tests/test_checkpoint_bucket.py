@@ -293,6 +293,9 @@ def test_no_error_says_a_secret() -> None:
     error = OSError("GET https://host/x?sig=hush-hush\nfailed")
     text = bucket_process.said(error, {"TOKEN": "hush-hush", "SHORT": "x"})
     assert text == "OSError: GET https://host/x?sig=[secret] failed"
+    account = {"type": "x", "keys": [{"private_key": "-----BEGIN KEY-----\nhush-hush\n"}]}
+    text = bucket_process.said(OSError("no key: hush-hush"), {"FSSPEC_GS": json.dumps(account)})
+    assert text == "OSError: no key: [secret]"
     assert bucket_process.said(BucketError("as it is"), {}) == "as it is"
     missing = bucket_process.said(ImportError("No module named 's3fs'"), {})
     assert "add it to environment=" in missing

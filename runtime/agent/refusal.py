@@ -4,7 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
 TEXT_CHARACTERS = 2000
 
@@ -22,8 +23,28 @@ class Refusal(Exception):
 
 
 def cleared(text: str, secrets: Mapping[str, str]) -> str:
-    """Give a text without the values that must stay secret."""
-    for value in sorted(secrets.values(), key=len, reverse=True):
+    """Give a text without the values that must stay secret, nor what stands in one that is JSON: a service account's key."""
+    found = {part for value in secrets.values() for part in _parts_of(value)}
+    for value in sorted(found, key=len, reverse=True):
         if len(value) >= _SECRET_CHARACTERS:
             text = text.replace(value, "[secret]")
     return text
+
+
+def _parts_of(secret: str) -> Iterator[str]:
+    import json
+
+    yield secret
+    try:
+        waiting: list[Any] = [json.loads(secret)]
+    except ValueError:
+        return
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str):
+            yield value
+            yield from value.splitlines()
