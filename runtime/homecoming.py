@@ -31,6 +31,7 @@ _SPARE_BYTES = 256 << 20
 # What this file system cannot hold under that name; anything else that goes wrong here is trouble.
 _UNFIT = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR}
 _NAMED = 20
+_VARIABLES = {"outputs": "DAYFLY_OUTPUT_DIR", "checkpoints": "DAYFLY_CHECKPOINT_DIR"}
 
 
 class Homecoming:
@@ -161,9 +162,10 @@ class Homecoming:
         missing = sum(entry.size - (size_of(self._part(entry)) or 0) for entry in self._pending)
         free = shutil.disk_usage(self.folder).free - _SPARE_BYTES
         if missing > max(free, 0) and missing:
+            variable = _VARIABLES[self._what]
             raise OSError(
                 errno.ENOSPC,
-                f"what the function has left in DAYFLY_OUTPUT_DIR is {human_bytes(self._total)}, of which"
+                f"what the function has left in {variable} is {human_bytes(self._total)}, of which"
                 f" {human_bytes(missing)} are to come, and {human_bytes(max(free, 0))} can be had at {self.folder}:"
                 " free some space there",
             )

@@ -332,6 +332,16 @@ def test_a_disk_without_second_names_has_copies(
     assert _brought(kept, machine) == {"x": "abc", "y": "def"}
 
 
+def test_what_has_no_room_here_is_named_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints are no outputs."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    with pytest.raises(OSError, match="has left in DAYFLY_CHECKPOINT_DIR is "):
+        Checkpoints(tmp_path).sync(Machine(a=b"abc"))  # type: ignore[arg-type]
+
+
 def test_checkpoints_come_once_more_at_the_end_and_trouble_is_told_once(tmp_path: Path) -> None:
     """And is no reason to end the job."""
     said = list[str]()
