@@ -288,6 +288,8 @@ def _download(
     progress: Progress,
 ) -> dict[str, Any]:
     """Take a whole answer; where the connection breaks, the rest is asked for, of the same version."""
+    import urllib.error
+
     etag = answer.headers.get("ETag", "")
     size = int(answer.headers.get("Content-Length") or -1)
     ranges = answer.headers.get("Accept-Ranges") == "bytes" and etag.startswith('"')
@@ -305,7 +307,12 @@ def _download(
                 time.sleep(0.2 * (_TRIES - left))
                 wanted = {**headers, "Range": f"bytes={file.tell()}-", "If-Range": etag}
                 wanted.pop("If-None-Match", None)
-                answer = _asked(url, wanted, sha256)
+                try:
+                    answer = _asked(url, wanted, sha256)
+                except urllib.error.HTTPError:
+                    raise
+                except urllib.error.URLError:
+                    continue  # It is not there for a moment; from the former answer nothing more comes.
                 if answer.status != 206:
                     # It is another version by now, and comes whole.
                     file.seek(0)

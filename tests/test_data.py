@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 import traceback
+import urllib.error
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -374,6 +375,24 @@ def test_a_download_goes_on_where_it_broke(site: str) -> None:
     with pytest.raises(OSError, match=r"Data\('http://.*/b'\) could not be fetched: .*1152000"):
         fetched.fetched("k", f"{site}/b", None, {})
     assert not list((Path(os.environ["HOME"]) / "store").glob("*.part"))
+
+
+def test_a_server_that_is_gone_for_a_moment_is_asked_again(
+    site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that starts anew in the midst of a download."""
+    asked, gone = fetched._asked, [1, 2]
+
+    def refused(url: str, headers: dict[str, str], sha256: str | None) -> Any:
+        if "Range" in headers and gone:
+            gone.pop()
+            raise urllib.error.URLError(ConnectionRefusedError())
+        return asked(url, headers, sha256)
+
+    monkeypatch.setattr(fetched, "_asked", refused)
+    Site.cut = 1
+    assert fetched.fetched("k", f"{site}/a", None, {}).read_bytes() == Site.content
+    assert (Site.asked, gone) == (["all", "bytes=1152000-"], [])
 
 
 @pytest.mark.parametrize(
