@@ -14,7 +14,7 @@ import os
 import time
 from contextlib import suppress
 
-from .bucket_state import check_state, held_in, state_of, take_over, top_of
+from .bucket_state import check_state, held_in, name_of, state_of, take_over, top_of
 from .checkpoint_folder import Changing, digest_of
 from .files import remove_tree
 
@@ -204,7 +204,7 @@ class Bucket:
         now, began_ns = folder.entries(), time.time_ns()
         digests, moving = self._brought(folder, now)
         later = folder.entries()
-        if not now or [_name_of(entry) for entry in later] != [_name_of(entry) for entry in now]:
+        if not now or [name_of(entry) for entry in later] != [name_of(entry) for entry in now]:
             return False
         moving |= {e[0] for e, after in zip(now, later) if e != after}  # noqa: B905 - 3.8 has no strict
         self._restless_rounds = self._restless_rounds + 1 if moving else 0
@@ -283,10 +283,6 @@ def _each(act: Callable[..., Any], given: Iterable[tuple[Any, ...]]) -> Iterable
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         yield from pool.map(lambda arguments: act(*arguments), given)
-
-
-def _name_of(entry: list[Any]) -> tuple[str, str, str]:
-    return entry[0], entry[1], entry[5]
 
 
 def _room_for(folder: str, path: str) -> str:

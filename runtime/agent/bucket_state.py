@@ -67,6 +67,11 @@ def held_in(entries: list[Any], moving: set[str], rested_ns: int) -> set[str]:
     return tops
 
 
+def name_of(entry: list[Any]) -> tuple[str, str, str]:
+    """Give what stays the same of an entry while its content changes: path, kind, and where a link leads."""
+    return entry[0], entry[1], entry[5]
+
+
 def top_of(path: str) -> str:
     """Give the thing at the top of the folder to which a path belongs."""
     return path.split("/", 1)[0]
