@@ -13,6 +13,8 @@ from typing import Any
 from dayfly.runtime.tree import Entry, printable
 
 _NAMED = 20
+# So many lines more than are in use, and it is written anew: checkpoints come for as long as a function runs.
+_SLACK = 10_000
 
 
 class Manifest:
@@ -29,8 +31,10 @@ class Manifest:
     def recall(self, folder: Path, entries: Iterable[Entry]) -> None:
         """Takes the lines of those files that are in `folder` as the machine has them now."""
         told: dict[str, dict[str, Any]] = {}
+        count = 0
         with contextlib.suppress(FileNotFoundError):
             for line in self._file.read_bytes().splitlines():
+                count += 1
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     values = json.loads(line)
                     told[values["path"]] = values
@@ -41,6 +45,14 @@ class Manifest:
             same = listed == (entry.size, entry.modified_ns)
             if same and size_of(folder / entry.path) == values.get("size"):
                 self.lines[entry.path] = values
+        if count > 2 * len(self.lines) + _SLACK:
+            self._write_anew()
+
+    def _write_anew(self) -> None:
+        aside = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        with open(aside, "w", opener=_private) as file:
+            file.writelines(json.dumps(line) + "\n" for line in self.lines.values())
+        aside.replace(self._file)
 
     def note(self, entry: Entry, size: int, digest: str) -> None:
         """A file is whole; `size` is less than was listed where it has become shorter."""

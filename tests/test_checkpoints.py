@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dayfly.runtime import manifest
 from dayfly.runtime.agent import job_folder
 from dayfly.runtime.checkpoints import PATIENCE, Checkpoints
 from tests.test_outputs import Liar, file, whole
@@ -330,6 +331,20 @@ def test_a_disk_without_second_names_has_copies(
     assert _brought(kept, machine) == {"x": "abc"}
     machine.contents["y"] = b"def"
     assert _brought(kept, machine) == {"x": "abc", "y": "def"}
+
+
+def test_the_list_of_what_has_come_does_not_grow_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is what is here brought again for that."""
+    monkeypatch.setattr(manifest, "_SLACK", 10)
+    kept, machine = Checkpoints(tmp_path), Machine(still=b"abc")
+    for size in range(50):
+        machine.contents["log"] = b"x" * size
+        assert _brought(kept, machine) == {"still": "abc", "log": "x" * size}
+    lines = (tmp_path / "checkpoints.jsonl").read_text().splitlines()
+    assert len(lines) < 2 * 2 + 10 + 2
+    assert [json.loads(line)["path"] for line in lines].count("still") == 1
 
 
 def test_what_has_no_room_here_is_named_as_what_it_is(
