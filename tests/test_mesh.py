@@ -23,6 +23,7 @@ from dayfly.runtime.mesh import Mesh
 from dayfly.runtime.session import Session
 from dayfly.runtime.ssh import link
 from dayfly.runtime.ssh.connection import Disconnected
+from dayfly.runtime.ssh.passage import Passage
 from tests import listening, namespaces
 from tests.machines import machines, machines_apart
 from tests.proxy import Proxy
@@ -165,6 +166,24 @@ def test_a_port_that_somebody_has_taken_meanwhile_is_told(
         late: list[Exception] = []
         mesh.on_failure(late.append)
         assert late == told
+
+
+def test_where_no_thread_can_be_had_only_that_connection_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread that takes it in reads the whole SSH connection, and goes on."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    closed: list[str] = []
+    ended: list[Passage] = []
+    near: Any = SimpleNamespace(close=lambda: closed.append("near"))
+    passage = Passage(near, lambda: pytest.fail("nobody is reached"), ended.append)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    passage.start()
+    assert closed == ["near"]
+    assert ended == [passage]
 
 
 class Line:
