@@ -292,6 +292,8 @@ class Fleet(Session):
         own, lost = self._ends.get(0), {node: end for node, end in failed.items() if node}
         if own is not None and (not lost or own.end.how != "stopped"):
             return own.end
+        # One that was stopped tells of all where the first has not answered any more.
+        lost = lost or {node: ended.end for node, ended in self._ends.items()}
         self.deciding = min(lost, key=lambda node: lost[node].ended)
         end = lost[self.deciding]
         # What served the first machine has no value to give.

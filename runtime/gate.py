@@ -35,6 +35,7 @@ class Gate:
     ) -> None:
         self._session, self._enter, self._failed = session, enter, failed
         self._ports: set[int] = set()
+        self._opening: set[int] = set()
         self._connection: list[int] = []
         self._there: weakref.WeakKeyDictionary[Link, set[int]] = weakref.WeakKeyDictionary()
         session.renewed = self._renew
@@ -57,8 +58,10 @@ class Gate:
             refused[:] = self._listen(link, ports)
             heard()
 
+        self._opening = set(ports)
         self._session.transfer(act)
         self._ports -= set(refused)
+        self._opening = set()
         return refused
 
     def forget(self, ports: Collection[int]) -> None:
@@ -78,7 +81,8 @@ class Gate:
         request = {"op": "alone", "former": self._connection, "ports": ports}
         try:
             self._connection = link.ask(request)["connection"]
-            refused = self._listen(link, ports)
+            # Of those that are only being asked for, who asks is told.
+            refused = [p for p in self._listen(link, ports) if p not in self._opening]
         except AgentRefused as refusal:
             self._failed(ConnectFailed(f"{self._session.machine.id}: {refusal}"))
             return

@@ -207,9 +207,18 @@ class Session:
         if self._closed.wait(seconds):
             raise InstanceLost("the session is closed")
 
-    def _linked(self) -> Link:
-        """Give a link that works, making a new one where the last broke."""
-        with self._linking:
+    def _linked(self, patience_s: float = -1) -> Link:
+        """Give a link that works, making a new one where the last broke.
+
+        Args:
+            patience_s: with another thread that is making one; as long as it takes where it is negative.
+
+        Raises:
+            Disconnected: it could not be made, or not in time.
+        """
+        if not self._linking.acquire(timeout=patience_s):
+            raise Disconnected("the connection is still being made anew")
+        try:
             if self._link is None or self._link.broken:
                 if self._link is not None:
                     self._link.close()
@@ -224,6 +233,8 @@ class Session:
                     raise InstanceLost("the session is closed")
                 self._link = link
             return self._link
+        finally:
+            self._linking.release()
 
     def _progress(self) -> None:
         """Something was heard: patience and the pauses between tries begin anew."""
@@ -719,7 +730,8 @@ class Session:
             sleep=self._sleep,
             reraise=True,
         )
-        return again(lambda: self._linked().tunnel(port, _RECONNECT_S))
+        # Whoever follows the job, and asks the provider whether the machine lives, must not wait behind all who would connect.
+        return again(lambda: self._linked(_RECONNECT_S).tunnel(port, _RECONNECT_S))
 
     def ports(self, ports: Sequence[int]) -> tuple[list[int], list[int]]:
         """Which ports of the machine's loopback are taken, and which are open to other machines.

@@ -19,7 +19,7 @@ from dayfly.errors import ConnectFailed, InstanceLost
 from dayfly.runtime import payload, ranks, samples, stored
 from dayfly.runtime.agent import frames, processes
 from dayfly.runtime.display import Display
-from dayfly.runtime.fleet import Fleet, side_by_side
+from dayfly.runtime.fleet import Fleet, _Ended, side_by_side
 from dayfly.runtime.records import JobEnd, Task
 from dayfly.runtime.run_log import RunLog
 from dayfly.runtime.sample_log import SampleLog
@@ -228,6 +228,15 @@ def test_a_machine_that_serves_the_first_one_ends_the_run_with_itself(run: Run) 
         end = run.follow(fleet)
         assert (end.how, fleet.deciding) == ("killed", 1)
     assert run.alive(0) == set()
+
+
+def test_a_run_that_was_stopped_has_ended_so_also_where_the_first_machine_is_silent(
+    run: Run,
+) -> None:
+    """What served it has answered."""
+    fleet = run.fleet(by_rank=False)
+    fleet._ends[1] = _Ended(JobEnd("stopped", 0, 15, False, 1.0, 2.0), failed=True)
+    assert (fleet._decide().how, fleet.deciding) == ("stopped", 1)
 
 
 def test_what_serves_the_first_machine_ends_with_its_job(run: Run) -> None:

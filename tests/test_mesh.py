@@ -8,17 +8,22 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from dayfly.errors import ConnectFailed, RunFailed
 from dayfly.runtime import ranks
 from dayfly.runtime.agent import loopback
+from dayfly.runtime.gate import Gate
 from dayfly.runtime.mesh import Mesh
 from dayfly.runtime.session import Session
 from dayfly.runtime.ssh import link
+from dayfly.runtime.ssh.connection import Disconnected
+from dayfly.runtime.ssh.passage import Passage
 from tests import listening, namespaces
 from tests.machines import machines, machines_apart
 from tests.proxy import Proxy
@@ -161,6 +166,64 @@ def test_a_port_that_somebody_has_taken_meanwhile_is_told(
         late: list[Exception] = []
         mesh.on_failure(late.append)
         assert late == told
+
+
+def test_where_no_thread_can_be_had_only_that_connection_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread that takes it in reads the whole SSH connection, and goes on."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    closed: list[str] = []
+    ended: list[Passage] = []
+    near: Any = SimpleNamespace(close=lambda: closed.append("near"))
+    passage = Passage(near, lambda: pytest.fail("nobody is reached"), ended.append)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    passage.start()
+    assert closed == ["near"]
+    assert ended == [passage]
+
+
+class Line:
+    """As much of a link as a gate asks of one, whose server has no port 5; and what it was asked for."""
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        self._breaks = breaks
+        self.asked: list[int] = []
+
+    def ask(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Which connection it is."""
+        return {"connection": [7, 1], "taken": []}
+
+    def listen(self, ports: Sequence[int], *_: object) -> list[int]:
+        """As the link."""
+        if self._breaks:
+            raise Disconnected("cut")
+        self.asked += ports
+        return [port for port in ports if port == 5]
+
+
+def test_a_port_that_is_refused_while_it_is_asked_for_is_nobody_s_loss() -> None:
+    """Also where the link is made anew meanwhile: another one is chosen for it, and it is asked for no more."""
+    session = SimpleNamespace(machine=SimpleNamespace(id="m"), renewed=None)
+    later = Line()
+
+    def transfer(act: Callable[[Line, Callable[[], None]], None]) -> None:
+        with pytest.raises(Disconnected):
+            act(Line(breaks=True), lambda: None)
+        again = Line()
+        session.renewed(again)
+        act(again, lambda: None)
+
+    session.transfer = transfer
+    lost: list[Exception] = []
+    gate = Gate(session, lambda *_: None, lost.append)  # type: ignore[arg-type]
+    assert gate.open([4, 5]) == [5]
+    session.renewed(later)
+    assert later.asked == [4]
+    assert lost == []
 
 
 def test_machines_that_share_a_loopback_need_no_way(tmp_path: Path) -> None:

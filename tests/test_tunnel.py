@@ -14,6 +14,7 @@ import pytest
 
 from dayfly.errors import ConfigurationError, SpecError
 from dayfly.runtime.session import Session
+from dayfly.runtime.ssh.connection import Disconnected
 from dayfly.runtime.ssh.tunnel import Tunnel
 from tests.proxy import proxy
 from tests.sshd import Server
@@ -110,6 +111,19 @@ def test_a_connection_that_breaks_is_reset_and_the_next_one_goes_through_again(
                 with pytest.raises(ConnectionResetError):
                     connection.recv(100)
         assert between.connections == 2
+
+
+def test_whoever_connects_does_not_wait_in_line_for_ever_while_the_way_is_made_anew(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would make a try of its own otherwise, and whoever follows the job would wait behind all of them."""
+    monkeypatch.setattr("dayfly.runtime.session._RECONNECT_S", 0.1)
+    with (
+        connected(server) as session,
+        session._linking,
+        pytest.raises(Disconnected, match="being made anew"),
+    ):
+        session.channel_to(1)
 
 
 def test_where_nobody_listens_the_connection_is_reset_and_the_reason_told_once(

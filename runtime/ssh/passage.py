@@ -36,7 +36,12 @@ class Passage:
 
     def start(self) -> None:
         """Carries from now on; waits for nothing."""
-        threading.Thread(target=self._see_out, name="dayfly passage", daemon=True).start()
+        try:
+            threading.Thread(target=self._see_out, name="dayfly passage", daemon=True).start()
+        except RuntimeError:
+            # No further thread can be had; this one reads the whole SSH connection, which would end with it.
+            self.close()
+            self._ended(self)
 
     def _see_out(self) -> None:
         try:
