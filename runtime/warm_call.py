@@ -183,7 +183,11 @@ def _callbacks() -> ThreadPoolExecutor:
 
 
 def _call_aside(fn: Callable[[Future[R]], object], call: Future[R]) -> None:
-    _callbacks().submit(_called, fn, call)
+    try:
+        _callbacks().submit(_called, fn, call)
+    except RuntimeError:
+        # The program's last statement is past, and no pool takes any more work; the process waits for this as for that.
+        threading.Thread(target=_called, args=(fn, call), name="dayfly-callbacks").start()
 
 
 def _called(fn: Callable[[Future[R]], object], call: Future[R]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import queue
 import threading
@@ -407,9 +406,15 @@ class WarmLine:
         if sent is None:
             self._acknowledge(number)
             return
-        # Closed, it has no call left that would not have been told.
-        with contextlib.suppress(RuntimeError):
+        try:
             self._fetchers.submit(self._fetched, sent, entry, stdout, stderr)
+        except RuntimeError:
+            # Closed, it has no call left that would not have been told; at the end of the process no pool takes any more work.
+            if self._over is None:
+                work = (sent, entry, stdout, stderr)
+                threading.Thread(
+                    target=self._fetched, args=work, name="dayfly-fetch", daemon=True
+                ).start()
 
     def _fetched(self, sent: Sent, entry: dict[str, Any], stdout: bytes, stderr: bytes) -> None:
         number, began = sent.call.number, time.perf_counter()

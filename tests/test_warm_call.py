@@ -81,6 +81,22 @@ def test_a_callback_never_runs_where_a_value_is_settled() -> None:
     assert heard.get(timeout=20) == (10, True)
 
 
+def test_a_callback_is_called_when_no_pool_takes_any_more_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind the program's last statement; still in no thread by which a value comes."""
+    heard: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
+
+    def hear(done: Future[Any]) -> None:
+        heard.put((done.result(0), threading.current_thread() is threading.main_thread()))
+
+    call = made()
+    call.add_done_callback(hear)
+    monkeypatch.setattr("concurrent.futures.thread._shutdown", True)
+    assert call.settle_plain(result_of(7), ENTRY, b"", b"")
+    assert heard.get(timeout=20) == (7, False)
+
+
 def test_a_call_that_has_failed_keeps_its_error() -> None:
     """Its result may be on its way all the same."""
     call = made()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,24 @@ def test_a_forged_result_ends_its_own_call_and_the_line() -> None:
     assert isinstance(forged.call.exception(1), Forged)
     assert isinstance(good.call.exception(1), JobStopped)
     assert [each.number for each in line.open_calls()] == [3]
+
+
+def test_a_large_result_is_fetched_when_no_pool_takes_any_more_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind the program's last statement, where another pool's last work may still make calls."""
+    result = b'{"outcome": "value", "type": "", "text": "", "traceback": ""}\n' + pickle.dumps([7])
+
+    def fetch(number: int) -> Path:
+        path = tmp_path / f"call-{number}"
+        path.write_bytes(frames.seal(KEY, RUN, frames.call_result_seq(number), result))
+        return path
+
+    line = WarmLine(RUN, KEY, fetch)
+    line.send([sent := call(line, 1)])
+    known = KnownCall(sent.entry(), b"")
+    known.done({"file": True}, b"")
+    monkeypatch.setattr("concurrent.futures.thread._shutdown", True)
+    line.put(({}, frames.encode({"results": [known.result]})))
+    assert sent.call.result(20) == [7]
+    assert not list(tmp_path.iterdir())
