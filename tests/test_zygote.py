@@ -18,13 +18,14 @@ from pathlib import Path
 import pytest
 
 from dayfly.errors import JobExited, JobKilled, JobStopped, UnpicklableResult
-from dayfly.runtime.agent import files, frames, inbox, processes
+from dayfly.runtime.agent import files, frames, inbox, passing, processes
 from dayfly.runtime.agent.call_book import CallBook
 from dayfly.runtime.agent.call_child import Child
 from dayfly.runtime.agent.call_output import CallLog, Printed
 from dayfly.runtime.agent.children import Children
 from dayfly.runtime.agent.client_line import ClientLine
 from dayfly.runtime.agent.forker import Forker
+from dayfly.runtime.agent.in_child import InChild
 from dayfly.runtime.agent.job_folder import JobFolder
 from tests.sshd import sshd
 from tests.test_warm_calls import await_file
@@ -157,6 +158,37 @@ def test_a_client_that_there_is_no_file_for_waits(tmp_path: Path) -> None:
             assert attached
         finally:
             line.close()
+
+
+def test_a_process_that_may_open_no_further_file_goes_on_without_a_way_of_its_own(
+    tmp_path: Path,
+) -> None:
+    """What it keeps is not lost: its calls come by the zygote."""
+    heard = signal.getsignal(signal.SIGTERM)
+    ours, theirs = socket.socketpair()
+    client, way = socket.socketpair()
+    book = CallBook(JobFolder(str(tmp_path)), bytes(32), "e" * 32)
+    lent = inbox.parcel(frames.encode({"shortcut": 1, "blobs": "", "device": ""}))
+
+    def goes_on(child: InChild) -> bool:
+        told = child._received(inbox.Inbox())
+        assert told is not None
+        return [child._obey(*each) for each in told] == [True]
+
+    try:
+        child = InChild(book, ([], ""), True, theirs)
+        passing.send_with(ours, lent, way.fileno())
+        with room_for(0):
+            assert goes_on(child)
+        assert child._shortcut is None
+        passing.send_with(ours, lent, way.fileno())
+        assert goes_on(child)
+        assert client.recv(100) == inbox.parcel(frames.encode({"ready": True}))
+        child._drop_shortcut()
+    finally:
+        signal.signal(signal.SIGTERM, heard)
+        for each in (ours, theirs, client, way):
+            each.close()
 
 
 # -- what a call leaves on the disk
