@@ -83,6 +83,21 @@ def test_a_result_that_was_acknowledged_before_it_was_known_is_forgotten(book: C
     assert book.begun(entry(1), b"call") is not call
 
 
+def test_an_acknowledgement_that_comes_before_its_call_is_not_lost(book: CallBook) -> None:
+    """The way of the client's own is the shorter one: what is known of the call later is kept for nobody."""
+    book.acknowledge(1)
+    call = book.begun(entry(1), b"call")
+    book.finish(call, RESULT, b"one", told=True)
+    book.acknowledge(1)
+    book.take(entry(2), b"call", after=1)
+    assert book.may_begin
+    book.offer_all()
+    assert book.ready == []
+    book.leave_results()
+    assert b'"calls"' in (left := Path(book._job.file("result.sealed")).read_bytes())
+    assert left.endswith(b"\n"), "a result is left"
+
+
 def test_a_stop_that_comes_before_its_call_is_not_lost(book: CallBook) -> None:
     """The call is refused, and ended where it has been begun; one that is over is left alone."""
     book.stop(1)

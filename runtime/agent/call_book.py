@@ -91,15 +91,17 @@ class CallBook:
 
     def acknowledge(self, number: int) -> None:
         """The client has the result: it is forgotten."""
-        call = self._calls.get(number)
-        if call is None:
+        if self._is_acknowledged(number):
             return
-        if call.result is None:
+        call = self._calls.get(number)
+        if call is not None and call.result is None:
             call.acknowledged = True
             return
-        del self._calls[number]
-        if call.result["file"]:
-            os.unlink(self.file(number))
+        # One that came straight to a child may not be known here yet.
+        if call is not None:
+            del self._calls[number]
+            if call.result and call.result["file"]:
+                os.unlink(self.file(number))
         self._acknowledged.add(number)
         while self._acknowledged_to + 1 in self._acknowledged:
             self._acknowledged_to += 1
