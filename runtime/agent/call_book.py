@@ -68,9 +68,9 @@ class CallBook:
         after = self.queue[0].after
         return not after or after in self._calls or self._is_acknowledged(after)
 
-    def begun(self, entry: Mapping[str, Any], sealed: bytes) -> KnownCall:
+    def begun(self, entry: Mapping[str, Any]) -> KnownCall:
         """A child has begun a call that came straight to it, unless it has it from here as well; give that call."""
-        self.take(entry, sealed)
+        self.take(entry, b"")
         call = self._calls.get(entry["n"])
         if call is None:
             return KnownCall(entry, b"")  # Acknowledged: nobody waits for it.

@@ -125,7 +125,8 @@ class InChild(Caller):
         if entry["function"] not in self._functions:
             self._send({"refer": entry}, body)
             return True
-        self._send({"begun": entry}, body)
+        # Without the call, which is given to nobody else from now on.
+        self._send({"begun": entry})
         self._straight = entry["n"]
         return self._make(entry, body)
 
