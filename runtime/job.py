@@ -600,9 +600,8 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         callbacks = threading.Thread(target=settle, name="dayfly-callbacks", daemon=False)
         try:
             callbacks.start()
-        except (
-            RuntimeError
-        ):  # None can be had; whoever waits must hear of the outcome all the same.
+        except RuntimeError:
+            # None can be had; whoever waits must hear of the outcome all the same.
             settle()
         concurrent.futures.wait((self,))
 

@@ -18,6 +18,7 @@ from dayfly.runtime import outcome, wakeful
 from dayfly.runtime.agent.call_output import WARM_OUTPUT_BYTES
 from dayfly.runtime.aside import aside
 from dayfly.runtime.ledger import Times
+from dayfly.runtime.moment import Moment
 from dayfly.runtime.redact import redact_tail
 from dayfly.runtime.verb import verb
 
@@ -160,11 +161,15 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> R:
+        # Not by a callback, which might have to wait for those of the user.
+        come = Moment()
+        self.tell(lambda _: come.set())
         try:
-            return await asyncio.wrap_future(self)
+            await come.come()
         except asyncio.CancelledError:
             self.abandon()
             raise
+        return super().result(0)
 
     def abandon(self) -> None:
         """Stops it, behind the caller's back, since whoever awaited it was cancelled."""
@@ -183,7 +188,11 @@ def _callbacks() -> ThreadPoolExecutor:
 
 
 def _call_aside(fn: Callable[[Future[R]], object], call: Future[R]) -> None:
-    _callbacks().submit(_called, fn, call)
+    try:
+        _callbacks().submit(_called, fn, call)
+    except RuntimeError:
+        # The program's last statement is past, and no pool takes any more work; the process waits for this as for that.
+        threading.Thread(target=_called, args=(fn, call), name="dayfly-callbacks").start()
 
 
 def _called(fn: Callable[[Future[R]], object], call: Future[R]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import queue
 import threading
@@ -331,7 +330,7 @@ class WarmLine:
             self._fetch_result(entry, stdout, stderr)
             return []
         sent = self._take(number)
-        content = b"" if sent is None else self._unsealed(number, sealed)
+        content = b"" if sent is None else self._unsealed(sent, sealed)
         # Before anybody hears of it: who then closes would otherwise find it once more in the result of the run.
         self._acknowledge(number)
         if sent is None or self._ended(sent, content):
@@ -356,11 +355,15 @@ class WarmLine:
         with self._changing:
             self._acks.append(number)
 
-    def _unsealed(self, number: int, sealed: bytes) -> bytes:
+    def _unsealed(self, sent: Sent, sealed: bytes) -> bytes:
+        number = sent.call.number
         try:
             return frames.unseal(self._key, self._run_id, frames.call_result_seq(number), sealed)
         except frames.FrameError as error:
-            raise _forged(number, error) from error
+            forged = _forged(number, error)
+            # It is open no more, so that what ends the run would not reach it.
+            sent.call.fail(forged)
+            raise forged from error
 
     def _settle_aside(self, results: Sequence[_Result]) -> None:
         """Settles them in a thread of their own, or, where that has been closed, here: they are known to nobody else."""
@@ -403,9 +406,15 @@ class WarmLine:
         if sent is None:
             self._acknowledge(number)
             return
-        # Closed, it has no call left that would not have been told.
-        with contextlib.suppress(RuntimeError):
+        try:
             self._fetchers.submit(self._fetched, sent, entry, stdout, stderr)
+        except RuntimeError:
+            # Closed, it has no call left that would not have been told; at the end of the process no pool takes any more work.
+            if self._over is None:
+                work = (sent, entry, stdout, stderr)
+                threading.Thread(
+                    target=self._fetched, args=work, name="dayfly-fetch", daemon=True
+                ).start()
 
     def _fetched(self, sent: Sent, entry: dict[str, Any], stdout: bytes, stderr: bytes) -> None:
         number, began = sent.call.number, time.perf_counter()

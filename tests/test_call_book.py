@@ -34,10 +34,10 @@ def outcome_of(call: KnownCall) -> bytes:
 def test_a_call_that_is_begun_elsewhere_waits_here_no_more(book: CallBook) -> None:
     """Whether it came here as well, before that or after it: it is one call."""
     book.take(entry(1), b"call")
-    call = book.begun(entry(1), b"call")
+    call = book.begun(entry(1))
     book.take(entry(1), b"call")
     assert book.queue == []
-    assert book.begun(entry(2), b"call") is book.begun(entry(2), b"call")
+    assert book.begun(entry(2)) is book.begun(entry(2))
     assert (call.number, book.queue) == (1, [])
 
 
@@ -49,7 +49,7 @@ def test_what_was_sent_later_by_another_way_does_not_begin_sooner(book: CallBook
     book.take(entry(1), b"call")
     assert book.may_begin
     assert [call.number for call in book.queue] == [1, 2, 3]
-    book.begun(entry(1), b"call")
+    book.begun(entry(1))
     assert [call.number for call in book.queue] == [2, 3]
     assert book.may_begin
     book.queue.clear()
@@ -58,7 +58,7 @@ def test_what_was_sent_later_by_another_way_does_not_begin_sooner(book: CallBook
 
 def test_what_the_client_was_told_is_kept_and_sent_only_when_it_asks(book: CallBook) -> None:
     """Before the result is known here, or after it; and by whoever comes next."""
-    first, second = book.begun(entry(1), b"call"), book.begun(entry(2), b"call")
+    first, second = book.begun(entry(1)), book.begun(entry(2))
     book.ask_for(2)
     book.finish(first, RESULT, b"one", told=True)
     book.finish(second, RESULT, b"two", told=True)
@@ -73,20 +73,35 @@ def test_what_the_client_was_told_is_kept_and_sent_only_when_it_asks(book: CallB
 
 def test_a_result_that_was_acknowledged_before_it_was_known_is_forgotten(book: CallBook) -> None:
     """The client may have it sooner than this does; what then is begun once more is nobody's."""
-    call = book.begun(entry(1), b"call")
+    call = book.begun(entry(1))
     book.acknowledge(1)
     book.finish(call, RESULT, b"one", told=True)
     book.offer_all()
     assert book.ready == []
     book.take(entry(1), b"call")
     assert book.queue == []
-    assert book.begun(entry(1), b"call") is not call
+    assert book.begun(entry(1)) is not call
+
+
+def test_an_acknowledgement_that_comes_before_its_call_is_not_lost(book: CallBook) -> None:
+    """The way of the client's own is the shorter one: what is known of the call later is kept for nobody."""
+    book.acknowledge(1)
+    call = book.begun(entry(1))
+    book.finish(call, RESULT, b"one", told=True)
+    book.acknowledge(1)
+    book.take(entry(2), b"call", after=1)
+    assert book.may_begin
+    book.offer_all()
+    assert book.ready == []
+    book.leave_results()
+    assert b'"calls"' in (left := Path(book._job.file("result.sealed")).read_bytes())
+    assert left.endswith(b"\n"), "a result is left"
 
 
 def test_a_stop_that_comes_before_its_call_is_not_lost(book: CallBook) -> None:
     """The call is refused, and ended where it has been begun; one that is over is left alone."""
     book.stop(1)
-    call = book.begun(entry(1), b"call")
+    call = book.begun(entry(1))
     assert call.unwanted
     assert b'"stopped"' in outcome_of(call)
     book.acknowledge(1)

@@ -103,6 +103,24 @@ def test_a_job_is_stopped_once_by_whoever_asks(job: Job[Any], workspace: Workspa
     assert attended.stops == 1
 
 
+def test_an_outcome_is_set_where_no_further_thread_can_be_had(
+    job: Job[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits hears of it, and callbacks are called by the job's own thread."""
+    start, heard = threading.Thread.start, queue.SimpleQueue[str]()
+
+    def refused(self: threading.Thread) -> None:
+        if self.name == "dayfly-callbacks":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    job.add_done_callback(lambda _: heard.put(threading.current_thread().name))
+    begin(job, lambda: 7)
+    assert job.result(20) == 7
+    assert heard.get(timeout=20) == "dayfly-job"
+
+
 def test_many_threads_use_one_job(job: Job[Any], workspace: Workspace) -> None:
     """Status, log, cost, cancel, callbacks and result, all at once, while it runs and ends."""
     attended, called = Attended(job, workspace), queue.SimpleQueue[object]()

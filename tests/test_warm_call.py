@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import pickle
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dayfly.runtime import warm_call
 from dayfly.runtime.warm_call import WarmCall
 
 ENTRY = {"queued_s": 0.25, "took_s": 1.5}
@@ -79,6 +81,42 @@ def test_a_callback_never_runs_where_a_value_is_settled() -> None:
     told.tell(hear)
     assert told.settle_plain(result_of(10), ENTRY, b"", b"")
     assert heard.get(timeout=20) == (10, True)
+
+
+def test_whoever_awaits_a_value_waits_for_no_callback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as run at once may wait for what the event loop does next: the value goes from its thread to the loop."""
+    monkeypatch.setattr(warm_call, "_callbacks", lambda: pytest.fail("a callback's thread is used"))
+    value, error = made(), made()
+
+    def settle() -> None:
+        assert value.settle_plain(result_of(7), ENTRY, b"", b"")
+        error.settle(result_of(ValueError("no"), "raised"), ENTRY, b"", b"")
+
+    async def both() -> tuple[Any, Any]:
+        asyncio.get_running_loop().call_later(
+            0.01, threading.Thread(target=settle, daemon=True).start
+        )
+        return await asyncio.wait_for(asyncio.gather(value, error, return_exceptions=True), 20)
+
+    first, second = asyncio.run(both())
+    assert first == 7
+    assert isinstance(second, ValueError)
+
+
+def test_a_callback_is_called_when_no_pool_takes_any_more_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind the program's last statement; still in no thread by which a value comes."""
+    heard: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
+
+    def hear(done: Future[Any]) -> None:
+        heard.put((done.result(0), threading.current_thread() is threading.main_thread()))
+
+    call = made()
+    call.add_done_callback(hear)
+    monkeypatch.setattr("concurrent.futures.thread._shutdown", True)
+    assert call.settle_plain(result_of(7), ENTRY, b"", b"")
+    assert heard.get(timeout=20) == (7, False)
 
 
 def test_a_call_that_has_failed_keeps_its_error() -> None:

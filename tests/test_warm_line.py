@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
-from dayfly.errors import DeadlineReached, JobStopped, RunFailed
+import pytest
+
+from dayfly.errors import DeadlineReached, Forged, JobStopped, RunFailed
 from dayfly.runtime.agent import frames
 from dayfly.runtime.agent.call_book import CallBook
 from dayfly.runtime.agent.job_folder import JobFolder
@@ -65,3 +68,40 @@ def test_a_call_that_ended_with_its_run_hears_what_has_ended_that() -> None:
     assert [each.number for each in line.open_calls()] == [2, 3]
     line.fail(why := DeadlineReached("its time is over"))
     assert by_line.call.exception(1) is by_result.call.exception(1) is why
+
+
+def test_a_forged_result_ends_its_own_call_and_the_line() -> None:
+    """Nothing of it is unpickled, and whoever waits for it must not wait for ever; what came before it is taken."""
+    line = made()
+    good, forged, behind = (call(line, number) for number in (1, 2, 3))
+    line.send([good, forged, behind])
+    told = [refused(each, wished=True) for each in (good, forged, behind)]
+    told[1].sealed_result = told[1].sealed_result[:-2] + b"!\n"
+    head = {"results": [known.result for known in told]}
+    line.put(({}, frames.encode(head, b"".join(known.content() for known in told))))
+    with pytest.raises(Forged, match="call 2 is not authentic"):
+        line.has_ended(0.0)
+    assert isinstance(forged.call.exception(1), Forged)
+    assert isinstance(good.call.exception(1), JobStopped)
+    assert [each.number for each in line.open_calls()] == [3]
+
+
+def test_a_large_result_is_fetched_when_no_pool_takes_any_more_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind the program's last statement, where another pool's last work may still make calls."""
+    result = b'{"outcome": "value", "type": "", "text": "", "traceback": ""}\n' + pickle.dumps([7])
+
+    def fetch(number: int) -> Path:
+        path = tmp_path / f"call-{number}"
+        path.write_bytes(frames.seal(KEY, RUN, frames.call_result_seq(number), result))
+        return path
+
+    line = WarmLine(RUN, KEY, fetch)
+    line.send([sent := call(line, 1)])
+    known = KnownCall(sent.entry(), b"")
+    known.done({"file": True}, b"")
+    monkeypatch.setattr("concurrent.futures.thread._shutdown", True)
+    line.put(({}, frames.encode({"results": [known.result]})))
+    assert sent.call.result(20) == [7]
+    assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import resource
 import selectors
 import shlex
@@ -18,13 +19,15 @@ from pathlib import Path
 import pytest
 
 from dayfly.errors import JobExited, JobKilled, JobStopped, UnpicklableResult
-from dayfly.runtime.agent import files, frames, inbox, processes
+from dayfly.runtime import outcome
+from dayfly.runtime.agent import files, frames, inbox, passing, processes
 from dayfly.runtime.agent.call_book import CallBook
 from dayfly.runtime.agent.call_child import Child
 from dayfly.runtime.agent.call_output import CallLog, Printed
 from dayfly.runtime.agent.children import Children
 from dayfly.runtime.agent.client_line import ClientLine
 from dayfly.runtime.agent.forker import Forker
+from dayfly.runtime.agent.in_child import InChild
 from dayfly.runtime.agent.job_folder import JobFolder
 from tests.sshd import sshd
 from tests.test_warm_calls import await_file
@@ -157,6 +160,65 @@ def test_a_client_that_there_is_no_file_for_waits(tmp_path: Path) -> None:
             assert attached
         finally:
             line.close()
+
+
+def test_a_process_that_may_open_no_further_file_goes_on_without_a_way_of_its_own(
+    tmp_path: Path,
+) -> None:
+    """What it keeps is not lost: its calls come by the zygote."""
+    heard = signal.getsignal(signal.SIGTERM)
+    ours, theirs = socket.socketpair()
+    client, way = socket.socketpair()
+    book = CallBook(JobFolder(str(tmp_path)), bytes(32), "e" * 32)
+    lent = inbox.parcel(frames.encode({"shortcut": 1, "blobs": "", "device": ""}))
+
+    def goes_on(child: InChild) -> bool:
+        told = child._received(inbox.Inbox())
+        assert told is not None
+        return [child._obey(*each) for each in told] == [True]
+
+    try:
+        child = InChild(book, ([], ""), True, theirs)
+        passing.send_with(ours, lent, way.fileno())
+        with room_for(0):
+            assert goes_on(child)
+        assert child._shortcut is None
+        passing.send_with(ours, lent, way.fileno())
+        assert goes_on(child)
+        assert client.recv(100) == inbox.parcel(frames.encode({"ready": True}))
+        child._drop_shortcut()
+    finally:
+        signal.signal(signal.SIGTERM, heard)
+        for each in (ours, theirs, client, way):
+            each.close()
+
+
+def test_the_zygote_is_told_of_a_straight_call_before_its_result_and_gets_only_what_it_must_give_on(
+    tmp_path: Path,
+) -> None:
+    """One whose function is not here comes with its arguments; one that is made here does not come twice."""
+    heard, key, run = signal.getsignal(signal.SIGTERM), bytes(32), "e" * 32
+    ours, theirs = socket.socketpair()
+    zygote = inbox.Inbox()
+    usual = {"n": 1, "blob": "", "group": 0, "timeout_s": None}
+    content = b'{"function": "here"}\n' + pickle.dumps(((-7,), {}))
+    sealed = frames.seal(key, run, frames.call_seq(1), content)
+    entry = {**usual, "size": len(sealed)}
+    try:
+        child = InChild(CallBook(JobFolder(str(tmp_path)), key, run), ([], ""), True, theirs)
+        child._functions["here"] = None, abs
+        assert child._take_straight({"calls": [{**entry, "function": "elsewhere"}]}, sealed)
+        assert child._take_straight({"calls": [{**entry, "function": "here"}]}, sealed)
+        refer, begun_here, result = zygote.feed(ours.recv(1 << 16))
+    finally:
+        signal.signal(signal.SIGTERM, heard)
+        ours.close()
+        theirs.close()
+    assert refer == ({"refer": {**entry, "function": "elsewhere"}}, sealed)
+    assert begun_here == ({"begun": {**entry, "function": "here"}}, b"")
+    assert (result[0]["n"], result[0]["told"]) == (1, None)
+    value = frames.unseal(key, run, frames.call_result_seq(1), result[1])
+    assert outcome.unpack(value, run_id=run) == 7
 
 
 # -- what a call leaves on the disk

@@ -68,9 +68,9 @@ class CallBook:
         after = self.queue[0].after
         return not after or after in self._calls or self._is_acknowledged(after)
 
-    def begun(self, entry: Mapping[str, Any], sealed: bytes) -> KnownCall:
+    def begun(self, entry: Mapping[str, Any]) -> KnownCall:
         """A child has begun a call that came straight to it, unless it has it from here as well; give that call."""
-        self.take(entry, sealed)
+        self.take(entry, b"")
         call = self._calls.get(entry["n"])
         if call is None:
             return KnownCall(entry, b"")  # Acknowledged: nobody waits for it.
@@ -91,15 +91,17 @@ class CallBook:
 
     def acknowledge(self, number: int) -> None:
         """The client has the result: it is forgotten."""
-        call = self._calls.get(number)
-        if call is None:
+        if self._is_acknowledged(number):
             return
-        if call.result is None:
+        call = self._calls.get(number)
+        if call is not None and call.result is None:
             call.acknowledged = True
             return
-        del self._calls[number]
-        if call.result["file"]:
-            os.unlink(self.file(number))
+        # One that came straight to a child may not be known here yet.
+        if call is not None:
+            del self._calls[number]
+            if call.result and call.result["file"]:
+                os.unlink(self.file(number))
         self._acknowledged.add(number)
         while self._acknowledged_to + 1 in self._acknowledged:
             self._acknowledged_to += 1

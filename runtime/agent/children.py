@@ -257,7 +257,7 @@ class Children:
             elif "refer" in head:
                 self._book.take(head["refer"], body)
             elif "begun" in head:
-                self._on_begun(child, head["begun"], body)
+                self._on_begun(child, head["begun"])
             elif child.given:
                 self._on_result(child, head, body)
 
@@ -267,9 +267,9 @@ class Children:
             self._imported.update(new)
             self.to_import += new
 
-    def _on_begun(self, child: Child, entry: Mapping[str, Any], sealed: bytes) -> None:
+    def _on_begun(self, child: Child, entry: Mapping[str, Any]) -> None:
         """It makes a call that came straight to it; where it was given that as well, it is the same one."""
-        call = self._book.begun(entry, sealed)
+        call = self._book.begun(entry)
         if call in child.given:
             child.given.remove(call)
         child.given.insert(0, call)

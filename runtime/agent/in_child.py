@@ -92,6 +92,8 @@ class InChild(Caller):
     def _take_shortcut(self, head: Mapping[str, Any]) -> None:
         self._blobs = head["blobs"]
         self._set_device(head["device"])
+        if not self._passed:
+            return  # As many files are open here as may be: its calls come by the zygote.
         self._shortcut = Shortcut(self._passed.pop(0), head["shortcut"], self._channel)
         self._shortcut.tell({"ready": True})
 
@@ -123,7 +125,8 @@ class InChild(Caller):
         if entry["function"] not in self._functions:
             self._send({"refer": entry}, body)
             return True
-        self._send({"begun": entry}, body)
+        # Without the call, which is given to nobody else from now on.
+        self._send({"begun": entry})
         self._straight = entry["n"]
         return self._make(entry, body)
 
