@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dayfly.errors import BackendFailed, UnknownRun
+from dayfly.infra.providers.local import Local
 from dayfly.runtime import elsewhere
 from dayfly.stacks import gc, hands, journal, vault
 from dayfly.stacks.census import Finding
@@ -193,6 +194,34 @@ def test_the_collector_spares_what_another_home_has_taken(
     finding = Finding(other.id, "EXPIRED", "", "local", history=other)
     assert gc.destroy(here, None, finding, said.append) is not None
     assert journal.read(other.directory).closed
+
+
+def test_the_collector_asks_nobody_about_what_is_written_down(
+    here: Workspace, there: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found before that, and the state is out of reach."""
+
+    def away(*_: object) -> None:
+        raise BackendFailed("out of reach")
+
+    monkeypatch.setattr("dayfly.stacks.beside.Beside.hand", away)
+    mine = held(here)
+    finding = Finding(mine.id, "EXPIRED", "", "local", history=mine)
+    hands.note(mine.directory, homes.hand(there))
+    assert gc.destroy(here, None, finding, lambda _: None) is None
+    assert not journal.read(mine.directory).closed
+
+
+def test_a_run_that_is_held_after_all_is_spared_also_where_other_homes_might_have_it(
+    here: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found EXPIRED for want of a machine, which is there; nobody has taken it."""
+    monkeypatch.setattr("dayfly.stacks.beside.Beside.hand", lambda *_: None)
+    monkeypatch.setattr(Local, "instance_state", lambda *_: "running")
+    mine = held(here)
+    finding = Finding(mine.id, "EXPIRED", "its machine has ended itself", "local", history=mine)
+    assert gc.destroy(here, None, finding, lambda _: None) is None
+    assert not journal.read(mine.directory).closed
 
 
 def test_a_run_that_was_brought_is_closed_by_the_settings_of_this_computer(
