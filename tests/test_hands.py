@@ -159,7 +159,11 @@ def test_what_is_kept_beside_the_state_tells_who_has_taken_it(
         assert not hands.is_anothers_by_state(mine, says(answer))
     assert journal.read(mine.directory).last("attached") is None
     assert hands.is_anothers_by_state(mine, says(homes.hand(there)))
-    assert standing(journal.read(mine.directory), time.time())[0] == "RUNNING"
+    mine = journal.read(mine.directory)
+    assert standing(mine, time.time())[0] == "RUNNING"
+    # The keeper asks every minute; the journal need not grow by that.
+    assert hands.is_anothers_by_state(mine, says(homes.hand(there)))
+    assert len(journal.read(mine.directory).events) == len(mine.events)
 
 
 def test_what_another_home_has_closed_is_closed_here_and_not_billed_again(
