@@ -15,10 +15,17 @@ from dayfly.errors import BackendFailed, UnknownRun
 from dayfly.infra.providers.local import Local
 from dayfly.runtime import elsewhere
 from dayfly.stacks import gc, hands, journal, vault
-from dayfly.stacks.census import Finding
+from dayfly.stacks.census import Finding, census, survey
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.journal import History
-from dayfly.stacks.standing import in_other_home, is_elsewhere, is_lent, standing, was_in_hand
+from dayfly.stacks.standing import (
+    in_other_home,
+    is_elsewhere,
+    is_lent,
+    is_only_seen,
+    standing,
+    was_in_hand,
+)
 from dayfly.stacks.workspace import Workspace
 from tests import homes, runs
 
@@ -226,6 +233,24 @@ def test_a_run_that_is_held_after_all_is_spared_also_where_other_homes_might_hav
     finding = Finding(mine.id, "EXPIRED", "its machine has ended itself", "local", history=mine)
     assert gc.destroy(here, None, finding, lambda _: None) is None
     assert not journal.read(mine.directory).closed
+
+
+def test_a_run_that_was_only_looked_at_asks_for_no_account_of_its_provider(
+    here: Workspace, there: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This home could not list what is there, and `dayfly gc` would find every listing incomplete for that."""
+    mine = held(here)
+    journal.append(mine.directory, "intent", **{**mine.intent, "provider": "lambda"})
+    theirs = brought(journal.read(mine.directory), there)
+    assert is_only_seen(theirs)
+    found = census(there, None)
+    assert "lambda" in found.unasked
+    assert "lambda" not in found.failed
+    assert [(finding.run, finding.status) for finding in survey(there)] == [(mine.id, "RUNNING")]
+    client, whose = journal.myself(), journal.whose(theirs.directory)
+    journal.append(theirs.directory, "attached", client=client, **whose)
+    assert not is_only_seen(journal.read(theirs.directory))
+    assert "lambda" in census(there, None).failed
 
 
 def test_a_run_that_was_brought_is_closed_by_the_settings_of_this_computer(
