@@ -561,7 +561,8 @@ class Attendance:
                 raise DeadlineReached(
                     f"run {self.directory.name}: its machine ended at the deadline; raise max_runtime or max_cost"
                 ) from trouble
-            if not self.machine_runs():
+            gone = isinstance(trouble, InstanceLost) and bool(trouble.state)
+            if gone or not self.machine_runs():
                 if taking.was_ended_elsewhere(self):
                     raise taking.ended_elsewhere(self.directory.name) from trouble
                 raise
@@ -570,11 +571,10 @@ class Attendance:
             raise self.left_there(trouble) from trouble
 
     def machine_runs(self) -> bool:
-        """Whether the provider says that the machine lives, or all of them do."""
+        """Whether the provider says that the machine lives, or all of them do; one that cannot be asked has not said that it
+        is gone, and the keeper goes on asking."""
         machines = self.history.machines
-        return bool(machines) and all(
-            providers.load(each.provider).instance_state(each.id) == "running" for each in machines
-        )
+        return bool(machines) and all(map(_may_run, machines))
 
     def left_there(self, trouble: Exception) -> ResultFailed:
         """Hands the run on: it stays up for `attach`, and the keeper ends it when its time is over."""
@@ -729,6 +729,13 @@ class Attendance:
     def stopping(self) -> bool:
         """True once `stop` was called."""
         return self._stopping.is_set()
+
+
+def _may_run(machine: Machine) -> bool:
+    try:
+        return providers.load(machine.provider).instance_state(machine.id) == "running"
+    except DayflyError:
+        return True
 
 
 def _raising(error: Exception) -> Callable[[], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -127,11 +128,19 @@ def bring(workspace: Workspace, run_id: str, files: Mapping[str, bytes]) -> Hist
             how = {name: getattr(workspace, name) for name in ("backend", "secrets_provider")}
             whose = {"home": workspace.identity, "by": journal.myself()}
             journal.append(aside, "brought", **whose, **how)
-            if not directory.exists():
-                aside.rename(directory)
+            _put(aside, directory)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return journal.read(directory)
+
+
+def _put(aside: Path, directory: Path) -> None:
+    try:
+        aside.rename(directory)
+    except OSError as error:
+        # Of two commands at once one is first, and its directory, which is not empty, stays as it is.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _only_one(ids: list[str], prefix: str, workspace: Workspace) -> str:

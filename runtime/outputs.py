@@ -50,9 +50,12 @@ def check_folder(folder: str | os.PathLike[str] | None) -> None:
 
 def are_home(history: History, node: int = 0) -> bool:
     """Whether all of one machine's are here; a run that was acknowledged, or held by the keeper, has none that are not."""
-    if history.last("held", "acknowledged") is not None:
+    brought = [number for number, e in enumerate(history.events) if e.name == "brought"]
+    # What another computer has brought home is there.
+    events = history.events[brought[-1] if brought else 0 :]
+    if any(e.name in ("held", "acknowledged") for e in events):
         return True
-    told = [e for e in history.events if e.name == _event(node) and e.fields.get("node", 0) == node]
+    told = [e for e in events if e.name == _event(node) and e.fields.get("node", 0) == node]
     return bool(told and told[-1].fields.get("complete"))
 
 

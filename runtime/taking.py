@@ -130,16 +130,26 @@ def is_lost(attendance: Attendance, machine: Machine) -> bool:
 
 
 def was_ended_elsewhere(attendance: Attendance) -> bool:
-    """Whether a run whose machine is gone was taken in hand, and closed, by another home: nothing of it is kept any more."""
+    """Whether a run whose machine is gone was taken in hand by another home: nothing of it is kept any more, or what is
+    says so, and that home is closing it; then it is left to that one."""
     history = attendance.history
     if not is_wanted(history) or history.last("session_kept") is None:
         return False
+    if history.closed or history.last("closing") is not None:
+        return False  # By another process of this home.
     assert attendance.run_stack is not None
     with contextlib.suppress(DayflyError, OSError):
         try:
-            Beside(attendance.run_stack.workspace, engine.find()).fetch(history.id)
+            hand = Beside(attendance.run_stack.workspace, engine.find()).hand(history.directory)
         except UnknownRun:
             hands.note(attendance.directory, None, closed=True)
+            return True
+        # What was kept before this home has taken it back says nothing.
+        newest = history.last("session_kept", "attached")
+        up_to_date = newest is not None and newest.name == "session_kept"
+        if up_to_date and hands.is_anothers(history, hand):
+            hands.note(attendance.directory, hand)
+            attendance.run_stack.leave_open()
             return True
     return False
 

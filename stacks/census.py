@@ -15,7 +15,7 @@ from dayfly.infra.found import GONE, Found
 from dayfly.stacks import journal, state
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
-from dayfly.stacks.standing import Status, standing
+from dayfly.stacks.standing import Status, is_only_seen, standing
 from dayfly.stacks.workspace import Workspace
 
 _STACK = "stack"
@@ -95,7 +95,7 @@ def survey(workspace: Workspace, now: float | None = None) -> list[Finding]:
         DayflyError: a provider's listing is not complete; nothing may be concluded from it.
     """
     open_runs = journal.histories(workspace.runs)
-    names = {history.provider for history in open_runs} | {"local"}
+    names = _concerned(open_runs) | {"local"}
     # Not by this owner alone: a run belongs to the one that it was launched as, and the setting may have changed.
     found = _census(workspace, open_runs, names, now)
     if found.failed:
@@ -121,7 +121,7 @@ def census(
     """
     open_runs = journal.histories(workspace.runs)
     ours = [history for history in open_runs if history.id.startswith(only)]
-    needed = {history.provider for history in ours}
+    needed = _concerned(ours)
     unasked, unusable = ({}, {}) if only and ours else _unasked(needed)
     names = needed if only and ours else set(providers.names()) - set(unasked) - set(unusable)
     found = _census(workspace, ours, names, now)
@@ -134,6 +134,11 @@ def owned_by(found: Census, owner: str) -> Census:
     """What providers list of one owner, and no journal of this computer knows."""
     findings = [f for f in found.findings if f.owner == owner and f.provider and f.history is None]
     return dataclasses.replace(found, findings=tuple(findings))
+
+
+def _concerned(open_runs: Iterable[History]) -> set[str]:
+    """Those that have to be asked: where runs are that this home has to do with."""
+    return {history.provider for history in open_runs if not is_only_seen(history)}
 
 
 def _unasked(needed: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -13,7 +13,7 @@ from dayfly.stacks.closer import Closer, LeftAlone
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
-from dayfly.stacks.standing import in_hand, standing
+from dayfly.stacks.standing import in_hand, in_other_home, standing
 from dayfly.stacks.workspace import Workspace
 
 
@@ -76,10 +76,15 @@ def _is_spared(finding: Finding, history: History, beside: Beside) -> bool:
     hand = in_hand(history, now)
     if hand is not None and hand[0] == "RUNNING":
         return True
-    if finding.status == "EXPIRED" and hands.may_be_anothers(history):
-        return hands.is_anothers_by_state(history, beside)
-    held = finding.status == "EXPIRED" and standing(history, now)[0] == "HELD"
-    return held and not has_ended(history, now)
+    if finding.status != "EXPIRED":
+        return False
+    status, _ = standing(history, now)
+    # As it has been written down since; nobody need be asked for that.
+    if status == "RUNNING" and in_other_home(history):
+        return True
+    if hands.may_be_anothers(history) and hands.is_anothers_by_state(history, beside):
+        return True
+    return status == "HELD" and not has_ended(history, now)
 
 
 def _destroy_lost(

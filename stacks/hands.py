@@ -67,8 +67,17 @@ def is_anothers_by_state(history: History, beside: Beside) -> bool:
         return False
     if not is_anothers(history, hand):
         return False
-    note(history.directory, hand)
+    if not _is_noted(history, hand):
+        note(history.directory, hand)
     return True
+
+
+def _is_noted(history: History, hand: Mapping[str, Any] | None) -> bool:
+    """Whether the journal says the same: what is lent is looked at once a minute."""
+    last = history.last("intent", "attached", "detached")
+    if last is None or last.name != "attached" or last.fields.get("closed"):
+        return False
+    return bool(hand and last.fields.get("home") == hand.get("home"))
 
 
 def settle(directory: Path) -> None:

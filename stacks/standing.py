@@ -180,6 +180,11 @@ def was_in_hand(history: History) -> bool:
     return bool(own) and any(event.fields.get("home") == own for event in turns)
 
 
+def is_only_seen(history: History) -> bool:
+    """Whether another home has a run in hand that this one has only looked at: it may have no account where that is."""
+    return in_other_home(history) and not was_in_hand(history)
+
+
 def is_lent(history: History, status: Status) -> bool:
     """Whether another home has a run in hand that this one has had before, and may have closed it since."""
     return status == "RUNNING" and in_other_home(history) and was_in_hand(history)

@@ -26,6 +26,8 @@ from dayfly.errors import (
     RunFailed,
 )
 from dayfly.infra import providers
+from dayfly.infra.found import State
+from dayfly.infra.providers.local import Local
 from dayfly.infra.run import new_id
 from dayfly.infra.spec import Spec
 from dayfly.runtime import samples
@@ -33,8 +35,9 @@ from dayfly.runtime.attend import Attendance
 from dayfly.runtime.display import Display
 from dayfly.runtime.records import JobEnd
 from dayfly.stacks import journal
+from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.workspace import Workspace
-from tests.runs import GONE, OFFER, opened
+from tests.runs import GONE, OFFER, launched, opened
 from tests.test_agent_samples import sample
 from tests.test_samples import lines
 
@@ -213,6 +216,15 @@ def test_a_machine_that_is_gone_is_not_left(
         attendance.finish(Far(follow=InstanceLost("gone")))  # type: ignore[arg-type]
 
 
+def test_a_machine_that_its_provider_has_given_up_is_not_asked_for_again(
+    attendance: Attendance,
+) -> None:
+    """It may not answer a second time."""
+    with pytest.raises(InstanceLost):
+        attendance.finish(Far(follow=InstanceLost("gone", "preempted")))  # type: ignore[arg-type]
+    assert not attendance.run_stack.left  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("act", ["arm_deadline", "acknowledge"])
 def test_a_machine_too_full_for_small_things_does_not_cost_the_result(
     attendance: Attendance, act: str, monkeypatch: pytest.MonkeyPatch
@@ -308,6 +320,27 @@ def test_the_provider_is_asked_whether_the_machine_runs(workspace: Workspace) ->
     attendance.run_stack = SimpleNamespace(directory=history.directory)  # type: ignore[assignment]
     assert not attendance.machine_runs()
     assert providers.load("local").instance_state("local-none") == "terminated"
+
+
+def test_a_computer_without_any_network_destroys_nothing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither machine nor provider answers: that says nothing of the machine, which goes on."""
+
+    def away(*_: object) -> State:
+        raise DayflyError("no route to the provider")
+
+    monkeypatch.setattr(Local, "instance_state", away)
+    monkeypatch.setattr(Attendance, "entrust", lambda *_: None)
+    run_id = opened(workspace)
+    launched(workspace, run_id)
+    attendance = Attendance(Display.silent())
+    stack = RunStack.resume(journal.read(workspace.directory(run_id)), workspace, None)
+    with pytest.raises(ResultFailed, match="dayfly attach"), attendance.stack(stack):
+        attendance.finish(Far(follow=InstanceLost("silent for ten minutes")))  # type: ignore[arg-type]
+    assert not stack.needs_closing
+    assert attendance.history.last("closing") is None
+    assert attendance.history.last("detached") is not None
 
 
 def test_a_keeper_that_has_ended_is_replaced_and_one_that_cannot_be_had_is_tried_for_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from dayfly.runtime.display import Display
 from dayfly.runtime.records import Keys
 from dayfly.stacks import journal
 from dayfly.stacks.beside import Beside
+from dayfly.stacks.journal import History
 from dayfly.stacks.standing import standing
 from dayfly.stacks.workspace import Workspace
 from tests import homes, runs
@@ -106,6 +108,25 @@ def test_its_directory_is_private_and_has_what_a_client_needs(
     assert keys.user_key.read_bytes() == ours.user_key.read_bytes()
     assert (ours.home, keys.home) == (here.identity, there.identity)
     journal.append(theirs.directory, "attached", client=journal.myself())
+    assert brought(mine, there).last("attached") is not None
+    assert not list((there.home / "making").iterdir())
+
+
+def test_of_two_commands_that_bring_a_run_at_once_one_makes_its_directory(
+    here: Workspace, there: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one finds it made, at whatever moment that was."""
+    mine = held(here)
+    append, first = journal.append, list[History]()
+
+    def meanwhile(directory: Path, event: str, **fields: Any) -> None:
+        append(directory, event, **fields)
+        if not first:
+            monkeypatch.setattr(journal, "append", append)
+            first.append(brought(mine, there))
+            append(first[0].directory, "attached", client=journal.myself())
+
+    monkeypatch.setattr(journal, "append", meanwhile)
     assert brought(mine, there).last("attached") is not None
     assert not list((there.home / "making").iterdir())
 

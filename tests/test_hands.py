@@ -12,12 +12,20 @@ from typing import Any
 import pytest
 
 from dayfly.errors import BackendFailed, UnknownRun
+from dayfly.infra.providers.local import Local
 from dayfly.runtime import elsewhere
 from dayfly.stacks import gc, hands, journal, vault
-from dayfly.stacks.census import Finding
+from dayfly.stacks.census import Finding, census, survey
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.journal import History
-from dayfly.stacks.standing import in_other_home, is_elsewhere, is_lent, standing, was_in_hand
+from dayfly.stacks.standing import (
+    in_other_home,
+    is_elsewhere,
+    is_lent,
+    is_only_seen,
+    standing,
+    was_in_hand,
+)
 from dayfly.stacks.workspace import Workspace
 from tests import homes, runs
 
@@ -158,7 +166,11 @@ def test_what_is_kept_beside_the_state_tells_who_has_taken_it(
         assert not hands.is_anothers_by_state(mine, says(answer))
     assert journal.read(mine.directory).last("attached") is None
     assert hands.is_anothers_by_state(mine, says(homes.hand(there)))
-    assert standing(journal.read(mine.directory), time.time())[0] == "RUNNING"
+    mine = journal.read(mine.directory)
+    assert standing(mine, time.time())[0] == "RUNNING"
+    # The keeper asks every minute; the journal need not grow by that.
+    assert hands.is_anothers_by_state(mine, says(homes.hand(there)))
+    assert len(journal.read(mine.directory).events) == len(mine.events)
 
 
 def test_what_another_home_has_closed_is_closed_here_and_not_billed_again(
@@ -193,6 +205,52 @@ def test_the_collector_spares_what_another_home_has_taken(
     finding = Finding(other.id, "EXPIRED", "", "local", history=other)
     assert gc.destroy(here, None, finding, said.append) is not None
     assert journal.read(other.directory).closed
+
+
+def test_the_collector_asks_nobody_about_what_is_written_down(
+    here: Workspace, there: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found before that, and the state is out of reach."""
+
+    def away(*_: object) -> None:
+        raise BackendFailed("out of reach")
+
+    monkeypatch.setattr("dayfly.stacks.beside.Beside.hand", away)
+    mine = held(here)
+    finding = Finding(mine.id, "EXPIRED", "", "local", history=mine)
+    hands.note(mine.directory, homes.hand(there))
+    assert gc.destroy(here, None, finding, lambda _: None) is None
+    assert not journal.read(mine.directory).closed
+
+
+def test_a_run_that_is_held_after_all_is_spared_also_where_other_homes_might_have_it(
+    here: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found EXPIRED for want of a machine, which is there; nobody has taken it."""
+    monkeypatch.setattr("dayfly.stacks.beside.Beside.hand", lambda *_: None)
+    monkeypatch.setattr(Local, "instance_state", lambda *_: "running")
+    mine = held(here)
+    finding = Finding(mine.id, "EXPIRED", "its machine has ended itself", "local", history=mine)
+    assert gc.destroy(here, None, finding, lambda _: None) is None
+    assert not journal.read(mine.directory).closed
+
+
+def test_a_run_that_was_only_looked_at_asks_for_no_account_of_its_provider(
+    here: Workspace, there: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This home could not list what is there, and `dayfly gc` would find every listing incomplete for that."""
+    mine = held(here)
+    journal.append(mine.directory, "intent", **{**mine.intent, "provider": "lambda"})
+    theirs = brought(journal.read(mine.directory), there)
+    assert is_only_seen(theirs)
+    found = census(there, None)
+    assert "lambda" in found.unasked
+    assert "lambda" not in found.failed
+    assert [(finding.run, finding.status) for finding in survey(there)] == [(mine.id, "RUNNING")]
+    client, whose = journal.myself(), journal.whose(theirs.directory)
+    journal.append(theirs.directory, "attached", client=client, **whose)
+    assert not is_only_seen(journal.read(theirs.directory))
+    assert "lambda" in census(there, None).failed
 
 
 def test_a_run_that_was_brought_is_closed_by_the_settings_of_this_computer(

@@ -340,6 +340,11 @@ def test_outputs_are_home_when_all_of_them_are(
     directory = workspace.directory(opened(workspace))
     journal.append(directory, event, **fields)
     assert outputs.are_home(journal.read(directory)) is home
+    # Another computer makes its directory of this one's journal, and has none of the files.
+    journal.append(directory, "brought", home="there")
+    assert not outputs.are_home(journal.read(directory))
+    journal.append(directory, event, **fields)
+    assert outputs.are_home(journal.read(directory)) is home
 
 
 def test_a_socket_is_special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

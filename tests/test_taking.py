@@ -188,6 +188,48 @@ def test_a_run_that_another_home_has_ended_meanwhile_says_so(
     assert attendance.history.field("attached", "closed")
 
 
+def test_a_run_that_another_home_is_ending_is_left_to_it(
+    here: Workspace, there: Workspace, closing: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine is gone, and that home has not closed it yet: to try again would be to run it twice."""
+    mine = held(here)
+    attendance = attending(mine, here)
+    journal.append(mine.directory, "session_kept")
+    monkeypatch.setattr(attendance, "session", meeting(ConnectFailed("refused")))
+    monkeypatch.setattr(Attendance, "machine_runs", lambda _: False)
+    monkeypatch.setattr(Beside, "hand", lambda *_: homes.hand(there))
+    with pytest.raises(TakenOver, match="its log and its value are there"):
+        _takes(attendance, Taking(mine, elsewhere=False, force=False))
+    assert closing == []
+    assert attendance.history.field("attached", "home") == there.identity
+
+
+def test_what_was_kept_before_a_run_was_taken_back_says_nothing(
+    here: Workspace, there: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other home had it then."""
+    monkeypatch.setattr(Beside, "hand", lambda *_: homes.hand(there))
+    attendance = attending(held(here), here)
+    assert not taking.was_ended_elsewhere(attendance)
+    assert not in_other_home(attendance.history)
+
+
+def test_a_run_that_another_process_of_this_home_closes_was_not_ended_elsewhere(
+    here: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `dayfly cancel`: that removes what is kept of it, too."""
+
+    def gone(_beside: Beside, _run: str) -> None:
+        raise UnknownRun("gone")
+
+    monkeypatch.setattr(Beside, "fetch", gone)
+    mine = held(here)
+    attendance = attending(mine, here)
+    journal.append(mine.directory, "closing", by=journal.myself())
+    assert not taking.was_ended_elsewhere(attendance)
+    assert not in_other_home(attendance.history)
+
+
 @pytest.mark.parametrize("act", ["follow", "acknowledge"])
 def test_a_client_that_is_taken_from_leaves_the_machine_up(
     here: Workspace,

@@ -109,11 +109,10 @@ class JobFolder:
             force: also where a client of another home is there right now.
 
         Raises:
-            Refusal: one is, or the result has been fetched.
+            Refusal: one is, or another home has fetched the result.
         """
         held = self.hand()
-        whose = None if held is None else held["home"]
-        if os.path.exists(self.file("acknowledged")) and whose != hand["home"]:
+        if self._acknowledged_by() not in (None, hand["home"]):
             named = "the computer that started it" if held is None else held["named"]
             raise Refusal("taken", f"{named} has fetched its result, and ends the machine")
         if not force and self._is_followed_by_other(hand["home"]):
@@ -123,7 +122,15 @@ class JobFolder:
     def acknowledge(self, home: str) -> None:
         """The result is safe with a home that has the run in hand, and may be forgotten here."""
         self.check_hand(home)
-        write_file(self.file("acknowledged"), b"")
+        write_file(self.file("acknowledged"), home.encode())
+
+    def _acknowledged_by(self) -> str | None:
+        """Tell which home has the result; None where none has said so."""
+        try:
+            with open(self.file("acknowledged"), encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
 
     def in_turn(self, act: Callable[[], None]) -> None:
         """Do something about whose the run is, of all who would one after the other."""
