@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,8 @@ def attach(
     shown = display or Display.standard()
     history = elsewhere.find(context, run_id, shown.note, attaching=True)
     _check_python(history)
+    # Whatever else is needed of them: an exception's words are shown also where the log is not.
+    redact.remember(os.environ[name] for name in _secrets(history) if name in os.environ)
     if _is_settled(history):
         return _settled(context, history, shown)
     if not history.closed:
@@ -95,7 +97,7 @@ def attach(
             return _settled(context, history, shown)
         _check(history)
         if log:
-            _remember_secrets(history)
+            _check_secrets(history)
         mine = journal.whose(history.directory)
         journal.append(history.directory, "attached", client=journal.myself(), **mine)
     taking = Taking(history, in_other_home(history), take) if is_wanted(history) else None
@@ -108,21 +110,25 @@ def attach(
     return Job.resume(context.workspace, shown, finish)
 
 
-def _remember_secrets(history: History) -> None:
-    """Has the run's secrets masked in its log, as its own client did.
+def _secrets(history: History) -> Sequence[str]:
+    """Names of the variables that the run was given."""
+    names: Sequence[str] = history.intent.get("spec", {}).get("secrets", ())
+    return names
+
+
+def _check_secrets(history: History) -> None:
+    """Whether the run's secrets can be masked in its log, as its own client did.
 
     Raises:
         SpecError: some are not known here.
     """
-    declared = history.intent.get("spec", {}).get("secrets", ())
-    missing = [name for name in declared if name not in os.environ]
+    missing = [name for name in _secrets(history) if name not in os.environ]
     if missing:
         run = history.id[:12]
         raise SpecError(
             f"run {run} was given {', '.join(missing)}, not set here, so that it could stand in the log in clear: export the"
             f" same, then `dayfly attach {run}`; or take the result alone: `dayfly attach {run} --no-log`"
         )
-    redact.remember(os.environ[name] for name in declared)
 
 
 def _settled(context: Context, history: History, display: Display) -> Job[Any]:

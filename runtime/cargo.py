@@ -214,7 +214,10 @@ class _Sending:
 
         for pack in _packs(blobs):
             body = b"".join(_content(blob) for blob in pack)
-            head = {"op": "data_pack", "blobs": [[blob.digest, blob.size] for blob in pack]}
+            head: dict[str, Any] = {
+                "op": "data_pack",
+                "blobs": [[blob.digest, blob.size] for blob in pack],
+            }
             size, packed = len(body), packing.packed(body)
             if packed is not None:
                 codec, body = packed

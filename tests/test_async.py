@@ -425,7 +425,7 @@ def test_a_map_is_iterated_by_a_task(machine: Warm, workspace: Workspace, tmp_pa
 
     async def use() -> None:
         both = await asyncio.gather(squares(), squares())
-        assert both == [[2 * n for n in range(50)]] * 2
+        assert [*both] == [[2 * n for n in range(50)]] * 2
         unordered = [value async for value in s.map_unordered.aio(range(20))]
         assert sorted(unordered) == list(range(20))
         star = s.starmap.aio([(1, 2), (3, 4)])

@@ -75,7 +75,7 @@ def test_without_anybody_s_word_it_is_done_a_moment_later(
         done.set()
         return found
 
-    backend.keep = kept  # type: ignore[method-assign]
+    monkeypatch.setattr(backend, "keep", kept)
     _deposit(workspace, backend).begin()
     assert done.wait(30)
 

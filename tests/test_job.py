@@ -149,7 +149,7 @@ def test_a_callback_may_take_its_time_and_wait_for_the_proof(
 
     def work() -> Any:
         # The caller gets the value, and leaving the stack destroys the machine behind that.
-        return attended._handed_over(lambda: {}["mine"] if fails else 7)
+        return attended._handed_over(lambda: dict[str, int]()["mine"] if fails else 7)
 
     begin(job, work)
     assert isinstance(job.exception(WAIT_S), KeyError if fails else type(None))

@@ -228,8 +228,8 @@ def refusal(outcome: Outcome, place: Place) -> str:
 def test_a_folder_comes_once_in_each_version(runs: Runs, place: Place) -> None:
     """Another job on the same machine fetches what has changed since, and nothing else."""
     middle = b"b" * 300_000
-    for path, data in (("a", b"a"), ("deep/b", middle), ("deep/c", LARGE[: 3 << 20])):
-        place.put(f"one/{path}", data)
+    for path, content in (("a", b"a"), ("deep/b", middle), ("deep/c", LARGE[: 3 << 20])):
+        place.put(f"one/{path}", content)
     data = Data(f"{place.base}/one", options=place.options)
     first = fetch(runs, data, place.secrets)
     expected = {

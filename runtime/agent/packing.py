@@ -18,11 +18,12 @@ LEAST_BYTES = 4096
 
 def codecs() -> list[str]:
     """Give the names of those that this Python has, the best first."""
-    if sys.version_info < (3, 14):
-        return ["zlib"]
-    from importlib.util import find_spec
+    if sys.version_info >= (3, 14):
+        from importlib.util import find_spec
 
-    return ["zstd", "zlib"] if find_spec("_zstd") else ["zlib"]
+        if find_spec("_zstd"):
+            return ["zstd", "zlib"]
+    return ["zlib"]
 
 
 def pack(codec: str, data: bytes | memoryview) -> bytes:

@@ -41,7 +41,8 @@ class SealedWriter:
 
     def discard(self) -> None:
         """Leave nothing of it: what was begun may be what has filled the disk."""
-        for end in (lambda: os.unlink(self._path + ".tmp"), self._file.close):
+        file: Any = self._file
+        for end in (lambda: os.unlink(self._path + ".tmp"), file.close):
             try:
                 end()
             except OSError:

@@ -157,7 +157,8 @@ class _Answers(Answers):
         if len(data) > LARGE_BYTES:
             digest = hashlib.sha256(data).hexdigest()
             linked = {"X_Linked_Etag": f'"{digest}"', "X_Linked_Size": str(len(data))}
-            self.answer(302, Location=f"{self.hub.url}/cdn/{digest}", **linked, **commit)
+            to = f"{self.hub.url}/cdn/{digest}"
+            self.answer(302, b"", Location=to, **linked, **commit)
             return
         self._give(path, data, ETag=f'"{git_id(data)}"', **commit)
 
