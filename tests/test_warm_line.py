@@ -35,7 +35,7 @@ def test_what_is_sent_behind_the_end_fails_as_what_was_open() -> None:
     line = made()
     early, late = call(line, 1), call(line, 2)
     line.send([early])
-    assert line.over is None
+    assert [line.over] == [None]
     line.fail(why := RunFailed("it has ended"))
     line.fail(RunFailed("and once more"))
     line.send([late])
