@@ -16,7 +16,9 @@ from tests.faults.records import ROOT, Records
 from tests.faults.share import TRIES, Share
 from tests.faults.trial import Trial
 
-_PARTS_OF_A_JOB = 4
+# Some seeds take ten times as long as others, so whoever is done with one part takes the next. What a seed tries follows from
+# what is left when it is divided by 2, 4, 16, ...: such a number of parts would give one of them all that take longest.
+_PARTS_OF_A_JOB, _PARTS_BESIDE = 4, 1
 _POLL_S = 0.1
 _told_to_end = threading.Event()
 
@@ -84,6 +86,11 @@ def work(
                 return
 
 
+def parts_of(jobs: int, missing: int) -> int:
+    """How many parts a share is cut into."""
+    return min(missing, jobs * _PARTS_OF_A_JOB + _PARTS_BESIDE)
+
+
 def share_out(share: Share, missing: int, records: Records, *, sample: bool = False) -> bool:
     """Has what is missing made by several processes at a time, each with a part of the share; small ones for a sample.
 
@@ -91,8 +98,7 @@ def share_out(share: Share, missing: int, records: Records, *, sample: bool = Fa
         Whether all of the processes ended well.
     """
     jobs, began = min(share.family.jobs, missing), time.monotonic()
-    # Some seeds take ten times as long as others: whoever is done with one part takes the next.
-    parts = jobs if sample or jobs == 1 else min(missing, jobs * _PARTS_OF_A_JOB)
+    parts = jobs if sample or jobs == 1 else parts_of(jobs, missing)
     waiting, working = [share.part(n, parts) for n in range(parts)], list[subprocess.Popen[bytes]]()
     codes = list[int]()
     try:

@@ -38,9 +38,13 @@ class Held:
         self._later: threading.Timer | None = None
         cloud.add_faults([Fault.from_json({"op": hold.op, "kind": hold.kind, "at": 1})])
 
-    def wait(self) -> None:
-        """Returns when it is held."""
-        self._cloud.wait_held()
+    def wait(self, timeout_s: float = 30.0) -> bool:
+        """Returns when it is held; False where it was refused before it could be, as any call of too many is."""
+        try:
+            self._cloud.wait_held(timeout_s=timeout_s)
+        except TimeoutError:
+            return False
+        return True
 
     def let_go(self, chance: random.Random) -> None:
         """Begins to; returns at once."""

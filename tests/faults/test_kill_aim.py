@@ -13,15 +13,19 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
 
-from tests.emulators.lambda_cloud import Emulator
+from tests.emulators.lambda_cloud import Emulator, Options
 from tests.faults.aftermath import owed
+from tests.faults.campaign import parts_of
 from tests.faults.families.kills import FAMILY
 from tests.faults.kill_aim import CELLS, KEPT, LAMBDA, LOCAL, PLAIN, RANKS, SESSION, WHOM, Aim
 from tests.faults.kill_bench import VICTIMS
 from tests.faults.kill_call import Call, strike
+from tests.faults.kill_hold import Hold, held
 from tests.faults.lambda_world import World
 from tests.faults.moments import POINTS, Lines, Sight
+from tests.faults.share import Share
 from tests.faults.starts import Starts
 
 _RUN = "a" * 32
@@ -62,6 +66,32 @@ def test_half_of_the_runs_here_are_no_plain_calls(first: int) -> None:
         assert {aim.point for aim in own} == {"", *POINTS}
         assert {aim.whom for aim in own} == {"", *WHOM}
     assert {(aim.provider, aim.kind) for aim in aims} == VICTIMS.keys()
+
+
+@pytest.mark.parametrize("first", [0, 819_764_056])
+def test_no_part_of_a_campaign_has_one_point_alone(first: int) -> None:
+    """It would have all the trials that are made again and again, and be at work when the others have ended."""
+    parts = parts_of(FAMILY.jobs, FAMILY.trials)
+    share = Share(FAMILY, FAMILY.trials, first)
+    for number in range(parts):
+        aims = [Aim.of(share.seed_of(each)) for each in share.part(number, parts).numbers]
+        assert {aim.provider for aim in aims} == {LAMBDA, LOCAL}
+        assert len({aim.point for aim in aims}) > len(POINTS) / 2
+
+
+def test_a_call_that_was_refused_is_not_held() -> None:
+    """As one launch of too many: its kill has missed its moment, and is made again."""
+    options = Options(machines=False, request_interval_s=0.0, launch_interval_s=3600.0)
+    with Emulator(options) as cloud:
+        world = World(cloud, 0, None)
+        world.renew(options)
+        with held(world, Hold("launch", "hold_answer")) as call_held:
+            assert call_held is not None
+            url = f"{cloud.url.removesuffix('/')}/instance-operations/launch"
+            key = {"Authorization": f"Bearer {cloud.api_key}"}
+            assert requests.post(url, json={}, headers=key, timeout=10).status_code == 429
+            assert cloud.faults()["faults"][0]["hits"] == 1
+            assert not call_held.wait(0.0)
 
 
 def test_what_a_seed_is_for_comes_again() -> None:

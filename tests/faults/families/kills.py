@@ -134,7 +134,7 @@ class _Kill:
         sign = SIGNS[point] if by_record or self.aim.hold is None else self._is_met
         came = moments.wait_for(lambda: sign(self.sight), self.call.process, COMMAND_S)
         if came and self.held is not None and not by_record:
-            self.held.wait()
+            came = self.held.wait()
         if came and not in_haste:
             stays_s = _STAYS_S.get(point, 0.0) if self.held is None else _HELD_S
             time.sleep(self.chance.uniform(0, stays_s))
