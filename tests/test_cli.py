@@ -428,11 +428,13 @@ def test_a_result_that_is_not_here_says_what_to_do(workspace: Workspace) -> None
     assert "dayfly show" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["result", "attach"])
 def test_the_functions_own_exception_is_shown_without_declared_secrets(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     """The values of the Spec's secrets are masked; other words of the program stay as they are."""
-    monkeypatch.setenv("DOOR", "zebra-crossing-9")
+    door = f"zebra-crossing-{command}"
+    monkeypatch.setenv("DOOR", door)
     run_id = runs.opened(workspace)
     journal.append(
         workspace.directory(run_id),
@@ -440,12 +442,13 @@ def test_the_functions_own_exception_is_shown_without_declared_secrets(
         **{**journal.read(workspace.directory(run_id)).intent, "spec": {"secrets": ["DOOR"]}},
     )
     runs.closed(workspace, run_id)
+    (workspace.directory(run_id) / "result.sealed").touch()
 
     def raised(*_: object) -> None:
-        raise ValueError("no entry with zebra-crossing-9, token = get_token()")
+        raise ValueError(f"no entry with {door}, token = get_token()")
 
     monkeypatch.setattr("dayfly.runtime.attach.stored_result", raised)
-    done = dayfly("result", run_id)
+    done = dayfly(command, run_id)
     assert done.returncode == 1
     assert "ValueError: no entry with [secret], token = get_token()" in done.stderr
 
