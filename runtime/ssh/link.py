@@ -130,6 +130,8 @@ class Link:
         self._heard = self._pinged = self._looked = self._clock()
         self._waits = threading.Thread(target=self._await_end, name="dayfly-link", daemon=True)
         watch.add(self)
+        # What has come behind the first frame, before there is a thread for it.
+        self._take(b"")
         self._connection.hand_to(self._take)
         self._waits.start()
 
