@@ -72,10 +72,12 @@ def main() -> None:
     folder = asked.folder or Path(made.name if made else "")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tempfile.tempdir = str(folder)
-    # A pipe, and not an Event: its lock may be held by what the signal interrupts.
+    # Written to by whichever thread the kernel gives the signal: a handler would wait for the main one, which reads.
     ended, end = os.pipe()
+    os.set_blocking(end, False)
+    signal.set_wakeup_fd(end)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: os.write(end, b"."))
+        signal.signal(number, lambda *_: None)
     if asked.until_stdin_closes:
         threading.Thread(target=_until_closed, args=(end,), daemon=True).start()
     try:
