@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import queue
 import socket
 import sys
 import threading
@@ -48,13 +49,16 @@ def apart(tmp_path: Path, own_networks: None) -> Iterator[tuple[list[Server], li
 
 
 @contextlib.contextmanager
-def service(server: Server, port: int) -> Iterator[None]:
-    """On a machine's loopback: gives everything back in reverse once the other half has ended."""
+def service(server: Server, port: int) -> Iterator[queue.SimpleQueue[bytes]]:
+    """On a machine's loopback: gives everything back in reverse once the other half has ended; what comes first is told."""
     listener = namespaces.within(server.pid, lambda: socket.create_server(("127.0.0.1", port)))
+    firsts: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def answer(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            connection.sendall(everything(connection)[::-1])
+            first = connection.recv(1 << 16)
+            firsts.put(first)
+            connection.sendall((first + everything(connection))[::-1])
 
     def accept() -> None:
         with contextlib.suppress(OSError):
@@ -64,7 +68,7 @@ def service(server: Server, port: int) -> Iterator[None]:
     accepting = threading.Thread(target=accept, daemon=True)
     accepting.start()
     try:
-        yield
+        yield firsts
     finally:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
@@ -114,11 +118,14 @@ def test_a_connection_that_is_made_anew_has_its_ports(
     assert callable(how)
     with sessions(servers) as made:
         (first,), (second,) = Mesh(made).open([1, 1])
-        with service(servers[0], first), service(servers[1], second):
+        with service(servers[0], first) as firsts, service(servers[1], second):
             for broken in (1, 0):
                 with namespaces.connected_within(servers[1].pid, first) as waiting:
                     waiting.settimeout(60)
                     waiting.sendall(b"half")
+                    # Until then nothing is open through the second link: the next one would have it.
+                    while firsts.get(timeout=60) != b"half":
+                        pass
                     before = ways[broken].connections
                     how(ways[broken])
                     while ways[broken].connections == before:
@@ -128,6 +135,18 @@ def test_a_connection_that_is_made_anew_has_its_ports(
                         assert waiting.recv(100) == b""
                 assert ask(servers[1], first, b"hello") == b"olleh"
                 assert ask(servers[0], second, b"hello") == b"olleh"
+
+
+def test_who_connects_while_the_way_is_broken_has_the_next_one(
+    apart: tuple[list[Server], list[Proxy]],
+) -> None:
+    """Nothing was open through the one before it, and what is sent meanwhile arrives."""
+    servers, ways = apart
+    with sessions(servers) as made:
+        (first,), _ = Mesh(made).open([1, 1])
+        with service(servers[0], first):
+            ways[0].cut()
+            assert ask(servers[1], first, b"hello") == b"olleh"
 
 
 def test_a_port_that_somebody_has_taken_meanwhile_is_told(
