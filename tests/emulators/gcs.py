@@ -31,6 +31,8 @@ from tests.emulators.web import Answers, serving
 
 EMAIL = "dayfly@test-project.iam.gserviceaccount.com"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+# By Google's rules that of an access token's request is always this one, wherever the key file says that the endpoint is.
+_AUDIENCE = "https://oauth2.googleapis.com/token"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Gcs:
         cut: so many of the next downloads break half way.
         downloads: the names of all objects that were downloaded, in part or as a whole.
         page: most entries of one answer of a listing.
+        refused: how often it was asked for a token and gave none.
     """
 
     url: str = ""
@@ -78,6 +81,7 @@ class Gcs:
     cut: int = 0
     downloads: list[str] = field(default_factory=list)
     page: int = 2
+    refused: int = 0
     tokens: set[str] = field(default_factory=set)
     uploads: dict[str, tuple[str, str, bytearray]] = field(default_factory=dict)
     key: rsa.RSAPrivateKey = field(
@@ -193,10 +197,12 @@ class _Answers(Answers):
                 _unbased(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256()
             )
             assert (head["alg"], claims["iss"]) == ("RS256", EMAIL)
-            assert claims["aud"] == f"{self.gcs.url}/token"
+            assert claims["aud"] == _AUDIENCE
             assert claims["exp"] > time.time()
             assert "devstorage" in claims["scope"] or "cloud-platform" in claims["scope"]
         except (AssertionError, InvalidSignature, KeyError, ValueError):
+            with self.gcs.lock:
+                self.gcs.refused += 1
             return self.answer_json(
                 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
             )
