@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from gcsfs.retry import HttpError
 
 from dayfly.errors import DataFailed, SpecError
 from dayfly.infra.spec import Spec
@@ -662,3 +663,24 @@ def test_google_s_buckets_are_the_same_to_it(runs: Runs) -> None:
         assert google.get(f"kept/run/objects/{objects['small']}") == b"small\r\n"
         key = google.account["private_key"].splitlines()[1]
         assert key.encode() not in outcome.stderr
+
+
+@pytest.mark.sshd
+def test_a_key_that_google_refuses_is_shown_to_it_once(runs: Runs) -> None:
+    """Before anything runs, with the reason, and without a word of the key."""
+    with gcs() as google, gcs() as other, runs.session() as session:
+        google.buckets["kept"] = {}
+        account = {**google.account, "private_key": other.account["private_key"]}
+        given = {
+            "FSSPEC_GS": json.dumps({**google.options, "token": account}),
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        }
+        with pytest.raises(DataFailed, match=r"invalid_grant: Invalid JWT Signature") as refused:
+            session.restore_checkpoints(
+                "gs://kept/run", sys.executable, secrets=given, variables={}, claim=True
+            )
+    assert google.refused == 1
+    refusal, overload = (HttpError({"code": code, "message": "no"}) for code in (401, 503))
+    assert bucket_process._is_final(refusal)
+    assert not bucket_process._is_final(overload)
+    assert account["private_key"].splitlines()[1] not in str(refused.value)

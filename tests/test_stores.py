@@ -283,6 +283,24 @@ def test_who_may_not_see_it_is_told_so_without_a_word_of_the_credentials(
     assert kept(runs) == {}
 
 
+def test_a_key_that_google_refuses_is_shown_to_it_once(runs: Runs) -> None:
+    """Its own file system would go on with it for half a minute, and say nothing of the reason."""
+    with gcs() as store, gcs() as other:
+        store.put("data/x", b"x")
+        account = {**store.account, "private_key": other.account["private_key"]}
+        data = Data("gs://data/x", options={**store.options, "token": account})
+        outcome = fetch(runs, data, {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"})
+        away = {**store.account, "token_uri": "http://127.0.0.1:9/token"}
+        data = Data("gs://data/x", options={**store.options, "token": away})
+        gone = fetch(runs, data, {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"})
+    assert str(outcome.value).endswith("are refused: invalid_grant: Invalid JWT Signature.")
+    assert store.refused == 1
+    # Nobody has refused it there.
+    assert "TransportError" in str(gone.value)
+    assert account["private_key"].splitlines()[1] not in outcome.header["traceback"]
+    assert outcome.stderr == b""
+
+
 @pytest.mark.parametrize("size", [400_000, len(LARGE)], ids=["small", "in pieces"])
 def test_a_download_that_breaks_goes_on(runs: Runs, place: Place, size: int) -> None:
     """What comes is whole; of a large file only the piece that broke comes again."""

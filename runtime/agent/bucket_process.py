@@ -54,11 +54,16 @@ def restore(folder: str) -> None:
             break
         except Exception as error:  # noqa: BLE001 - each file system has its own, and the client is told of each
             remove_tree(folder)
-            if isinstance(error, _FINAL) or not left:
+            if _is_final(error) or not left:
                 tell(why=said(error, order["secrets"]))
                 break
             time.sleep(_PAUSE_S)
     end_process(0)
+
+
+def _is_final(error: Exception) -> bool:
+    # Google's file system has tried what is not authorized for half a minute by itself.
+    return isinstance(error, _FINAL) or str(getattr(error, "code", "")) == "401"
 
 
 def sync(path: str) -> None:
