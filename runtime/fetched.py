@@ -261,11 +261,21 @@ def _from_web(
 
 def _asked(url: str, headers: Mapping[str, str], sha256: str | None) -> Any:
     """The answer of a server; one that leads from https to where anybody may alter it is not taken."""
+    import urllib.error
     import urllib.request
 
     request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - http and https only
-    answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
-    _check_safe(url, answer.url, sha256)
+    try:
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        # What the server says besides is not read, and would keep the connection open for as long as the error is.
+        error.close()
+        raise
+    try:
+        _check_safe(url, answer.url, sha256)
+    except OSError:
+        answer.close()
+        raise
     return answer
 
 
@@ -328,6 +338,7 @@ def _download(
 
 
 def _copy(answer: Any, file: Any, progress: Progress) -> OSError | None:
+    """Take what comes of an answer, and close it; gives what has broken it off."""
     import http.client
 
     try:
@@ -339,4 +350,7 @@ def _copy(answer: Any, file: Any, progress: Progress) -> OSError | None:
         return OSError(str(error))
     except OSError as error:
         return error
+    finally:
+        # From then on it reads as one that has ended.
+        answer.close()
     return None
