@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,7 @@ from dayfly.runtime.payload import Payload
 from dayfly.runtime.records import Task
 from dayfly.runtime.run_log import RunLog
 from dayfly.runtime.session import Session, Sink
+from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_map import WarmMap
 from tests import listening, warm
@@ -286,13 +288,29 @@ def test_a_call_that_is_stopped_leaves_its_place_to_others(run: Run, tmp_path: P
 def test_calls_that_are_ended_at_their_last_moment_cost_no_other_call(run: Run) -> None:
     """Whose process may have gone on to the next one by then."""
 
-    def f(x: int) -> int:
-        time.sleep(0.2 + 0.01 * (x % 10))
-        return x
+    def f(seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
 
-    found = run.map(f, range(30), timeout="0.25s")
-    assert {type(value) for value in found} <= {int, CallTimeout}
-    assert [value for value in found if type(value) is int] != []
+    calls = run.have(f)
+
+    def called(*sleeps: float, within_s: float | None = None) -> list[WarmCall[float]]:
+        return calls.submit_all([((each,), {}) for each in sleeps], timeout_s=within_s)
+
+    called(0.0)[0].result(warm.WAIT_S)
+    began = time.monotonic()
+    called(0.2)[0].result(warm.WAIT_S)
+    # How long a call takes is this computer's to say; what became of the calls before tells where the last moment is.
+    within_s, ends = time.monotonic() - began, Counter[type]()
+    while min(ends[type(None)], ends[CallTimeout]) < 5:
+        assert 0.1 < within_s < warm.WAIT_S
+        late = called(0.2, 0.19, within_s=within_s)
+        others = called(0.0, 0.05, 0.05, 0.05)
+        became = [type(call.exception(warm.WAIT_S)) for call in late]
+        assert [call.result(warm.WAIT_S) for call in others] == [0.0, 0.05, 0.05, 0.05]
+        within_s *= 1.2 if CallTimeout in became else 0.95
+        ends.update(became)
+    assert set(ends) == {type(None), CallTimeout}
 
 
 @pytest.mark.sshd
