@@ -7,7 +7,7 @@ CODE := $(wildcard benchmarks/*.py examples/*.py)
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test unit lint format types bench test-kills test-faults real-world tried venv venv-dev engine clean
+.PHONY: demo test unit lint format types bench test-kills test-nodes test-faults real-world tried venv venv-dev venv-bench engine clean
 
 demo: venv engine
 	@$(PY) examples/quickstart.py
@@ -15,9 +15,10 @@ demo: venv engine
 # Most tests wait for engines and servers, so that one more than there are cores goes well. JOBS=1: one after the other.
 JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
 
-# The kill matrix and the whole crash matrix have targets of their own: they take minutes, and more than an hour.
+# The kill matrix, the whole crash matrix and what needs many machines at once have targets of their own: they take minutes, and
+# more than an hour; a short sample of each is here.
 test: lint types engine
-	@$(PY) -m pytest -n $(JOBS) --dist worksteal -m "not kills"
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal -m "not kills and not nodes"
 
 # The unit tests alone, on all cores and off the disk: what starts a server or a process at length is left to `make test`.
 unit: venv-dev
@@ -36,11 +37,15 @@ types: venv-dev
 	@$(PY) -m mypy -p dayfly
 	@$(PY) -m mypy --explicit-package-bases tests $(CODE)
 
-bench: venv-dev engine
+bench: venv-bench engine
 	@$(PY) -m benchmarks $(ONLY)
 
 test-kills: venv-dev engine
 	@$(PY) -m pytest -m kills tests/faults -s -q
+
+# Four machines that share a map, with calls that crash or take too long; and a step of torch on two, where torch is installed.
+test-nodes: venv-dev engine
+	@$(PY) -m pytest -m nodes tests/engine -s -q -rs
 
 # Goes on where it was broken off, as long as the code is the same. One family: ONLY=kills; a part: SHARD=1/2. One trial again,
 # beside the records: ONLY=kills SEED=7. CHECK=1 switches off each safety rule of the product instead, and sees it noticed.
@@ -61,6 +66,9 @@ venv:
 
 venv-dev:
 	@sh scripts/bootstrap.sh dev
+
+venv-bench:
+	@sh scripts/bootstrap.sh bench
 
 engine: venv
 	@$(PY) -m dayfly.stacks.engine install

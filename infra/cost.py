@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from dayfly.errors import BudgetExceeded
+from dayfly.errors import BudgetExceeded, SpecError
 from dayfly.infra.offers import Offer
-from dayfly.infra.spec import Spec
+from dayfly.infra.spec import DEFAULT_GRACE_S, Spec
+from dayfly.infra.units import human_seconds
 
 
 def allowed_runtime_s(spec: Spec, offer: Offer) -> float:
@@ -19,11 +20,26 @@ def allowed_runtime_s(spec: Spec, offer: Offer) -> float:
         return spec.max_runtime_s
     paid_s = spec.max_cost / (offer.usd_per_hour * spec.nodes) * 3600
     if paid_s < 60:
+        times = f"{spec.nodes} x " if spec.nodes > 1 else ""
         raise BudgetExceeded(
-            f"max_cost=${spec.max_cost:g} pays for {paid_s:.0f} s of {offer.instance_type} at"
+            f"max_cost=${spec.max_cost:g} pays for {paid_s:.0f} s of {times}{offer.instance_type} at"
             f" ${offer.usd_per_hour:g}/h; raise max_cost or choose a cheaper machine"
         )
     return min(spec.max_runtime_s, paid_s)
+
+
+def check_grace(spec: Spec, offer: Offer) -> None:
+    """Refuses a grace that leaves the function less than half of the time that `max_cost` pays for.
+
+    Raises:
+        SpecError: it does.
+    """
+    allowed_s = allowed_runtime_s(spec, offer)
+    if spec.grace_s > max(DEFAULT_GRACE_S, allowed_s / 2):
+        raise SpecError(
+            f"grace={human_seconds(spec.grace_s)} is more than half of the {human_seconds(allowed_s)} of {offer.instance_type}"
+            f" that max_cost=${spec.max_cost:g} pays for; write less, or raise max_cost"
+        )
 
 
 def worst_case_usd(spec: Spec, offer: Offer) -> float:

@@ -35,6 +35,7 @@ class Creation:
         why: why it was refused, with the code.
         ended: unix time at which it was seen to be gone, 0 while it was not.
         twin: True where nobody asked for it: a launch was carried out twice.
+        node: which machine of the run, for an instance.
     """
 
     token: str
@@ -45,12 +46,14 @@ class Creation:
     why: str = ""
     ended: float = 0.0
     twin: bool = False
+    node: int = 0
 
 
-def begin(directory: Path, kind: str) -> Creation:
+def begin(directory: Path, kind: str, node: int = 0) -> Creation:
     """Records that a request is about to be sent; returns when that is on the disk."""
-    creation = Creation(secrets.token_hex(4), kind, time.time())
-    _append(directory, {"token": creation.token, "kind": kind, "begun": creation.begun})
+    creation = Creation(secrets.token_hex(4), kind, time.time(), node=node)
+    said = {"token": creation.token, "kind": kind, "begun": creation.begun}
+    _append(directory, said | _of(node))
     return creation
 
 
@@ -64,35 +67,56 @@ def refused(directory: Path, creation: Creation, why: str) -> None:
     _append(directory, {"token": creation.token, "outcome": "refused", "why": why})
 
 
-def found(directory: Path, id: str) -> None:
+def _of(node: int | None) -> dict[str, int]:
+    return {"node": node} if node else {}
+
+
+def found(directory: Path, id: str, node: int | None = None) -> None:
     """Records a machine that carries the run's tag and has to be billed: it is what came of a launch without an answer, or a
-    twin, which may have lived since the first launch of the run. One that is on record already is left as it is."""
+    twin, which may have lived since the first launch of the run. One that is on record already is left as it is.
+
+    Args:
+        directory: the run's.
+        id: of the machine.
+        node: which machine of the run it says that it is; None where that is not known.
+    """
     made = [creation for creation in read(directory) if creation.kind == "instance"]
     if any(creation.id == id for creation in made):
         return
+    made = [creation for creation in made if node in (None, creation.node)]
     unanswered = next((creation for creation in made if creation.outcome == "open"), None)
     if unanswered is not None:
         answered(directory, unanswered, id)
         return
     begun = min((c.begun for c in made if c.outcome != "refused"), default=time.time())
-    said = {"token": secrets.token_hex(4), "kind": "instance", "begun": begun, "id": id}
-    _append(directory, said | {"outcome": "answered", "twin": True})
+    said: dict[str, object] = {
+        "token": secrets.token_hex(4),
+        "kind": "instance",
+        "begun": begun,
+        "id": id,
+    }
+    _append(directory, said | _of(node) | {"outcome": "answered", "twin": True})
 
 
-def twins(directory: Path, listed: Mapping[str, bool]) -> bool:
+def twins(directory: Path, listed: Mapping[str, bool], node: int | None = None) -> bool:
     """Records the twins that a listing of a run shows, and that those are gone which it shows no more.
 
     Args:
         directory: the run's.
         listed: ids of its machines, each with whether it costs money.
+        node: which machine of the run all of them say that they are; None where all are listed that there are.
 
     Returns:
         Whether a twin still costs money.
     """
     for id, costs in listed.items():
         if costs:
-            found(directory, id)
-    left = [c.id for c in read(directory) if c.twin and c.outcome == "answered"]
+            found(directory, id, node)
+    left = [
+        c.id
+        for c in read(directory)
+        if c.twin and c.outcome == "answered" and node in (None, c.node)
+    ]
     for id in left:
         if not listed.get(id):
             deleted(directory, id)
@@ -133,6 +157,7 @@ def read(directory: Path) -> tuple[Creation, ...]:
                 # Of two that have seen it gone, the first one ends its bill.
                 (before.ended if before else 0.0) or float(said.get("ended", 0.0)),
                 bool(said.get("twin", before.twin if before else False)),
+                int(said.get("node", before.node if before else 0)),
             )
     return tuple(found.values())
 

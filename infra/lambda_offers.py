@@ -27,6 +27,7 @@ ANY_REGION = "any"
 # Rungs that nobody has named cost at most so many times what the first one does.
 _DEAREST = 2.0
 _LIVE = "Lambda Cloud API"
+_MOST_NODES = 32
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,10 @@ def ladder(
         SpecError: nothing can satisfy it, or a name is not known; says what would.
         NoCapacity: it could be satisfied, and no region says that it has such a machine now.
     """
-    if spec.nodes > 1:
-        raise SpecError(f'nodes={spec.nodes}: provider="lambda" makes one machine a run')
+    if spec.nodes > _MOST_NODES:
+        raise SpecError(
+            f'nodes={spec.nodes}: provider="lambda" makes at most {_MOST_NODES} machines a run: one launch takes 12 s'
+        )
     region = _region(spec, sold, regions)
     if spec.file_systems:
         region = _region_of_file_systems(spec, region, file_systems())

@@ -32,6 +32,7 @@ class Once:
         look_for_s: how long to look for what a lost answer may have made: as long as a listing may miss it.
         scale: how many of the API's seconds, in which all waits are told, pass in one of ours.
         now, sleep: time, so that tests need not wait for it.
+        node: which machine of the run, for an instance.
     """
 
     directory: Path
@@ -44,6 +45,7 @@ class Once:
     scale: float = 1.0
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    node: int = 0
 
     def make(self) -> str:
         """Makes it, or adopts what an earlier attempt of this run has made.
@@ -56,7 +58,8 @@ class Once:
             FenceShut: the run is being closed; nothing was asked for.
             ApiError: it was refused.
         """
-        earlier = [c for c in creations.read(self.directory) if c.kind == self.kind]
+        made = creations.read(self.directory)
+        earlier = [c for c in made if (c.kind, c.node) == (self.kind, self.node)]
         for creation in earlier:
             if creation.outcome == "answered":
                 return creation.id
@@ -76,7 +79,7 @@ class Once:
     def _send(self) -> str:
         self.await_turn(self._check)
         with fence.passing(self.directory, self.deadline, self.now):
-            creation = creations.begin(self.directory, self.kind)
+            creation = creations.begin(self.directory, self.kind, self.node)
             try:
                 id = self.post()
             except Unanswered as lost:

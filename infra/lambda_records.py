@@ -8,6 +8,7 @@ from typing import Any
 
 from dayfly.infra.found import State
 
+NODE_TAG = "dayfly-node"
 _STATES: Mapping[str, State] = {
     "booting": "booting",
     "active": "running",
@@ -27,6 +28,7 @@ class Instance:
     state: State
     ip: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    private_ip: str = ""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Instance:
@@ -37,7 +39,14 @@ class Instance:
             _STATES.get(row["status"], "unknown"),
             str(row.get("ip") or ""),
             {str(tag["key"]): str(tag["value"]) for tag in row.get("tags") or ()},
+            str(row.get("private_ip") or ""),
         )
+
+    @property
+    def node(self) -> int:
+        """Which machine of its run it is; the first carries no number."""
+        number = self.tags.get(NODE_TAG, "")
+        return int(number) if number.isdecimal() else 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dayfly.infra.found import GONE
 from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import ApiError, is_without_firewall
 from dayfly.infra.lambda_once import Once
-from dayfly.infra.lambda_records import Launch
+from dayfly.infra.lambda_records import NODE_TAG, Launch
 from dayfly.infra.lambda_wait import Waiting
 from dayfly.infra.providers.base import CreateResult, DynamicProvider
 
@@ -83,6 +83,7 @@ class RulesetProvider(DynamicProvider):
 
     def delete(self, id: str, props: dict[str, Any]) -> None:
         if props.get("ruleset"):
+            # Whatever of the run still holds it is to end.
             waiting = _waiting(props)
             waiting.until_free(partial(waiting.api.delete_ruleset, id), props["run"])
             _record_deleted(props, id)
@@ -92,13 +93,14 @@ class InstanceProvider(DynamicProvider):
     """The machine itself; create returns the moment the API has answered with an id."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        api = LambdaApi.from_environment()
+        api, node = LambdaApi.from_environment(), _node(props)
+        tags = props["tags"] | ({NODE_TAG: node} if node else {})
         wanted = Launch(
             name=props["name"],
             region=props["region"],
             instance_type=props["instance_type"],
             ssh_key=props["ssh_key"],
-            tags={name: str(value) for name, value in props["tags"].items()},
+            tags={name: str(value) for name, value in tags.items()},
             user_data=props["user_data"],
             rulesets=tuple(id for id in props["rulesets"] if id),
             file_systems=tuple(props["file_systems"]),
@@ -108,7 +110,9 @@ class InstanceProvider(DynamicProvider):
             return [
                 row.id
                 for row in api.instances()
-                if row.tags.get("dayfly-run") == props["run"] and row.state not in GONE
+                if row.tags.get("dayfly-run") == props["run"]
+                and row.node == node
+                and row.state not in GONE
             ]
 
         turn = partial(api.await_turn, launch=True)
@@ -124,7 +128,7 @@ class InstanceProvider(DynamicProvider):
     def delete(self, id: str, props: dict[str, Any]) -> None:
         lag_s = LISTING_LAG_S / lambda_endpoint.time_scale()
         unseen_until = float(props.get("launched_at") or 0.0) + lag_s
-        _waiting(props).until_gone(id, props["run"], unseen_until)
+        _waiting(props, node=_node(props)).until_gone(id, props["run"], unseen_until)
         _record_deleted(props, id)
 
 
@@ -134,17 +138,32 @@ class ReadyProvider(DynamicProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         begun = time.monotonic()
         check = partial(fence.check, Path(props["directory"]), float(props["deadline"]))
-        found = _waiting(props, check).until_ready(props["instance"], props["run"])
-        outs = {"host": found.ip, "ready_after_s": round(time.monotonic() - begun, 1)}
+        waiting = _waiting(props, check, _node(props))
+        found = waiting.until_ready(props["instance"], props["run"])
+        outs = {
+            "host": found.ip,
+            "inner_host": found.private_ip,
+            "ready_after_s": round(time.monotonic() - begun, 1),
+        }
         return CreateResult(f"ready-{props['run']}", _outs(props, "instance") | outs)
 
 
-def _waiting(props: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> Waiting:
+def _node(props: Mapping[str, Any]) -> int:
+    """Which machine of the run; the first has no number."""
+    return int(props.get("node") or 0)
+
+
+def _waiting(
+    props: Mapping[str, Any],
+    check: Callable[[], None] = lambda: None,
+    node: int | None = None,
+) -> Waiting:
     return Waiting(
         LambdaApi.from_environment(),
         check,
         lambda_endpoint.time_scale(),
-        record=partial(creations.twins, Path(props["directory"])),
+        record=partial(creations.twins, Path(props["directory"]), node=node),
+        node=node,
     )
 
 
@@ -158,6 +177,7 @@ def _once(props: Mapping[str, Any], kind: str, turn: Any, post: Any, find: Any) 
         find,
         LISTING_LAG_S,
         lambda_endpoint.time_scale(),
+        node=_node(props),
     )
 
 
@@ -165,7 +185,7 @@ def _outs(props: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """What may stand in the state in clear."""
     return {
         name: props[name]
-        for name in ("run", "owner", "deadline", "directory", *names)
+        for name in ("run", "owner", "deadline", "directory", "node", *names)
         if name in props
     }
 

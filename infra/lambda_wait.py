@@ -32,6 +32,7 @@ class Waiting:
         scale: how many of the API's seconds pass in one of ours.
         now, sleep: time, so that tests need not wait for it.
         record: told at each look which machines of the run are listed, and whether each costs money; says whether a twin does.
+        node: which machine of the run is waited for: the others are no twins of it. None where all are to end.
     """
 
     api: LambdaApi
@@ -40,6 +41,7 @@ class Waiting:
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     record: Callable[[Mapping[str, bool]], bool] = lambda _: False
+    node: int | None = None
 
     def until_ready(self, id: str, run: str, timeout_s: float = READY_S) -> Instance:
         """Waits until a machine is active, has an address, and its SSH server speaks.
@@ -136,8 +138,9 @@ class Waiting:
 
     def _end_twins(self, rows: Sequence[Instance], run: str, id: str) -> bool:
         """Ends whatever else a listing shows of the run, and says whether any of that still costs money."""
+        of_run = (row for row in rows if row.tags.get("dayfly-run") == run)
         ours = sorted(
-            (row for row in rows if row.tags.get("dayfly-run") == run), key=lambda row: row.id != id
+            (row for row in of_run if self.node in (None, row.node)), key=lambda row: row.id != id
         )
         costly = False
         # A full disk must not keep a twin alive.

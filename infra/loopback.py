@@ -2,7 +2,7 @@
 OpenSSH server of its own, owns every process of the run, and ends them all at the deadline.
 
 Run as a script with the standard library only, so that it costs a few megabytes and starts at once:
-`python loopback.py --run ID --owner NAME --deadline UNIX --created UNIX --directory DIR --sshd PATH`. Its command line carries
+`python loopback.py --run ID --owner NAME --deadline UNIX --created UNIX --node N --directory DIR --sshd PATH`. Its command line carries
 the tags, so that it is found when all state is lost; every process below it has DAYFLY_RUN=ID in its environment.
 """
 
@@ -129,7 +129,7 @@ def wakeup_pipe() -> int:
 def main() -> None:
     """The guardian's whole life."""
     parser = argparse.ArgumentParser()
-    for name in ("run", "owner", "deadline", "created", "directory", "sshd"):
+    for name in ("run", "owner", "deadline", "created", "node", "directory", "sshd"):
         parser.add_argument(f"--{name}", required=True)
     options = parser.parse_args()
     directory = Path(options.directory)

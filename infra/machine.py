@@ -25,6 +25,8 @@ class Machine:
         host_key_bootstrap: True where the pinned key came with the machine's user_data: until that has been applied the
             machine shows its image's own key, and the pinned one is replaced at the first login.
         host_key_offered: the key that is replacing a bootstrap key, "" at any other time: either may be shown.
+        node: which machine of its stack it is; the first is 0.
+        inner_host: address at which the other machines of its stack reach it, and nobody outside does; "" for none.
     """
 
     id: str
@@ -39,6 +41,8 @@ class Machine:
     usd_per_hour: float = 0.0
     host_key_bootstrap: bool = False
     host_key_offered: str = ""
+    node: int = 0
+    inner_host: str = ""
 
     @property
     def host_keys(self) -> tuple[str, ...]:
@@ -61,5 +65,5 @@ class Machine:
                 raise ValueError(f"the stack exports no {field.name!r}; it has {sorted(outputs)}")
             values[field.name] = outputs[field.name]
         # The engine hands every number over as a float.
-        values["port"] = int(values["port"])
+        values["port"], values["node"] = int(values["port"]), int(values.get("node", 0))
         return cls(**values)

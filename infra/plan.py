@@ -27,8 +27,14 @@ class Plan:
         worst_case_usd: dollars of the first rung if it lives until its deadline.
         max_runtime_s: seconds after which the machine ends.
         hold_usd: dollars of a full hold of the result.
+        keep: when and how long the machine stays for the next call, in words; "" where it goes.
+        keep_usd: dollars that it can cost at most to stay after one call.
         environment: what would be installed, in one line.
         if_this_computer_dies: what ends the machine then, in one line.
+        min_gpu_utilization: percent below which no GPU may stay for the next; None where one may idle.
+        gpu_utilization_window_s: seconds.
+        code: what travels of the user's own, in one line; "" for a machine alone.
+        nodes: machines, all alike.
     """
 
     function: str
@@ -41,6 +47,12 @@ class Plan:
     hold_usd: float
     environment: str
     if_this_computer_dies: str
+    min_gpu_utilization: float | None = None
+    gpu_utilization_window_s: float = 0.0
+    code: str = ""
+    keep: str = ""
+    keep_usd: float = 0.0
+    nodes: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for review in a pull request."""

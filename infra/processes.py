@@ -46,7 +46,7 @@ def _guardian_tags(command: Sequence[str]) -> dict[str, str] | None:
     options = dict(itertools.pairwise(command))
     return {
         f"dayfly-{name}": options.get(f"--{name}", "")
-        for name in ("run", "owner", "deadline", "created")
+        for name in ("run", "owner", "deadline", "created", "node")
     }
 
 

@@ -30,7 +30,7 @@ class Run:
         deadline: unix time at which the machine is to be destroyed.
         directory: the run's own folder on this computer.
         public_key: the user key of this run, "ssh-ed25519 AAAA...".
-        host_key: the public half of the host key to pin; the private half is `directory / "host_key"`.
+        host_key: the public half of the host key to pin; of the first machine, where there are several.
     """
 
     id: str
@@ -40,6 +40,17 @@ class Run:
     directory: Path
     public_key: str
     host_key: str
+
+    def host_key_file(self, node: int = 0) -> Path:
+        """The private half of the host key of one of its machines."""
+        return self.directory / (f"host_key-{node}" if node else "host_key")
+
+    def host_key_of(self, node: int) -> str:
+        """The public half of it; "" in a preview, which has no keys."""
+        if not node:
+            return self.host_key
+        file = self.host_key_file(node).with_suffix(".pub")
+        return file.read_text() if file.is_file() else ""
 
     @property
     def tags(self) -> dict[str, str]:

@@ -9,16 +9,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Self
 
 from dayfly.errors import SpecError
-from dayfly.infra import providers
+from dayfly.infra import bucket_url, keep, providers
 from dayfly.infra.gpu_request import GpuRequest
-from dayfly.infra.units import number, seconds, shown, size_bytes, suggestion
+from dayfly.infra.units import human_seconds, number, seconds, shown, size_bytes, suggestion
 
 DEFAULT_MAX_RUNTIME_S = 24 * 3600.0
 DEFAULT_HOLD_S = 3600.0
+DEFAULT_GRACE_S = 10.0
+DEFAULT_GPU_WINDOW_S = 3600.0
+# In less a GPU may wait for one batch of data.
+_LEAST_GPU_WINDOW_S = 60.0
 _MOST = 1_000_000
+DISTRIBUTED = ("torchrun",)
 # The user of an address may be a token; that of an SSH address is a name, and its key is elsewhere.
 _CREDENTIALS = (
     (re.compile(r"(?<!ssh)(://)[^\s/?#]*@"), r"\1[secret]@"),
@@ -27,6 +34,8 @@ _CREDENTIALS = (
         r"\1[secret]",
     ),
 )
+# A version behind "=" is what apt takes; what begins with a hyphen would be an option.
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9]+)?(=[A-Za-z0-9][A-Za-z0-9+.:~-]*)?")
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
@@ -42,19 +51,34 @@ class Spec:
         memory: bytes at least (given as "32GB" or a number).
         disk: free bytes at least.
         gpu: GPUs at least, "A100:1" or "A100-80GB:8".
-        nodes: machines in the stack.
+        nodes: machines in the stack, each as the other fields say.
+        distributed: "torchrun" runs the function once on each machine, with a rank, as torchrun does; None runs it on one,
+            and the items of a map on all.
         python: major.minor that the function needs; must be the client's own, since code travels as bytecode.
         environment: requirements (a list), a file of them, "live", or None for the project's own.
+        system_packages: of the machine's own package manager ("ffmpeg"), installed as root before the environment is made.
         secrets: names of environment variables whose values the function may see.
         file_systems: names of persistent file systems of the provider to mount; they are never destroyed.
         allow_cidr: IPv4 network that may reach the machine, "203.0.113.7/32"; None is this computer's own address.
         max_runtime: seconds after which the machine ends (given as "24h", "01:00:00" or a number).
         max_cost: dollars that the run may cost at most; turns into a deadline from the actual rate.
         hold: seconds for which a result waits on the machine when the client is gone.
+        grace: seconds between asking a function to end, at its deadline or when it is stopped, and ending it; what is longer
+            than 10 s is taken from the time before the deadline. Half of `max_runtime` at most.
+        keep: for how long the machine stays for the next call of the same Spec (given as "10m" or a number), or "on-failure"
+            or "always" for until its deadline; None destroys it after each call.
+        outputs: folder of this computer in which each run puts what its function has left in DAYFLY_OUTPUT_DIR, in a
+            folder named by its id; None keeps it in the run's own directory.
+        checkpoints: folder of a bucket, "s3://bucket/folder" (also gs, az), with which the machine itself keeps
+            DAYFLY_CHECKPOINT_DIR in step, and from which it is filled in each run that names it; None brings it to this
+            computer, for further attempts.
         retries: further attempts, each a run of its own, after the function or its machine failed.
         max_machines: machines to try at most where one after the other turns out to be unfit.
         wait_for_teardown: the call returns only when the machine is proved gone.
         job_name: a label for people, never an identity.
+        min_gpu_utilization: percent; where no reading of a GPU reaches it for `gpu_utilization_window`, the machine itself
+            ends the run as GpuIdle. None never does.
+        gpu_utilization_window: seconds for that (given as "1h", "30m" or a number).
 
     Raises:
         SpecError: a field cannot be; names it with its value and what to write instead.
@@ -68,31 +92,47 @@ class Spec:
     disk: int | str | None = None
     gpu: str | None = None
     nodes: int = 1
+    distributed: str | None = None
     python: str | None = None
     environment: str | Sequence[str] | None = None
+    system_packages: Sequence[str] = ()
     secrets: Sequence[str] = ()
     file_systems: Sequence[str] = ()
     allow_cidr: str | None = None
     max_runtime: float | str | timedelta = DEFAULT_MAX_RUNTIME_S
     max_cost: float | None = None
     hold: float | str | timedelta = DEFAULT_HOLD_S
+    grace: float | str | timedelta = DEFAULT_GRACE_S
+    keep: float | str | timedelta | None = None
+    outputs: str | PathLike[str] | None = None
+    checkpoints: str | None = None
     retries: int = 0
     max_machines: int = 3
     wait_for_teardown: bool = False
     job_name: str | None = None
+    min_gpu_utilization: float | None = None
+    gpu_utilization_window: float | str | timedelta = DEFAULT_GPU_WINDOW_S
 
     def __post_init__(self) -> None:
         self._set("provider", _providers(self.provider))
         self._set("secrets", _secret_names(self.secrets))
         self._set("file_systems", _names(self.file_systems))
+        self._set("system_packages", _packages(self.system_packages))
         self._set("allow_cidr", _network(self.allow_cidr))
         self._set("max_runtime", seconds(self.max_runtime, "max_runtime"))
         self._set("hold", seconds(self.hold, "hold"))
+        self._check_grace()
+        self._set("keep", keep.checked(self.keep))
+        self._check_idle()
         for name in ("memory", "disk"):
             value = getattr(self, name)
             self._set(name, None if value is None else size_bytes(value, name))
         self._set("environment", _environment(self.environment))
+        self._set("outputs", _folder(self.outputs))
+        if self.checkpoints is not None:
+            self._set("checkpoints", bucket_url.checked(self.checkpoints, "checkpoints"))
         self._check_counts()
+        self._check_keep()
         self._check_texts()
         _check_python(self.python)
         if self.gpu is not None:
@@ -120,11 +160,50 @@ class Spec:
                 f"max_cost={shown(cost)} must be a number of dollars above 0; leave it out for no limit"
             )
 
+    def _check_keep(self) -> None:
+        if self.keep is not None and self.nodes > 1:
+            raise SpecError(
+                f"keep={shown(self.keep)} and nodes={self.nodes} do not go together: one machine can be kept, not"
+                " several; leave one of them out"
+            )
+
+    def _check_grace(self) -> None:
+        given = self.grace
+        self._set("grace", seconds(given, "grace"))
+        if self.grace_s > max(DEFAULT_GRACE_S, self.max_runtime_s / 2):
+            raise SpecError(
+                f"grace={shown(given)} must be at most half of max_runtime, which is {human_seconds(self.max_runtime_s)}: it is"
+                " taken from the function's own time; write less, or a longer max_runtime"
+            )
+
+    def _check_idle(self) -> None:
+        least = self.min_gpu_utilization
+        if least is not None and (
+            not isinstance(least, int | float)
+            or isinstance(least, bool)
+            or not 0 < number(least) <= 100
+        ):
+            raise SpecError(
+                f"min_gpu_utilization={shown(least)} must be a percentage above 0, 100 at most; leave it out to let a GPU idle"
+            )
+        given = self.gpu_utilization_window
+        window_s = seconds(given, "gpu_utilization_window")
+        if window_s < _LEAST_GPU_WINDOW_S:
+            raise SpecError(
+                f'gpu_utilization_window={shown(given)} must be "1m" at least: a GPU waits for data now and then'
+            )
+        self._set("gpu_utilization_window", window_s)
+
     def _check_texts(self) -> None:
         for name in ("instance_type", "region", "gpu", "job_name"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise SpecError(f"{name}={value!r} must be a text that is not empty")
+        if self.distributed not in (None, *DISTRIBUTED):
+            raise SpecError(
+                f"distributed={shown(self.distributed)} must be {' or '.join(map(repr, DISTRIBUTED))}; leave it out for a"
+                " function that runs on one machine"
+            )
         if not isinstance(self.wait_for_teardown, bool):
             raise SpecError(f"wait_for_teardown={self.wait_for_teardown!r} must be True or False")
 
@@ -142,6 +221,21 @@ class Spec:
     def hold_s(self) -> float:
         """`hold` in seconds."""
         return float(self.hold)  # type: ignore[arg-type]  # made a float when the Spec was
+
+    @property
+    def grace_s(self) -> float:
+        """`grace` in seconds."""
+        return float(self.grace)  # type: ignore[arg-type]  # made a float when the Spec was
+
+    @property
+    def kept(self) -> float | str | None:
+        """`keep` as seconds, "on-failure", "always" or None."""
+        return self.keep  # type: ignore[return-value]  # made so when the Spec was
+
+    @property
+    def gpu_window_s(self) -> float:
+        """`gpu_utilization_window` in seconds."""
+        return float(self.gpu_utilization_window)  # type: ignore[arg-type]  # made a float when the Spec was
 
     @property
     def memory_bytes(self) -> int:
@@ -231,6 +325,19 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _packages(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise SpecError(
+            f'system_packages={shown(value)} must be a list of names, system_packages=["ffmpeg"]'
+        )
+    for name in value:
+        if not isinstance(name, str) or not _PACKAGE.fullmatch(name):
+            raise SpecError(
+                f"system_packages={list(value)!r}: {name!r} is no name of a package as apt and dnf have them"
+            )
+    return tuple(dict.fromkeys(value))
+
+
 def _network(value: object) -> str | None:
     if value is None:
         return None
@@ -242,6 +349,21 @@ def _network(value: object) -> str | None:
         raise SpecError(
             f'allow_cidr={value!r} is not an IPv4 network ({error}); write "203.0.113.7/32"'
         ) from None
+
+
+def _folder(value: object) -> str | None:
+    """An absolute path: whoever brings them home later may work in another folder."""
+    if value is None:
+        return None
+    path = fspath(value) if isinstance(value, str | PathLike) else ""
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise SpecError(
+            f'outputs={shown(value)} must be a folder of this computer, outputs="./results"'
+        )
+    folder = Path(path).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"outputs={shown(value)} is a file; name a folder")
+    return str(folder)
 
 
 def _environment(value: object) -> str | tuple[str, ...] | None:

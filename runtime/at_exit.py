@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import signal
 import sys
@@ -10,12 +11,15 @@ import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dayfly.errors import LeakRisk
+from dayfly.runtime.redact import redact_known
 
 if TYPE_CHECKING:
     from dayfly.runtime.job import Job
 
 open_jobs: set[Job[Any]] = set()
 leaks: list[LeakRisk] = []
+# How jobs have failed whose outcome nobody has asked for, by what stands for the job; no traceback, which would hold arguments.
+unheard: dict[object, str] = {}
 _interrupted = threading.Event()
 _worked_after_interrupt = threading.Event()
 
@@ -47,14 +51,24 @@ def _wait_for_open_jobs() -> None:
         _interrupted.set()
 
 
+def _tell_unheard() -> bool:
+    """Says what would be said nowhere; tells whether that makes a failure of the program, which it does not of a prompt."""
+    for text in unheard.values():
+        sys.stderr.write(redact_known(text))
+    return bool(unheard) and not hasattr(sys, "ps1")
+
+
 def _exit_code() -> None:
-    """75 where a proof failed and 130 after an interrupt, unless the program already fails with another code."""
+    """75 where a proof failed, 130 after an interrupt, 1 where a job failed that nobody asked, unless the program already fails
+    with another code."""
     failed_with = getattr(sys, "last_value", None)
+    failed_unheard = _tell_unheard()
     if _worked_after_interrupt.is_set():
         _die_of_interrupt()
     if (failed_with is not None and not isinstance(failed_with, LeakRisk)) or _exit.asked:
         return
-    code = LeakRisk.exit_code if leaks else 130 if _interrupted.is_set() else 0
+    code = 130 if _interrupted.is_set() else 1 if failed_unheard else 0
+    code = LeakRisk.exit_code if leaks else code
     if code:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -91,12 +105,17 @@ def _forget_in_child() -> None:
     """A forked child has none of our threads, and nothing to wait for."""
     open_jobs.clear()
     leaks.clear()
+    unheard.clear()
     _interrupted.clear()
     _worked_after_interrupt.clear()
 
 
 _exit = _Exit()
 os.register_at_fork(after_in_child=_forget_in_child)
-# As concurrent.futures does: it runs before the interpreter joins its threads, while they can still work.
+# As concurrent.futures does: it runs before the interpreter joins its threads, while they can still work. What is registered
+# last runs first: open jobs come to their end while pools still take work, which they do not behind the hook of
+# concurrent.futures (nor could a job's own thread load that module then); and once more for jobs that a pool's last work began.
+threading._register_atexit(_wait_for_open_jobs)  # type: ignore[attr-defined]
+importlib.import_module("concurrent.futures.thread")
 threading._register_atexit(_wait_for_open_jobs)  # type: ignore[attr-defined]
 atexit.register(_exit_code)

@@ -1,4 +1,5 @@
-"""Takes a run in hand whose client is gone: its log and its result, from any process on this computer."""
+"""Takes a run in hand whose client is gone: its log and its result, from any process on this computer, or on another one that
+shares the state backend."""
 
 from __future__ import annotations
 
@@ -8,50 +9,84 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dayfly.errors import ConnectFailed, LeakRisk, RunBusy, RunFailed, SpecError
-from dayfly.infra import port_map
+from dayfly.errors import (
+    ConfigurationError,
+    ConnectFailed,
+    LeakRisk,
+    RunBusy,
+    RunFailed,
+    SpecError,
+)
+from dayfly.infra import port_map, providers
 from dayfly.infra.machine import Machine
-from dayfly.runtime import ending, payload, redact, stored
+from dayfly.runtime import elsewhere, ending, outputs, payload, ranks, redact, stored
+from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
 from dayfly.runtime.run_log import STREAMS
-from dayfly.stacks import journal
+from dayfly.runtime.taking import Taking, ended_elsewhere, is_lost, was_ended_elsewhere
+from dayfly.runtime.verb import act
+from dayfly.stacks import journal, kept
+from dayfly.stacks.beside import is_wanted
 from dayfly.stacks.closer import Closer
+from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.run_stack import RunStack
-from dayfly.stacks.standing import standing
+from dayfly.stacks.standing import in_other_home, is_part_of_another, standing
 
 if TYPE_CHECKING:
     from dayfly.runtime.session import Session
 
 
-def attach(run_id: str, display: Display | None = None, *, log: bool = True) -> Job[Any]:
-    """The job of a run that was started by any process of this user on this computer.
+async def _attach_aio(
+    run_id: str, display: Display | None = None, *, log: bool = True, take: bool = False
+) -> Job[Any]:
+    def begin() -> Job[Any]:
+        job = attach(run_id, display, log=log, take=take)
+        job.id  # noqa: B018  # once it is known no property blocks any more
+        return job
+
+    # Whoever is cancelled meanwhile leaves the run as it was found, to the keeper.
+    return await aside(begin, unwanted=lambda late: late.detach())
+
+
+@act(_attach_aio)
+def attach(
+    run_id: str, display: Display | None = None, *, log: bool = True, take: bool = False
+) -> Job[Any]:
+    """The job of a run that was started by any process of this user on this computer; with a remote `backend` on any computer
+    that has the same backend and the same passphrase, or KMS, whose clients are told then that it was taken over.
 
     Args:
         run_id: the id, or the beginning of it.
         display: where to show log and steps.
         log: False leaves what has not come of the log on the machine, where it is lost: for a run whose secrets cannot be
             masked here.
+        take: True takes it from another computer also while a client there follows it.
 
     Raises:
         UnknownRun: no such run.
         SpecError: the values of its secrets are not set here, so that its log cannot be masked.
         RunBusy: its own client is alive.
         RunFailed: there is nothing to come back: the function was never started, or the run was destroyed before.
+        ConfigurationError: the passphrase of this computer is not the one that the run was started with, or it has no
+            credentials for the provider of a machine that it would have to destroy.
+        BackendFailed: the state backend, where it has to be asked, cannot be.
     """
     context = Context.open()
     shown = display or Display.standard()
-    history = journal.find(context.workspace.runs, run_id)
+    history = elsewhere.find(context, run_id, shown.note, attaching=True)
     _check_python(history)
     # Whatever else is needed of them: an exception's words are shown also where the log is not.
     redact.remember(os.environ[name] for name in _secrets(history) if name in os.environ)
     if _is_settled(history):
         return _settled(context, history, shown)
+    if not history.closed:
+        _check_place(context, history)
     risk = history.last("leak_risk", "closing")
     if risk is not None and risk.name == "leak_risk":
         raise _standing_risk(history, str(risk.fields["reason"]))
@@ -63,9 +98,16 @@ def attach(run_id: str, display: Display | None = None, *, log: bool = True) -> 
         _check(history)
         if log:
             _check_secrets(history)
-        journal.append(history.directory, "attached", client=journal.myself())
-    stack = RunStack.resume(history, context.workspace, context.engine_or_none())
-    return Job.resume(context.workspace, shown, lambda attendance: _finish(stack, attendance, log))
+        mine = journal.whose(history.directory)
+        journal.append(history.directory, "attached", client=journal.myself(), **mine)
+    taking = Taking(history, in_other_home(history), take) if is_wanted(history) else None
+    engine = context.engine_or_none()
+    stack = RunStack.resume(history, context.workspace, engine)
+
+    def finish(attendance: Attendance) -> Any:
+        return _finish(stack, attendance, log, taking, engine)
+
+    return Job.resume(context.workspace, shown, finish)
 
 
 def _secrets(history: History) -> Sequence[str]:
@@ -96,45 +138,83 @@ def _settled(context: Context, history: History, display: Display) -> Job[Any]:
     return Job.settled(context.workspace, display, history.id, lambda: stored_result(history))
 
 
-def _finish(stack: RunStack, attendance: Attendance, log: bool) -> Any:
+def _finish(
+    stack: RunStack,
+    attendance: Attendance,
+    log: bool,
+    taking: Taking | None,
+    engine: Engine | None,
+) -> Any:
     with attendance.stack(stack) as machine:
         # A log whose secrets the keeper could not mask is still on the machine only.
         with_log = attendance.history.field("held", "with_log", True)
-        if (with_log or not log) and (stack.directory / stored.RESULT).exists():
+        here = (stack.directory / stored.RESULT).exists() and outputs.are_home(attendance.history)
+        if here and (with_log or not log):
+            if taking is not None and is_lost(attendance, machine):
+                stack.leave_open()
             _replay(stack.directory, attendance.display)
-            return stored.value(stack.directory)
-        with _session(machine, attendance) as session:
+            return stored.value(stack.directory, nested=attendance.history.is_shared_out)
+        with _session(machine, attendance, taking) as session:
             attendance.connected(session)
-            _replay(stack.directory, attendance.display)
+            attendance.deposit(stack.workspace, engine)
+            _replay(stack.directory, attendance.display, goes_on=True)
             return attendance.finish(session, with_log=log)
 
 
 @contextlib.contextmanager
-def _session(machine: Machine, attendance: Attendance) -> Iterator[Session]:
-    """The session; a machine that lives and cannot be reached now is left as it is, with its result."""
+def _session(machine: Machine, attendance: Attendance, taking: Taking | None) -> Iterator[Session]:
+    """The session; a machine that lives and cannot be reached now is left as it is, with its result, and so is one that
+    another computer has and does not give."""
     with contextlib.ExitStack() as stack:
         try:
             session = stack.enter_context(attendance.session(machine))
-        except ConnectFailed as failed:
-            if attendance.machine_runs():
-                raise attendance.left_there(failed) from failed
+            if taking is not None:
+                taking.take(attendance, session)
+        except BaseException as failed:
+            if taking is not None and taking.elsewhere:
+                # Whatever it was: nothing of it is this computer's to destroy.
+                if attendance.run_stack is None or attendance.run_stack.needs_closing:
+                    taking.give_back(attendance)
+                error = taking.explained(failed)
+                if error is failed:
+                    raise
+                raise error from failed
+            if isinstance(failed, ConnectFailed):
+                if attendance.machine_runs():
+                    raise attendance.left_there(failed) from failed
+                if was_ended_elsewhere(attendance):
+                    raise ended_elsewhere(attendance.directory.name) from failed
             raise
         yield session
 
 
-def _replay(directory: Path, display: Display) -> None:
-    """Shows what an earlier client, or the keeper, had already brought home."""
-    for stream in STREAMS:
-        file = directory / f"{stream}.log"
-        if file.exists():
-            display.output(stream, file.read_bytes())
+def _replay(directory: Path, display: Display, *, goes_on: bool = False) -> None:
+    """Shows what an earlier client, or the keeper, had already brought home.
+
+    Args:
+        directory: of the run.
+        display: where.
+        goes_on: a rank's last line, if it has no end yet, is left to whoever follows its log from there.
+    """
+    distributed = journal.read(directory).intent.get("spec", {}).get("distributed")
+    for rank, (label, folder) in enumerate(ranks.logs(directory)):
+        # As they are shown while they come: those of a map are the first machine's, with some words of the others.
+        by_rank = ranks.RankDisplay(display, rank) if label and (rank or distributed) else None
+        shown = by_rank or display
+        for stream in STREAMS:
+            file = folder / f"{stream}.log"
+            if file.exists():
+                shown.output(stream, file.read_bytes())
+        if by_rank is not None and not goes_on:
+            by_rank.end()
 
 
 def _is_settled(history: History) -> bool:
     """Whether the outcome is on this computer, and nobody has to take the run in hand for it."""
+    over = history.closed or kept.is_kept(history)
     if (history.directory / stored.RESULT).exists():
-        return history.closed or history.client_alive()
-    return history.closed and ending.known(history) is not None
+        return over or history.client_alive()
+    return over and ending.known(history) is not None
 
 
 def _check(history: History) -> None:
@@ -151,6 +231,24 @@ def _check(history: History) -> None:
     if not history.started or history.machine is None:
         raise RunFailed(
             f"run {history.id} has nothing to attach to ({status}: {why}); `dayfly gc --run {history.id[:12]} --yes`"
+        )
+
+
+def _check_place(context: Context, history: History) -> None:
+    """Whoever takes a run in hand destroys its machine, and has to be able to; and it has to be open still."""
+    if is_part_of_another(history):
+        host = (history.intent.get("client") or {}).get("host")
+        raise RunFailed(
+            f"the machine of run {history.id} is the computer {host} itself: attach to it there"
+        )
+    if not in_other_home(history):
+        return
+    elsewhere.check_open(context, history)
+    missing = providers.load(history.provider).preflight()
+    if missing:
+        raise ConfigurationError(
+            f"run {history.id[:12]} is taken in hand with its machine, which this computer could not destroy:"
+            f" {'; '.join(missing)}"
         )
 
 
@@ -182,10 +280,12 @@ def stored_result(history: History) -> Any:
     """
     _check_python(history)
     if (history.directory / stored.RESULT).exists():
-        return stored.value(history.directory)
+        name = ending.named(history.id, ending.rank_of(history))
+        return stored.value(history.directory, name, nested=history.is_shared_out)
     end = ending.known(history)
-    if history.closed and end is not None and end.how != "finished":
-        raise ending.failure(history.directory, end)
+    over = history.closed or kept.is_kept(history)
+    if over and end is not None and end.how != "finished":
+        raise ending.failure(history.directory, end, ending.rank_of(history))
     if history.closed:
         raise RunFailed(
             f"run {history.id} was closed without a result; `dayfly show {history.id[:12]}` tells its story"
@@ -203,7 +303,7 @@ def cancel(run_id: str, report: Callable[[str], None]) -> Receipt:
         LeakRisk: absence could not be proved.
     """
     context = Context.open()
-    history = journal.find(context.workspace.runs, run_id)
+    history = elsewhere.find(context, run_id, report)
     if not history.closed:
         journal.append(history.directory, "cancelled", by=journal.myself())
     return Closer(context.workspace, context.engine_or_none(), report).close(history.id)

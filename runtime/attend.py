@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,39 +16,56 @@ from dayfly.errors import (
     ConnectFailed,
     DayflyError,
     DeadlineReached,
+    Detached,
     Forged,
     InstanceLost,
     JobStopped,
+    KeeperMissing,
     MachineUnfit,
+    OutputsFailed,
     ResultFailed,
     RunFailed,
+    TakenOver,
 )
 from dayfly.infra import providers
 from dayfly.infra.found import State
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
-from dayfly.runtime import agent, ending, entrust, outcome, stored
+from dayfly.infra.spec import DEFAULT_GRACE_S
+from dayfly.runtime import ending, entrust, outputs, ranks, stored, taking
+from dayfly.runtime.agent import frames
+from dayfly.runtime.deposit import Deposit
 from dayfly.runtime.display import Display
+from dayfly.runtime.idle_watch import Idle, IdleWatch
+from dayfly.runtime.ranks import RankDisplay
 from dayfly.runtime.run_log import RunLog
-from dayfly.stacks import journal
+from dayfly.runtime.sample_log import SampleLog
+from dayfly.stacks import hands, journal
+from dayfly.stacks.beside import Beside, is_wanted
+from dayfly.stacks.bill import machine_rate_of
+from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.standing import hold_until
 from dayfly.stacks.workspace import Workspace
 
 if TYPE_CHECKING:
+    from dayfly.runtime.checkpoints import Checkpoints
+    from dayfly.runtime.parts import Parts
     from dayfly.runtime.records import JobEnd, Keys
-    from dayfly.runtime.session import Session
+    from dayfly.runtime.session import SampleSink, Session, Sink
 
 # So much of the time until the deadline is kept for bringing the log and what there is of a result back.
 _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
 # Where the pinned host key comes with user_data, the machine shows it only when cloud-init has got so far.
-_CONNECT_S, _USER_DATA_S = 60.0, 300.0
+CONNECT_S, _USER_DATA_S = 60.0, 300.0
 # Between two tries to have a keeper where none can be started, the first and the longest.
 _KEEPERLESS_S, _KEEPERLESS_MOST_S = 50.0, 900.0
-# The grace of a function that is asked to end, and as much again for the answer.
-_STOP_S = 20.0
+# Behind the grace of a function that is asked to end, for the answer.
+_ANSWER_S = 10.0
+# Whoever detaches waits so long until another computer can attach.
+_DEPOSIT_S = 60.0
 
 
 def _leave_there(_stream: str, _offset: int, _data: bytes) -> None:
@@ -65,6 +83,12 @@ class Attendance:
         display: where progress is shown.
         lineage: the id of the first attempt, "" in the first.
         plan: makes the Plan of the resources that the program declares; None where a plan was shown long ago.
+        joined: told the stack, and each one that follows it.
+        news: told when the function runs, and whenever its log has grown.
+
+    Attributes:
+        fresh: a machine that is kept is not to be taken: one that was could not be used.
+        serves: the run makes this client's calls: where it ends before its time, it has not done what it was for.
     """
 
     def __init__(
@@ -74,19 +98,25 @@ class Attendance:
         lineage: str = "",
         plan: Callable[[list[dict[str, str]], str], Plan] | None = None,
         joined: Callable[[RunStack], None] = lambda _: None,
+        news: Callable[[], None] = lambda: None,
     ) -> None:
         self.display = display
         self.lineage = lineage
         self.phase = "queued"
         self.early: Callable[[Callable[[], Any]], None] | None = None
+        self.fresh = self.serves = False
         self.run_stack: RunStack | None = None
         self._plan = plan
         self.joined = joined
+        self._news = news
         self._session: Session | None = None
-        self._following = False
+        self._following, self._with_log = False, True
         self._keeper: dict[str, Any] | None = None
         self._keeperless_s = self._keeperless_until = 0.0
-        self._stopping = threading.Event()
+        self._stop_s = DEFAULT_GRACE_S + _ANSWER_S
+        self._stopping, self._detaching = threading.Event(), threading.Event()
+        self._deposit: Deposit | None = None
+        self._attached_at = "on this computer"
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -116,39 +146,90 @@ class Attendance:
         return journal.read(self.directory)
 
     @property
+    def checkpoints(self) -> Checkpoints:
+        """Those of all attempts."""
+        from dayfly.runtime.checkpoints import Checkpoints
+
+        return Checkpoints(self.directory.with_name(self.lineage or self.directory.name))
+
+    @property
     def keys(self) -> Keys:
         """The keys of this run."""
         from dayfly.runtime.records import Keys
 
-        key = (self.directory / "hmac_key").read_bytes()
-        return Keys(self.directory.name, self.directory / "user_key", key)
+        return Keys.of(self.directory)
 
     def session(
-        self, machine: Machine, *, connect_timeout_s: float = _CONNECT_S, kept: bool = True
+        self, machine: Machine, *, connect_timeout_s: float = CONNECT_S, kept: bool = True
     ) -> Session:
-        """The session with the machine; the provider is asked whether it still lives when it cannot be reached.
+        """The session with the machine, or with all of them; the provider is asked whether one lives that cannot be reached.
 
         Args:
-            machine: which.
+            machine: the first, where there are several.
             connect_timeout_s: patience with it.
             kept: whether a keeper is seen to while a job is followed; False in an act of the keeper itself.
         """
         from dayfly.runtime.session import Session
 
         waits_s = _USER_DATA_S if machine.host_key_bootstrap else 0.0
+        patience_s = max(connect_timeout_s, waits_s)
+        meanwhile = self.stay_kept if kept else lambda: None
+        _, *others = self.history.machines or (machine,)
+        if others:
+            return self._fleet(machine, others, patience_s, meanwhile)
         return Session(
             machine,
             self.keys,
-            connect_timeout_s=max(connect_timeout_s, waits_s),
-            state=self._state_now,
-            meanwhile=self.stay_kept if kept else lambda: None,
+            connect_timeout_s=patience_s,
+            state=self._state_of(machine),
+            meanwhile=meanwhile,
         )
 
-    def _state_now(self) -> State:
-        # Asked for in trouble only, and no part of what a client loads to begin with.
-        from dayfly.runtime import drift
+    def _fleet(
+        self,
+        machine: Machine,
+        others: Sequence[Machine],
+        patience_s: float,
+        meanwhile: Callable[[], None],
+    ) -> Session:
+        from dayfly.runtime.fleet import Fleet
+        from dayfly.runtime.session import Session
 
-        return drift.state_now(self.history)
+        keys = self.keys
+        for other in others:
+            ranks.folder(self.directory, other.node).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Fleet(
+            machine,
+            keys,
+            [
+                Session(each, keys, connect_timeout_s=patience_s, state=self._state_of(each))
+                for each in others
+            ],
+            by_rank=self._by_rank,
+            directory=self.directory,
+            log=self._log_of,
+            samples=self._samples_of,
+            stay=self._stay_up,
+            grace_s=self._asked_grace_s,
+            connect_timeout_s=patience_s,
+            state=self._state_of(machine),
+            meanwhile=meanwhile,
+        )
+
+    @property
+    def _by_rank(self) -> bool:
+        """Whether the function runs on each of several machines."""
+        spec = self.history.intent.get("spec", {})
+        return bool(spec.get("distributed")) and self.history.nodes > 1
+
+    def _state_of(self, machine: Machine) -> Callable[[], State]:
+        def state_now() -> State:
+            # Asked for in trouble only, and no part of what a client loads to begin with.
+            from dayfly.runtime import drift
+
+            return drift.state_now(self.history, machine.id)
+
+        return state_now
 
     @property
     def remaining_s(self) -> float:
@@ -168,7 +249,17 @@ class Attendance:
     def function_limit_s(self) -> float:
         """Seconds that the function itself may take, so that its log comes back before the machine ends."""
         left = self.remaining_s
-        return left - min(_RESERVE_MOST_S, left * _RESERVE_SHARE)
+        longer = max(0.0, self.grace_s - DEFAULT_GRACE_S)
+        return left - min(_RESERVE_MOST_S, left * _RESERVE_SHARE) - longer
+
+    @property
+    def grace_s(self) -> float:
+        """Seconds between asking the function to end and ending it; what had to be waited for first may have left less."""
+        return min(self._asked_grace_s, max(DEFAULT_GRACE_S, self.remaining_s / 2))
+
+    @property
+    def _asked_grace_s(self) -> float:
+        return float(self.history.intent.get("spec", {}).get("grace", DEFAULT_GRACE_S))
 
     def step(self, name: str, detail: str = "") -> None:
         """Begins a step of the call."""
@@ -213,26 +304,47 @@ class Attendance:
             with contextlib.suppress(OSError):
                 self.entrust(self.run_stack.workspace, self.history)
 
-    def seal(self, task: bytes) -> bytes:
+    def deposit(self, workspace: Workspace, engine: Engine | None) -> None:
+        """Has what another computer needs to take the run in hand kept beside the state, in the background, where that is
+        kept where other computers reach it."""
+        if workspace.is_remote and is_wanted(self.history):
+            beside = Beside(workspace, engine)
+            self._deposit = Deposit(beside, self.directory, self.display.warning)
+            self._deposit.begin()
+
+    def seal(self, task: Parts) -> Parts:
         """Seals the task for this run."""
         keys = self.keys
-        return agent.seal(keys.hmac_key, keys.run_id, agent.TASK_SEQ, task)
+        return task.sealed(keys.hmac_key, keys.run_id, frames.TASK_SEQ)
 
     def connected(self, session: Session) -> None:
         """The session is there; a stop that came meanwhile takes effect."""
-        facts = session.facts
-        self.record(
-            "connected",
-            host=facts.hostname,
-            platform=facts.platform,
-            agent_pid=facts.agent_pid,
-            gpus=list(facts.gpus),
-            driver=facts.driver,
-        )
+        # The first machine last: where the run is said to be is where it is.
+        for each in (*session.others, session):
+            facts = each.facts
+            self._recorder(each)(
+                "connected",
+                host=facts.hostname,
+                platform=facts.platform,
+                agent_pid=facts.agent_pid,
+                gpus=list(facts.gpus),
+                driver=facts.driver,
+            )
         with self._lock:
             self._session = session
+        self._news()
         if self._stopping.is_set():
             raise JobStopped("stopped before the function was started")
+
+    def _recorder(self, session: Session) -> Callable[..., None]:
+        """What journals an event of that machine."""
+        node = session.machine.node
+        return functools.partial(self.record, node=node) if node else self.record
+
+    @property
+    def reached(self) -> Session | None:
+        """The session with the machine; None as long as there is none."""
+        return self._session
 
     @property
     def offer(self) -> Offer:
@@ -248,8 +360,9 @@ class Attendance:
         from dayfly.runtime import host_key
 
         try:
-            host_key.rotate(session, self.record)
-            self._verify_gpus(session)
+            for each in (session, *session.others):
+                host_key.rotate(each, self._recorder(each))
+                self._verify_gpus(each)
         except MachineUnfit as unfit:
             # A session that was closed under it, because the job is to stop, says nothing of the machine.
             if not self.stopping:
@@ -262,13 +375,22 @@ class Attendance:
         Raises:
             DeadlineReached: that is now.
         """
+        by = self._armed(session)
+        action = providers.load(session.machine.provider).limits.deadline_action
+        self.record("deadline_armed", by=by, action=action)
+
+    def _armed(self, session: Session) -> str:
         provider = providers.load(session.machine.provider)
-        by = session.arm_deadline(
+        return session.arm_deadline(
             self.remaining_s,
             timer=not provider.same_computer,
             power_off=provider.limits.deadline_action == "poweroff",
         )
-        self.record("deadline_armed", by=by, action=provider.limits.deadline_action)
+
+    def _stay_up(self, session: Session) -> None:
+        """A rank that has ended is held until the others have; where that cannot be had, its hold must do."""
+        with contextlib.suppress(DayflyError):
+            self._armed(session)
 
     def _verify_gpus(self, session: Session) -> None:
         offer = self.offer
@@ -279,7 +401,7 @@ class Attendance:
 
         findings = gpu.verify(session, offer, session.machine.id)
         names = [found.name for found in findings.listed]
-        self.record("gpus_verified", gpus=names, driver=findings.driver)
+        self._recorder(session)("gpus_verified", gpus=names, driver=findings.driver)
 
     def observe(self, event: Event) -> None:
         """Shows what the journal says of the stack; what it intends is given into the keeper's care first."""
@@ -298,7 +420,7 @@ class Attendance:
             self.display.note(event.fields["text"])
 
     def finish(self, session: Session, *, with_log: bool = True) -> Any:
-        """Steps 6 and 7: follows the log to the end, brings the result home, checks it, and lets the machine forget it.
+        """Steps 6 and 7: follows the log to the end, brings result and outputs home, checks them, and lets the machine forget them.
 
         Args:
             session: with the machine.
@@ -311,15 +433,36 @@ class Attendance:
             Exception: the function's own, or a RunFailed or ResultFailed of ours.
         """
         with self._left_there_in_trouble():
-            end = self._follow(session, with_log=with_log)
+            with self._checkpoints_kept(session):
+                end = self._follow(session, with_log=with_log)
             if end is None:
                 raise _NeverStarted
+            if self._deposit is not None:
+                self._deposit.over()
             self._lengthen_hold(session)
             result = self._bring_home(session, end)
+            self._bring_outputs(session)
             self._acknowledge(session)
         if result is None:
-            raise ending.failure(self.directory, end)
-        return self._handed_over(lambda: outcome.unpack(result, run_id=self.directory.name))
+            raise ending.failure(self.directory, end, session.deciding)
+        if self.serves and end.cue:
+            return self._handed_over(_raising(ending.failure(self.directory, end)))
+        if result.get("outcome") == "value":
+            self.checkpoints.discard()
+        run = ending.named(self.directory.name, session.deciding)
+        nested = self.history.is_shared_out
+        return self._handed_over(lambda: stored.value(self.directory, run, nested=nested))
+
+    def _bring_outputs(self, session: Session) -> None:
+        for node, each in enumerate((session, *session.others)):
+            outputs.bring(self, each, node)
+
+    def _checkpoints_kept(self, session: Session) -> AbstractContextManager[None]:
+        """Only for a job that may be attempted again, and whose machine does not keep them in a bucket by itself."""
+        spec = self.history.intent.get("spec", {})
+        if spec.get("checkpoints") or not spec.get("retries"):
+            return contextlib.nullcontext()
+        return self.checkpoints.kept(session, self.display.warning, lambda: not self.stopping)
 
     def hold(self, session: Session, *, with_log: bool) -> JobEnd | None:
         """Brings home what a job has left whose client is gone; the machine keeps it too, until the end of the hold.
@@ -340,23 +483,39 @@ class Attendance:
         if status.end is None:
             return None
         end = self._follow(session) if with_log else status.end
+        if not with_log:
+            self._bring_samples(session)
         if end is None:
             raise RunFailed(f"run {self.directory.name}: the function was never started there")
         self._bring_home(session, end)
+        self._bring_outputs(session)
         self.record("held", with_log=with_log)
+        if self.history.intent.get("warm") and with_log:
+            # Its client was its whole purpose, and what that has not fetched is here: nothing on the machine is waited for.
+            self._acknowledge(session)
         return end
 
-    def _bring_home(self, session: Session, end: JobEnd) -> bytes | None:
-        """The result, checked and on this computer's disk; None where the job has left none."""
-        self.record("job_ended", **dataclasses.asdict(end))
+    def _bring_samples(self, session: Session) -> None:
+        """What the job has used is no secret, also where its log may hold some."""
+        for node, each in enumerate((session, *session.others)):
+            samples = self._sample_log(node)
+            # Of a machine that is lost more will be heard at the next step; nothing else may cost the result.
+            with contextlib.suppress(RunFailed):
+                found = each.look(samples.last)
+                samples.take(found.last, found.samples)
+
+    def _bring_home(self, session: Session, end: JobEnd) -> dict[str, Any] | None:
+        """What is said of the result, which is checked and on this computer's disk; None where the job has left none."""
+        whose = {} if session.deciding is None else {"rank": session.deciding}
+        self.record("job_ended", **dataclasses.asdict(end), **whose)
         if end.how != "finished":
             return None
         self.step("result")
         session.fetch_result(self.directory / stored.RESULT)
         self.record("result_fetched", bytes=(self.directory / stored.RESULT).stat().st_size)
-        result = stored.unsealed(self.directory)
-        self.record("result", **stored.summary(result))
-        return result
+        summary = stored.summary(self.directory)
+        self.record("result", **summary)
+        return summary
 
     def _lengthen_hold(self, session: Session) -> None:
         """The hold is for a client that is gone: this one is here, and may take its time over a large result."""
@@ -373,6 +532,8 @@ class Attendance:
         refusal = None
         try:
             session.acknowledge()
+        except TakenOver:
+            raise
         except DayflyError as refused:
             refusal = str(refused)
         self.record("acknowledged", **({"refused": refusal} if refusal else {}))
@@ -387,43 +548,45 @@ class Attendance:
                 f"run {self.directory.name}: the machine knows no such job: the function was never started there, or it"
                 " has deleted its own home folder; call it again"
             ) from None
-        except (DeadlineReached, Forged):
+        except TakenOver as taken:
+            raise self._yielded(taken) from None
+        except (DeadlineReached, Forged, OutputsFailed):
             raise
         except DayflyError as trouble:
             if self._stopping.is_set():
                 raise
+            if self._detaching.is_set():
+                raise self._let_go() from None
             if time.time() >= self.history.deadline - 1:
                 raise DeadlineReached(
                     f"run {self.directory.name}: its machine ended at the deadline; raise max_runtime or max_cost"
                 ) from trouble
             gone = isinstance(trouble, InstanceLost) and bool(trouble.state)
             if gone or not self.machine_runs():
+                if taking.was_ended_elsewhere(self):
+                    raise taking.ended_elsewhere(self.directory.name) from trouble
                 raise
             raise self.left_there(trouble) from trouble
         except OSError as trouble:
             raise self.left_there(trouble) from trouble
 
     def machine_runs(self) -> bool:
-        """Whether the provider says that the machine lives; one that cannot be asked has not said that it is gone, and the
-        keeper goes on asking."""
-        machine = self.history.machine
-        if machine is None:
-            return False
-        try:
-            return providers.load(machine.provider).instance_state(machine.id) == "running"
-        except DayflyError:
-            return True
+        """Whether the provider says that the machine lives, or all of them do; one that cannot be asked has not said that it
+        is gone, and the keeper goes on asking."""
+        machines = self.history.machines
+        return bool(machines) and all(map(_may_run, machines))
 
     def left_there(self, trouble: Exception) -> ResultFailed:
         """Hands the run on: it stays up for `attach`, and the keeper ends it when its time is over."""
         assert self.run_stack is not None
         until = hold_until(self.history)
         self.run_stack.leave_open()
-        self.record("detached", by=journal.myself(), reason=str(trouble))
+        mine = journal.whose(self.directory)
+        self.record("detached", by=journal.myself(), reason=str(trouble), **mine)
         self.entrust(self.run_stack.workspace, self.history)
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
         return ResultFailed(
-            f"run {self.directory.name}: {trouble}. Its machine is still up, and its result is safe there until {clock}"
+            f"run {self.directory.name}: {trouble}. Its machine is still up, and what its function has left is safe there until {clock}"
             f" at the latest: dayfly attach {self.directory.name[:12]}"
         )
 
@@ -443,16 +606,52 @@ class Attendance:
 
     def _follow(self, session: Session, *, with_log: bool = True) -> JobEnd | None:
         """Brings the log home until the job has ended; None where the machine knows of no job."""
-        with RunLog(self.directory, self.display) as log:
+        self._with_log = with_log
+        with self._log_of(0) as (take, stdout, stderr):
             self.step("run")
             if session.status().state == "absent":
                 return None
+            self._stop_s = self._asked_grace_s + _ANSWER_S
             with self._lock:
                 self._following = True
+            self._news()
             if self._stopping.is_set():
                 session.stop()
-            take = log.take if with_log else _leave_there
-            return session.follow(take, log.size("stdout"), log.size("stderr"))
+            samples = self._sample_log(0)
+            return session.follow(take, stdout, stderr, samples.take, samples.last)
+
+    @contextlib.contextmanager
+    def _log_of(self, node: int) -> Iterator[tuple[Sink, int, int]]:
+        """Where one machine's log goes, and how much of both streams is here."""
+        by_rank = RankDisplay(self.display, node) if node or self._by_rank else None
+        folder, shown = ranks.log_folder(self.directory, node), by_rank or self.display
+        if by_rank is not None:
+            by_rank.go_on(folder)
+        with RunLog(folder, shown, self._news) as log:
+            take = log.take if self._with_log else _leave_there
+            yield take, log.size("stdout"), log.size("stderr")
+        if by_rank is not None:
+            by_rank.end()
+
+    def _sample_log(self, node: int) -> SampleLog:
+        """Keeps what a machine uses, and warns of a GPU that is paid for and idles."""
+        history = self.history
+        # Where there are several, each warning begins with the machine's number, as lines of its log do.
+        shown = RankDisplay(self.display, node) if history.nodes > 1 else self.display
+        folder = ranks.log_folder(self.directory, node)
+        if providers.load(self.offer.provider).same_computer:
+            return SampleLog(folder, shown)
+
+        def warn(idle: Idle) -> None:
+            which = {"node": node} if node else {}
+            self.record("gpu_idle", gpu=idle.gpu, percent=idle.percent, **which)
+            shown.warning(idle.text)
+
+        return SampleLog(folder, shown, IdleWatch(machine_rate_of(history), warn).take)
+
+    def _samples_of(self, node: int) -> tuple[SampleSink, int]:
+        samples = self._sample_log(node)
+        return samples.take, samples.last
 
     def stop(self) -> None:
         """Stops the job wherever it is; what has been created is destroyed on the way out."""
@@ -465,7 +664,7 @@ class Attendance:
             return
         if following:
             # A machine that does not answer, or does not end the job, is destroyed with it.
-            bound = threading.Timer(_STOP_S, session.close)
+            bound = threading.Timer(self._stop_s, session.close)
             bound.daemon = True
             bound.start()
             try:
@@ -477,10 +676,73 @@ class Attendance:
                 bound.cancel()
         session.close()
 
+    def detach(self) -> None:
+        """Has the run left to the keeper, which brings home what comes of it and destroys the machine then.
+
+        Raises:
+            KeeperMissing: there is none; nothing has changed.
+        """
+        assert self.run_stack is not None
+        if self.entrust(self.run_stack.workspace, self.history) is None:
+            raise KeeperMissing(
+                f"run {self.directory.name} cannot be detached: no keeper could be started that would finish it;"
+                " `dayfly keeper status` tells more"
+            )
+        kept = self._deposit is not None and self._deposit.wait(_DEPOSIT_S)
+        self._attached_at = (
+            "here, or on another computer with this state backend" if kept else "on this computer"
+        )
+        self._detaching.set()
+        assert self._session is not None
+        self._session.close()
+
+    def _yielded(self, taken: TakenOver) -> TakenOver:
+        """Another computer has the run in hand: its machine stays up, and is that one's to end."""
+        assert self.run_stack is not None
+        self.run_stack.leave_open()
+        hands.note(self.directory, None if self._session is None else taking.hand_of(self._session))
+        run = self.directory.name
+        return TakenOver(
+            f"run {run}: {taken}, and gets its log and its value; `dayfly attach {run[:12]}` takes it back"
+        )
+
+    def _let_go(self) -> Detached:
+        assert self.run_stack is not None
+        self.run_stack.leave_open()
+        mine = journal.whose(self.directory)
+        self.record("detached", by=journal.myself(), wished=True, **mine)
+        run = self.directory.name
+        self.display.note(
+            f"run {run} goes on by itself, and its machine ends with its function; `dayfly attach {run[:12]}`,"
+            f" {self._attached_at}, brings its log and its value"
+        )
+        return Detached(
+            f"run {run} was detached, and goes on; its value comes by: dayfly attach {run[:12]}"
+        )
+
+    @property
+    def following(self) -> bool:
+        """True once the function has started."""
+        return self._following
+
     @property
     def stopping(self) -> bool:
         """True once `stop` was called."""
         return self._stopping.is_set()
+
+
+def _may_run(machine: Machine) -> bool:
+    try:
+        return providers.load(machine.provider).instance_state(machine.id) == "running"
+    except DayflyError:
+        return True
+
+
+def _raising(error: Exception) -> Callable[[], Any]:
+    def fail() -> Any:
+        raise error
+
+    return fail
 
 
 @contextlib.contextmanager
@@ -491,4 +753,5 @@ def _teardown_shown(
         try:
             yield machine
         finally:
-            attendance.step("teardown")
+            if attendance.run_stack is None or attendance.run_stack.needs_closing:
+                attendance.step("teardown")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
 import os
@@ -19,25 +20,43 @@ from dayfly.errors import (
     PayloadError,
     SpecError,
 )
-from dayfly.infra import cost, providers
+from dayfly.infra import cost, keep, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
-from dayfly.runtime import entrust, environment, payload, preview, redact
+from dayfly.infra.units import human_bytes
+from dayfly.runtime import (
+    accelerator,
+    checkpoint_bucket,
+    entrust,
+    environment,
+    idle_floor,
+    interpreter,
+    keeping,
+    outputs,
+    payload,
+    preview,
+    ranks,
+    redact,
+    system_packages,
+)
 from dayfly.runtime.attend import Attendance
+from dayfly.runtime.cargo import Cargo, with_backends
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.environment import Recipe
 from dayfly.runtime.heal import heal
 from dayfly.runtime.payload import Payload
 from dayfly.stacks.engine import Engine
+from dayfly.stacks.kept_stack import KeptStack
 from dayfly.stacks.run_stack import RunStack
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dayfly.runtime.dask_cluster import DaskCluster
     from dayfly.runtime.records import Task
     from dayfly.runtime.session import Session
-
-_GRACE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +71,10 @@ class Call:
         payload: function and arguments.
         recipe: what is to be installed.
         secrets: values of the named variables.
+        cargo: what the Data among the arguments brings to the machine.
         display: where progress is shown.
+        begun: of a warm run: takes the session as soon as calls can be made; None where one call is all.
+        serving: of a warm run on several machines: what each of them runs.
     """
 
     context: Context
@@ -62,7 +84,10 @@ class Call:
     payload: Payload
     recipe: Recipe
     secrets: Mapping[str, str] = field(repr=False)
+    cargo: Cargo
     display: Display
+    begun: Callable[[Session], None] | None = field(default=None, repr=False)
+    serving: DaskCluster | None = field(default=None, repr=False)
 
     @classmethod
     def prepare(
@@ -74,6 +99,7 @@ class Call:
         display: Display | None = None,
         *,
         to_run: bool = True,
+        borrowed: bool = False,
     ) -> Call:
         """Step 1: everything that can be refused is refused here.
 
@@ -82,54 +108,133 @@ class Call:
             spec: what is asked for.
             display: where progress is shown.
             to_run: False for a plan alone, which needs no credentials: the catalog's prices do.
+            borrowed: True where nobody changes an argument before it is sent, so that a large one need not be copied.
 
         Raises:
             SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
         """
+
+        if to_run and spec.nodes > 1 and spec.distributed is None:
+            raise SpecError(
+                f"nodes={spec.nodes}: a call runs on one machine, and the others would be paid for nothing:"
+                ' distributed="torchrun" runs it on each, f.map(items) has all of them make the calls'
+            )
+
+        def pack() -> Payload:
+            check_arguments(function, args, kwargs)
+            return payload.pack(function, args, kwargs)
+
+        return cls._around(pack, spec, display, to_run=to_run, borrowed=borrowed or not to_run)
+
+    @classmethod
+    def prepare_warm(
+        cls,
+        function: Callable[..., Any],
+        spec: Spec,
+        settings: Mapping[str, Any],
+        begun: Callable[[Session], None],
+    ) -> Call:
+        """Step 1 of a warm run, in which the function is to be called many times.
+
+        Args:
+            function: what will be called.
+            spec: what is asked for.
+            settings: how the calls are to be made, for the machine.
+            begun: takes the session as soon as calls can be made there.
+
+        Raises:
+            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
+        """
+        call = cls._around(lambda: payload.warm_task(function, settings), spec, None, to_run=True)
+        return dataclasses.replace(call, begun=begun)
+
+    @classmethod
+    def _around(
+        cls,
+        pack: Callable[[], Payload],
+        spec: Spec,
+        display: Display | None,
+        *,
+        to_run: bool,
+        borrowed: bool = False,
+    ) -> Call:
         context = Context.open()
         secrets = _secrets(spec)
         # It takes its tenth of a second while all this is looked at; whether it came is seen when it is needed.
         with contextlib.suppress(KeeperMissing):
             entrust.call(context.workspace)
         redact.remember(secrets.values())
-        _check_arguments(function, args, kwargs)
-        packed = payload.pack(function, args, kwargs)
+        outputs.check_folder(spec.outputs)
+        packed = pack()
+        if not borrowed:
+            kept = packed.task.settled(context.workspace.home / "cache")
+            packed = dataclasses.replace(packed, task=kept)
         recipe = environment.recipe(
             spec.environment,
             packed.project_root,
             packed.imports,
             same_computer=all(providers.load(name).same_computer for name in spec.providers),
         )
+        interpreter.check(spec.providers, recipe.variables)
+        system_packages.check(spec.providers, spec.system_packages)
+        recipe = with_backends(recipe, packed.data.values())
+        if spec.checkpoints is not None:
+            checkpoint_bucket.check(spec)
+            recipe = checkpoint_bucket.with_backend(recipe, spec.checkpoints)
+        cargo = Cargo(packed.data)
         shown = display or Display.standard()
+        for warning in recipe.warnings:
+            shown.warning(warning)
+        for warning in cargo.warnings():
+            shown.note(warning)
         offers = ladder(spec, shown.note, to_run=to_run)
         heal(context, shown.note)
         return cls(
-            context, context.engine(shown.note), spec, offers, packed, recipe, secrets, shown
+            context, context.engine(shown.note), spec, offers, packed, recipe, secrets, cargo, shown
         )
 
     def attempt(self, attendance: Attendance, offers: tuple[Offer, ...]) -> Any:
-        """Runs it once on a machine of its own, of one of `offers`; leaving destroys the machine, whatever happened."""
+        """Runs it once on a machine of its own, of one of `offers`, or on one that was kept; leaving destroys the machine,
+        whatever happened, unless it is to be kept."""
         # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
         loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
         loading.start()
+        attendance.serves = self.begun is not None
+        if self.begun is None:
+            self.cargo.begin()
         with (
             attendance.stack(self.new_stack(attendance, offers)) as machine,
-            attendance.session(machine) as session,
+            keeping.or_lost(attendance),
+            attendance.session(
+                machine, connect_timeout_s=keeping.patience_s(attendance)
+            ) as session,
+            keeping.handed_on(attendance, session),
         ):
             attendance.connected(session)
+            keeping.take_over(attendance, session)
             attendance.check_machine(session)
             attendance.arm_deadline(session)
-            task = self.task(session, attendance)
+            tasks = self.tasks(session, attendance)
             # The environment may have taken minutes, and the keeper may have been killed meanwhile.
             attendance.entrust(self.context.workspace, attendance.history)
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
-            session.start(task)
+            session.start(*tasks)
+            attendance.deposit(self.context.workspace, self.engine)
+            if self.begun is not None:
+                self.begun(session)
             return attendance.finish(session)
+
+    @property
+    def environment_source(self) -> str:
+        """What is installed, for the plan."""
+        packages = ", ".join(self.spec.system_packages)
+        return f"{self.recipe.source}{f'; system packages {packages}' if packages else ''}"
 
     def new_stack(self, attendance: Attendance, offers: tuple[Offer, ...]) -> RunStack:
         """The stack of one attempt."""
-        return RunStack(
+        kind = RunStack if self.spec.kept is None else KeptStack
+        stack = kind(
             self.spec,
             self.context.workspace,
             self.engine,
@@ -141,39 +246,109 @@ class Call:
                 "job_name": self.spec.job_name,
                 "code_digest": self.payload.code_digest,
                 "python": payload.PYTHON,
-                "environment": self.recipe.source,
+                "environment": self.environment_source,
                 "environment_digest": None if self.recipe.empty else self.recipe.digest,
                 "lineage": attendance.lineage,
+                "warm": self.begun is not None,
                 "keeper": attendance.entrust(self.context.workspace),
             },
         )
+        if isinstance(stack, KeptStack):
+            stack.fresh = attendance.fresh
+        return stack
+
+    def tasks(self, session: Session, attendance: Attendance) -> list[Task]:
+        """What each machine is to run, that of the first one first: what it has made its likes on this computer find made."""
+        from dayfly.runtime.fleet import side_by_side
+
+        meeting = None
+        if self.spec.distributed:
+            meeting = ranks.rendezvous(session, self.spec.nodes)
+        if self.serving is not None:
+            self.serving.meet(session)
+
+        def prepared(each: Session) -> Task:
+            task = self.task(each, attendance)
+            if meeting is None:
+                return task
+            own = ranks.variables(each, self.spec.nodes, meeting)
+            return dataclasses.replace(task, variables={**task.variables, **own})
+
+        first = prepared(session)
+        others = side_by_side([functools.partial(prepared, other) for other in session.others])
+        return [first, *others]
 
     def task(self, session: Session, attendance: Attendance) -> Task:
         """Makes the environment on the machine and seals function and arguments for it."""
         from dayfly.runtime.records import Task
 
+        idle_floor.check_machine(self.spec, session)
+        if self.spec.system_packages:
+            attendance.step("environment", ", ".join(self.spec.system_packages))
+            session.install_system_packages(self.spec.system_packages, self.display.note)
         python = self.recipe.python
         if not self.recipe.empty:
             attendance.step("environment", self.recipe.source)
-            python = session.build_environment(self.recipe_for(session), self.display.note)
+            python = self._build_environment(session)
+        variables = self._bring_data(session, attendance)
+        node, packed = session.machine.node, self.payload
+        bucket = self.spec.checkpoints or ""
+        if bucket:
+            checkpoint_bucket.restore(
+                attendance, session, bucket, python=python, secrets=self.secrets
+            )
         attendance.step("start")
+        if self.serving is not None:
+            packed = self.serving.task_of(node)
         return Task(
-            sealed=attendance.seal(self.payload.task),
+            sealed=attendance.seal(packed.task),
             python=python,
-            secrets=dict(self.secrets),
-            variables={},
+            secrets={**self.secrets, **(self.serving.secrets if self.serving else {})},
+            variables=variables,
             max_runtime_s=attendance.function_limit_s,
-            grace_s=_GRACE_S,
+            grace_s=attendance.grace_s,
             hold_s=self.spec.hold_s,
+            ends_rest=self.begun is not None or self.spec.kept is not None,
+            gpu_floor_percent=self.spec.min_gpu_utilization or 0.0,
+            gpu_window_s=self.spec.gpu_window_s,
             pickler=payload.pickler_zip(self.context.workspace.home / "cache"),
+            checkpoints=""
+            if bucket or not attendance.lineage
+            else attendance.checkpoints.restore(session),
+            restored=bool(bucket),
+            # Where several machines have them, those of the first are kept.
+            bucket="" if node else bucket,
         )
 
-    def recipe_for(self, session: Session) -> Recipe:
-        """The recipe with the uv of the machine's platform."""
+    def _bring_data(self, session: Session, attendance: Attendance) -> dict[str, str]:
+        """What the function's process needs to know of its Data, all of which is there then."""
+        if self.begun is not None:
+            return {}  # A session brings it with its calls, and again when it has changed.
+        if self.cargo.size:
+            attendance.step("data", human_bytes(self.cargo.size))
+
+        def progress(have: int, total: int) -> None:
+            self.display.detail(f"{human_bytes(have)} of {human_bytes(total)}")
+
+        variables = self.cargo.bring(session, session.machine.cache_dir, progress)
+        if self.cargo.size:
+            self.display.done(human_bytes(self.cargo.size))
+            attendance.record("data", bytes=self.cargo.size)
+        return variables
+
+    def _build_environment(self, session: Session) -> str:
+        """Makes it from the wheels that fit the machine, or finds it made; gives its Python."""
         facts = session.facts
-        cache = self.context.workspace.home / "cache"
-        uv = environment.uv_binary(facts.platform, facts.libc, cache=cache)
-        return dataclasses.replace(self.recipe, uv=uv)
+        here = providers.load(session.machine.provider).same_computer
+        recipe = accelerator.fitted(self.recipe, facts, same_computer=here)
+        if recipe.hardware:
+            self.display.note(f"wheels for {recipe.hardware}")
+
+        def uv() -> Path:
+            cache = self.context.workspace.home / "cache"
+            return environment.uv_binary(facts.platform, facts.libc, cache=cache)
+
+        return session.build_environment(recipe, self.display.note, uv)
 
     def plan(self, resources: Sequence[Mapping[str, str]], resources_from: str) -> Plan:
         """The Plan of the first rung, with resources that someone else has listed."""
@@ -183,7 +358,8 @@ class Call:
             resources,
             resources_from=resources_from,
             function=self.payload.function,
-            environment_source=self.recipe.source,
+            environment_source=self.environment_source,
+            code=str(self.payload.code),
         )
 
     def preview(self) -> Plan:
@@ -200,6 +376,7 @@ def make_plan(
     resources_from: str,
     function: str,
     environment_source: str,
+    code: str = "",
 ) -> Plan:
     """A Plan of a ladder's first rung."""
     from dayfly.infra.plan import Resource
@@ -218,6 +395,12 @@ def make_plan(
         hold_usd=rate * min(spec.hold_s, runtime_s) / 3600,
         environment=environment_source,
         if_this_computer_dies=providers.load(first.provider).limits.if_this_computer_dies,
+        min_gpu_utilization=spec.min_gpu_utilization,
+        gpu_utilization_window_s=spec.gpu_window_s,
+        code=code,
+        keep="" if spec.kept is None else keep.described(spec.kept),
+        keep_usd=rate * keep.longest_s(spec.kept, runtime_s) / 3600,
+        nodes=spec.nodes,
     )
 
 
@@ -252,7 +435,8 @@ def ladder(
     for reason in refusals:
         note(f"not in the ladder: {reason}")
     for offer in offers:
-        cost.allowed_runtime_s(spec, offer)
+        cost.check_grace(spec, offer)
+        idle_floor.check_offer(spec, offer)
     return tuple(offers)
 
 
@@ -265,9 +449,14 @@ def _refused(spec: Spec, refusals: Sequence[SpecError | NoCapacity]) -> SpecErro
     return SpecError(said or f"nothing that {', '.join(spec.providers)} offers satisfies {spec}")
 
 
-def _check_arguments(
+def check_arguments(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> None:
+    """Refuses what the function could not be called with.
+
+    Raises:
+        PayloadError: with the function's signature.
+    """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

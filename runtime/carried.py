@@ -16,9 +16,16 @@ import cloudpickle
 
 
 def module(name: str, doc: str | None) -> ModuleType:
-    """Make an empty module of the project that `import` statements find; its content follows."""
+    """Make an empty module of the project that `import` statements find; its content follows.
+
+    One that an earlier pickle has brought is that module: the arguments of a call come after its function.
+    """
+    present = sys.modules.get(name)
+    if present is not None and getattr(present, "__dayfly_carried__", False):
+        return present
     made = ModuleType(name, doc)
     if name not in sys.modules:
+        vars(made)["__dayfly_carried__"] = True
         sys.modules[name] = made
         # What comes back as a result travels by value too: the client may read it from another folder.
         cloudpickle.register_pickle_by_value(made)
@@ -59,7 +66,7 @@ class Elsewhere:
             f" cannot get its own: write {self.__name__}.local(...) to run it on this one, or call it on the client"
         )
 
-    submit = plan = with_options = __call__
+    aio = submit = plan = with_options = session = map = starmap = __call__
 
     def local(self, *args: Any, **kwargs: Any) -> Any:
         """Call the bare function, on this machine."""

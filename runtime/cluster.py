@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from datetime import timedelta
+from os import PathLike
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -20,11 +22,14 @@ from typing import (
 
 from dayfly.errors import SpecError
 from dayfly.infra.spec import Spec
+from dayfly.runtime.verb import verb
 from dayfly.stacks import settings
 
 if TYPE_CHECKING:
     from dayfly.infra.plan import Plan
     from dayfly.runtime.job import Job
+    from dayfly.runtime.warm_map import MapOptions
+    from dayfly.runtime.warm_run import Isolation, Slots, WarmRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,8 +46,10 @@ class Options(TypedDict, total=False):
     disk: int | str | None
     gpu: str | None
     nodes: int
+    distributed: str | None
     python: str | None
     environment: str | Sequence[str] | None
+    system_packages: Sequence[str]
     secrets: Sequence[str]
     file_systems: Sequence[str]
     allow_cidr: str | None
@@ -50,16 +57,24 @@ class Options(TypedDict, total=False):
     time: float | str | timedelta | None
     max_cost: float | None
     hold: float | str | timedelta
+    grace: float | str | timedelta
+    keep: float | str | timedelta | None
+    outputs: str | PathLike[str] | None
+    checkpoints: str | None
     retries: int
     max_machines: int
     wait_for_teardown: bool
     job_name: str | None
+    min_gpu_utilization: float | None
+    gpu_utilization_window: float | str | timedelta
 
 
 class RemoteFunction(Generic[P, R]):
     """A function that runs on a machine of its own.
 
-    Calling it provisions, runs, returns the value and destroys. The bare function is `__dayfly_function__`.
+    Calling it provisions, runs, returns the value and destroys. The bare function is `__dayfly_function__`. What blocks
+    has an awaitable form: `await f.aio(3)`, `await f.submit.aio(3)`, `await f.map.aio(items)`, `await f.plan.aio(3)`, and
+    `async with f.session() as s`.
     """
 
     def __init__(self, function: Callable[P, R], options: Options) -> None:
@@ -92,11 +107,29 @@ class RemoteFunction(Generic[P, R]):
         Raises:
             DayflyError: it could not run, or its machine could not be proved gone.
         """
+        from dayfly.runtime.call import Call
         from dayfly.runtime.interrupt import wait_for
+        from dayfly.runtime.job import Job
 
-        return wait_for(self.submit(*args, **kwargs))
+        # Its caller waits, and so changes no argument meanwhile.
+        call = Call.prepare(self.__dayfly_function__, args, kwargs, self.spec, borrowed=True)
+        return cast("R", wait_for(Job.start(call)))
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """As the call itself, without blocking the event loop; a task that is cancelled meanwhile stops the function."""
+        return await (await self.submit.aio(*args, **kwargs))
+
+    async def _submit_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        from dayfly.runtime.aside import aside
+        from dayfly.runtime.call import Call
+        from dayfly.runtime.job import Job
+
+        # Until it is prepared nothing exists, and nobody who waits no longer gets a machine.
+        prepare = functools.partial(Call.prepare, self.__dayfly_function__, args, kwargs, self.spec)
+        return cast("Job[R]", await Job.start(await aside(prepare)).begun())
+
+    @verb(_submit_aio)
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Starts it and returns at once; what cannot work is refused here, before anything exists.
 
         Raises:
@@ -109,7 +142,90 @@ class RemoteFunction(Generic[P, R]):
             "Job[R]", Job.start(Call.prepare(self.__dayfly_function__, args, kwargs, self.spec))
         )
 
-    def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan:
+    def session(
+        self,
+        *,
+        slots: Slots | None = None,
+        isolation: Isolation = "fork",
+        linger: float | str = "60s",
+    ) -> WarmRun[P, R]:
+        """One run whose machine is kept for many calls, for as long as a `with` block, or `async with`, lasts.
+
+        Args:
+            slots: calls at once on the machine: a number, "cores" (the default), or "gpu" for one on each GPU.
+            isolation: "fork" makes each call in a process of its own; "process" makes them one after the other in one
+                that stays: faster, and what a crash takes with it is all that the function has kept there.
+            linger: for how long the machine waits for a client that is gone, when it has nothing to do.
+
+        Raises:
+            SpecError: one of them cannot be.
+        """
+        from dayfly.runtime.warm_run import WarmRun
+
+        return WarmRun(
+            self.__dayfly_function__, self.spec, slots=slots, isolation=isolation, linger=linger
+        )
+
+    async def _map_aio(
+        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+    ) -> list[R]:
+        async with self.session() as run:
+            return [value async for value in run.map.aio(items, *more, **how)]
+
+    @verb(_map_aio)
+    def map(self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]) -> list[R]:
+        """Calls it for each item on one machine, and gives the values in the items' order.
+
+        It is a session around `WarmRun.map`, where the arguments are explained; to have other slots, or values as they
+        come, use that.
+
+        Raises:
+            Exception: what the first item to fail has raised, unless `return_exceptions`.
+            DayflyError: it could not run, or its machine could not be proved gone.
+        """
+        with self.session() as run:
+            return list(run.map(items, *more, **how))
+
+    async def _starmap_aio(
+        self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]
+    ) -> list[R]:
+        async with self.session() as run:
+            return [value async for value in run.starmap.aio(items, **how)]
+
+    @verb(_starmap_aio)
+    def starmap(self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]) -> list[R]:
+        """As `map`, each item holding all the arguments of its call."""
+        with self.session() as run:
+            return list(run.starmap(items, **how))
+
+    async def _map_unordered_aio(
+        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+    ) -> AsyncGenerator[R, None]:
+        async with self.session() as run:
+            unordered = run.map_unordered.aio(items, *more, **how)
+            async with contextlib.aclosing(unordered) as values:
+                async for value in values:
+                    yield value
+
+    @verb(_map_unordered_aio)
+    def map_unordered(
+        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+    ) -> Generator[R, None, None]:
+        """As `map`, each value as soon as it is there.
+
+        It returns at once: the machine is made when the first value is asked for, and destroyed behind the last, or where the
+        values are left early (`close`, or the end of the loop that no longer holds them).
+        """
+        with self.session() as run:
+            yield from run.map_unordered(items, *more, **how)
+
+    async def _plan_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
+        from dayfly.runtime.aside import aside
+
+        return await aside(functools.partial(self.plan, *args, **kwargs))
+
+    @verb(_plan_aio)
+    def plan(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
         """Every resource from the real engine's preview, $/h and worst case; nothing is created."""
         from dayfly.runtime.call import Call
 
@@ -118,8 +234,11 @@ class RemoteFunction(Generic[P, R]):
         ).preview()
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the bare function in this process."""
-        return self.__dayfly_function__(*args, **kwargs)
+        """Calls the bare function in this process; an argument that is a `Data` of this computer is its path here."""
+        from dayfly.runtime.data import here
+
+        named = {name: here(value) for name, value in kwargs.items()}
+        return self.__dayfly_function__(*map(here, args), **named)
 
     def with_options(self, **options: Unpack[Options]) -> RemoteFunction[P, R]:
         """The same function with other options."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import pickletools
 
+from dayfly.runtime.parts import Flat, flat
+
 MAX_CANONICAL_BYTES = 1024 * 1024
 
 _TEXT = frozenset(
@@ -19,23 +21,29 @@ class Digest:
     Whether two equal strings are one object depends on how a module was loaded (compiled, or from its cache), and a
     pickle writes the second as a reference only in one of the cases. So references to strings are written out.
     Beyond MAX_CANONICAL_BYTES, where a large variable travels with the code, the bytes are digested as they are.
+
+    Attributes:
+        size: bytes that were written.
     """
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
         self._held = bytearray()
         self._plain = False
+        self.size = 0
 
-    def write(self, data: bytes | memoryview, /) -> int:
+    def write(self, data: Flat, /) -> int:
+        view = flat(data)
+        self.size += view.nbytes
         if self._plain:
-            self._sha256.update(data)
-            return len(data)
-        self._held += data
+            self._sha256.update(view)
+            return view.nbytes
+        self._held += view
         if len(self._held) > MAX_CANONICAL_BYTES:
             self._plain = True
             self._sha256.update(self._held)
             self._held.clear()
-        return len(data)
+        return view.nbytes
 
     def hexdigest(self) -> str:
         """The digest of all that was written."""

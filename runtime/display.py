@@ -71,6 +71,12 @@ class Display:
             self._step = (name, time.monotonic(), redact(detail))
             self._show_live()
 
+    def detail(self, text: str) -> None:
+        """Says how far the step under way has come, in place of what it began with."""
+        with self._surface.lock:
+            if self._step is not None:
+                self._step = (*self._step[:2], redact(text))
+
     def done(self, detail: str = "") -> None:
         """Ends the step under way; without a detail, the job as well.
 
@@ -82,6 +88,13 @@ class Display:
             if not detail:
                 self._leave()
             self._show_live()
+
+    def progress(self, detail: str) -> None:
+        """Says how far the step under way has come, in the live line of a terminal and when the step ends."""
+        with self._surface.lock:
+            if self._step is not None:
+                name, since, _ = self._step
+                self._step = (name, since, redact(detail))
 
     def output(self, stream: Stream, data: bytes) -> None:
         """Passes the function's own output on, as it is and at once."""
@@ -118,6 +131,13 @@ class Display:
                 self._surface.line(self._labelled(redact(text)), "green")
             self._leave()
             self._show_live()
+
+    def kept(self, text: str) -> None:
+        """The end of the job, whose machine stays: until when, and what ends it."""
+        with self._surface.lock:
+            self._end_step("")
+            if not self._quiet:
+                self._surface.line(self._labelled(redact(f"{'kept':<12}{text}")), "green")
 
     def _end_step(self, detail: str) -> None:
         if self._step is None:

@@ -173,7 +173,8 @@ def _workspace(found: Settings) -> Iterator[Check]:
     little = free < _LITTLE_DISK_BYTES
     fix = "free some space, or set DAYFLY_HOME to another disk" if little else ""
     yield Check("disk", "warn" if little else "ok", f"{human_bytes(free)} free", fix)
-    yield Check("backend", "ok", redact(workspace.backend))
+    alone = "" if workspace.is_remote else "  (runs are attached on this computer only)"
+    yield Check("backend", "ok", f"{redact(workspace.backend)}{alone}")
     yield _passphrase(workspace)
     yield Check("owner", "ok", workspace.owner)
 

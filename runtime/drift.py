@@ -62,17 +62,25 @@ class Drift:
 def refresh(history: History) -> Drift:
     """Asks the provider, and never the engine, whose refresh forgets what a listing misses; a new address is journaled.
 
+    Of several machines it tells of the first that is not as the journal has it.
+
     Raises:
         RunFailed: the run is closed, or has no machine yet.
         DayflyError: the provider cannot be asked.
     """
-    machine = history.machine
-    if history.closed or machine is None:
+    machines = history.machines
+    if history.closed or not machines:
         what = "is closed" if history.closed else "has no machine yet"
         raise RunFailed(f"run {history.id} {what}; `dayfly show {history.id[:12]}` tells its story")
     provider = providers.load(history.provider)
     owner = str(history.intent.get("owner", ""))
     listed = [found for found in provider.inventory(owner) if found.run == history.id]
+    found = [_of(history, machine, provider, listed) for machine in machines]
+    return next((drift for drift in found if drift.kind != "none"), found[0])
+
+
+def _of(history: History, machine: Machine, provider: Provider, listed: Sequence[Found]) -> Drift:
+    """What has become of one machine."""
     state = _state(history, machine, provider, lambda: listed)
     kind, action = _told(state)
     address = (machine.host, machine.port)
@@ -88,14 +96,14 @@ def refresh(history: History) -> Drift:
     return Drift(history.id, machine.id, kind, action, _MEANING[kind], state, kinds, where)
 
 
-def state_now(history: History) -> State:
-    """The provider's word for a run's machine; "terminated" also where it knows none of its id. That it is gone is journaled
+def state_now(history: History, id: str = "") -> State:
+    """The provider's word for a run's machine, the first or the one with that id; "terminated" also where it knows none of its id. That it is gone is journaled
     when it is first seen: who follows the run heeds it, and the bill ends there.
 
     Raises:
         DayflyError: the provider cannot be asked, and nobody has seen the machine gone.
     """
-    machine = history.machine
+    machine = next((each for each in history.machines if each.id == id), history.machine)
     assert machine is not None
     provider = providers.load(machine.provider)
     owner = str(history.intent.get("owner", ""))

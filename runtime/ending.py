@@ -5,27 +5,51 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from dayfly.errors import DayflyError, DeadlineReached, JobExited, JobKilled, JobStopped, RunFailed
+from dayfly.errors import (
+    DayflyError,
+    DeadlineReached,
+    GpuIdle,
+    JobExited,
+    JobKilled,
+    JobStopped,
+    RunFailed,
+)
+from dayfly.runtime import ranks
 from dayfly.runtime.records import JobEnd
 from dayfly.runtime.run_log import tail
 from dayfly.stacks.journal import History
 
 
-def failure(directory: Path, end: JobEnd) -> DayflyError:
-    """The error for an end without a result."""
-    run, words = directory.name, tail(directory / "stderr.log")
-    if end.how == "stopped":
+def failure(directory: Path, end: JobEnd, rank: int | None = None) -> DayflyError:
+    """The error for an end without a result, or for one that came before its time.
+
+    Args:
+        directory: of the run.
+        end: how the job has ended; the cue of one that has finished is what the error tells.
+        rank: whose end that is, where there are several.
+    """
+    run, words = (
+        named(directory.name, rank),
+        tail(ranks.log_folder(directory, rank or 0) / "stderr.log"),
+    )
+    how = end.cue or end.how
+    if how == "stopped":
         return JobStopped(f"run {run} was stopped on request")
-    if end.how == "deadline":
+    if how == "deadline":
         return DeadlineReached(
             f"run {run}: the function was ended at the deadline; raise max_runtime or max_cost{words}"
         )
-    if end.how == "vanished":
+    if how == "idle":
+        return GpuIdle(
+            f"run {run}: {end.detail}; the machine has ended it, as min_gpu_utilization asked:"
+            f" `dayfly show {directory.name[:12]}` has its use, `dayfly logs {directory.name[:12]}` its words"
+        )
+    if how == "vanished":
         return RunFailed(
             f"run {run}: the job's folder on the machine is gone with all that was in it: the function, or what it"
             f" started, has deleted its own home folder{words}"
         )
-    if end.how == "killed":
+    if how == "killed":
         why = (
             "the kernel's out-of-memory killer ended it: ask for more memory"
             if end.out_of_memory
@@ -40,6 +64,17 @@ def failure(directory: Path, end: JobEnd) -> DayflyError:
         f"run {run}: the function's process exited with code {end.code} and left no result{words}",
         end.code,
     )
+
+
+def named(run_id: str, rank: int | None) -> str:
+    """A run, and the rank that is meant, as messages name it."""
+    return run_id if rank is None else f"{run_id}, rank {rank}"
+
+
+def rank_of(history: History) -> int | None:
+    """Whose end was that of the job; None where there are no ranks."""
+    found = history.field("job_ended", "rank")
+    return None if found is None else int(found)
 
 
 def known(history: History) -> JobEnd | None:

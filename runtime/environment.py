@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from dayfly.errors import SpecError
-from dayfly.runtime import index, live, requirements
+from dayfly.runtime import index, live, lock_files, pyproject, redact, requirements
 from dayfly.runtime.requirements import Requirements
 from dayfly.runtime.wheels import WheelBuilder, content_digest, uv_binary
 
@@ -23,6 +24,7 @@ __all__ = ["PROJECT_FILES", "Recipe", "recipe", "uv_binary"]
 RECIPE_VERSION = 1
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 PROJECT_FILES = ("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml")
+_EXTRAS = re.compile(r"^(.*?)\[([\w\s,.-]+)\]$")
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,21 @@ class Recipe:
         wheels: built on this computer from local projects.
         source: one line for the plan.
         variables: index and certificate settings of this computer's uv and pip; may hold passwords.
-        uv: the binary for the machine's platform; None for this computer's own.
+        constraints: text of a constraints file: versions that hold for what is needed, named or not.
+        hardware: what of the machine decides about the wheels, "" where nothing does.
+        checks: programs that must succeed in the environment before it is used.
+        warnings: what should be said of it before anything is spent.
     """
 
     python: str
-    requirements: str
+    requirements: str = field(repr=False)
     wheels: tuple[Path, ...]
     source: str
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
-    uv: Path | None = None
+    constraints: str = field(default="", repr=False)
+    hardware: str = ""
+    checks: tuple[str, ...] = field(default=(), repr=False)
+    warnings: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def empty(self) -> bool:
@@ -52,9 +60,13 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Names the environment in the machine's cache; the same content gives the same name."""
+        """Names the environment in the machine's cache; the same content, from the same indexes, gives the same name."""
         wheels = sorted((wheel.name, content_digest(wheel)) for wheel in self.wheels)
         content = [RECIPE_VERSION, self.python, self.requirements, wheels]
+        content += [self.constraints] if self.constraints else []
+        content += [self.hardware, self.checks] if self.hardware else []
+        decided = index.deciding(self.variables, self.requirements + self.constraints)
+        content += [decided] if decided else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -70,7 +82,8 @@ def recipe(
 
     Args:
         environment: a list of requirements, the path of a requirements, lock or pyproject file (relative to the
-            project), "live" for what is installed here, or None for the project's own file, else "live".
+            project), "live" for what is installed here, or None for the project's own file, else "live". Names in
+            brackets behind a file, or behind "." for the project's own, are extras or dependency groups of the project.
         project_root: the folder whose code travels with the function.
         function_imports: top-level modules that the function needs; "live" includes what provides them.
         same_computer: True where the machine is this computer, so that paths of certificates and folders hold there.
@@ -84,9 +97,19 @@ def recipe(
     found = _requirements(environment, project_root, function_imports, builder)
     text = "".join(f"{line}\n" for line in found.lines)
     wheels = tuple(dict.fromkeys(found.wheels))
+    if not same_computer:
+        _check_wheels(wheels)
     # An empty recipe has them too: the machine's uv may have to fetch the interpreter itself.
-    variables = index.variables(os.environ, same_computer=same_computer) | _referenced(text)
-    return Recipe(PYTHON, text, wheels, _source(found), variables)
+    variables = index.variables(os.environ, same_computer=same_computer, root=project_root)
+    if found.any_index:
+        variables.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
+    passwords = index.passwords_of(os.environ, project_root)
+    text, referenced = index.with_passwords(text, passwords)
+    constraints = "".join(f"{line}\n" for line in found.constraints)
+    variables |= referenced | _referenced(text + constraints)
+    redact.remember(index.secrets_in({**variables, "": text}))
+    warnings = tuple(dict.fromkeys(builder.warnings))
+    return Recipe(PYTHON, text, wheels, _source(found), variables, constraints, warnings=warnings)
 
 
 def _requirements(
@@ -100,36 +123,94 @@ def _requirements(
     if environment == "live":
         return live.read(root, imports, builder)
     if isinstance(environment, str | os.PathLike):
-        path = Path(environment).expanduser()
-        return _of_file(root / path, builder)
+        name, extras = _split(os.fspath(environment))
+        if name == ".":
+            return _of_project_with(root, extras, builder)
+        return _of_file(root / Path(name).expanduser(), builder, extras)
     return requirements.of_list(list(environment), Path.cwd(), builder)
+
+
+def _split(given: str) -> tuple[str, tuple[str, ...]]:
+    """A path, and the extras in brackets behind it."""
+    match = _EXTRAS.fullmatch(given)
+    if match is None:
+        return given, ()
+    return match[1].strip(), tuple(part.strip() for part in match[2].split(",") if part.strip())
 
 
 def _of_project(root: Path, imports: Sequence[str], builder: WheelBuilder) -> Requirements:
     """From the project's own file, the most exact first."""
-    if not requirements.is_dayflys_own(root):
-        for name in PROJECT_FILES:
-            path = root / name
-            if path.is_file() and (name != "pyproject.toml" or requirements.has_dependencies(path)):
-                return _of_file(path, builder)
-    requirements.check_python(root)
-    return live.read(root, imports, builder)
+    found = _own_file(root)
+    if found is not None:
+        return _of_file(found, builder)
+    if (lock := lock_files.workspace_of(root)) is not None:
+        pyproject.check_python(root)
+        return lock_files.of_uv_lock(lock, builder, member=root)
+    pyproject.check_python(root)
+    made = live.read(root, imports, builder)
+    unread = [name for name in lock_files.FOREIGN if (root / name).is_file()]
+    if unread:
+        return dataclasses.replace(made, source=f"{made.source}, {unread[0]} is not read")
+    return made
 
 
-def _of_file(path: Path, builder: WheelBuilder) -> Requirements:
+def _of_project_with(root: Path, extras: tuple[str, ...], builder: WheelBuilder) -> Requirements:
+    """From the project's own file and some of its extras."""
+    found = _own_file(root)
+    if found is None and (lock := lock_files.workspace_of(root)) is not None:
+        return lock_files.of_uv_lock(lock, builder, extras, member=root)
+    if found is None:
+        raise SpecError(
+            f"environment= asks for {', '.join(extras) or 'the file'} of the project in {str(root)!r}, which has none of"
+            f" {', '.join(PROJECT_FILES)}"
+        )
+    return _of_file(found, builder, extras)
+
+
+def _own_file(root: Path) -> Path | None:
+    if pyproject.is_dayflys_own(root):
+        return None
+    for name in PROJECT_FILES:
+        path = root / name
+        if path.is_file() and (name != "pyproject.toml" or pyproject.has_dependencies(path)):
+            return None if name == "pyproject.toml" and lock_files.workspace_of(root) else path
+    return None
+
+
+def _of_file(path: Path, builder: WheelBuilder, extras: tuple[str, ...] = ()) -> Requirements:
+    if path.name in lock_files.FOREIGN:
+        raise SpecError(
+            f"environment= names {str(path)!r}, which is not read: {lock_files.FOREIGN[path.name]}"
+        )
     if not path.is_file():
         raise SpecError(
             f"environment= names {str(path)!r}, which does not exist: give a requirements, lock or pyproject file, "
             'a list of requirements, or "live"'
         )
-    requirements.check_python(path.parent)
+    pyproject.check_python(path.parent)
     if path.name == "uv.lock":
-        return requirements.of_uv_lock(path, builder)
+        return lock_files.of_uv_lock(path, builder, extras)
     if path.name.startswith("pylock.") and path.suffix == ".toml":
-        return requirements.of_pylock(path, builder)
+        return lock_files.of_pylock(path, builder, extras)
     if path.suffix == ".toml":
-        return requirements.of_pyproject(path, builder)
+        return pyproject.requirements_of(path, builder, extras)
+    if extras:
+        raise SpecError(
+            f"environment= asks for the extras {', '.join(extras)} of {str(path)!r}: a pyproject or lock file has extras,"
+            " a requirements file has none"
+        )
     return requirements.of_text_file(path, builder)
+
+
+def _check_wheels(wheels: Sequence[Path]) -> None:
+    """Machines run Linux: what was compiled for another system would be refused there, when they are paid for."""
+    for wheel in wheels:
+        platform = wheel.stem.rpartition("-")[2]
+        if platform != "any" and "linux" not in platform:
+            raise SpecError(
+                f"the local project in {wheel.name} holds code that was compiled for this computer ({platform}), and machines"
+                " run Linux: give a wheel that was built for Linux, or put the project where the machine can install it from"
+            )
 
 
 def _source(found: Requirements) -> str:

@@ -12,7 +12,7 @@ from dayfly.runtime import entrust
 from dayfly.runtime.context import Context
 from dayfly.stacks import isolated, journal
 from dayfly.stacks.journal import History
-from dayfly.stacks.standing import standing
+from dayfly.stacks.standing import is_let_go, standing
 
 
 def heal(context: Context, report: Callable[[str], None] = lambda _: None) -> None:
@@ -22,7 +22,9 @@ def heal(context: Context, report: Callable[[str], None] = lambda _: None) -> No
         open_runs = journal.histories(context.workspace.runs)
         left = [history for history in open_runs if _is_left(history)]
         for history in left:
-            _tell(history, report)
+            # One that was let go of on purpose is no news.
+            if not is_let_go(history) or standing(history, time.time())[0] != "HELD":
+                _tell(history, report)
         if open_runs:
             _see_to(context, open_runs, left, report)
 

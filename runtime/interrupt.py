@@ -6,13 +6,14 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
 from dayfly.runtime.job import Job
 
 R = TypeVar("R")
+T = TypeVar("T")
 _ECHO_S = 0.5
 _heard: dict[int, float] = {}
 
@@ -24,9 +25,26 @@ def wait_for(job: Job[R]) -> R:
         KeyboardInterrupt: after the teardown.
         LeakRisk: the teardown could not prove absence.
     """
+    return _waited(job, job.result)
+
+
+def detach(job: Job[Any]) -> str:
+    """Lets go of the job once its function has started; an interrupt before that does what it does while one waits.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        KeyboardInterrupt, LeakRisk: as above.
+        DayflyError: there is nothing to let go of, or nobody to leave it to.
+    """
+    return _waited(job, job.detach)
+
+
+def _waited(job: Job[Any], wait: Callable[[], T]) -> T:
     with signals_as_interrupts():
         try:
-            return job.result()
+            return wait()
         except KeyboardInterrupt:
             if job.done():
                 raise

@@ -7,12 +7,22 @@ import json
 import operator
 import pickle
 import sys
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, NoReturn
 
 import cloudpickle.cloudpickle as machinery
 
-from dayfly.errors import EnvironmentFailed, JobExited, ResultFailed, UnpicklableResult
+from dayfly.errors import (
+    CallTimeout,
+    EnvironmentFailed,
+    JobExited,
+    JobKilled,
+    JobStopped,
+    ResultFailed,
+    RunFailed,
+    UnpicklableResult,
+)
+from dayfly.runtime.agent import known_call
 
 # Where the name to import is not the name to install, for what is not installed here.
 _DISTRIBUTIONS = {
@@ -29,12 +39,18 @@ _DISTRIBUTIONS = {
 }
 
 
-def unpack(result: bytes, *, run_id: str) -> Any:
-    """Give the value that the function returned.
+def unpack(result: bytes, *, run_id: str, nested: bool = False) -> Any:
+    """As `load`, from the unsealed result itself."""
+    return load(io.BytesIO(result), run_id=run_id, nested=nested)
+
+
+def load(result: BinaryIO, *, run_id: str, nested: bool = False) -> Any:
+    """Give the value that the function returned; large buffers in it are read to where they stay.
 
     Args:
-        result: the unsealed result: authentic for this run, or this must not be called.
+        result: a file of the unsealed result, at its beginning: authentic for this run, or this must not be called.
         run_id: names the run in notes and messages.
+        nested: of a warm run on several machines: what its calls have left are results, still packed.
 
     Raises:
         BaseException: the function's own exception, the remote traceback attached as a note.
@@ -43,13 +59,28 @@ def unpack(result: bytes, *, run_id: str) -> Any:
         JobExited: the function ended its process with an exit code.
         ResultFailed: the result is of a kind that this version does not know.
     """
-    head, _, pickled = result.partition(b"\n")
-    header: dict[str, Any] = json.loads(head)
+    return content(result, take_header(result), run_id=run_id, nested=nested)
+
+
+def take_header(result: BinaryIO) -> dict[str, Any]:
+    """What is said of a result, without unpickling any of it; leaves the file behind that."""
+    header: dict[str, Any] = json.loads(result.readline())
+    return header
+
+
+def content(
+    result: BinaryIO, header: Mapping[str, Any], *, run_id: str, nested: bool = False
+) -> Any:
+    """As `load`, of a file that stands behind its header."""
     outcome = header["outcome"]
     if outcome == "value":
-        return _loaded(pickled, header, run_id) if pickled else None
+        return _loaded(result, header, run_id) if _has_more(result) else None
     if outcome == "raised":
-        _raise(_loaded(pickled, header, run_id), header, run_id)
+        _raise(_loaded(result, header, run_id), header, run_id)
+    if outcome == "calls":
+        return {number: _told(part, run_id, nested) for number, part in calls(result)}
+    if outcome in CALL_FAILURES:
+        raise _failed_call(header, run_id)
     if outcome in ("unpicklable_value", "unpicklable_exception"):
         raise _unpicklable(header, run_id)
     if outcome == "missing_import":
@@ -58,6 +89,108 @@ def unpack(result: bytes, *, run_id: str) -> Any:
         code = int(header["code"])
         raise JobExited(f"the function ended its process with sys.exit({code})", code)
     raise ResultFailed(f"run {run_id} ended with an unknown outcome {outcome!r}: update dayfly")
+
+
+def header_of(result: BinaryIO) -> dict[str, Any]:
+    """What is said of a result without unpickling any of it; the file stays at its beginning."""
+    began = result.tell()
+    header = take_header(result)
+    result.seek(began)
+    return header
+
+
+def calls(result: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """What a warm run has left, whose client went before it had fetched everything: each call's number and result.
+
+    Args:
+        result: behind its header.
+    """
+    while prefix := result.read(known_call.CALL_PREFIX.size):
+        number, size = known_call.CALL_PREFIX.unpack(prefix)
+        yield number, result.read(size)
+
+
+def _has_more(result: BinaryIO) -> bool:
+    began = result.tell()
+    more = bool(result.read(1))
+    result.seek(began)
+    return more
+
+
+def _told(result: bytes, run_id: str, nested: bool) -> Any:
+    """The value, or the exception itself."""
+    try:
+        value = unpack(result, run_id=run_id)
+        return unpack(value, run_id=run_id) if nested else value
+    except Exception as error:  # noqa: BLE001 - whatever the function raised, for whoever looks at it now
+        return error
+
+
+class NotPlain(Exception):
+    """Loading it may run somebody's code, or there is nothing to load."""
+
+
+def plain(result: BinaryIO) -> Any:
+    """Give the value of a file that stands behind its header, as long as it is made of what the format itself knows.
+
+    Raises:
+        NotPlain: the file has to be taken from the same place by `content`.
+    """
+    began = result.tell()
+    try:
+        return _Plain(result).load()
+    except Exception as error:
+        result.seek(began)
+        raise NotPlain from error
+
+
+class _Plain(pickle.Unpickler):
+    """Refuses whatever has a name: classes, functions, and what they make when they are called."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        raise NotPlain
+
+
+CALL_FAILURES = ("died", "stopped", "ended", "timeout", "lost")
+_ENDED = b'{"outcome": "ended",'
+
+
+def ended_with_its_run(result: bytes) -> bool:
+    """Whether a call's result says no more than that its run was ended under it, and not why."""
+    return result.startswith(_ENDED)
+
+
+def _failed_call(header: Mapping[str, Any], run_id: str) -> RunFailed:
+    """The error for a warm call whose process has not come to its end."""
+    if header["outcome"] == "stopped":
+        return JobStopped(f"a call of run {run_id} was stopped on request")
+    if header["outcome"] == "ended":
+        return JobStopped(f"a call of run {run_id} was ended with its run")
+    if header["outcome"] == "timeout":
+        return CallTimeout(
+            f"a call of run {run_id} took longer than its timeout of {header['timeout_s']:g} s, and was ended"
+        )
+    if header["outcome"] == "lost":
+        return RunFailed(
+            f"a call of run {run_id} was lost: the way to its machine broke while it was under way, and what came of it is"
+            " not known; it is not made again unless retries= says so"
+        )
+    if not header["signal"]:
+        code = int(header["code"])
+        return JobExited(
+            f"the process of a call of run {run_id} exited with code {code} and left no result",
+            code,
+        )
+    why = (
+        "the kernel's out-of-memory killer ended it: ask for more memory, or have fewer calls at once"
+        if header["out_of_memory"]
+        else f"signal {header['signal']} ended it"
+    )
+    return JobKilled(
+        f"the process of a call of run {run_id} was killed: {why}",
+        header["signal"],
+        header["out_of_memory"],
+    )
 
 
 def distribution_of(module: str) -> str:
@@ -75,8 +208,8 @@ class _Unpickler(pickle.Unpickler):
     `except` and `isinstance` do not know, or overwrite the methods of the first.
     """
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
         self._known: dict[int, type] = {}
 
     def find_class(self, module: str, name: str, /) -> Any:
@@ -122,7 +255,7 @@ class _Unpickler(pickle.Unpickler):
         return machinery._class_setstate(target, state)  # type: ignore[no-any-return]
 
 
-def _loaded(pickled: bytes, header: Mapping[str, Any], run_id: str) -> Any:
+def _loaded(pickled: BinaryIO, header: Mapping[str, Any], run_id: str) -> Any:
     try:
         return _Unpickler(pickled).load()
     except ModuleNotFoundError as exc:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import operator
 import sys
 import threading
@@ -16,11 +15,26 @@ from typing import Any, Protocol, TypeGuard
 
 import cloudpickle
 
-from dayfly.runtime import carried, imports
-from dayfly.runtime.project import Project
+from dayfly.runtime import (
+    carried,
+    carried_calls,
+    carried_dask,
+    code,
+    fetched,
+    fetched_objects,
+    imports,
+)
+from dayfly.runtime.agent import tensors
+from dayfly.runtime.data import Data
+from dayfly.runtime.project import Project, module_file
 
 _MODULE_FACTS = ("__name__", "__package__", "__file__", "__getattr__")
 _NOT_NEEDED = sys.stdlib_module_names | {"__main__", "__mp_main__", "cloudpickle", "dayfly"}
+
+_CARRIED = {
+    module.__name__: module
+    for module in (carried, carried_calls, carried_dask, fetched, fetched_objects, tensors)
+}
 
 # cloudpickle's registry is one for the process: while one thread unregisters, another would pickle by reference.
 _REGISTRY = threading.RLock()
@@ -61,6 +75,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     Attributes:
         codes: every function's code that travels.
         required: top-level names of installed modules without which the code does not load or run.
+        files: the source of each module of the project that travels.
+        data: the Data that it has come across, by key.
     """
 
     def __init__(
@@ -71,12 +87,16 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.required: set[str] = set()
         self.sources: dict[str, tuple[str, str, bool]] = {}
         self._project = project
+        self._ignore = project.ignore
+        self.files: dict[str, Path] = {}
+        self.data: dict[str, Data] = {}
         self._called = getattr(called, "__func__", called)
         self._stable = stable
         self._wanted: dict[str, set[str]] = {}
         self._sent: dict[str, set[str]] = {}
         self._sent_sources: set[str] = set()
         self._mine: dict[int, bool] = {}
+        self._tensors = tensors.Tensors()
 
     def pack(self, content: object) -> None:
         """Pickle the content, and behind it all that it needs."""
@@ -88,10 +108,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return {name: vars(module)[name] for name in sorted(names)}
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, _Call):
-            return obj.reduced
-        if isinstance(obj, _Rest):
-            return self._rest()
+        if isinstance(obj, _Call | _Rest | Data):
+            return self._own(obj)
+        memory = self._tensors.reduced(obj)
+        if memory is not None:
+            self._require("torch")
+            return memory
         bare = bare_function(obj)
         if bare is not obj:
             if bare is self._called:
@@ -103,11 +125,23 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._note(obj)
         return self._stabilised(obj, super().reducer_override(obj))
 
+    def _own(self, obj: _Call | _Rest | Data) -> tuple[Any, ...]:
+        if isinstance(obj, _Call):
+            return obj.reduced
+        return self._rest() if isinstance(obj, _Rest) else self._path_of(obj)
+
+    def _path_of(self, data: Data) -> tuple[Any, ...]:
+        """What gives its path on the machine; behind a URL it is fetched when the pickle is loaded there."""
+        self.data[data.key] = data
+        if data.scheme:
+            return fetched.fetched, (data.key, data.source, data.sha256, data.options)
+        return fetched.given, (data.key,)
+
     def _note(self, obj: Any) -> None:
         """Remember what a function, class or module will need on the machine, before it is pickled."""
         name = obj.__name__ if isinstance(obj, ModuleType) else getattr(obj, "__module__", None)
         name = name if isinstance(name, str) else ""
-        if name == carried.__name__:
+        if name in _CARRIED:
             return
         module = sys.modules.get(name)
         top = name.partition(".")[0]
@@ -149,16 +183,21 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         targets += [f"{statement.module}.{name}" for name in statement.names]
         for target in targets:
             module = sys.modules.get(target)
+            if not statement.required and self._stays(module):
+                continue
             if self._owned(module) and len(target) < len(statement.module):
                 self._wanted.setdefault(target, set())
             elif self._owned(module):
                 self._want(module, {*names, *statement.names})
             elif module is None and target.partition(".")[0] not in sys.stdlib_module_names:
                 path = self._project.find(target)
-                if path is not None:
+                if path is not None and (
+                    statement.required or not code.ignored(path, self._ignore)
+                ):
                     self._ship(target, path, names)
-        mine = self._owned(sys.modules.get(parts[0])) or parts[0] in self.sources
-        if statement.required and not mine:
+        if not statement.required:
+            return
+        if not self._owned(sys.modules.get(parts[0])) and parts[0] not in self.sources:
             self._require(statement.module)
 
     def _ship(self, name: str, path: Path, names: Set[str]) -> None:
@@ -167,16 +206,21 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         parent = name.rpartition(".")[0]
         if parent and parent not in sys.modules and parent not in self.sources:
             self.sources[parent] = ("", "", True)  # A folder without __init__.py.
-        text = "".join(linecache.getlines(str(path)))
+        code.check(name, path, self._ignore)
+        text = code.source(name, path)
         package = name if path.stem == "__init__" else name.rpartition(".")[0]
         statements = list(imports.of_source(text, package))
         if any(s.module.partition(".")[0] == "dayfly" for s in statements):
             # Its source cannot be run where Dayfly is not installed; its functions can.
-            module = import_module(name)
+            try:
+                module = import_module(name)
+            except Exception as error:
+                raise code.unimportable(name, path, error) from error
             _register(self._project)
             self._want(module, names)
             return
         self.sources[name] = (text, str(path), path.stem == "__init__")
+        self.files[name] = path
         mentioned = imports.names_in_source(text)
         for statement in statements:
             self._import(statement, mentioned)
@@ -245,7 +289,19 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return False
         if id(module) not in self._mine:
             self._mine[id(module)] = self._project.owns(module)
+            file = module_file(module) if self._mine[id(module)] else None
+            if file is not None:
+                # Whatever asks has come across it on its way: it is about to travel.
+                code.check(module.__name__, file, self._ignore)
+                self.files[module.__name__] = file
         return self._mine[id(module)]
+
+    def _stays(self, module: object) -> bool:
+        """Whether a loaded module of the project is one that stays here."""
+        if not isinstance(module, ModuleType) or not self._project.owns(module):
+            return False
+        file = module_file(module)
+        return file is not None and bool(code.ignored(file, self._ignore))
 
     @staticmethod
     def _is_dynamic(function: FunctionType, module: ModuleType | None) -> bool:
@@ -267,7 +323,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             state = {k: v for k, v in reduced[2][0].items() if k != "__slotnames__"}
             arguments = (*reduced[1][:-2], "", None)
             return (reduced[0], arguments, (state, reduced[2][1]), *reduced[3:])
-        if getattr(obj, "__module__", None) == carried.__name__:
+        if getattr(obj, "__module__", None) in tuple(_CARRIED):
             return str, (obj.__name__,)  # Dayfly's own code is no part of the user's.
         if isinstance(obj, CodeType):
             function, args = self.dispatch_table[CodeType](obj)
@@ -297,7 +353,7 @@ def by_value(project: Project) -> Iterator[None]:
 def _register(project: Project) -> None:
     # What the user registered is left out, and so stays registered afterwards.
     known = cloudpickle.list_registry_pickle_by_value()
-    for name, module in {carried.__name__: carried, **project.modules()}.items():
+    for name, module in {**_CARRIED, **project.modules()}.items():
         if name not in known and sys.modules.get(name) is module:
             cloudpickle.register_pickle_by_value(module)
             _registered.append(module)
@@ -321,4 +377,4 @@ class Discard:
     """A file that forgets what is written, for trials of whether something can be pickled at all."""
 
     def write(self, data: Any, /) -> int:
-        return len(data)
+        return memoryview(data).nbytes

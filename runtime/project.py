@@ -11,7 +11,17 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
-MARKERS = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "uv.lock", ".git")
+from dayfly.runtime.ignore import Ignore
+
+MARKERS = (
+    "pyproject.toml",
+    "setup.py",
+    "setup.cfg",
+    "requirements.txt",
+    "uv.lock",
+    "pylock.toml",
+    ".git",
+)
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
 
@@ -39,6 +49,11 @@ class Project:
             path = Path.cwd() / "cell.py"
         here = path.resolve().parent
         return cls(_root_above(here), here)
+
+    @functools.cached_property
+    def ignore(self) -> Ignore:
+        """What of the project stays on this computer."""
+        return Ignore.of(self.root)
 
     def owns(self, module: ModuleType) -> bool:
         """True where the module is the user's own and so must travel by value."""

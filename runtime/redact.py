@@ -48,6 +48,28 @@ def redact_known(text: str) -> str:
     return text
 
 
+def redact_tail(data: bytes, most: int) -> str:
+    """The text of the last `most` bytes of something longer, masked as by `redact_known`.
+
+    Where there are so many, what it begins with may be the end of a value whose beginning was cut off.
+    """
+    cut = _end_of_value(data) if len(data) >= most else 0
+    return (MASK if cut else "") + redact_known(data[cut:].decode(errors="replace"))
+
+
+def _end_of_value(data: bytes) -> int:
+    """Length of the longest beginning of the data that is a proper end of a value, with the values that overlap it."""
+    values = _known_bytes()
+    ends = (
+        size for value in values for size in range(1, len(value)) if data.startswith(value[-size:])
+    )
+    length = max(ends, default=0)
+    for start, stop in sorted(_places(data, values)) if length else ():
+        if start < length:
+            length = max(length, stop)
+    return length
+
+
 def redact(text: str) -> str:
     """The text with every known secret, and everything that looks like one, masked."""
     text = redact_known(text)

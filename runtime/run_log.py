@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-from dayfly.runtime.display import Display
 from dayfly.runtime.redact import StreamMask
 from dayfly.runtime.surface import Stream
 
@@ -16,15 +16,33 @@ STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 _TAIL_BYTES = 2000
 
 
+class Shown(Protocol):
+    """Where a log is shown."""
+
+    def output(self, stream: Stream, data: bytes) -> None:
+        """The function's own output."""
+
+    def warning(self, text: str) -> None:
+        """Something that must be read."""
+
+
 class RunLog:
     """The log of one run on this computer, in one file a stream; secrets of the Spec are masked at their length.
+
+    Args:
+        directory: of the run.
+        display: where it is shown.
+        grown: told when more of it is in the files.
 
     Lifecycle: constructing does nothing, entering opens the files at their end, leaving shows what was held back.
     """
 
-    def __init__(self, directory: Path, display: Display) -> None:
+    def __init__(
+        self, directory: Path, display: Shown, grown: Callable[[], None] = lambda: None
+    ) -> None:
         self._directory = directory
         self._display = display
+        self._grown = grown
         self._files: dict[Stream, BinaryIO] = {}
         self._masks = {name: StreamMask() for name in STREAMS}
         self._cut = False
@@ -63,6 +81,7 @@ class RunLog:
         try:
             file.write(data)
             file.flush()
+            self._grown()
         except OSError as error:
             self._cut = True
             self._display.warning(f"no room for the log of this run, it is cut here: {error}")

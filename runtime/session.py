@@ -3,57 +3,82 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from dayfly.errors import (
     ConnectFailed,
+    DataFailed,
     DayflyError,
     EnvironmentFailed,
     Forged,
     HostKeyMismatch,
     InstanceLost,
     ResultFailed,
+    RunBusy,
     RunFailed,
+    SpecError,
+    TakenOver,
 )
 from dayfly.infra.found import LOST, State
 from dayfly.infra.machine import Machine
-from dayfly.runtime import agent
-from dayfly.runtime.records import Facts, Gpu, GpuFindings, JobEnd, JobStatus, Keys, Task
-from dayfly.runtime.ssh.connection import Disconnected, Refused
+from dayfly.runtime.agent import frames as agent_frames
+from dayfly.runtime.content import Content
+from dayfly.runtime.download import Download
+from dayfly.runtime.parts import Parts
+from dayfly.runtime.records import (
+    Facts,
+    Glance,
+    Gpu,
+    GpuFindings,
+    JobEnd,
+    JobStatus,
+    Keys,
+    Restored,
+    Task,
+)
+from dayfly.runtime.ssh.connection import Disconnected, NobodyListens, Refused
 from dayfly.runtime.ssh.link import AgentRefused, Link
+from dayfly.runtime.ssh.passage import Channel
+from dayfly.runtime.ssh.tunnel import Tunnel
+from dayfly.runtime.upload import INLINE_BYTES, Upload
 
 if TYPE_CHECKING:
     from dayfly.runtime.environment import Recipe
+    from dayfly.runtime.warm_line import WarmLine
 
 _T = TypeVar("_T")
 _ATTEMPT_S = 20.0
 # A machine that is gone swallows what is sent to it; the provider should be asked before a minute is over.
 _RECONNECT_S = 10.0
+# Most links are gone for less than this, and who waits for one wants to see more as soon as it is back.
+_BRIEF_S, _SOON_S = 60.0, 0.2
 # The first failures are those of any dropped connection; asking the provider costs a request.
 _ASK_AFTER, _ASK_AFTER_S, _ASK_EVERY_S = 4, 5.0, 10.0
 # How often whoever follows a job looks after what else must not end meanwhile.
 _MEANWHILE_S = 60.0
-_INLINE_BYTES = 256 << 10
-_CHUNK_BYTES = 1 << 20
-_CHUNKS_AHEAD = 4
 # A machine may answer before it has its keys; going on for a minute would look like an attack.
 _REFUSALS = 3
 
 Sink = Callable[[Literal["stdout", "stderr"], int, bytes], None]
+SampleSink = Callable[[int, bytes], None]
 
 
 class Session:
@@ -64,6 +89,10 @@ class Session:
 
     Attributes:
         machine: where it is, and the host key that is pinned now.
+        others: the sessions with the other machines of its stack, for a Fleet.
+        deciding: the machine whose end is the job's, for a Fleet.
+        renewed: called with every link that is made in the place of a broken one, before anything else uses it; what it
+            raises comes to whoever wanted the link.
     """
 
     def __init__(
@@ -98,6 +127,9 @@ class Session:
         self._closed = threading.Event()
         self._heard, self._failures = clock(), 0
         self._asked, self._dead = -_ASK_EVERY_S, ""
+        self.others: tuple[Session, ...] = ()
+        self.deciding: int | None = None
+        self.renewed: Callable[[Link], None] = lambda _: None
 
     # -- lifetime
 
@@ -160,8 +192,14 @@ class Session:
             raise InstanceLost("the session is closed")
         keys = self._keys
         link = Link(self.machine, keys.user_key, keys.run_id, keys.hmac_key, self._clock)
-        link.open(timeout_s)
+        # A machine that was spoken to before has the agent.
+        link.open(timeout_s, bring=self._link is None)
         return link
+
+    @property
+    def closed(self) -> bool:
+        """True once `close` was called."""
+        return self._closed.is_set()
 
     # -- reconnecting
 
@@ -169,14 +207,34 @@ class Session:
         if self._closed.wait(seconds):
             raise InstanceLost("the session is closed")
 
-    def _linked(self) -> Link:
-        """Give a link that works, making a new one where the last broke."""
-        with self._linking:
+    def _linked(self, patience_s: float = -1) -> Link:
+        """Give a link that works, making a new one where the last broke.
+
+        Args:
+            patience_s: with another thread that is making one; as long as it takes where it is negative.
+
+        Raises:
+            Disconnected: it could not be made, or not in time.
+        """
+        if not self._linking.acquire(timeout=patience_s):
+            raise Disconnected("the connection is still being made anew")
+        try:
             if self._link is None or self._link.broken:
                 if self._link is not None:
                     self._link.close()
-                self._link = self._dial(_RECONNECT_S)
+                link = self._dial(_RECONNECT_S)
+                try:
+                    self.renewed(link)
+                except BaseException:
+                    link.close()
+                    raise
+                if self._closed.is_set():
+                    link.close()
+                    raise InstanceLost("the session is closed")
+                self._link = link
             return self._link
+        finally:
+            self._linking.release()
 
     def _progress(self) -> None:
         """Something was heard: patience and the pauses between tries begin anew."""
@@ -190,7 +248,8 @@ class Session:
 
     def _pause(self, state: RetryCallState) -> float:
         self._failures += 1
-        ceiling_s = min(5.0, 0.05 * 2.0 ** min(self._failures, 10))
+        most_s = _SOON_S if self._silent_s < _BRIEF_S else 5.0
+        ceiling_s = min(most_s, 0.05 * 2.0 ** min(self._failures, 10))
         # Jitter, so that the many runs of one client do not all come back at the same instant.
         return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 - nothing secret hangs on it
 
@@ -249,6 +308,11 @@ class Session:
         with _refusals():
             return self._persist(lambda link: link.ask(head, body), within_s)
 
+    @property
+    def keys(self) -> Keys:
+        """The run's own."""
+        return self._keys
+
     # -- the host key
 
     @property
@@ -300,7 +364,7 @@ class Session:
     def facts(self) -> Facts:
         """What the agent found on the machine; asked for at the first use."""
         answer = self._ask({"op": "facts"})
-        lists = {name: tuple(answer[name]) for name in ("pythons", "gpus")}
+        lists = {name: tuple(answer[name]) for name in ("pythons", "gpus", "devices")}
         return Facts(**{name: lists.get(name, answer[name]) for name in Facts.__dataclass_fields__})
 
     def gpu_findings(self, timeout_s: float) -> GpuFindings:
@@ -312,22 +376,48 @@ class Session:
         names = GpuFindings.__dataclass_fields__
         return GpuFindings(**{name: gpus.get(name, answer[name]) for name in names})
 
-    def put(self, content: bytes | Path) -> str:
+    def put(self, content: bytes | Parts | Path, digest: str = "") -> str:
         """Bring content to the machine unless it is there; a transfer that broke off is resumed.
+
+        Args:
+            content: a file, or the bytes themselves, which nobody may change meanwhile.
+            digest: its SHA-256, where it is known: that spares reading the content, if the machine has it.
 
         Returns:
             Its SHA-256, which is its name on the machine.
         """
-        with _refusals(), _opened(content) as (digest, size, read):
-            self._persist(lambda link: _put(link, digest, size, read, self._progress))
-        return digest
+        with _refusals(), Content(content, digest) as opened:
+            upload = Upload(opened)
+            self._persist(lambda link: upload.send(link, lambda _: self._progress()))
+            return opened.digest()
 
-    def build_environment(self, recipe: Recipe, on_output: Callable[[str], None]) -> str:
+    def put_many(self, files: Mapping[str, Path]) -> None:
+        """Bring many files' content to the machine, the small ones together; what is there already does not travel.
+
+        Args:
+            files: by the SHA-256 of what is in them, which is its name on the machine.
+
+        Raises:
+            DataFailed: a file is gone, or is another than its SHA-256 says.
+        """
+        from dayfly.runtime import cargo
+
+        cargo.send(self, cargo.blobs_of(files))
+
+    def make_tree(self, key: str, listing: str) -> str:
+        """Have a folder made of content that is there, from the digest of its list, and give its path; once for a run."""
+        return str(self._ask({"op": "data_tree", "key": key, "list": listing})["path"])
+
+    def build_environment(
+        self, recipe: Recipe, on_output: Callable[[str], None], uv: Callable[[], Path] | None = None
+    ) -> str:
         """Make the environment on the machine, or find it made.
 
         Args:
             recipe: what should be installed.
             on_output: takes each line of the resolver as it comes.
+            uv: gives the binary for the machine's platform, where the environment has to be made; this computer's own
+                unless given.
 
         Returns:
             The path of the environment's Python.
@@ -344,7 +434,9 @@ class Session:
             "digest": recipe.digest,
             "python": recipe.python,
             "requirements": recipe.requirements,
+            "constraints": recipe.constraints,
             "variables": dict(recipe.variables),
+            "checks": list(recipe.checks),
             "wheels": [],
             "uv": "",
         }
@@ -352,37 +444,120 @@ class Session:
         if ready:
             return str(ready)
         request["wheels"] = [(wheel.name, self.put(wheel)) for wheel in recipe.wheels]
-        request["uv"] = self.put(recipe.uv or _own_uv())
-        return self._build(request, on_output)
+        request["uv"] = self.put((uv or _own_uv)())
+        return str(self._followed(request, on_output)["python"])
 
-    def _build(self, request: dict[str, Any], on_output: Callable[[str], None]) -> str:
-        def act(link: Link) -> str:
+    def install_system_packages(
+        self, names: Sequence[str], on_output: Callable[[str], None]
+    ) -> None:
+        """Have the machine's own package manager install what it has not, as root.
+
+        Args:
+            names: as it knows them.
+            on_output: takes each line of it as it comes.
+
+        Raises:
+            EnvironmentFailed: with its own words.
+        """
+        self._followed({"op": "system_packages", "names": list(names)}, on_output)
+
+    def _followed(
+        self, request: dict[str, Any], on_output: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Give the last answer to what takes long, and hand over the lines that come before it."""
+
+        def act(link: Link) -> dict[str, Any]:
             answer: dict[str, Any] = {}
             for answer, _ in link.stream(request):
                 self._progress()
                 if "line" in answer:
                     on_output(answer["line"])
-            return str(answer["python"])
+            return answer
 
         with _refusals():
             return self._persist(act)
 
-    def arm_deadline(self, seconds: float, *, timer: bool = False, power_off: bool = False) -> str:
+    def arm_deadline(
+        self, seconds: float, *, timer: bool = False, power_off: bool = False, run: str = ""
+    ) -> str:
         """Have the machine end every process of the run after `seconds`, whoever is connected; replaces an earlier one.
 
         Args:
             seconds: from now.
             timer: by a timer of its systemd, where it has one: false where the machine is somebody's own.
             power_off: it switches itself off afterwards.
+            run: another run whose machine this one is on; "" for this one.
 
         Returns:
             Who watches it there: "systemd", or "process" where that could not be had.
         """
         request = {"op": "deadline", "seconds": seconds, "timer": timer, "power_off": power_off}
-        return str(self._ask(request)["by"])
+        return str(self._ask({**request, "run": run})["by"])
 
-    def start(self, task: Task) -> None:
-        """Start the job, detached; a job that this run has started before is left as it is."""
+    def clear(self, run: str, *, folder: bool, deadline: bool) -> None:
+        """Have what the ended job of a run has left running ended, for the next one to have the machine for itself.
+
+        Args:
+            run: this one or one that was on the machine before.
+            folder: delete what it has left on the disk, too.
+            deadline: forget its deadline: the machine goes on for others.
+
+        Raises:
+            RunFailed: something there does not end.
+        """
+        self._ask({"op": "clear", "run": run, "folder": folder, "deadline": deadline})
+
+    def restore_checkpoints(
+        self,
+        url: str,
+        python: str,
+        *,
+        secrets: Mapping[str, str],
+        variables: Mapping[str, str],
+        claim: bool,
+        progress: Callable[[int, int], None] = lambda _have, _all: None,
+    ) -> Restored:
+        """Have the machine bring what a bucket has of earlier attempts, for a task that is `restored`.
+
+        Args:
+            url: of the bucket's folder.
+            python: of the environment that has what reads there, as in the task.
+            secrets: credentials, as environment variables.
+            variables: environment variables that are not secret.
+            claim: this run is the one that writes there from now on.
+            progress: told how many bytes of how many have come.
+
+        Raises:
+            DataFailed: it cannot be read or written from there, or is none of ours.
+        """
+        request = {
+            "op": "bucket",
+            "url": url,
+            "python": python,
+            "secrets": dict(secrets),
+            "variables": dict(variables),
+            "claim": claim,
+        }
+
+        def act(link: Link) -> dict[str, Any]:
+            answer: dict[str, Any] = {}
+            for answer, _ in link.stream(request):
+                self._progress()
+                if "have" in answer:
+                    progress(int(answer["have"]), int(answer["total"]))
+            return answer
+
+        with _refusals():
+            told = self._persist(act)
+        return Restored(int(told["files"]), int(told["bytes"]), str(told["run"]))
+
+    def start(self, task: Task, *more: Task) -> None:
+        """Start the job, detached; a job that this run has started before is left as it is.
+
+        Args:
+            task: of this machine.
+            more: of the others, for a Fleet.
+        """
         request: dict[str, Any] = {
             "op": "start",
             "python": task.python,
@@ -392,44 +567,126 @@ class Session:
             "max_runtime_s": task.max_runtime_s,
             "grace_s": task.grace_s,
             "hold_s": task.hold_s,
+            "ends_rest": task.ends_rest,
+            "gpu_floor_percent": task.gpu_floor_percent,
+            "gpu_window_s": task.gpu_window_s,
+            "checkpoints": task.checkpoints,
+            "restored": task.restored,
+            "bucket": task.bucket,
+            "bucket_every_s": task.bucket_every_s,
             "task": "",
         }
-        body = task.sealed
-        if len(body) > _INLINE_BYTES:
-            if self.status().state != "absent":
-                return
-            request["task"], body = self.put(body), b""
+        body = b""
+        if len(task.sealed) <= INLINE_BYTES:
+            body = bytes(task.sealed)
+        elif self.own_status().state == "absent":
+            request["task"] = self.put(task.sealed)
+        else:
+            return
         self._ask(request, body)
 
     def status(self) -> JobStatus:
         """Ask where the job stands."""
-        answer = self._ask({"op": "stat"})
-        answer["end"] = _job_end(answer["end"])
-        return JobStatus(**{name: answer[name] for name in JobStatus.__dataclass_fields__})
+        return self.own_status()
 
-    def follow(self, sink: Sink, stdout_offset: int = 0, stderr_offset: int = 0) -> JobEnd:
+    def own_status(self) -> JobStatus:
+        """Ask where that of this machine alone stands."""
+        return _job_status(self._ask({"op": "stat"}))
+
+    def listens(self, port: int) -> bool:
+        """Whether somebody listens on a port of the machine's loopback."""
+        return self.reaches("127.0.0.1", port)
+
+    def reaches(self, host: str, port: int) -> bool:
+        """Whether the machine can connect to a port of another one."""
+        try:
+            self._persist(
+                lambda link: link.tunnel(port, _RECONNECT_S, host), within_s=_RECONNECT_S
+            ).close()
+        except (NobodyListens, InstanceLost):
+            # A network that swallows what is sent to it says nothing at all.
+            return False
+        return True
+
+    def look(self, since: int = -1, tail: int = 0) -> Glance:
+        """Look once at a job that somebody else may be following.
+
+        Args:
+            since: number of the last sample that is known already.
+            tail: so many of the last bytes of each log.
+
+        Raises:
+            InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+        """
+
+        def act(link: Link) -> Glance:
+            answer: dict[str, Any] = {}
+            found: dict[str, tuple[int, bytes]] = {}
+            for answer, data in link.stream({"op": "look", "samples": since, "tail": tail}):
+                if "stream" in answer:
+                    found[answer["stream"]] = answer["offset"], data
+            last, samples = found.pop("samples", (since, b""))
+            tails = {name: data for name, (_, data) in found.items()}
+            return Glance(_job_status(answer), samples, last, tails)
+
+        with _refusals():
+            return self._persist(act)
+
+    def follow(
+        self,
+        sink: Sink,
+        stdout_offset: int = 0,
+        stderr_offset: int = 0,
+        samples: SampleSink | None = None,
+        since: int = -1,
+    ) -> JobEnd:
         """Hand over what the job writes until it has ended, without gap or repeat, however often the connection drops.
 
         Args:
             sink: takes a stream's name, the offset of the bytes in it, and the bytes.
             stdout_offset: how much of stdout is known already.
             stderr_offset: the same of stderr.
+            samples: takes whole lines of samples of the machine, and the number of the last of them.
+            since: number of the last sample that is known already.
 
         Raises:
             InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+            TakenOver: another home has taken the run in hand.
         """
-        offsets = {"stdout": stdout_offset, "stderr": stderr_offset}
+        offsets = {"stdout": stdout_offset, "stderr": stderr_offset, "samples": since}
+        return self._read_log(self._own, offsets, sink, samples)
 
+    def watch(self, sink: Sink) -> JobEnd:
+        """As `follow`, from the beginning, whoever has the run in hand: nothing of that changes.
+
+        Raises:
+            InstanceLost: as there.
+        """
+        offsets = {"stdout": 0, "stderr": 0, "samples": -1}
+        return self._read_log({"onlooker": True}, offsets, sink, None)
+
+    def _read_log(
+        self,
+        who: Mapping[str, Any],
+        offsets: dict[str, int],
+        sink: Sink,
+        samples: SampleSink | None,
+    ) -> JobEnd:
         def act(link: Link) -> JobEnd:
             answer: dict[str, Any] = {}
             self._see_to_meanwhile()
-            request = {"op": "attach", "offsets": dict(offsets)}
+            logs = {name: offsets[name] for name in ("stdout", "stderr")}
+            request = {"op": "attach", "offsets": logs, "samples": offsets["samples"], **who}
             for answer, data in link.stream(request, wake_s=_MEANWHILE_S):
                 self._see_to_meanwhile()
                 if not answer:
                     continue
                 self._progress()
-                if "stream" in answer:
+                if answer.get("stream") == "samples":
+                    if samples is not None:
+                        samples(answer["offset"], data)
+                    offsets["samples"] = answer["offset"]
+                elif "stream" in answer:
                     sink(answer["stream"], answer["offset"], data)
                     offsets[answer["stream"]] = answer["offset"] + len(data)
             end = _job_end(answer["end"])
@@ -439,8 +696,81 @@ class Session:
         with _refusals():
             return self._persist(act)
 
-    def fetch_result(self, path: Path) -> None:
+    def forward(
+        self, port: int, local_port: int = 0, note: Callable[[str], None] = lambda _: None
+    ) -> Tunnel:
+        """A port of this computer that leads to one of the machine's loopback, while it is entered.
+
+        Args:
+            port: of the machine.
+            local_port: of this computer; 0 for any that is free.
+            note: told once of each reason why a connection could not be made.
+
+        Raises:
+            SpecError: no such port can be.
+        """
+        for number, least in ((port, 1), (local_port, 0)):
+            if not least <= number <= 65535:
+                raise SpecError(f"port {number}: ports are from {least} to 65535")
+        return Tunnel(lambda: self.channel_to(port), local_port, note)
+
+    def channel_to(self, port: int) -> Channel:
+        """Open a channel to a port of the machine's loopback, for so long as a link that has just broken may take.
+
+        Raises:
+            NobodyListens: there, at least now.
+            ConnectFailed: the machine's SSH server forbids it.
+            Disconnected: the machine is out of reach.
+            InstanceLost: the session is closed.
+        """
+        again = Retrying(
+            retry=retry_if_exception_type(Disconnected),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            stop=stop_after_delay(_RECONNECT_S),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        # Whoever follows the job, and asks the provider whether the machine lives, must not wait behind all who would connect.
+        return again(lambda: self._linked(_RECONNECT_S).tunnel(port, _RECONNECT_S))
+
+    def ports(self, ports: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Which ports of the machine's loopback are taken, and which are open to other machines.
+
+        Args:
+            ports: those that are asked about.
+        """
+        answer = self._ask({"op": "ports", "ports": list(ports)})
+        return list(answer["taken"]), list(answer["open"])
+
+    def carry(self, line: WarmLine) -> None:
+        """Carry a warm run's calls there and their results back until it has ended, over every new link all that is open.
+
+        Raises:
+            InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+            Forged: a result was not sealed for its call.
+        """
+
+        def act(link: Link) -> None:
+            self._see_to_meanwhile()
+            number = link.subscribe(line)
+            try:
+                line.open(link, number)
+                while not line.has_ended(within_s=1.0):
+                    self._see_to_meanwhile()
+            finally:
+                link.unsubscribe(number)
+            if self.own_status().state == "running":
+                raise Disconnected("the machine has hung up")
+
+        with _refusals():
+            self._persist(act)
+
+    def fetch_result(self, path: Path, call: int = 0) -> None:
         """Bring the sealed result to `path`, which appears only when all of it is there and authentic.
+
+        Args:
+            path: where to.
+            call: the number of a warm call; 0 is the run itself.
 
         Raises:
             Forged: what arrived was not sealed for this run; it is deleted.
@@ -451,14 +781,14 @@ class Session:
         with _refusals(), os.fdopen(descriptor, "r+b") as file:
             # What an earlier client had fetched may have been torn by its end.
             file.truncate(0)
-            self._persist(lambda link: self._fetch(link, file.fileno()))
+            download = Download(file.fileno(), call)
+            self._persist(lambda link: download.fetch(link, self._progress))
             file.flush()
             os.fsync(file.fileno())
         try:
-            agent.check_sealed_file(
-                self._keys.hmac_key, self._keys.run_id, agent.RESULT_SEQ, str(aside)
-            )
-        except agent.FrameError as error:
+            seq = agent_frames.call_result_seq(call)
+            download.check(self._keys.hmac_key, self._keys.run_id, seq)
+        except agent_frames.FrameError as error:
             aside.unlink()
             raise Forged(f"the result is not authentic: {error}") from error
         aside.rename(path)
@@ -468,16 +798,53 @@ class Session:
         finally:
             os.close(folder)
 
-    def _fetch(self, link: Link, descriptor: int) -> None:
-        have = os.fstat(descriptor).st_size
-        for answer, data in link.stream({"op": "get", "offset": have}):
+    def transfer(self, act: Callable[[Link, Callable[[], None]], None]) -> None:
+        """Do what takes many frames, and do it again on a new link each time that one breaks.
+
+        Args:
+            act: goes on where it was; calls what it is given whenever something has arrived.
+
+        Raises:
+            InstanceLost: the machine was out of reach for `give_up_s`.
+        """
+
+        def heard() -> None:
             self._progress()
-            if data:
-                agent.write_at(descriptor, answer["offset"], data)
+            self._see_to_meanwhile()
+
+        with _refusals():
+            self._persist(lambda link: act(link, heard))
 
     def acknowledge(self) -> None:
         """Tell the machine that the result is safe here, and that it may forget it."""
-        self._ask({"op": "ack"})
+        self._ask({"op": "ack", **self._own})
+
+    def take(self, named: str, client: Mapping[str, Any], *, force: bool) -> None:
+        """Take the run in hand for the home of this session, from whichever has it: that one's clients are refused from now on.
+
+        Args:
+            named: how people know this home.
+            client: this process, as the journal describes it.
+            force: also from a client that follows the run right now.
+
+        Raises:
+            RunBusy: one does.
+            TakenOver: another home has fetched the result, and destroys the machine.
+        """
+        self._ask(
+            {"op": "take", **self._own, "named": named, "client": dict(client), "force": force}
+        )
+
+    def hand(self) -> dict[str, Any] | None:
+        """Ask who has taken the run in hand: its home, how that is named, and its client; None where nobody has."""
+        found = self._ask({"op": "stat"}, within_s=_RECONNECT_S).get("hand")
+        # The function may write where the agent does.
+        return found if isinstance(found, dict) else None
+
+    @property
+    def _own(self) -> dict[str, str]:
+        """What tells the machine whose client this is."""
+        return {"home": self._keys.home} if self._keys.home else {}
 
     def stop(self) -> JobEnd:
         """End the job and every process of its tree: asked first, ended after its grace.
@@ -501,7 +868,14 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except AgentRefused as refusal:
-        kinds = {"environment": EnvironmentFailed, "result": ResultFailed, "absent": InstanceLost}
+        kinds: dict[str, type[DayflyError]] = {
+            "environment": EnvironmentFailed,
+            "result": ResultFailed,
+            "absent": InstanceLost,
+            "data": DataFailed,
+            "taken": TakenOver,
+            "busy": RunBusy,
+        }
         error = kinds.get(refusal.kind, RunFailed)
         raise error(str(refusal)) from refusal
 
@@ -509,56 +883,17 @@ def _refusals() -> Iterator[None]:
 def _job_end(answer: dict[str, Any] | None) -> JobEnd | None:
     if answer is None:
         return None
-    return JobEnd(**{name: answer[name] for name in JobEnd.__dataclass_fields__})
+    # A supervisor of an earlier version, which was there before this client was, knew of less.
+    known = JobEnd.__dataclass_fields__.keys() & answer.keys()
+    return JobEnd(**{name: answer[name] for name in known})
+
+
+def _job_status(answer: dict[str, Any]) -> JobStatus:
+    answer["end"] = _job_end(answer["end"])
+    return JobStatus(**{name: answer[name] for name in JobStatus.__dataclass_fields__})
 
 
 def _own_uv() -> Path:
     from uv import find_uv_bin
 
     return Path(find_uv_bin())
-
-
-@contextlib.contextmanager
-def _opened(content: bytes | Path) -> Iterator[tuple[str, int, Callable[[int], bytes]]]:
-    """Give digest, size, and a function that reads a chunk at an offset."""
-    if isinstance(content, bytes):
-        view = content
-        yield (
-            hashlib.sha256(view).hexdigest(),
-            len(view),
-            lambda offset: view[offset : offset + _CHUNK_BYTES],
-        )
-        return
-    with content.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        number = file.fileno()
-        yield (
-            digest,
-            os.fstat(number).st_size,
-            lambda offset: os.pread(number, _CHUNK_BYTES, offset),
-        )
-
-
-def _put(
-    link: Link,
-    digest: str,
-    size: int,
-    read: Callable[[int], bytes],
-    acknowledged: Callable[[], None],
-) -> None:
-    """Send what the machine has not; small content goes at once, without asking."""
-    request = {"op": "put", "digest": digest, "size": size}
-    if size <= _INLINE_BYTES:
-        link.ask({**request, "offset": 0}, read(0))
-        return
-    have = link.ask(request)["have"]
-    answers: deque[Callable[[], dict[str, Any]]] = deque()
-    while have < size or answers:
-        # Some on their way at once, so that a long line is never empty.
-        if have < size and len(answers) < _CHUNKS_AHEAD:
-            data = read(have)
-            answers.append(link.send({**request, "offset": have}, data))
-            have += len(data)
-        else:
-            answers.popleft()()
-            acknowledged()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dayfly.infra.spec import DEFAULT_GRACE_S
 from dayfly.infra.units import human_bytes, human_seconds
-from dayfly.runtime import wording
+from dayfly.runtime import ledger, phases, samples, wording
+from dayfly.runtime.outputs import described
+from dayfly.runtime.phases import Phase
 from dayfly.runtime.redact import redact
+from dayfly.runtime.samples import Use
+from dayfly.stacks import kept
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.standing import hold_until, standing
@@ -22,7 +27,7 @@ def cost_so_far(history: History, now: float) -> float:
     receipt = Receipt.of(history.directory)
     if receipt is not None:
         return receipt.usd
-    launched = history.last("launched")
+    launched = next(iter(history.launched.values()), None)
     if launched is None:
         return 0.0
     return float(launched.fields.get("usd_per_hour", 0.0)) * max(0.0, now - launched.time) / 3600
@@ -44,6 +49,8 @@ def summary(history: History, now: float) -> dict[str, Any]:
         "created": intent.get("created"),
         "deadline": intent.get("deadline"),
         "hold_until": hold_until(history) if status == "HELD" else None,
+        "kept_until": kept.until(history) if status == "KEPT" else None,
+        "machine_of": kept.machine_of(history),
         "usd_per_hour": float(history.field("launched", "usd_per_hour", 0.0)),
         "usd": cost_so_far(history, now),
         "minutes": round(receipt.minutes, 3) if receipt else None,
@@ -55,7 +62,11 @@ def summary(history: History, now: float) -> dict[str, Any]:
 def story(history: History, now: float | None = None) -> dict[str, Any]:
     """Everything that is known of a run, as plain JSON values."""
     intent, receipt = history.intent, Receipt.of(history.directory)
-    machine = history.last("machine")
+    machine = history.last_of(0, "machine")
+    uses = [
+        use.as_dict() if (use := Use.of(told)) else None
+        for told in samples.read_all(history.directory, history.nodes)
+    ]
     return {
         **summary(history, time.time() if now is None else now),
         "owner": intent.get("owner"),
@@ -69,18 +80,28 @@ def story(history: History, now: float | None = None) -> dict[str, Any]:
         "environment_digest": intent.get("environment_digest"),
         "resources": history.field("resources", "resources", []),
         "machine": dict(machine.fields) if machine else None,
+        "machines": [
+            dict(found.fields)
+            for node in range(history.nodes)
+            if (found := history.last_of(node, "machine")) is not None
+        ],
         "provenance": provenance(history),
         "job": _fields(history, "job_ended"),
         "result": _fields(history, "result"),
+        "outputs": _fields(history, "outputs"),
+        "calls": ledger.totals(history.directory),
         "directory": str(history.directory),
         "events": [{"event": e.name, "time": e.time, **e.fields} for e in history.events],
         "receipt": receipt.as_dict() if receipt else None,
+        "phases": [phase.as_dict() for phase in phases.of(history)],
+        "use": uses[0],
+        "uses": uses,
     }
 
 
 def provenance(history: History) -> dict[str, Any]:
     """Where it really ran: host, instance, region, GPUs, driver, pid."""
-    machine, connected = _fields(history, "machine"), _fields(history, "connected")
+    machine, connected = _first(history, "machine"), _first(history, "connected")
     reported = _fields(history, "result").get("provenance") or {}
     found = {
         "host": connected.get("host"),
@@ -101,7 +122,12 @@ def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
         (f"run {told['id']}", _opening(told)),
         ("resources", [(r["name"], r["type"]) for r in told["resources"]]),
         ("provenance", [(name, _words(value)) for name, value in told["provenance"].items()]),
+        ("machines", _machines(told["machines"])),
         ("function", _outcome(told)),
+        ("timeline", _timeline(told["phases"])),
+        *_uses(told["uses"]),
+        ("outputs", _outputs(told["outputs"])),
+        ("calls", _calls(told["calls"])),
         ("events", _events(told["events"])),
         ("money", _money(told)),
         ("receipt", _receipt(told["receipt"])),
@@ -111,7 +137,15 @@ def paragraphs(told: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
 
 def _opening(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("status", f"{told['status']}: {told['why']}")]
-    for name in ("function", "job_name", "stack", "provider", "lineage", "code_digest"):
+    for name in (
+        "function",
+        "job_name",
+        "stack",
+        "provider",
+        "machine_of",
+        "lineage",
+        "code_digest",
+    ):
         if told[name]:
             rows.append((name, str(told[name])))
     if told["environment"]:
@@ -122,7 +156,12 @@ def _opening(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("deadline", wording.stamp(told["deadline"])))
     spec = told["spec"] or {}
     asked = {name: value for name, value in spec.items() if value not in (None, [], "", 0, False)}
-    asked |= {n: human_seconds(asked[n]) for n in ("max_runtime", "hold") if n in asked}
+    if "min_gpu_utilization" not in asked:
+        asked.pop("gpu_utilization_window", None)
+    if asked.get("grace") == DEFAULT_GRACE_S:
+        asked.pop("grace")
+    spans = ("max_runtime", "hold", "grace", "keep", "gpu_utilization_window")
+    asked |= {n: human_seconds(asked[n]) for n in spans if not isinstance(asked.get(n, ""), str)}
     return [*rows, ("spec", _words(asked)), ("directory", told["directory"])]
 
 
@@ -132,7 +171,13 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     if job:
         how = job.get("how", "")
         detail = {"killed": f"signal {job.get('signal')}", "exited": f"code {job.get('code')}"}
+        detail["idle"] = str(job.get("detail", ""))
+        detail["finished"] = detail["idle"] or {"deadline": "at the deadline"}.get(
+            job.get("cue"), ""
+        )
         rows.append(("ended", " ".join(filter(None, (how, detail.get(how, ""))))))
+        if job.get("rank") is not None:
+            rows.append(("by rank", str(job["rank"])))
         if job.get("ended") and job.get("started"):
             rows.append(("took", human_seconds(job["ended"] - job["started"])))
         if job.get("peak_rss_bytes"):
@@ -141,6 +186,86 @@ def _outcome(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         said = ": ".join(str(result[n]) for n in ("outcome", "type") if result.get(n))
         rows.append(("result", said))
     return rows
+
+
+def _machines(told: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Where there are several: the others are nowhere else in the story."""
+    if len(told) < 2:
+        return []
+    return [
+        (str(each.get("node") or 0), f"{each.get('id')} at {each.get('host')}:{each.get('port')}")
+        for each in told
+    ]
+
+
+def _timeline(told: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    rows = []
+    for values in told:
+        phase = Phase(**values)
+        took = human_seconds(phase.seconds(time.time()))
+        goes_on = "" if phase.end is not None else ", goes on"
+        rows.append((phase.name, f"{took:>12}  from {wording.clock(phase.start)}{goes_on}"))
+    return rows
+
+
+def _uses(
+    told: Sequence[Mapping[str, Any] | None],
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """A paragraph for each machine."""
+    titles = ["use"] if len(told) == 1 else [f"use of machine {node}" for node in range(len(told))]
+    return [(title, _use(each)) for title, each in zip(titles, told, strict=True)]
+
+
+def _use(told: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if told is None:
+        return []
+    rows = [
+        ("CPU", _level(told["cpu_cores"], lambda cores: f"{cores:.2f} cores")),
+        ("memory", _level(told["memory_bytes"], human_bytes)),
+        (
+            "machine's CPU",
+            _level(told["machine_share"], lambda share: wording.percent(100 * share)),
+        ),
+        ("machine's memory", _level(told["machine_memory_bytes"], human_bytes)),
+    ]
+    for number, gpu in enumerate(told["gpus"]):
+        rows.append((f"GPU {number}", _level(gpu["percent"], wording.percent)))
+        rows.append((f"GPU {number} memory", _level(gpu["memory_bytes"], human_bytes)))
+    return rows
+
+
+def _level(told: Mapping[str, Any], words: Callable[[float], str]) -> str:
+    if told["mean"] is None:
+        return "not told"
+    return f"{words(told['mean'])} in the mean, {words(told['peak'])} at most"
+
+
+def _outputs(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the function has left in its folder, the first files by name."""
+    if not told:
+        return []
+    rows = [("home", described(told))]
+    for file in told["files"]:
+        rows.append((file["sha256"][:12], f"{file['path']}  ({human_bytes(file['size'])})"))
+    if told["count"] > len(told["files"]):
+        rows.append(("", f"and {told['count'] - len(told['files'])} more"))
+    rows += [("left out", text) for text in told["left_out"]]
+    if told["left_out_count"] > len(told["left_out"]):
+        rows.append(("left out", f"{told['left_out_count'] - len(told['left_out'])} more"))
+    return rows
+
+
+def _calls(totals: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """The sums of a warm run's ledger."""
+    if totals is None:
+        return []
+    rows = [("made", f"{totals['calls']}, {totals['without_value']} of them without a value")]
+    for name, value in totals.items():
+        if name.endswith("_s"):
+            rows.append((name.removesuffix("_s"), human_seconds(value)))
+    if totals["data_bytes"]:
+        rows.append(("data sent", human_bytes(totals["data_bytes"])))
+    return [*rows, ("peak memory", f"{human_bytes(totals['peak_rss_bytes'])} in one call")]
 
 
 def _events(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -158,7 +283,7 @@ def _events(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _is_short(event: Mapping[str, Any]) -> bool:
     """The intent, the machine and the receipt are told in paragraphs of their own."""
-    return event["event"] not in ("intent", "machine", "closed", "result")
+    return event["event"] not in ("intent", "machine", "closed", "result", "outputs")
 
 
 def _money(told: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -178,6 +303,12 @@ def _receipt(values: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     rows = [("closed", f"{wording.receipt_line(receipt)}  ({wording.stamp(receipt.confirmed_at)})")]
     rows.append(("how", how.get(receipt.how, receipt.how)))
     return [*rows, *(("note", note) for note in receipt.notes)]
+
+
+def _first(history: History, event: str) -> dict[str, Any]:
+    """Of the first machine, where there are several."""
+    found = history.last_of(0, event)
+    return {} if found is None else found.fields
 
 
 def _fields(history: History, event: str) -> dict[str, Any]:

@@ -5,25 +5,33 @@ It prints one line of JSON: {"next": unix time}, when it wants to be started aga
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from dayfly.errors import ConnectFailed, DayflyError, RunBusy, RunFailed
+from dayfly.errors import ConnectFailed, DayflyError, RunBusy, RunFailed, TakenOver
 from dayfly.infra import providers
 from dayfly.infra.found import LOST
 from dayfly.runtime import drift, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
+from dayfly.runtime.deposit import not_kept
 from dayfly.runtime.display import Display
-from dayfly.stacks import gc, journal, late_look
+from dayfly.runtime.taking import is_lost
+from dayfly.stacks import gc, hands, journal, late_look
+from dayfly.stacks.beside import Beside, is_wanted
 from dayfly.stacks.census import Finding
 from dayfly.stacks.journal import History
 from dayfly.stacks.run_lock import locked
 from dayfly.stacks.run_stack import RunStack
-from dayfly.stacks.standing import hold_until, standing
+from dayfly.stacks.standing import hold_until, is_lent, standing
+
+if TYPE_CHECKING:
+    from dayfly.runtime.session import Session
 
 # A job that has run for long is looked at less often; nothing is lost by that but the wait.
 _LEAST_S, _MOST_S, _SHARE = 2.0, 60.0, 0.05
@@ -32,6 +40,8 @@ _START_S = 30.0
 _BUSY_S = 10.0
 # Longer waits are the keeper's, which looks again so often: each act is an interpreter in memory.
 _WAIT_S = 60.0
+# What another home has in hand is that one's; that it is over is no news of great haste.
+_LENT_S = 60.0
 # The machine has booted long ago; one that does not answer is asked for at its provider, and tried again later.
 _CONNECT_S = 15.0
 
@@ -59,13 +69,43 @@ def tend(context: Context, run_id: str, report: Callable[[str], None]) -> float 
     history = journal.read(context.workspace.directory(run_id))
     status, why = standing(history, time.time())
     report(f"{status}: {why}")
+    if status == "EXPIRED" and _is_anothers(context, history):
+        report("another computer has taken it in hand")
+        return None
     if status in ("EXPIRED", "ORPHAN"):
         return _destroyed(context, history, report)
     if status == "HELD":
         return _hold(context, history, report)
+    if is_lent(history, status):
+        return _lent(context, history)
     if status == "CLOSED" and late_look.due(history.directory) is not None:
         _look_again(context, history, report)
     return None
+
+
+def _is_anothers(context: Context, history: History) -> bool:
+    """Whether the time of a run is over by this home's journal alone, and another home has it in hand."""
+    machine = history.machine
+    if machine is None or not hands.may_be_anothers(history):
+        return False
+    with locked(history.directory, wait_s=_BUSY_S):
+        return is_lost(_attendance(context, history), machine)
+
+
+def _lent(context: Context, history: History) -> float:
+    """Finds out whether the home that has taken it in hand has closed it: its machine is gone then, and nothing of it is kept."""
+    with contextlib.suppress(DayflyError):
+        states = [drift.state_now(history, machine.id) for machine in history.machines]
+        if all(state in LOST for state in states):
+            _note_others(context, history)
+    return time.time() + _LENT_S
+
+
+def _attendance(context: Context, history: History) -> Attendance:
+    attendance = Attendance(Display.silent())
+    workspace = gc.as_launched(context.workspace, history)
+    attendance.run_stack = RunStack.resume(history, workspace, None)
+    return attendance
 
 
 def _look_again(context: Context, history: History, report: Callable[[str], None]) -> None:
@@ -107,28 +147,79 @@ def _hold(context: Context, history: History, report: Callable[[str], None]) -> 
             return hold_until(history)
         try:
             return _fetched(context, history, report)
+        except TakenOver:
+            return time.time()
         except RunFailed as absent:
             return _never_started(history, absent)
         except (ConnectFailed, OSError) as trouble:
-            return _unreachable(history, trouble)
+            again = _unreachable(history, trouble)
+            _note_others(context, history)
+            return again
 
 
 def _fetched(context: Context, history: History, report: Callable[[str], None]) -> float:
-    workspace = gc.as_launched(context.workspace, history)
     machine = history.machine
     if machine is None:
         raise RunFailed("it has no machine")
-    attendance = Attendance(Display.silent())
-    attendance.run_stack = RunStack.resume(history, workspace, None)
+    attendance = _attendance(context, history)
     declared = history.intent.get("spec", {}).get("secrets", ())
     redact.remember(os.environ[name] for name in declared if name in os.environ)
     with attendance.session(machine, connect_timeout_s=_CONNECT_S, kept=False) as session:
-        end = attendance.hold(session, with_log=all(name in os.environ for name in declared))
+        _check_hand(history, session, report)
+        try:
+            end = attendance.hold(session, with_log=all(name in os.environ for name in declared))
+        except TakenOver:
+            _check_hand(history, session, report)
+            raise
     if end is None:
         report("its function runs")
+        _deposit(context, history, report)
         return _next_look(history, time.time())
     report(f"its function {end.how}; what it left is here")
-    return hold_until(journal.read(history.directory))
+    history = journal.read(history.directory)
+    return time.time() if history.last("acknowledged") is not None else hold_until(history)
+
+
+def _check_hand(history: History, session: Session, report: Callable[[str], None]) -> None:
+    """Leaves alone what another home has taken in hand, and writes that down.
+
+    Raises:
+        TakenOver: one has.
+    """
+    if not is_wanted(history):
+        return
+    try:
+        hand = session.hand()
+    except DayflyError as silent:
+        raise ConnectFailed(f"the machine does not say whose the run is: {silent}") from silent
+    if hands.is_anothers(history, hand):
+        hands.note(history.directory, hand or _first_hand(history))
+        report("another computer has taken it in hand")
+        raise TakenOver("another computer has it in hand")
+
+
+def _first_hand(history: History) -> dict[str, Any]:
+    """That of the home which has started it, where no other has taken it."""
+    return {"home": history.intent.get("home"), "client": history.intent.get("client")}
+
+
+def _deposit(context: Context, history: History, report: Callable[[str], None]) -> None:
+    """Does for other computers what the client died before, once."""
+    if not is_wanted(history) or history.last("session_kept", "session_not_kept") is not None:
+        return
+    beside = Beside(gc.as_launched(context.workspace, history), context.engine_or_none())
+    try:
+        beside.keep(history.directory)
+    except (DayflyError, OSError) as trouble:
+        report(f"other computers cannot attach to it: {trouble}")
+        not_kept(history.directory, trouble)
+
+
+def _note_others(context: Context, history: History) -> None:
+    """Finds out whether it was another home that has ended a machine which is gone."""
+    if is_wanted(history):
+        workspace = gc.as_launched(context.workspace, history)
+        hands.is_anothers_by_state(history, Beside(workspace, context.engine_or_none()))
 
 
 def _next_look(history: History, now: float) -> float:
@@ -153,8 +244,8 @@ def _never_started(history: History, absent: RunFailed) -> float:
 
 def _unreachable(history: History, trouble: Exception) -> float:
     """As for a client: one that its provider gives up, too, has nothing to hold; one that lives is tried again, later and later."""
-    if history.machine is not None:
-        state = drift.state_now(history)
+    for machine in history.machines:
+        state = drift.state_now(history, machine.id)
         if state in LOST:
             journal.append(history.directory, "instance_lost", state=state, message=str(trouble))
             return time.time()

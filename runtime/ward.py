@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from dayfly.stacks import journal, late_look
 from dayfly.stacks.journal import History
-from dayfly.stacks.standing import Status, is_elsewhere, standing
+from dayfly.stacks.standing import Status, is_elsewhere, is_lent, standing, was_in_hand
 
 _FIRST_S, _MOST_S, _GIVE_UP_S = 2.0, 300.0, 86400.0
 # Of the time between two failures no more counts: a computer that slept for a day has not tried for a day.
@@ -148,15 +148,23 @@ class Ward:
             if not self.failures:
                 self.next = 0.0
         wanted = status in ("HELD", "EXPIRED", "ORPHAN") or self._is_to_be_looked_at(status, now)
+        wanted = wanted or self._is_lent(status)
         return wanted and not self.given_up and now >= self.next
 
     def _is_to_be_looked_at(self, status: Status, now: float) -> bool:
         at = late_look.due(self.directory) if status == "CLOSED" else None
         return at is not None and now >= at
 
+    def _is_lent(self, status: Status) -> bool:
+        try:
+            return is_lent(self.history, status)
+        except Exception:  # noqa: BLE001  # whatever can stand in a file
+            return False
+
     def _is_anothers(self, now: float) -> bool:
         try:
-            return is_elsewhere(self.history) and self.standing(now)[0] == "RUNNING"
+            elsewhere = is_elsewhere(self.history) and not was_in_hand(self.history)
+            return elsewhere and self.standing(now)[0] == "RUNNING"
         except Exception:  # noqa: BLE001  # as above
             return False
 

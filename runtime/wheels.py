@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform as this_platform
@@ -11,16 +12,22 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dayfly.errors import SpecError
+from dayfly.runtime.ignore import Ignore
+from dayfly.runtime.redact import redact
+from dayfly.runtime.tree import printable
 from dayfly.stacks import isolated
 
 _NOT_SOURCE = frozenset(
-    {".git", ".hg", ".venv", "venv", "__pycache__", "build", "dist", "node_modules"}
+    {".git", ".hg", ".venv", "__pycache__", "node_modules"}
     | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".nox", ".ipynb_checkpoints"}
 )
+# What building leaves in the project's own folder; below it a package may have such a name.
+_BUILT = frozenset({"build", "dist"})
+_TOLD = 5
 # A wheel with a compiler's work in it takes minutes.
 _UV_LIMIT_S = 3600.0
 _TRIPLES = {
@@ -35,9 +42,14 @@ _TRIPLES = {
 
 @dataclass(frozen=True)
 class WheelBuilder:
-    """Builds local projects into `folder`, once for each state of their sources."""
+    """Builds local projects into `folder`, once for each state of their sources.
+
+    Attributes:
+        warnings: what should be said of the wheels that were asked for.
+    """
 
     folder: Path
+    warnings: list[str] = field(default_factory=list, compare=False)
 
     def build(self, project: Path) -> Path:
         """Give the wheel of a local project, or the local wheel itself.
@@ -51,7 +63,9 @@ class WheelBuilder:
             return self._built(project, hashlib.sha256(project.read_bytes()).hexdigest())
         if not any((project / name).is_file() for name in ("pyproject.toml", "setup.py")):
             raise SpecError(f"{str(project)!r} is no Python project: no pyproject.toml or setup.py")
-        return self._built(project, _fingerprint(project))
+        wheel = self._built(project, _fingerprint(project))
+        self.warnings.extend(_secrets_in(project, wheel))
+        return wheel
 
     def _built(self, project: Path, fingerprint: str) -> Path:
         kept = self.folder / "wheels" / fingerprint
@@ -69,8 +83,37 @@ class WheelBuilder:
         return next(kept.glob("*.whl"))
 
 
+@functools.lru_cache(maxsize=256)
+def _secrets_in(project: Path, wheel: Path) -> tuple[str, ...]:
+    """Names what was to stay here: a build back end knows no .dayflyignore, and some take all that lies in a package."""
+    ignore = Ignore.of(project)
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name.lstrip("/") for name in archive.namelist() if not name.endswith("/")]
+    found = [(name, reason) for name in names if (reason := ignore.reason(_origin(project, name)))]
+    if not found:
+        return ()
+    shown = "; ".join(f"{printable(name)}: {reason}" for name, reason in found[:_TOLD])
+    more = f"; and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+    return (
+        f"the wheel of the local project {str(project)!r} takes along what would stay here ({shown}{more}): leave it out in the"
+        " project's own build settings, or allow it in its .dayflyignore, as in !credentials.py",
+    )
+
+
+def _origin(project: Path, name: str) -> Path:
+    """Where in the project a file of its wheel comes from, in either of the usual layouts."""
+    below = project / "src" / name
+    return below if below.exists() else project / name
+
+
 def content_digest(wheel: Path) -> str:
     """SHA-256 of what a wheel holds: the same for two builds of the same source, whose times differ."""
+    status = wheel.stat()
+    return _content_digest(wheel, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _content_digest(wheel: Path, modified_ns: int, size: int) -> str:
     digest = hashlib.sha256()
     with zipfile.ZipFile(wheel) as archive:
         for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
@@ -142,7 +185,7 @@ def run_uv(arguments: Sequence[str], failed: str) -> str:
                 raise SpecError(f"{failed}: uv did not end in {_UV_LIMIT_S:.0f} s") from None
             raise
     if process.returncode:
-        raise SpecError(f"{failed}:\n{errors.strip()[-4000:]}")
+        raise SpecError(f"{failed}:\n{redact(errors.strip()[-4000:])}")
     return output
 
 
@@ -186,7 +229,31 @@ def _fingerprint(project: Path) -> str:
 
 
 def _source_files(project: Path) -> Iterator[Path]:
-    for folder, names, files in os.walk(project):
-        names[:] = [n for n in names if n not in _NOT_SOURCE and not n.endswith(".egg-info")]
-        names[:] = [n for n in names if not Path(folder, n, "pyvenv.cfg").exists()]
-        yield from (path for name in files if (path := Path(folder, name)).is_file())
+    # By folder: the identities of it and of all that it was come to through, so that a link back to one ends there.
+    ways = {project: frozenset({_identity(project)})}
+    for folder, names, files in os.walk(project, followlinks=True):
+        here = Path(folder)
+        way = ways.pop(here)
+        names[:] = [name for name in names if _may_hold_source(here / name, project)]
+        names[:] = [name for name in names if _identity(here / name) not in way]
+        ways |= {here / name: way | {_identity(here / name)} for name in names}
+        yield from (path for name in files if (path := here / name).is_file())
+
+
+def _may_hold_source(folder: Path, project: Path) -> bool:
+    at_top = folder.parent == project
+    if folder.name in _NOT_SOURCE or folder.name.endswith(".egg-info"):
+        return False
+    if (at_top and folder.name in _BUILT) or (folder / "pyvenv.cfg").exists():
+        return False
+    # A data set of millions of files is linked into the root of many a project.
+    return not (at_top and folder.is_symlink()) or _holds_code(folder)
+
+
+def _holds_code(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in ("*.py", "*/__init__.py"))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino

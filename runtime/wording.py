@@ -22,6 +22,11 @@ def dollars(amount: float) -> str:
     return f"${amount:,.2f}"
 
 
+def percent(share: float) -> str:
+    """A percentage for people."""
+    return f"{share:.0f} %"
+
+
 def clock(moment: float) -> str:
     """The time of day on this computer."""
     return time.strftime("%H:%M:%S", time.localtime(moment))
@@ -44,11 +49,24 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "" if number else "resources", f"{resource.name}  ({resource.type})"
     for number, offer in enumerate(plan.offers):
         yield "or" if number else "machine", machine(offer)
+    if plan.nodes > 1:
+        yield (
+            "machines",
+            f"{plan.nodes} of them, made side by side; price and worst case are of all",
+        )
     yield "price", f"{dollars(plan.usd_per_hour)}/h  ({price_source(plan.offers[0])})"
     yield "worst case", f"{dollars(plan.worst_case_usd)} if it lives until max_runtime"
     yield "max_runtime", human_seconds(plan.max_runtime_s)
     yield "hold", f"{dollars(plan.hold_usd)} at most if this client is gone when the function ends"
+    if plan.keep:
+        yield "keep", f"{plan.keep}: {dollars(plan.keep_usd)} at most, within the worst case"
+    if plan.min_gpu_utilization is not None:
+        window = human_seconds(plan.gpu_utilization_window_s)
+        least = f"{plan.min_gpu_utilization:g} %"
+        yield "idle GPU", f"the machine ends the run where a GPU stays under {least} for {window}"
     yield "environment", plan.environment
+    if plan.code:
+        yield "code", plan.code
     yield "if this computer dies", plan.if_this_computer_dies
 
 
@@ -77,7 +95,17 @@ def price_source(offer: Mapping[str, Any], today: date | None = None) -> str:
 
 def receipt_line(receipt: Receipt) -> str:
     """The receipt in one sentence."""
+    if receipt.machine_of and not receipt.destroyed:
+        return (
+            f"nothing of its own is left at {clock(receipt.confirmed_at)}: it was on the machine of run"
+            f" {receipt.machine_of[:12]}, which has the bill"
+        )
     by = f"{receipt.provider} confirms " if receipt.provider else ""
+    if receipt.machine_of:
+        return (
+            f"destroyed {receipt.destroyed} of {receipt.declared} of run {receipt.machine_of[:12]}, {by}{receipt.left} left at"
+            f" {clock(receipt.confirmed_at)}; that one has the bill"
+        )
     at_most = "at most " if receipt.at_most else ""
     return (
         f"destroyed {receipt.destroyed} of {receipt.declared}, {by}{receipt.left} left at"

@@ -2,6 +2,7 @@
 # Makes .venv with Dayfly in it on a machine that has little more than python3, make and ssh.
 #   bootstrap.sh run   what `make demo` needs
 #   bootstrap.sh dev   with the tools of `make test`; type checkers follow a strict editable install
+#   bootstrap.sh bench with these and the peers of `make bench`
 set -eu
 cd "$(dirname "$0")/.."
 kind=${1:-run}
@@ -116,13 +117,19 @@ install_dayfly() {
     # A strict editable install holds links, so a new file needs a new install.
     files=$(find infra runtime stacks \( -name '*.py' -o -name 'go.*' -o -name '*.csv' -o -name py.typed \) | LC_ALL=C sort)
     now=$({ cat pyproject.toml constraints.txt; echo "$files"; pwd; } | cksum)
-    for stamp in .venv/.installed-dev ".venv/.installed-$kind"; do
-        [ "$(cat "$stamp" 2>/dev/null)" != "$now" ] || return 0
+    # Each kind holds the ones before it.
+    case $kind in
+        bench) enough=bench extras='[dev,bench]' ;;
+        dev) enough='dev bench' extras='[dev]' ;;
+        *) enough='run dev bench' extras='' ;;
+    esac
+    for stamp in $enough; do
+        [ "$(cat ".venv/.installed-$stamp" 2>/dev/null)" != "$now" ] || return 0
     done
     say "installing Dayfly into .venv"
     rm -f .venv/.installed-*
-    if [ "$kind" = dev ]; then
-        quietly $py -m pip install -c constraints.txt --config-settings editable_mode=strict -e '.[dev]'
+    if [ -n "$extras" ]; then
+        quietly $py -m pip install -c constraints.txt --config-settings editable_mode=strict -e ".$extras"
     else
         quietly $py -m pip install -c constraints.txt -e .
     fi

@@ -145,20 +145,26 @@ class Absence:
         """True once something has turned up for every machine that was asked for without an answer."""
         machines = sum(kind == "instance" for kind in traces.unsettled)
         others = len(traces.unsettled) - machines
-        found = self._ended - {trace.found.id for trace in traces.known}
+        answered = {trace.found.id for trace in traces.known} | set(self.history.launched)
+        found = self._ended - answered
         return not others and len(found) >= machines
 
     def _until_silent(self, lag_s: float) -> None:
         """Two listings have to agree, as far apart as a listing may lag."""
-        id = self.history.field("launched", "id")
-        for _ in self._rounds(str(id or self.history.id)):
+        ids = [id for id in self.history.launched if id]
+        for _ in self._rounds(", ".join(ids) or self.history.id):
             self.sleep(lag_s)
-            if id and self.provider.instance_state(str(id)) not in (*GONE, "unknown"):
-                self._end(Found("instance", str(id), {"dayfly-run": self.history.id}))
+            alive = [id for id in ids if self._lives(id)]
+            for id in alive:
+                self._end(Found("instance", id, {"dayfly-run": self.history.id}))
+            if alive:
                 continue
             if not self._listed():
                 return
             self._end_listed()
+
+    def _lives(self, id: str) -> bool:
+        return self.provider.instance_state(id) not in (*GONE, "unknown")
 
     def _listed(self) -> Sequence[Found]:
         return [f for f in self.provider.inventory(self.owner) if f.run == self.history.id]
@@ -168,7 +174,7 @@ class Absence:
         if found.kind == "instance" and self.provider.keeps_creations:
             # A full disk must not keep a machine alive; its bill alone is lost then.
             with contextlib.suppress(OSError):
-                creations.found(self.history.directory, found.id)
+                creations.found(self.history.directory, found.id, _node_of(found))
         self.provider.terminate(found)
         if found.kind == "instance":
             self._ended.add(found.id)
@@ -186,3 +192,11 @@ class Absence:
                 raise StillThere(f"{what} is still there {_GIVE_UP_S:.0f} s after it was ended")
             self.sleep(step_s)
             step_s = min(step_s * 2, _LONGEST_STEP_S)
+
+
+def _node_of(found: Found) -> int | None:
+    number = found.tags.get("dayfly-node")
+    if number is None:
+        # The first carries none; what is known by its id alone may be any.
+        return 0 if found.tags.get("dayfly-created") else None
+    return int(number) if number.isdecimal() else None

@@ -46,7 +46,7 @@ class Bill:
         traces, increment_s = Traces.of(history, provider), provider.limits.billing_increment_s
         refused = not traces.recorded and not destroyed and is_refused(history)
         lives = () if refused else traces.lives
-        rate = rate_of(history)
+        rate = machine_rate_of(history)
         lived = [max(0.0, (life.ended or now) - life.begun) for life in lives]
         notes = tuple(
             f"a launch was carried out twice: machine {life.id} is ${cost.billed_usd(rate, span_s, increment_s):.2f} of the bill"
@@ -64,8 +64,11 @@ class Bill:
 
 
 def rate_of(history: History) -> float:
-    """Dollars an hour: as launched, else, where the launch's answer was lost, as offered."""
-    intent = history.intent
-    offered = float(intent.get("offer", {}).get("usd_per_hour", 0.0))
-    nodes = int(intent.get("spec", {}).get("nodes", 1))
-    return float(history.field("launched", "usd_per_hour", offered * nodes))
+    """Dollars an hour of all its machines: as launched, else, where the launch's answer was lost, as offered."""
+    offered = float(history.intent.get("offer", {}).get("usd_per_hour", 0.0))
+    return float(history.field("launched", "usd_per_hour", offered * history.nodes))
+
+
+def machine_rate_of(history: History) -> float:
+    """Dollars an hour of one of its machines, which are all alike."""
+    return rate_of(history) / history.nodes

@@ -15,7 +15,7 @@ from dayfly.infra.found import GONE, Found
 from dayfly.stacks import journal, state
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
-from dayfly.stacks.standing import Status, standing
+from dayfly.stacks.standing import Status, is_only_seen, standing
 from dayfly.stacks.workspace import Workspace
 
 _STACK = "stack"
@@ -29,7 +29,7 @@ class Finding:
 
     Attributes:
         run: its id.
-        status: RUNNING, CLOSING, HELD, EXPIRED, ORPHAN or FOREIGN.
+        status: RUNNING, CLOSING, HELD, KEPT, EXPIRED, ORPHAN or FOREIGN.
         why: one sentence.
         provider: where it is; "" for a stack that only the state backend knows.
         usd_per_hour: what it costs while it lives, 0 where only the provider knows of it.
@@ -95,7 +95,7 @@ def survey(workspace: Workspace, now: float | None = None) -> list[Finding]:
         DayflyError: a provider's listing is not complete; nothing may be concluded from it.
     """
     open_runs = journal.histories(workspace.runs)
-    names = {history.provider for history in open_runs} | {"local"}
+    names = _concerned(open_runs) | {"local"}
     # Not by this owner alone: a run belongs to the one that it was launched as, and the setting may have changed.
     found = _census(workspace, open_runs, names, now)
     if found.failed:
@@ -121,7 +121,7 @@ def census(
     """
     open_runs = journal.histories(workspace.runs)
     ours = [history for history in open_runs if history.id.startswith(only)]
-    needed = {history.provider for history in ours}
+    needed = _concerned(ours)
     unasked, unusable = ({}, {}) if only and ours else _unasked(needed)
     names = needed if only and ours else set(providers.names()) - set(unasked) - set(unusable)
     found = _census(workspace, ours, names, now)
@@ -134,6 +134,11 @@ def owned_by(found: Census, owner: str) -> Census:
     """What providers list of one owner, and no journal of this computer knows."""
     findings = [f for f in found.findings if f.owner == owner and f.provider and f.history is None]
     return dataclasses.replace(found, findings=tuple(findings))
+
+
+def _concerned(open_runs: Iterable[History]) -> set[str]:
+    """Those that have to be asked: where runs are that this home has to do with."""
+    return {history.provider for history in open_runs if not is_only_seen(history)}
 
 
 def _unasked(needed: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -198,7 +203,7 @@ def _finding(history: History, listing: _Listing | None, now: float, *, sure: bo
     found = listing.found if listing else ()
     if sure and history.plain and status == "RUNNING" and not found:
         status, why = _plain_unlisted(history, now) or (status, why)
-    if sure and status == "HELD" and not found and has_ended(history, now):
+    if sure and status in ("HELD", "KEPT") and not found and has_ended(history, now):
         status, why = "EXPIRED", "its machine has ended itself"
     rate = float(history.field("launched", "usd_per_hour", 0.0))
     intent = history.intent
@@ -207,19 +212,22 @@ def _finding(history: History, listing: _Listing | None, now: float, *, sure: bo
 
 
 def has_ended(history: History, now: float) -> bool:
-    """Whether the provider itself says that the machine has ended; a listing that misses it may lag.
+    """Whether the provider itself says that all of its machines have ended; a listing that misses one may lag.
 
     That it knows none of the id counts once that cannot be a lag either; that it cannot be asked counts for nothing.
     """
-    launched, provider = history.last("launched"), providers.load(history.provider)
-    if launched is None or not launched.fields.get("id"):
+    launched, provider = history.launched, providers.load(history.provider)
+    if not launched or "" in launched:
         return False
     try:
-        state = provider.instance_state(str(launched.fields["id"]))
+        states = {id: provider.instance_state(id) for id in launched}
     except Exception:  # noqa: BLE001  # a provider's SDK raises what it likes
         return False
-    visible = now >= launched.time + provider.limits.listing_lag_s
-    return state in GONE or (state == "unknown" and visible)
+    lag_s = provider.limits.listing_lag_s
+    return all(
+        states[id] in GONE or (states[id] == "unknown" and now >= event.time + lag_s)
+        for id, event in launched.items()
+    )
 
 
 def _plain_unlisted(history: History, now: float) -> tuple[Status, str] | None:

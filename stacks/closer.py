@@ -12,16 +12,16 @@ from typing import Any
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
 from dayfly.infra import creations, fence, providers
 from dayfly.infra.providers.base import Provider
-from dayfly.stacks import journal, latecomers
+from dayfly.stacks import guest, journal, kept, latecomers
 from dayfly.stacks.absence import Absence, StillThere
-from dayfly.stacks.bill import Bill, rate_of
+from dayfly.stacks.bill import Bill, machine_rate_of, rate_of
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.following import following
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
-from dayfly.stacks.standing import is_elsewhere
+from dayfly.stacks.standing import in_other_home, is_part_of_another
 from dayfly.stacks.traces import Traces, seen_gone
 from dayfly.stacks.workspace import Workspace
 
@@ -36,6 +36,8 @@ _SPENT = (
     "task.sealed",
     "request.json",
 )
+
+_SPENT_OF_OTHERS = ("host_key-*", "machine-*", "session-*")
 
 # A request that has passed the fence is answered, or given up, within this.
 _REQUEST_S = 75.0
@@ -69,6 +71,7 @@ class Closer:
         linger: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._workspace = workspace
+        self._engine = engine
         self._report = _never_failing(report)
         self._now = now
         self._sleep = sleep
@@ -110,11 +113,13 @@ class Closer:
                 raise self._leak(history, "", f"{type(error).__name__}: {error}") from error
 
     def _close(self, history: History) -> Receipt:
-        if history.intent.get("same_computer") and is_elsewhere(history):
+        if is_part_of_another(history):
             client = history.intent["client"]
             reason = f"it is a part of the computer {client['host']}, which alone can tell"
             raise self._leak(history, f"the computer {client['host']}", reason)
         self._note_down(history, "closing", by=journal.myself())
+        if kept.machine_of(history) and history.provider in providers.names():
+            return self._close_guest(history, providers.load(history.provider))
         self._shut_fence(history)
         self._engine_part.end_processes(history)
         history = journal.read(history.directory)
@@ -133,9 +138,37 @@ class Closer:
         if terminated and how == "pulumi":
             self._notes.append(f"{terminated} more found by tag and ended through the provider")
         self._engine_part.remove(history, forced=how != "pulumi" or bool(terminated))
+        self._engine_part.remove_session(journal.read(history.directory))
         return self._sign(
             history, provider, how, max(declared, destroyed + terminated), destroyed + terminated
         )
+
+    def _close_guest(self, history: History, provider: Provider) -> Receipt:
+        """Closes a run that is on the machine of another, for which nothing was ever asked for at a provider."""
+        host = guest.host_of(history, self._workspace)
+        ended = None
+        if not guest.has_left(history, host):
+            closer = Closer(
+                self._workspace,
+                self._engine,
+                self._report,
+                now=self._now,
+                sleep=self._sleep,
+                linger=self._linger,
+            )
+            try:
+                ended = closer.close(host.id, unless=lambda now: guest.has_left(history, now))
+            except LeakRisk as risk:
+                self._note_down(history, "leak_risk", reason=str(risk), id=host.id)
+                raise
+            except LeftAlone:
+                self._report(f"the machine of run {host.id[:12]} has been handed on meanwhile")
+        # Its processes carry its own tag, and are listed where the machine is this computer.
+        more = self._prove(history, provider) if provider.same_computer else 0
+        if history.reopened is not None:
+            return self._sign(history, provider, "provider", more, more)
+        notes = tuple(self._notes)
+        return self._store(history, guest.receipt(history, host, ended, self._now(), notes))
 
     def _shut_fence(self, history: History) -> None:
         """From here on nothing is created for this run; a request that is under way is answered and recorded first."""
@@ -155,8 +188,9 @@ class Closer:
             The ids of those whose end was asked for.
         """
         asked: set[str] = set()
-        if history.reopened is not None:
-            # What its receipt counts is ended already, and what came late is looked for by tag.
+        if history.reopened is not None or in_other_home(history):
+            # What its receipt counts is ended already, and what came late is looked for by tag. What another home has had
+            # is ended there, as a rule: the proof tells, and what it has to end counts.
             return frozenset()
         with contextlib.suppress(DayflyError, OSError):
             for trace in Traces.of(history, provider).known:
@@ -238,13 +272,15 @@ class Closer:
     def _leak(self, history: History, console: str, reason: str) -> LeakRisk:
         command = f"dayfly gc --run {history.id} --yes"
         rate = rate_of(history)
-        machine = history.field("launched", "id", "") or f"whatever carries dayfly-run={history.id}"
-        self._note_down(history, "leak_risk", reason=reason, id=machine)
+        ids = tuple(id for id in history.launched if id)
+        machines = ids or (f"whatever carries dayfly-run={history.id}",)
+        named = ", ".join(machines)
+        self._note_down(history, "leak_risk", reason=reason, id=named)
         return LeakRisk(
-            f"run {history.id}: it is not proved that {machine} is gone ({reason}). It costs ${rate:g}/h while it"
+            f"run {history.id}: it is not proved that {named} is gone ({reason}). It costs ${rate:g}/h while it"
             f" lives. Look: {console}. Finish: {command}",
             run=history.id,
-            resources=(machine,),
+            resources=machines,
             usd_per_hour=rate,
             console=console,
             command=command,
@@ -256,6 +292,8 @@ class Closer:
         if history.reopened is not None:
             return self._store(history, self._amended(history, history.reopened, provider))
         now = self._now()
+        if in_other_home(history) and not destroyed:
+            return self._store(history, self._receipt_of_another(history, provider, how))
         bill = Bill.of(history, provider, now, destroyed=destroyed)
         receipt = Receipt(
             history.id,
@@ -274,14 +312,26 @@ class Closer:
         )
         return self._store(history, receipt)
 
+    def _receipt_of_another(self, history: History, provider: Provider, how: str) -> Receipt:
+        """Of a run that another home has in hand, or had, and nothing of which was left to be ended here."""
+        taken = history.last("attached", "intent")
+        client = {} if taken is None else taken.fields.get("client") or {}
+        note = f"the computer {client.get('host')} had it in hand, and has its bill"
+        notes = (*self._notes, note)
+        return Receipt(
+            history.id, provider.name, 0, 0, 0, self._now(), 0.0, 0.0, 0.0, how, notes, 0.0
+        )
+
     def _amended(self, history: History, event: Event, provider: Provider) -> Receipt:
-        nodes = int(history.intent.get("spec", {}).get("nodes", 1))
-        now_known = journal.read(history.directory)
-        return latecomers.amended(now_known, event, rate_of(history) / nodes, provider, self._now())
+        now_known, rate = journal.read(history.directory), machine_rate_of(history)
+        return latecomers.amended(now_known, event, rate, provider, self._now())
 
     def _store(self, history: History, receipt: Receipt) -> Receipt:
         for name in _SPENT:
             _remove(history.directory / name)
+        for pattern in _SPENT_OF_OTHERS:
+            for path in history.directory.glob(pattern):
+                _remove(path)
         journal.append(history.directory, "closed", **receipt.as_dict())
         journal.write_receipt(history.directory, receipt.as_dict())
         return receipt

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import psutil
 
-from dayfly.errors import ConfigurationError
+from dayfly.errors import ConfigurationError, DayflyError
 from dayfly.infra import creations, providers
 from dayfly.stacks import isolated, journal, state
+from dayfly.stacks.beside import Beside, stack_of
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.workspace import PROJECT, Workspace
@@ -144,6 +145,19 @@ class EngineTeardown:
                 f"its state could not be removed by the engine and was set aside in {kept}"
                 if kept
                 else str(reason)
+            )
+
+    def remove_session(self, history: History) -> None:
+        """Removes what was kept for other computers beside the state, where anything was."""
+        if history.last("session_keeping") is None:
+            return
+        try:
+            Beside(self._workspace, self._engine).remove(history.directory)
+        except (DayflyError, OSError) as reason:
+            stack = stack_of(history.id)
+            self._notes.append(
+                f"what was kept for other computers, encrypted, could not be removed ({reason}); from any checkout:"
+                f" pulumi stack rm --force --yes --remove-backups {stack}"
             )
 
     def _pulumi(self, history: History, *arguments: str, where: Path | None = None) -> None:

@@ -6,13 +6,14 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from dayfly.stacks import journal, latecomers
+from dayfly.stacks import hands, journal, latecomers
+from dayfly.stacks.beside import Beside
 from dayfly.stacks.census import Finding, has_ended
 from dayfly.stacks.closer import Closer, LeftAlone
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
-from dayfly.stacks.standing import CLIENT_LIVES, in_hand, standing
+from dayfly.stacks.standing import in_hand, in_other_home, standing
 from dayfly.stacks.workspace import Workspace
 
 
@@ -20,12 +21,13 @@ def doomed(
     findings: Sequence[Finding],
     *,
     held: bool = False,
+    kept: bool = False,
     foreign: bool = False,
     closing: bool = False,
 ) -> list[Finding]:
-    """Those that may be destroyed without asking their client: expired and orphaned ones; held ones, and those of other
-    owners, only if asked; with `closing` also those that somebody is destroying now, who is then waited for."""
-    extra = {"HELD": held, "FOREIGN": foreign, "CLOSING": closing}
+    """Those that may be destroyed without asking their client: expired and orphaned ones; held and kept ones, and those
+    of other owners, only if asked; with `closing` also those that somebody is destroying now, who is then waited for."""
+    extra = {"HELD": held, "KEPT": kept, "FOREIGN": foreign, "CLOSING": closing}
     statuses = {"EXPIRED", "ORPHAN", *(status for status, wanted in extra.items() if wanted)}
     return [finding for finding in findings if finding.status in statuses]
 
@@ -56,8 +58,9 @@ def destroy(
     if finding.history is not None:
         launched_with = as_launched(workspace, journal.read(finding.history.directory))
         closer = Closer(launched_with, engine, report, linger=linger)
+        beside = Beside(launched_with, engine)
         try:
-            return closer.close(finding.run, unless=lambda now: _is_spared(finding, now))
+            return closer.close(finding.run, unless=lambda now: _is_spared(finding, now, beside))
         except LeftAlone:
             report(
                 f"run {finding.run[:12]} has been taken in hand meanwhile, or lives; it is left alone"
@@ -66,13 +69,22 @@ def destroy(
     return _destroy_lost(workspace, engine, finding, report)
 
 
-def _is_spared(finding: Finding, history: History) -> bool:
-    """Whether it has been taken in hand, or is held after all: it was found EXPIRED for want of a machine, which is there."""
+def _is_spared(finding: Finding, history: History, beside: Beside) -> bool:
+    """Whether it has been taken in hand, here or by another home, or is held after all: it was found EXPIRED for want of a
+    machine, which is there."""
     now = time.time()
-    if in_hand(history, now) == ("RUNNING", CLIENT_LIVES):
+    hand = in_hand(history, now)
+    if hand is not None and hand[0] == "RUNNING":
         return True
-    held = finding.status == "EXPIRED" and standing(history, now)[0] == "HELD"
-    return held and not has_ended(history, now)
+    if finding.status != "EXPIRED":
+        return False
+    status, _ = standing(history, now)
+    # As it has been written down since; nobody need be asked for that.
+    if status == "RUNNING" and in_other_home(history):
+        return True
+    if hands.may_be_anothers(history) and hands.is_anothers_by_state(history, beside):
+        return True
+    return status == "HELD" and not has_ended(history, now)
 
 
 def _destroy_lost(
@@ -94,6 +106,8 @@ def _destroy_lost(
 
 def as_launched(workspace: Workspace, history: History) -> Workspace:
     """The workspace with the backend and the owner that a run was launched with: settings may have changed since."""
-    intent = history.intent
+    brought = history.last("brought")
+    # How this computer reaches a backend that it shares with the one that started the run is its own setting.
+    intent = history.intent | ({} if brought is None else brought.fields)
     names = ("backend", "secrets_provider", "owner")
     return dataclasses.replace(workspace, **{n: intent[n] for n in names if intent.get(n)})

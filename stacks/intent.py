@@ -18,10 +18,19 @@ from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 from dayfly.stacks import journal
+from dayfly.stacks.journal import History
 from dayfly.stacks.workspace import Workspace, explained
 
 
-def write(workspace: Workspace, run_id: str, spec: Spec, offer: Offer, **details: Any) -> Run:
+def write(
+    workspace: Workspace,
+    run_id: str,
+    spec: Spec,
+    offer: Offer,
+    *,
+    host: History | None = None,
+    **details: Any,
+) -> Run:
     """Makes the run's directory and keys, and journals what is about to be asked for.
 
     Args:
@@ -29,6 +38,7 @@ def write(workspace: Workspace, run_id: str, spec: Spec, offer: Offer, **details
         run_id: 32 hexadecimal digits, never used before.
         spec: what is asked for.
         offer: the rung that is about to be taken.
+        host: the run whose kept machine it is to be on; None where it gets one of its own.
         details: what else the journal should know.
 
     Raises:
@@ -43,7 +53,7 @@ def write(workspace: Workspace, run_id: str, spec: Spec, offer: Offer, **details
         # Made aside and renamed: whoever looks at a run's directory finds its intent in it.
         aside = Path(tempfile.mkdtemp(dir=workspace.home / "making", prefix=f"{run_id}-"))
         with _removed_on_failure(aside):
-            run = _written(aside, workspace, run_id, spec, offer, **details)
+            run = _written(aside, workspace, run_id, spec, offer, host=host, **details)
             _publish(aside, directory)
     return run
 
@@ -66,13 +76,27 @@ def _in_use(run_id: str) -> RunBusy:
 
 
 def _written(
-    aside: Path, workspace: Workspace, run_id: str, spec: Spec, offer: Offer, **details: Any
+    aside: Path,
+    workspace: Workspace,
+    run_id: str,
+    spec: Spec,
+    offer: Offer,
+    *,
+    host: History | None,
+    **details: Any,
 ) -> Run:
     created = time.time()
-    public_key, host_key = make_key(aside / "user_key"), make_key(aside / "host_key")
+    public_key, host_key = _keys(aside, host)
+    for node in range(1, spec.nodes):
+        file = aside / f"host_key-{node}"
+        file.with_suffix(".pub").write_text(make_key(file))
     _write_private(aside / "hmac_key", os.urandom(32))
-    deadline = created + cost.allowed_runtime_s(spec, offer)
-    directory = workspace.directory(run_id)
+    allowed_s = cost.allowed_runtime_s(spec, offer)
+    if host is not None:
+        # Its machine ends with its own deadline, whatever is on it.
+        allowed_s = max(0.0, min(allowed_s, host.deadline - created))
+        details["machine_of"] = host.id
+    deadline, directory = created + allowed_s, workspace.directory(run_id)
     run = Run(run_id, workspace.owner, created, deadline, directory, public_key, host_key)
     journal.append(
         aside,
@@ -86,13 +110,26 @@ def _written(
         spec=spec.as_dict(),
         offer=offer.as_dict(),
         same_computer=providers.load(offer.provider).same_computer,
-        worst_case_usd=cost.worst_case_usd(spec, offer),
+        worst_case_usd=offer.usd_per_hour * spec.nodes * allowed_s / 3600,
         backend=workspace.backend,
         secrets_provider=workspace.secrets_provider,
         credentials=_only_here(offer.provider),
+        **({"home": workspace.identity} if workspace.is_remote else {}),
         **details,
     )
     return run
+
+
+def _keys(aside: Path, host: History | None) -> tuple[str, str]:
+    """Makes the keys of a machine, or takes over those of one that is there.
+
+    Returns:
+        The public halves: the user's, the host's.
+    """
+    if host is None:
+        return make_key(aside / "user_key"), make_key(aside / "host_key")
+    _write_private(aside / "user_key", (host.directory / "user_key").read_bytes())
+    return str(host.intent["public_key"]), str(host.intent["host_key"])
 
 
 def _only_here(provider: str) -> list[str]:

@@ -20,6 +20,8 @@ from dayfly.stacks import vitals
 
 FILE = "journal.jsonl"
 RECEIPT = "receipt.json"
+# In the folder of a home whose runs other homes may take in hand.
+IDENTITY = "identity"
 
 myself, described = vitals.myself, vitals.described
 is_alive, is_same_computer = vitals.is_alive, vitals.is_same_computer
@@ -46,6 +48,11 @@ class History:
     def last(self, *names: str) -> Event | None:
         """The latest event of one of these names."""
         return next((event for event in reversed(self.events) if event.name in names), None)
+
+    def last_of(self, node: int, *names: str) -> Event | None:
+        """The latest event of one of these names that tells of one machine."""
+        of_it = (e for e in reversed(self.events) if int(e.fields.get("node") or 0) == node)
+        return next((event for event in of_it if event.name in names), None)
 
     def field(self, event: str, name: str, default: Any = None) -> Any:
         """One field of the latest event of that name."""
@@ -95,9 +102,35 @@ class History:
         return tuple(self.intent.get("credentials", ()))
 
     @property
+    def nodes(self) -> int:
+        """How many machines were asked for."""
+        return int(self.intent.get("spec", {}).get("nodes", 1))
+
+    @property
+    def is_shared_out(self) -> bool:
+        """True for a warm run whose calls were given out to several machines."""
+        return bool(self.intent.get("warm")) and self.nodes > 1
+
+    @property
+    def launched(self) -> dict[str, Event]:
+        """What was launched, by the provider's id of each machine."""
+        return {str(e.fields.get("id", "")): e for e in self.events if e.name == "launched"}
+
+    @property
     def machine(self) -> Machine | None:
-        """The machine, once the stack has exported it, with the host key that it has now."""
-        found, key = self.last("machine"), self.last("host_key_offered", "host_key_rotated")
+        """The machine, the first one where there are several."""
+        return self.machine_of(0)
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """All of those that the stack has exported yet, in their order."""
+        found = map(self.machine_of, range(self.nodes))
+        return tuple(machine for machine in found if machine is not None)
+
+    def machine_of(self, node: int) -> Machine | None:
+        """One machine, once the stack has exported it, with the host key that it has now."""
+        found = self.last_of(node, "machine")
+        key = self.last_of(node, "host_key_offered", "host_key_rotated")
         if found is None:
             return None
         machine = Machine.from_outputs(found.fields)
@@ -131,7 +164,23 @@ class History:
         found = self.last("intent", "attached", "detached")
         if found is None or found.name == "detached":
             return False
+        home = found.fields.get("home")
+        if home and home != home_of(self.directory):
+            return False  # Of another home, which alone judges its clients.
         return is_alive(found.fields.get("client", {}))
+
+
+def home_of(directory: Path) -> str:
+    """What other homes know that one by which a run's directory is in; "" where none needs to."""
+    with contextlib.suppress(OSError):
+        return (directory.parent.parent / IDENTITY).read_text().strip()
+    return ""
+
+
+def whose(directory: Path) -> dict[str, str]:
+    """What tells an event of this home from one of another home that has had the same run in hand."""
+    home = home_of(directory)
+    return {"home": home} if home else {}
 
 
 def append(directory: Path, event: str, **fields: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dayfly.infra import cost, providers
@@ -11,16 +11,18 @@ from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 
 
-def export(spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
-    """The Pulumi program: the provider's resources, the outputs of a Machine, and the money.
+def export(spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
+    """The Pulumi program: the provider's resources, the outputs of each Machine, and the money.
+
+    What the stack exports under its plain names is the first machine; the others are in `machines`.
 
     Returns:
-        The outputs, as they were exported.
+        The outputs, for each machine.
     """
     import pulumi
 
     rate = offer.usd_per_hour * spec.nodes
-    outputs = dict(providers.load(offer.provider).declare(spec, offer, run)) | {
+    common = {
         "provider": offer.provider,
         "region": offer.region,
         "instance_type": offer.instance_type,
@@ -29,6 +31,17 @@ def export(spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
         "worst_case_usd": cost.worst_case_usd(spec, offer),
         "run": run.id,
     }
-    for name, value in outputs.items():
+    declared = providers.load(offer.provider).declare(spec, offer, run)
+    each = [declared] if isinstance(declared, Mapping) else declared
+    assert len(each) == spec.nodes, (
+        f"{offer.provider} declares {len(each)} machines, not {spec.nodes}"
+    )
+    machines = [
+        {**found, **common, **({"node": node} if len(each) > 1 else {})}
+        for node, found in enumerate(each)
+    ]
+    for name, value in machines[0].items():
         pulumi.export(name, value)
-    return outputs
+    if len(machines) > 1:
+        pulumi.export("machines", machines)
+    return machines

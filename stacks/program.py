@@ -78,16 +78,25 @@ class Request:
 
 
 def launch(spec: Spec, offer: Offer, run: Run) -> None:
-    """The program of a real `up`: journals the id the moment it is known, and the machine when it is ready."""
+    """The program of a real `up`: journals each id the moment it is known, and each machine when it is ready."""
     import pulumi
 
     exported = outputs.export(spec, offer, run)
     if pulumi.runtime.is_dry_run():
         return
+    for machine in exported:
+        _journal(run, machine)
+
+
+def _journal(run: Run, exported: Mapping[str, Any]) -> None:
+    """One machine, as soon as it is known."""
+    import pulumi
+
+    which = {name: exported[name] for name in ("node",) if name in exported}
     # The id and the rate are on the disk before anything that may fail begins.
     pulumi.Output.from_input(exported["id"]).apply(
         lambda id: journal.append(
-            run.directory, "launched", id=id, usd_per_hour=exported["usd_per_hour"]
+            run.directory, "launched", id=id, usd_per_hour=exported["usd_per_hour"], **which
         )
     )
     pulumi.Output.all(**exported).apply(

@@ -28,6 +28,7 @@ class Receipt:
         usd: dollars, rounded up to the provider's billing increment.
         how: "pulumi" (the stack's own destroy) or "provider" (through the provider's API, the state being of no use).
         notes: what was out of the ordinary.
+        machine_of: the run whose machine it was on, which has the bill; "" where it had one of its own.
         at_most: the answer to the launch was lost, so that seconds and dollars are counted from its beginning.
     """
 
@@ -44,6 +45,7 @@ class Receipt:
     notes: tuple[str, ...] = ()
     billed_s: float | None = None
     at_most: bool = False
+    machine_of: str = ""
 
     @property
     def minutes(self) -> float:

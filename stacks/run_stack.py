@@ -211,7 +211,9 @@ class RunStack:
             return self._machine(self._program, offer)
         except BaseException as error:
             self._interrupt_engine()
-            if isinstance(error, ProvisionFailed) and error.kind == "capacity":
+            full = isinstance(error, ProvisionFailed) and error.kind == "capacity"
+            # Of several machines some may be there, and cost money.
+            if full and self.spec.nodes == 1:
                 self._leave_behind()
                 raise
             with _noted(error):
@@ -252,15 +254,15 @@ class RunStack:
             )
 
     def _machine(self, process: subprocess.Popen[bytes], offer: Offer) -> Machine:
-        """The machine, as soon as the program has journaled it.
+        """The first machine, as soon as the program has journaled all of them.
 
         The engine takes another second for its own bookkeeping, in its own process; closing waits for that.
         """
         while True:
             ended = process.poll() is not None
-            machine = self._show_new_events().machine
-            if machine is not None:
-                return machine
+            machines = self._show_new_events().machines
+            if len(machines) == self.spec.nodes:
+                return machines[0]
             if self._cancelled.is_set():
                 raise JobStopped(f"run {self.id} was stopped before its machine was ready")
             if ended:

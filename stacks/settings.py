@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from dayfly.infra.units import suggestion
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(Spec))
 OWN = ("backend", "owner", "secrets_provider")
 _SPELLINGS = {"time": "max_runtime"}
-_LISTS = ("provider", "environment", "secrets", "file_systems")
+_LISTS = ("provider", "environment", "secrets", "file_systems", "system_packages")
+_NAMES = ("secrets", "file_systems", "system_packages")
 
 
 @dataclass(frozen=True)
@@ -137,11 +139,12 @@ def _from_environment() -> dict[str, Setting]:
 def _typed(name: str, text: str) -> Any:
     """A text as the type of its field; what does not fit stays a text, which the Spec refuses by name."""
     if name in _LISTS:
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        return parts[0] if len(parts) == 1 and name not in ("secrets", "file_systems") else parts
+        # A comma in brackets is one of extras.
+        parts = [part.strip() for part in re.split(r",(?![^\[\]]*\])", text) if part.strip()]
+        return parts[0] if len(parts) == 1 and name not in _NAMES else parts
     if name in ("cores", "nodes", "retries", "max_machines") and text.isdigit():
         return int(text)
-    if name == "max_cost":
+    if name in ("max_cost", "min_gpu_utilization"):
         try:
             return float(text)
         except ValueError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,12 +132,24 @@ def stacks(workspace: Workspace, engine: Engine | None) -> list[str]:
     Raises:
         StateUnusable: they cannot be listed.
     """
+    return ids(names(workspace, engine))
+
+
+def ids(named: Iterable[str]) -> list[str]:
+    """Those of some names that are those of runs, in their order."""
+    return sorted(name for name in named if is_id(name))
+
+
+def names(workspace: Workspace, engine: Engine | None) -> list[str]:
+    """Names of all stacks of the backend.
+
+    Raises:
+        StateUnusable: they cannot be listed.
+    """
     file = file_of(workspace, "any")
     if file is None:
-        names = _listed(workspace, engine)
-    else:
-        names = [path.stem for path in file.parent.glob("*.json")]
-    return sorted(name for name in names if is_id(name))
+        return _listed(workspace, engine)
+    return [path.stem for path in file.parent.glob("*.json")]
 
 
 def _listed(workspace: Workspace, engine: Engine | None) -> list[str]:

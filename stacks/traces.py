@@ -97,46 +97,49 @@ def is_refused(history: History) -> bool:
 
 
 def _journaled(history: History) -> Traces:
-    launched, begun = history.last("launched"), history.last("up_started")
-    lost = begun is not None and launched is None and not is_refused(history)
-    first = launched or begun
-    id = str(history.field("launched", "id", ""))
+    launched, begun = history.launched, history.last("up_started")
+    missing = 0 if begun is None else max(0, history.nodes - len(launched))
+    lost = 0 if is_refused(history) else missing
+    lives = [Life(id, event.time, seen_gone(history, id)) for id, event in launched.items()]
+    if begun is not None:
+        lives += [Life("", begun.time, seen_gone(history, ""), is_guess=True)] * missing
     return Traces(
         known=(),
-        unsettled=("instance",) if lost else (),
+        unsettled=("instance",) * lost,
         unsettled_since=begun.time if begun is not None and lost else None,
         recorded=False,
-        lives=()
-        if first is None
-        else (Life(id, first.time, seen_gone(history, id), is_guess=launched is None),),
+        lives=tuple(lives),
     )
 
 
 def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:
-    lives = [
-        Life(c.id, c.begun, _ended(history, c), c.outcome == "open", c.twin)
-        for c in made
-        if c.kind == "instance" and c.outcome != "refused"
-    ]
     open_ones = [c for c in made if c.outcome == "open"]
-    launched = history.last("launched")
-    id = "" if launched is None else str(launched.fields.get("id", ""))
     known = [
         Trace(Found(c.kind, c.id, _tags(history)), c.begun) for c in made if c.outcome == "answered"
     ]
-    if launched is not None and id not in {c.id for c in made}:
+    explained, own = set[str](), list[Life]()
+    for id, launched in history.launched.items():
+        if id in {c.id for c in made}:
+            continue
         # The engine knows the answer although its record could not be written.
-        open_ones = [c for c in open_ones if c.kind != "instance"]
+        node = int(launched.fields.get("node") or 0)
+        asked = [c for c in open_ones if (c.kind, c.node) == ("instance", node)]
+        explained |= {c.token for c in asked}
         known.append(Trace(Found("instance", id, _tags(history)), launched.time))
-        begun = min((life.begun for life in lives if life.is_guess), default=launched.time)
-        own = Life(id, begun, seen_gone(history, id))
-        lives = [own, *(life for life in lives if not life.is_guess)]
+        begun = min((c.begun for c in asked), default=launched.time)
+        own.append(Life(id, begun, seen_gone(history, id)))
+    lives = [
+        Life(c.id, c.begun, _ended(history, c), c.outcome == "open", c.twin)
+        for c in made
+        if c.kind == "instance" and c.outcome != "refused" and c.token not in explained
+    ]
+    open_ones = [c for c in open_ones if c.token not in explained]
     return Traces(
         known=tuple(known),
         unsettled=tuple(c.kind for c in open_ones),
         unsettled_since=max((c.begun for c in open_ones), default=None),
         recorded=True,
-        lives=tuple(lives),
+        lives=(*own, *lives),
     )
 
 

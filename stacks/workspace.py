@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from dayfly.errors import ConfigurationError, UnknownRun
 from dayfly.infra.home import home_path
 from dayfly.infra.providers.base import Provider
 from dayfly.infra.run import is_id
-from dayfly.stacks import slots
+from dayfly.stacks import journal, slots
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.settings import Settings
 
@@ -116,6 +116,26 @@ class Workspace:
         if not is_id(run_id):
             raise UnknownRun(f"{run_id!r} is not a run id; `dayfly ps --all` lists them")
         return self.runs / run_id
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the state is kept where other computers reach it, too."""
+        return urlsplit(self.backend).scheme != "file"
+
+    @property
+    def backend_name(self) -> str:
+        """The backend as messages name it: without whatever its URL says beside the place."""
+        backend = urlsplit(self.backend)
+        return f"{backend.scheme}://{backend.hostname or ''}{backend.path}"
+
+    @property
+    def identity(self) -> str:
+        """What other homes know this one by, made once: 128 random bits."""
+        file = self.home / journal.IDENTITY
+        with explained(file):
+            if not file.exists():
+                _publish(file, secrets.token_hex(16))
+            return file.read_text().strip()
 
     @property
     def passphrase_file(self) -> Path:

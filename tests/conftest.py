@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from dayfly.infra import providers
+from dayfly.infra.found import Found
 from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from dayfly.stacks.engine import Engine
@@ -53,7 +54,9 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def clean_environment(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Path]:
     """DAYFLY_HOME in a new folder, no DAYFLY_* setting, no user file; afterwards no machine of it may be alive."""
     for name in list(os.environ):
@@ -64,20 +67,37 @@ def clean_environment(
     home.chmod(0o700)
     monkeypatch.setenv("DAYFLY_HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    if request.node.get_closest_marker("engine"):
+        from tests import agents
+
+        # Its machines are this computer, one after the other: only the first of a user's is new to the agent.
+        agents.bring(home / "machine-cache")
     yield home
     see_out_jobs()
     see_out_keeper(home)
     if not any(home.glob("runs/*")):
         return
-    local = providers.load("local")
-    left = [
-        found
-        for found in local.inventory(Context.open().workspace.owner)
-        if found.kind == "instance"
-    ]
+    left = machines_of(home)
     for found in left:
-        local.terminate(found)
+        providers.load("local").terminate(found)
     assert not left, f"the test left machines: {left}"
+
+
+def machines_of(home: Path) -> list[Found]:
+    """The local machines of a home: those of its runs, and of the owner that was made up for it.
+
+    Not those of whoever is the owner by now: a test may have taken its settings back, and another suite, or the
+    developer, has machines, too.
+    """
+    runs = {directory.name for directory in home.glob("runs/*")}
+    owner = home / "owner"
+    owners = {owner.read_text().strip()} if owner.exists() else set[str]()
+    return [
+        found
+        for found in providers.load("local").inventory(None)
+        if found.kind == "instance"
+        and (found.run in runs or found.tags.get("dayfly-owner") in owners)
+    ]
 
 
 def see_out_jobs() -> None:
@@ -85,6 +105,8 @@ def see_out_jobs() -> None:
     jobs = sys.modules.get("dayfly.runtime.at_exit")
     for job in list(jobs.open_jobs) if jobs else []:
         job.wait_closed()
+    if jobs:
+        jobs.unheard.clear()  # How the test's own jobs have failed says nothing of the tests.
 
 
 def see_out_keeper(home: Path) -> None:
@@ -125,6 +147,13 @@ def loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 def own_mounts() -> None:
     """Skips a test that mounts something where this computer refuses it, as a plain container does even to root."""
     if reason := namespaces.refusal():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def own_networks() -> None:
+    """Skips a test whose machines have networks of their own where this computer refuses it."""
+    if reason := namespaces.network_refusal():
         pytest.skip(reason)
 
 

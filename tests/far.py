@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.runtime import payload
+from dayfly.runtime.parts import Parts
 
 _PROGRAM = """
 import json, linecache, sys, traceback
@@ -30,16 +31,16 @@ sys.stdout.buffer.write(json.dumps(result).encode() + b"\\n" + cloudpickle.dumps
 """
 
 
-def header(task: bytes) -> dict[str, Any]:
+def header(task: Parts) -> dict[str, Any]:
     """The first line of a task."""
-    made: dict[str, Any] = json.loads(task.partition(b"\n")[0])
+    made: dict[str, Any] = json.loads(bytes(task).partition(b"\n")[0])
     return made
 
 
-def run(task: bytes, folder: Path) -> bytes:
+def run(task: Parts | bytes, folder: Path) -> bytes:
     """Run a task as the machine would, and give the unsealed result."""
     command = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(payload.pickler_zip(folder))]
-    done = subprocess.run(command, input=task, capture_output=True, check=False, cwd=folder)
+    done = subprocess.run(command, input=bytes(task), capture_output=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 

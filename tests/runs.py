@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import Any
 
@@ -15,6 +16,8 @@ from dayfly.stacks.workspace import Workspace
 OFFER = Offer(
     "local", "loopback", "this-computer", 2, 8 * 10**9, 3.6, as_of="2026-01-01", source="a test"
 )
+# An owner that no other test process has, whose machines may all be ended.
+TESTER = f"tester-{secrets.token_hex(4)}"
 # A process of this computer that is no more: pid 1 lives, and has started at another time.
 GONE = {**journal.myself(), "pid": 1, "started": 0.0, "ticks": -1}
 

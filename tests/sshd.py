@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pwd
 import secrets
@@ -11,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,16 +26,18 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dayfly.infra.machine import Machine
 from dayfly.runtime.records import Keys
+from tests import agents, namespaces
 
 
 @dataclass(frozen=True)
 class Server:
-    """The running server: the machine that it is, the keys that open it, the home that its logins get."""
+    """The running server: the machine that it is, the keys that open it, the home that its logins get, its process."""
 
     machine: Machine
     keys: Keys
     home: Path
     log: Path
+    pid: int
 
     def through(self, port: int) -> Machine:
         """The same machine, reached through another port."""
@@ -43,15 +46,27 @@ class Server:
 
 @contextlib.contextmanager
 def sshd(
-    folder: Path, *, path: str = os.defpath, libraries: str = "", run_id: str = ""
+    folder: Path,
+    *,
+    path: str = os.defpath,
+    libraries: str = "",
+    run_id: str = "",
+    settings: str = "",
+    within: Sequence[str] = (),
+    is_new: bool = True,
+    own_network: bool = False,
 ) -> Iterator[Server]:
     """Start it in `folder`, and at the end stop it and every process that carries its run's mark.
 
-    `path` and `libraries` are what its logins have as PATH and LD_LIBRARY_PATH.
+    `path` and `libraries` are what its logins have as PATH and LD_LIBRARY_PATH; `settings` are lines of its own for
+    its configuration; `within` is a command that is put before its own, and becomes it. One that `is_new` has no agent yet;
+    with `own_network` it listens on a loopback that nothing else here reaches.
     """
     run_id = run_id or secrets.token_hex(16)
     home = folder / "home"
     home.mkdir(parents=True)
+    if not is_new:
+        agents.bring(folder / "cache")
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     host_key, login_key = write_key(folder / "host_key"), write_key(folder / "user_key")
@@ -63,10 +78,14 @@ def sshd(
             port,
             f'HOME={home} PATH={path} DAYFLY_RUN={run_id} "LD_LIBRARY_PATH={libraries}"',
         )
+        + settings
+        + "\n"
     )
     program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin") or "sshd"
     log = folder / "log"
-    server = subprocess.Popen([program, "-D", "-E", log, "-f", folder / "config"])
+    if own_network:
+        within = (*namespaces.OWN_NETWORK, *within)
+    server = subprocess.Popen([*within, program, "-D", "-E", log, "-f", folder / "config"])
     machine = Machine(
         id=f"local-{run_id}",
         host="127.0.0.1",
@@ -80,8 +99,11 @@ def sshd(
     )
     keys = Keys(run_id, folder / "user_key", secrets.token_bytes(32))
     try:
-        _await_listening(server, port)
-        yield Server(machine, keys, home, log)
+        connect: Callable[[int], socket.socket] = _connected
+        if own_network:
+            connect = functools.partial(namespaces.connected_within, server.pid)
+        _await_listening(server, port, connect)
+        yield Server(machine, keys, home, log, server.pid)
     finally:
         server.terminate()
         server.wait()
@@ -98,9 +120,9 @@ def write_key(path: Path) -> str:
 
 def carriers(run_id: str) -> set[int]:
     """Every live process that was started with the run's mark."""
-    from dayfly.runtime import agent
+    from dayfly.runtime.agent import processes
 
-    return agent._carriers(f"DAYFLY_RUN={run_id}") & set(agent._process_table())
+    return processes.carriers(f"DAYFLY_RUN={run_id}") & set(processes.process_table())
 
 
 def end_carriers(run_id: str) -> None:
@@ -130,12 +152,18 @@ SetEnv {environment}
 """
 
 
-def _await_listening(server: subprocess.Popen[bytes], port: int) -> None:
+def _await_listening(
+    server: subprocess.Popen[bytes], port: int, connect: Callable[[int], socket.socket]
+) -> None:
     while server.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        with contextlib.suppress(OSError), connect(port):
             return
         time.sleep(0.005)
     raise RuntimeError("sshd ended at once")
+
+
+def _connected(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port))
 
 
 def _free_port() -> int:

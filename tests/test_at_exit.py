@@ -73,3 +73,85 @@ raise KeyboardInterrupt
     )
     assert done.returncode == -signal.SIGINT, done.stderr
     assert b"once more leaves that to the keeper" in done.stdout
+
+
+def test_open_jobs_may_use_pools_to_their_end() -> None:
+    """Though the program's last statement is past, and nobody has loaded what makes pools before."""
+    code = """
+from dayfly.runtime import at_exit
+
+class Job:
+    def wait_closed(self):
+        from dayfly.runtime.fleet import side_by_side
+        print(side_by_side([lambda: 1, lambda: 2]))
+        at_exit.open_jobs.discard(self)
+
+at_exit.open_jobs.add(Job())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "[1, 2]\n"), done.stderr
+
+
+def test_a_job_that_a_pool_begins_at_the_end_is_waited_for_too() -> None:
+    """What is left in a pool is worked off when the first look at open jobs is over."""
+    code = """
+import threading, time
+from dayfly.runtime import at_exit
+from concurrent.futures import ThreadPoolExecutor
+
+class Job:
+    def wait_closed(self):
+        print("waited for")
+        at_exit.open_jobs.discard(self)
+
+def begin():
+    while not threading._SHUTTING_DOWN:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    at_exit.open_jobs.add(Job())
+
+ThreadPoolExecutor(1).submit(begin)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "waited for\n"), done.stderr
+
+
+FAILS = """
+from dayfly.runtime.context import Context
+from dayfly.runtime.display import Display
+from dayfly.runtime.job import Job
+
+job = Job(Context.open().workspace, Display.silent())
+job._begin(lambda: job._deliver(lambda: {}["mine"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "told"),
+    [
+        ("", 1, True),
+        ("job.wait_closed()", 1, True),
+        ("job.wait_closed(); print(job.status())", 1, True),
+        ("raise ValueError(1)", 1, True),
+        ("job.exception()", 0, False),
+        ("job.add_done_callback(lambda done: done.exception())", 0, False),
+        ("import dayfly\ndayfly.gather(job, return_exceptions=True)", 0, False),
+    ],
+)
+def test_a_failure_that_nobody_has_asked_for_is_told_at_the_end(
+    ending: str, code: int, told: bool
+) -> None:
+    """A program that only submits must not end as if all were well."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAILS + ending],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert ("nobody has asked for its value:\nKeyError: 'mine'\n" in done.stderr) is told

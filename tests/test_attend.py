@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,23 +15,31 @@ from dayfly.errors import (
     ConnectFailed,
     DayflyError,
     DeadlineReached,
+    Detached,
     Forged,
     HostKeyMismatch,
     InstanceLost,
+    JobStopped,
     KeeperMissing,
+    OutputsFailed,
     ResultFailed,
     RunFailed,
 )
 from dayfly.infra import providers
 from dayfly.infra.found import State
 from dayfly.infra.providers.local import Local
+from dayfly.infra.run import new_id
+from dayfly.infra.spec import Spec
+from dayfly.runtime import samples
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.display import Display
 from dayfly.runtime.records import JobEnd
 from dayfly.stacks import journal
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.workspace import Workspace
-from tests.runs import GONE, launched, opened
+from tests.runs import GONE, OFFER, launched, opened
+from tests.test_agent_samples import sample
+from tests.test_samples import lines
 
 END = JobEnd("finished", 0, 0, False, 1.0, 2.0)
 
@@ -37,6 +48,7 @@ class Far:
     """A session's far end whose acts fail as they are told; it notes which were asked for."""
 
     machine = SimpleNamespace(provider="local", id="local-1")
+    others, deciding = (), None
 
     def __init__(self, **failures: Exception) -> None:
         self.failures, self.asked = failures, list[str]()
@@ -54,12 +66,18 @@ class Far:
         sink("stdout", 0, b"token")
         return self._act("follow", END)  # type: ignore[no-any-return]
 
+    def look(self, *_: object) -> Any:
+        return self._act("look", SimpleNamespace(last=0, samples=b""))
+
     def arm_deadline(self, *_: object, **__: object) -> str:
         return self._act("arm_deadline", "process")  # type: ignore[no-any-return]
 
     def fetch_result(self, path: Any) -> None:
         self._act("fetch_result")
         path.write_bytes(b"sealed")
+
+    def transfer(self, act: Any) -> None:
+        self._act("transfer")
 
     def acknowledge(self) -> None:
         self._act("acknowledge")
@@ -69,6 +87,12 @@ class Far:
 
     def close(self) -> None:
         self.asked.append("close")
+
+
+def no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a far end gives for a result is not sealed."""
+    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
+    monkeypatch.setattr("dayfly.runtime.stored.value", lambda *_, **__: b"value")
 
 
 @pytest.fixture
@@ -102,15 +126,38 @@ def attendance(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Attenda
     ],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize("act", ["status", "follow", "fetch_result"])
+@pytest.mark.parametrize("act", ["status", "follow", "fetch_result", "transfer"])
 def test_a_machine_that_lives_is_left_up(
-    attendance: Attendance, trouble: Exception, act: str
+    attendance: Attendance, trouble: Exception, act: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its function, or its result; the message has the command that brings it."""
+    """With its function, its result or its outputs; the message has the command that brings it."""
+    no_value(monkeypatch)
     with pytest.raises(ResultFailed, match="dayfly attach"):
         attendance.finish(Far(**{act: trouble}))  # type: ignore[arg-type]
     assert attendance.run_stack.left  # type: ignore[union-attr]
     assert attendance.history.last("detached") is not None
+
+
+def test_a_gpu_that_idles_is_warned_of_with_its_machine_and_the_price_of_one(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of several machines each is watched; what it tells is kept beside its log."""
+    directory = workspace.directory(new_id())
+    (directory / "ranks/1").mkdir(parents=True)
+    offer = dataclasses.replace(OFFER, provider="lambda").as_dict()
+    journal.append(directory, "intent", provider="lambda", spec={"nodes": 2}, offer=offer)
+    journal.append(directory, "launched", id="i-0", usd_per_hour=8.0)
+    attendance = Attendance(Display.standard())
+    attendance.run_stack = SimpleNamespace(  # type: ignore[assignment]
+        directory=directory, record=functools.partial(journal.append, directory)
+    )
+    take, last = attendance._samples_of(1)
+    take(11, lines(*(sample(n, s=60.0, gpus=[[20.0, 1, 2]]) for n in range(12))))
+    assert last == -1
+    assert len(samples.read_all(directory, 2)[1]) == 12
+    said = capfd.readouterr().err
+    assert "[1] the GPU was in use for 20 % of the last 10 min, and costs $4.00/h" in said
+    assert journal.read(directory).field("gpu_idle", "node") == 1
 
 
 @pytest.mark.parametrize("error", [Forged("another's"), DeadlineReached("over")])
@@ -119,6 +166,45 @@ def test_what_waiting_cannot_mend_ends_the_run(attendance: Attendance, error: Da
     with pytest.raises(type(error)):
         attendance.finish(Far(fetch_result=error))  # type: ignore[arg-type]
     assert not attendance.run_stack.left  # type: ignore[union-attr]
+
+
+def test_a_session_that_was_ended_before_its_time_has_failed(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it has left a result, as its machine's process always does; a function that took its cue has its value."""
+
+    class Cued(Far):
+        def follow(self, sink: Any, *_: object) -> JobEnd:
+            return dataclasses.replace(END, cue="deadline")
+
+    no_value(monkeypatch)
+    assert attendance.finish(Cued()) == b"value"  # type: ignore[arg-type]
+    told: list[Callable[[], Any]] = []
+    attendance.serves, attendance.early = True, told.append
+    with pytest.raises(DeadlineReached, match="max_runtime"):
+        attendance.finish(Cued())  # type: ignore[arg-type]
+    # Whoever waits for a call hears of it before the machine is gone.
+    with pytest.raises(DeadlineReached, match="max_runtime"):
+        told[0]()
+
+
+def test_a_longer_grace_is_taken_from_the_functions_own_time(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves comes home before the machine ends all the same; where little is left, half of that is its grace."""
+
+    def attended(**options: Any) -> Attendance:
+        attendance = Attendance(Display.silent())
+        run = opened(workspace, spec=Spec(max_runtime="2h", **options))
+        attendance.run_stack = SimpleNamespace(directory=workspace.directory(run))  # type: ignore[assignment]
+        return attendance
+
+    usual, longer = attended(), attended(grace="5m")
+    assert (usual.grace_s, longer.grace_s) == (10.0, 300.0)
+    assert usual.function_limit_s - longer.function_limit_s == pytest.approx(290.0, abs=5.0)
+    monkeypatch.setattr(Attendance, "remaining_s", 100.0)
+    assert (usual.function_limit_s, usual.grace_s) == (90.0, 10.0)
+    assert (longer.function_limit_s, longer.grace_s) == (50.0, 50.0)
 
 
 def test_a_machine_that_is_gone_is_not_left(
@@ -144,22 +230,75 @@ def test_a_machine_too_full_for_small_things_does_not_cost_the_result(
     attendance: Attendance, act: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a hold that cannot be lengthened nor a receipt that cannot be noted is a failure of the call."""
-    monkeypatch.setattr("dayfly.runtime.stored.unsealed", lambda _: b"value")
-    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
-    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, run_id: result)
+    no_value(monkeypatch)
     far = Far(**{act: RunFailed("OSError: [Errno 28] No space left on device")})
     assert attendance.finish(far) == b"value"  # type: ignore[arg-type]
     assert far.asked[-1] == "acknowledge"
     assert attendance.history.last("acknowledged") is not None
 
 
+def test_a_machine_that_went_with_its_outputs_does_not_cost_the_result(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is here, and the message says so; the journal has how much came, and nothing is tried again for it."""
+    no_value(monkeypatch)
+    monkeypatch.setattr(Attendance, "machine_runs", lambda _: False)
+    with pytest.raises(OutputsFailed, match=r"none came.*dayfly result"):
+        attendance.finish(Far(transfer=InstanceLost("gone", "preempted")))  # type: ignore[arg-type]
+    assert not attendance.run_stack.left  # type: ignore[union-attr]
+    assert (attendance.directory / "result.sealed").exists()
+    assert attendance.history.field("outputs", "complete") is False
+    assert attendance.history.last("acknowledged") is None
+
+
+def test_outputs_that_are_here_are_not_asked_for_again(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a client that comes after the keeper; the keeper itself asks for them."""
+    no_value(monkeypatch)
+    held = Far(transfer=ConnectFailed("not now"))
+    held.status = lambda: SimpleNamespace(state="ended", end=END)  # type: ignore[method-assign]
+    with pytest.raises(ConnectFailed):
+        attendance.hold(held, with_log=False)  # type: ignore[arg-type]
+    assert attendance.history.last("held") is None
+    del held.failures["transfer"]
+    attendance.hold(held, with_log=False)  # type: ignore[arg-type]
+    assert held.asked[-2:] == ["transfer", "transfer"]
+    far = Far()
+    attendance.finish(far)  # type: ignore[arg-type]
+    assert "transfer" not in far.asked
+
+
+def test_a_stop_while_outputs_come_ends_that(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a function that was stopped before do come."""
+    no_value(monkeypatch)
+
+    class Sending(Far):
+        def transfer(self, act: Any) -> None:
+            attendance._stopping.set()
+            act(self, lambda: None)
+
+        def stream(self, head: dict[str, Any], body: bytes = b"") -> Any:
+            if head["op"] == "outputs":
+                yield {"entries": 1}, b'[["a", "file", 3, 420, 1, ""]]'
+                return
+            yield {"file": 0, "offset": 0, "digest": hashlib.sha256(b"abc").hexdigest()}, b"abc"
+
+    with pytest.raises(JobStopped):
+        attendance.finish(Sending())  # type: ignore[arg-type]
+    assert not attendance.run_stack.left  # type: ignore[union-attr]
+    attendance.finish(Sending())  # type: ignore[arg-type]
+    assert (attendance.directory / "outputs" / "a").read_bytes() == b"abc"
+    assert attendance.history.field("outputs", "count") == 1
+
+
 def test_a_log_that_cannot_be_masked_stays_there(
     attendance: Attendance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the result comes."""
-    monkeypatch.setattr("dayfly.runtime.stored.unsealed", lambda _: b"value")
-    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
-    monkeypatch.setattr("dayfly.runtime.outcome.unpack", lambda result, run_id: result)
+    no_value(monkeypatch)
     far = Far()
     for with_log, kept in ((False, b""), (True, b"token")):
         assert attendance.finish(far, with_log=with_log) == b"value"  # type: ignore[arg-type]
@@ -235,3 +374,28 @@ def test_a_keeper_that_has_ended_is_replaced_and_one_that_cannot_be_had_is_tried
         attendance.stay_kept()
         assert len(given) == tries
     assert [text[:25] for text in said] == ["the keeper is not there ("]
+
+
+def test_a_run_that_is_let_go_of_is_left_to_the_keeper(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was under way: its machine stays up, and the journal says that it was wished for."""
+    monkeypatch.setattr(Attendance, "entrust", lambda *_: journal.myself())
+    far = Far(fetch_result=InstanceLost("the session is closed"))
+    attendance._session, attendance._following = far, True  # type: ignore[assignment]
+    attendance.detach()
+    assert far.asked == ["close"]
+    with pytest.raises(Detached, match="dayfly attach"):
+        attendance.finish(far)  # type: ignore[arg-type]
+    assert attendance.run_stack.left  # type: ignore[union-attr]
+    assert attendance.history.field("detached", "wished")
+
+
+def test_without_a_keeper_nobody_lets_go(attendance: Attendance) -> None:
+    """The function is followed as before."""
+    far = Far()
+    attendance._session, attendance._following = far, True  # type: ignore[assignment]
+    with pytest.raises(KeeperMissing, match="cannot be detached"):
+        attendance.detach()
+    assert far.asked == []
+    assert not attendance._detaching.is_set()

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import place, report
+from benchmarks import arrays, peers, place, report
 from benchmarks.place import TrialFailed
 from benchmarks.report import Row, Say
 
@@ -32,7 +32,9 @@ def missed(say: Say) -> Row:
 
 def test_rows_are_found_by_listing_the_folder() -> None:
     """Each has a file of its own with the way to measure it."""
-    assert {"cold", "ctrl_c", "import", "log_latency", "twenty_runs"} <= set(command.names())
+    known = set(command.names())
+    assert {"cold", "ctrl_c", "import", "log_latency", "twenty_runs"} <= known
+    assert {"array_in", "array_out", "memory_in", "memory_both"} <= known
     assert all(callable(command.load(name)) for name in command.names())
 
 
@@ -123,3 +125,22 @@ def test_what_does_not_come_is_no_number() -> None:
         place.wait("the receipt", lambda: False, 0.0, lambda: "no capacity")
     before = time.time()
     assert place.wait("the receipt", lambda: True, 0.0) >= before
+
+
+def test_an_array_is_measured_against_every_peer_or_its_promise_is_not_kept() -> None:
+    """Each of them has its own bound; one that is missing is named, and passes for nothing."""
+    best = {"ours": 0.3, "scp": 0.25, "execnet": 3.5, "mitogen": 3.1}
+    kept = arrays.row("array_in", best, [])
+    assert (kept.holds, kept.peer_name, kept.ratio) == (True, "scp", 1.2)
+    assert len(kept.notes) == 2
+    assert not arrays.row("array_in", best | {"scp": 0.23}, []).holds
+    assert not arrays.row("array_in", best | {"mitogen": 2.9}, []).holds
+    del best["mitogen"]
+    unasked = arrays.row("array_in", best, ["mitogen"])
+    assert not unasked.holds
+    assert "mitogen, which is not installed" in unasked.notes[-1]
+
+
+def test_a_peer_that_is_not_installed_is_found_out() -> None:
+    """Without importing any of them."""
+    assert peers.missing(["json", "no_such_peer"]) == ["no_such_peer"]

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -90,6 +91,8 @@ def test_help_lists_the_verbs_and_the_exit_codes_and_loads_nothing_heavy() -> No
         "result",
         "cancel",
         "ssh",
+        "forward",
+        "top",
         "refresh",
         "cost",
         "gc",
@@ -165,7 +168,10 @@ def test_an_unknown_run_is_an_error_without_a_traceback() -> None:
     for verb in ("show", "logs", "result", "cancel", "ssh", "attach"):
         done = dayfly(verb, "abc")
         assert done.returncode == 2, verb
-        assert done.stderr == "dayfly: no run begins with 'abc'; `dayfly ps --all` lists them\n"
+        plain = "dayfly: no run begins with 'abc'; `dayfly ps --all` lists them"
+        assert done.stderr.startswith(plain)
+        # With its state in a folder of this computer, attaching from elsewhere is not to be had.
+        assert ("on the computer that started it" in done.stderr) == (verb == "attach")
 
 
 def test_logs_come_back_byte_for_byte_each_stream_on_its_own(workspace: Workspace) -> None:
@@ -281,24 +287,24 @@ def test_gc_of_other_owners_needs_a_terminal_and_of_one_needs_its_name(
     workspace: Workspace,
 ) -> None:
     """Nothing of theirs is touched without."""
-    run_id = new_id()
-    tags = {"DAYFLY_RUN": run_id, "DAYFLY_OWNER": "lost-laptop"}
+    run_id, owner = new_id(), f"lost-{runs.TESTER}"
+    tags = {"DAYFLY_RUN": run_id, "DAYFLY_OWNER": owner}
     with subprocess.Popen(["sleep", "600"], env={**os.environ, **tags}) as theirs:
         try:
             listed = json.loads(dayfly("gc", "--json").stdout)
             (found,) = [run for run in listed if run["id"] == run_id]
             assert (found["status"], found["owner"], found["destroy"]) == (
                 "FOREIGN",
-                "lost-laptop",
+                owner,
                 False,
             )
             refused = dayfly("gc", "--all-owners", "--yes")
-            assert (refused.returncode, "lost-laptop" in refused.stderr) == (2, True)
+            assert (refused.returncode, owner in refused.stderr) == (2, True)
             assert dayfly("gc", "--owner", "Lost Laptop").returncode == 2
             assert dayfly("gc", "--owner", "x", "--run", run_id).returncode == 2
             assert dayfly("gc", "--force").returncode == 2
             assert theirs.poll() is None
-            done = dayfly("gc", "--owner", "lost-laptop", "--yes")
+            done = dayfly("gc", "--owner", owner, "--yes")
             assert done.returncode == 0, done.stderr
             assert theirs.wait(30) != 0
         finally:
@@ -372,6 +378,23 @@ def test_gc_says_so_where_it_leaves_the_one_run_up(workspace: Workspace) -> None
     done = dayfly("gc", "--run", run_id, "--yes")
     assert done.returncode == 73
     assert f"run {run_id[:12]} is RUNNING and was left up: its client is alive" in done.stderr
+
+
+def test_a_kept_machine_is_shown_as_that_and_goes_when_it_is_named(workspace: Workspace) -> None:
+    """Neither an orphan nor held: it is left by `gc --yes`, and destroyed with --run or --kept."""
+    run_id, other = (runs.opened(workspace) for _ in range(2))
+    until = time.time() + 600
+    for each in (run_id, other):
+        journal.append(workspace.directory(each), "kept", until=until, usd_per_hour=1.29)
+    listed = {run["id"]: run for run in json.loads(dayfly("ps", "--json").stdout)}
+    assert (listed[run_id]["status"], listed[run_id]["kept_until"]) == ("KEPT", until)
+    assert "$1.29/h; `dayfly gc --run" in dayfly("show", run_id).stdout
+    assert "--kept destroys them now" in dayfly("gc").stderr
+    assert "nothing to destroy" in dayfly("gc", "--yes").stderr
+    assert dayfly("gc", "--run", run_id, "--yes").returncode == 0
+    assert journal.read(workspace.directory(run_id)).closed
+    assert dayfly("gc", "--kept", "--yes").returncode == 0
+    assert journal.read(workspace.directory(other)).closed
 
 
 def test_one_damaged_run_does_not_hide_the_others(workspace: Workspace) -> None:
@@ -471,6 +494,9 @@ def test_a_script_that_uses_cluster_itself_runs_here(tmp_path: Path) -> None:
     assert done.returncode == 9
     assert done.stdout == "__main__ ['job.py', 'x'] 1 1000000 ('A_B',)\n"
     assert "job.py uses @cluster itself" in done.stderr
+    refused = process("run", "--detach", "job.py", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "f.submit(...).detach()" in refused.stderr
 
 
 def test_the_doctor_ends_with_1_where_something_needed_is_broken(clean_environment: Path) -> None:

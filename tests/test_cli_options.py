@@ -48,7 +48,7 @@ def test_texts_become_the_values_of_a_spec(given: dict[str, Any], options: dict[
 def test_an_option_behind_the_function_is_refused() -> None:
     """It would be handed to the function as a text."""
     refuse_late_options(["3", "name=x", "--verbose", "-1"])
-    for late in ("--json", "--cores", "--no-wait-for-teardown", "--time=3h"):
+    for late in ("--json", "--detach", "--cores", "--no-wait-for-teardown", "--time=3h"):
         with pytest.raises(SpecError, match="go before"):
             refuse_late_options(["3", late])
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from dayfly.errors import BudgetExceeded
+from dayfly.errors import BudgetExceeded, SpecError
 from dayfly.infra import cost
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
@@ -29,6 +31,15 @@ def test_a_budget_below_a_minute_is_refused() -> None:
     """With the value, before anything exists."""
     with pytest.raises(BudgetExceeded, match=r"max_cost=\$0.01"):
         cost.allowed_runtime_s(Spec(max_cost=0.01), OFFER)
+
+
+def test_a_grace_of_more_than_half_of_what_is_paid_for_is_refused() -> None:
+    """The usual one never is."""
+    spec = Spec(max_runtime="3h", max_cost=1.0, grace="15m")
+    cost.check_grace(spec, OFFER)
+    cost.check_grace(Spec(max_runtime="5s"), OFFER)
+    with pytest.raises(SpecError, match=r"grace=16 min .* half of the 30 min .* max_cost=\$1 pays"):
+        cost.check_grace(dataclasses.replace(spec, grace="16m"), OFFER)
 
 
 def test_a_free_machine_is_not_bounded_by_money() -> None:

@@ -62,3 +62,20 @@ def test_a_twin_is_on_record_from_the_launch_until_it_was_seen_gone(tmp_path: Pa
     assert creations.twins(tmp_path, {"i-3": True})
     assert not creations.twins(tmp_path, {})
     assert [c.outcome for c in creations.read(tmp_path)] == ["answered", "deleted", "deleted"]
+
+
+def test_a_machine_is_the_answer_to_its_own_request(tmp_path: Path) -> None:
+    """Of several machines of a run one is no twin of another, and what is said of one is not said of the others."""
+    for node in range(2):
+        creations.begin(tmp_path, "instance", node)
+    assert not creations.twins(tmp_path, {"i-1": True}, 1)
+    assert [(c.node, c.id) for c in creations.read(tmp_path)] == [(0, ""), (1, "i-1")]
+    assert creations.twins(tmp_path, {"i-1": True, "i-2": True}, 1)
+    assert not creations.twins(tmp_path, {"i-0": True}, 0)
+    assert [(c.node, c.id, c.outcome, c.twin) for c in creations.read(tmp_path)] == [
+        (0, "i-0", "answered", False),
+        (1, "i-1", "answered", False),
+        (1, "i-2", "answered", True),
+    ]
+    assert not creations.twins(tmp_path, {"i-1": True}, 1)
+    assert creations.read(tmp_path)[-1].outcome == "deleted"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dayfly.infra import providers
-from dayfly.runtime import agent
+from dayfly.runtime.agent import deadline, files
 from dayfly.runtime.session import Session
 from tests.emulators import systemd
 from tests.sshd import Server, carriers, end_carriers, sshd
@@ -116,7 +116,7 @@ def test_a_machine_is_switched_off_the_more_rudely_the_longer_it_takes(
     home: Path, tools: Path
 ) -> None:
     """Asked, then told; a machine that is gone by then does not come to the second."""
-    agent._power_off(grace_s=1.0)
+    deadline._power_off(grace_s=1.0)
     assert (tools / "powered-off").read_text() == "poweroff\npoweroff --force\n"
 
 
@@ -126,10 +126,10 @@ def test_the_machine_is_switched_off_only_where_that_was_asked_for(
 ) -> None:
     """After every process of the run has ended."""
     done: list[str] = []
-    monkeypatch.setattr(agent, "_power_off", lambda: done.append("off"))
-    record = {"at": agent._clock() - 1, "timer": True, "power_off": wanted, "fires": None}
+    monkeypatch.setattr(deadline, "_power_off", lambda: done.append("off"))
+    record = {"at": files.boot_clock_s() - 1, "timer": True, "power_off": wanted, "fires": None}
     (home / f"deadline-{RUN}.json").write_text(json.dumps(record))
-    agent.deadline(RUN)
+    deadline.deadline(RUN)
     assert done == (["off"] if wanted else [])
 
 
@@ -146,5 +146,5 @@ def test_what_a_provider_declares_is_what_its_plan_says() -> None:
 def test_what_root_leaves_in_a_users_folder_is_the_users(tmp_path: Path) -> None:
     """The timer's process is root's, and what it asks of the job its user must be able to read."""
     os.chown(tmp_path, 12345, 12345)
-    agent._write_file(str(tmp_path / "stop"), b"deadline")
+    files.write_file(str(tmp_path / "stop"), b"deadline")
     assert (tmp_path / "stop").stat().st_uid == 12345

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from packaging import markers
 from uv import find_uv_bin
 
+from dayfly import cluster
 from dayfly.errors import SpecError
 from dayfly.runtime import environment, wheels
+from dayfly.runtime.call import Call
 from dayfly.runtime.environment import Recipe, recipe
+from dayfly.stacks.engine import Engine
 
 # A build back end of a few lines in the project itself: building reaches no index.
 _BACKEND = """
@@ -122,6 +126,89 @@ def test_a_local_project_is_shipped_as_a_wheel(project: Path, tmp_path: Path) ->
     assert recipe([str(library)], project).digest != first.digest
 
 
+@pytest.mark.process
+def test_what_looks_like_secrets_in_the_wheel_of_a_local_project_is_named(
+    project: Path, tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its back end knows nothing of that; a line of the project's own `.dayflyignore` allows it."""
+    library = local_project(tmp_path / "library")
+    names = ["locallib/.env", "locallib/keys.py", "locallib/credentials.json"]
+    (library / "src" / "locallib").mkdir(parents=True)
+    for name in names:
+        (library / "src" / name).write_text("hush")
+    written = "".join(f"        archive.write('src/{name}', '{name}')\n" for name in names)
+    backend = _BACKEND.format(name="locallib")
+    (library / "backend.py").write_text(
+        backend.replace(
+            "        archive.writestr(NAME", f"{written}        archive.writestr(NAME", 1
+        )
+    )
+    (warning,) = recipe([str(library)], project).warnings
+    assert str(library) in warning
+    assert "locallib/.env: it looks like a file of secrets (.env)" in warning
+    assert "locallib/credentials.json" in warning
+    assert "keys.py" not in warning
+    assert recipe([str(library), f"-e {library}"], project).warnings == (warning,)
+    remote = cluster(provider="local", environment=[str(library)])(len)
+    Call.prepare(remote.__dayfly_function__, (b"",), {}, remote.spec)
+    assert "locallib/.env: it looks like" in capsys.readouterr().err
+    (library / ".dayflyignore").write_text("!.env\n!/src/locallib/credentials.json\n")
+    assert recipe([str(library)], project).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["lib/build/planner.py", "src/lib/dist/router.py", "venv/way.py", "linked/shared.py"]
+)
+def test_a_local_project_is_built_anew_whichever_module_changes(tmp_path: Path, name: str) -> None:
+    """Also one in a folder whose name is that of what building leaves, or behind a link."""
+    library = local_project(tmp_path / "library")
+    (tmp_path / "shared").mkdir()
+    (library / "linked").symlink_to(tmp_path / "shared")
+    (library / name).parent.mkdir(parents=True, exist_ok=True)
+    (library / name).write_text("VALUE = 1\n")
+    before = wheels._fingerprint(library)
+    assert wheels._fingerprint(library) == before
+    (library / name).write_text("VALUE = 22\n")
+    assert wheels._fingerprint(library) != before
+
+
+def test_what_is_no_source_has_no_part_in_it(tmp_path: Path) -> None:
+    """What a build leaves, environments, a data set behind a link; links that lead in circles end."""
+    library = local_project(tmp_path / "library")
+    (tmp_path / "data").mkdir()
+    (library / "data").symlink_to(tmp_path / "data")
+    (library / "lib").mkdir()
+    (library / "lib" / "mod.py").touch()
+    (library / "lib" / "again").symlink_to(library)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (library / "lib" / "one").symlink_to(tmp_path / "one")
+    (tmp_path / "one" / "two").symlink_to(tmp_path / "two")
+    (tmp_path / "two" / "one").symlink_to(tmp_path / "one")
+    (library / "env" / "bin").mkdir(parents=True)
+    (library / "env" / "pyvenv.cfg").touch()
+    before = wheels._fingerprint(library)
+    for name in ("build/lib/x.py", "dist/x.whl", "env/bin/x.py", "data/1.bin", "x.egg-info/PKG"):
+        (library / name).parent.mkdir(parents=True, exist_ok=True)
+        (library / name).write_text("x")
+    assert wheels._fingerprint(library) == before
+    (tmp_path / "two" / "deep.py").touch()
+    assert wheels._fingerprint(library) != before
+
+
+def test_a_wheel_for_another_system_is_refused(project: Path, tmp_path: Path) -> None:
+    """Compiled code of this computer's own; for a machine that is this computer it is right."""
+    for name in ("any", "manylinux_2_17_x86_64", "linux_x86_64", "macosx_14_0_arm64"):
+        wheel = tmp_path / f"thing-1.0-cp311-cp311-{name}.whl"
+        wheel.touch()
+        assert recipe([str(wheel)], project, same_computer=True).wheels == (wheel,)
+        if "macosx" not in name:
+            assert recipe([str(wheel)], project).wheels == (wheel,)
+            continue
+        with pytest.raises(SpecError, match=r"compiled for this computer \(macosx_14_0_arm64\)"):
+            recipe([str(wheel)], project)
+
+
 def test_a_path_without_a_project_is_refused(project: Path, tmp_path: Path) -> None:
     """And so is one that does not exist, and one that does not build, with the back end's words."""
     with pytest.raises(SpecError, match="does not exist"):
@@ -157,24 +244,33 @@ def test_a_requirements_file_is_read_with_its_includes(project: Path, tmp_path: 
     assert made.source == "requirements.txt (3 packages)"
 
 
-def test_constraints_hold(project: Path, tmp_path: Path) -> None:
-    """They are resolved on this computer, because one text has no place for them."""
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    for version in ("1.0", "2.0"):
-        with zipfile.ZipFile(wheels / f"thing-{version}-py3-none-any.whl", "w") as archive:
-            info = f"thing-{version}.dist-info"
-            archive.writestr(
-                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: thing\nVersion: {version}\n"
-            )
-            archive.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
-            archive.writestr(f"{info}/RECORD", "")
-    (project / "limits.txt").write_text("thing<2\n")
-    options = ["--no-index", f"--find-links {wheels}"]
-    (project / "requirements.txt").write_text("\n".join([*options, "-c limits.txt", "thing"]))
-    assert lines(recipe(None, project)) == [*options, "thing==1.0"]
+@pytest.mark.process
+def test_a_marker_of_a_local_project_may_speak_of_the_machine(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which runs Linux, whatever this computer does."""
+    library = local_project(tmp_path / "library")
+    elsewhere = {**markers.default_environment(), "sys_platform": "darwin"}
+    monkeypatch.setattr(markers, "default_environment", lambda: dict(elsewhere))
+    for marker, there in (("linux", 1), ("darwin", 1), ("win32", 0)):
+        made = recipe([f'{library} ; sys_platform == "{marker}"'], project, same_computer=True)
+        assert len(made.wheels) == there
+
+
+def test_constraints_go_beside_the_requirements(project: Path) -> None:
+    """With those that they include; they are part of what the environment is, and options are none."""
+    (project / "limits.txt").write_text("thing<2  # why\n-c more.txt\n")
+    (project / "more.txt").write_text("other==1\n-c limits.txt\n")
+    (project / "requirements.txt").write_text("--no-index\n-c limits.txt\nthing\n")
+    made = recipe(None, project)
+    assert lines(made) == ["--no-index", "thing"]
+    assert made.constraints == "thing<2\nother==1\n"
+    assert made.source == "requirements.txt (1 package)"
+    (project / "more.txt").write_text("other==2\n")
+    assert recipe(None, project).digest != made.digest
+    (project / "more.txt").write_text("--pre\n")
+    with pytest.raises(SpecError, match=r"more\.txt' holds the option '--pre'"):
+        recipe(None, project)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +444,7 @@ def test_a_virtual_environment_with_dayfly_only_is_empty(
 def test_settings_of_pip_become_settings_of_uv(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They may hold passwords, so they are in no repr and do not change the digest."""
+    """They may hold passwords, which are in no repr and do not change the digest."""
     plain = recipe(["numpy"], project)
     monkeypatch.setenv("PIP_INDEX_URL", "https://user:hidden@example.org/simple")
     monkeypatch.setenv("TOKEN_OF_MINE", "hidden")
@@ -357,11 +453,54 @@ def test_settings_of_pip_become_settings_of_uv(
     made = recipe(["numpy"], project)
     assert made.variables["UV_DEFAULT_INDEX"] == "https://user:hidden@example.org/simple"
     assert "hidden" not in repr(made)
-    assert made.digest == plain.digest
+    assert made.digest != plain.digest
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:changed@example.org/simple")
+    assert recipe(["numpy"], project).digest == made.digest
     (project / "requirements.txt").write_text(
         "--index-url https://${TOKEN_OF_MINE}@example.org/simple\nx\n"
     )
     assert recipe(None, project).variables["TOKEN_OF_MINE"] == "hidden"
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("UV_EXCLUDE_NEWER", "2025-01-01", "2026-01-01"),
+        ("UV_RESOLUTION", "highest", "lowest"),
+        ("UV_PRERELEASE", "allow", "if-necessary"),
+        ("UV_DEFAULT_INDEX", "https://public.invalid/simple", "https://u:p@own.invalid/simple"),
+        ("PIP_EXTRA_INDEX_URL", "https://own.invalid/a", "https://own.invalid/b"),
+        ("UV_INDEX", "own=https://u:p@own.invalid/a", "own=https://u:p@own.invalid/b"),
+    ],
+)
+def test_another_setting_makes_another_environment(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, first: str, second: str
+) -> None:
+    """The same lines may stand for other files; what came from another index is not used again."""
+    monkeypatch.delenv("UV_EXTRA_INDEX_URL", raising=False)
+    digests = []
+    for value in (first, second, first):
+        monkeypatch.setenv(name, value)
+        digests.append(recipe(["numpy"], project).digest)
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_how_something_is_reached_makes_no_other_environment(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor by whom; but an address that is put together from variables is what they make of it."""
+    (project / "requirements.txt").write_text(
+        "--index-url https://${OWN_USER}:${OWN_PASSWORD}@${OWN_HOST}/simple\nnumpy\n"
+    )
+    for name in ("OWN_USER", "OWN_PASSWORD", "OWN_HOST"):
+        monkeypatch.setenv(name, "first")
+    first = recipe(None, project).digest
+    for name in ("OWN_USER", "OWN_PASSWORD", "UV_INDEX_OWN_PASSWORD", "UV_HTTP_TIMEOUT"):
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:word@proxy.invalid:8080")
+    assert recipe(None, project).digest == first
+    monkeypatch.setenv("OWN_HOST", "second")
+    assert recipe(None, project).digest != first
 
 
 def test_dayflys_own_checkout_is_no_users_project(

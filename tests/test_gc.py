@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -24,10 +25,11 @@ _RUN = "b" * 32
 
 def test_only_expired_and_orphaned_runs_are_doomed_and_held_ones_when_asked() -> None:
     """What lives, and what is being closed, never is."""
-    every: tuple[Status, ...] = ("RUNNING", "CLOSING", "HELD", "EXPIRED", "ORPHAN")
+    every: tuple[Status, ...] = ("RUNNING", "CLOSING", "HELD", "KEPT", "EXPIRED", "ORPHAN")
     findings = [Finding(_RUN, status, "", "local") for status in every]
     assert [f.status for f in gc.doomed(findings)] == ["EXPIRED", "ORPHAN"]
     assert [f.status for f in gc.doomed(findings, held=True)] == ["HELD", "EXPIRED", "ORPHAN"]
+    assert [f.status for f in gc.doomed(findings, kept=True)] == ["KEPT", "EXPIRED", "ORPHAN"]
 
 
 def test_one_that_is_taken_in_hand_before_the_lock_is_had_is_left_alone(
@@ -42,6 +44,24 @@ def test_one_that_is_taken_in_hand_before_the_lock_is_had_is_left_alone(
     assert gc.destroy(workspace, None, finding, said.append) is None
     assert "taken in hand" in said[0]
     assert not journal.read(workspace.directory(run_id)).closed
+
+
+def test_a_kept_machine_that_is_taken_before_the_lock_is_had_is_left_alone(
+    workspace: Workspace,
+) -> None:
+    """A call has begun on it since it was found."""
+    run_id, other = runs.opened(workspace), runs.opened(workspace)
+    directory = workspace.directory(run_id)
+    journal.append(directory, "kept", until=time.time() + 60)
+    (finding,) = [f for f in survey(workspace) if f.run == run_id]
+    assert finding.status == "KEPT"
+    journal.append(directory, "claimed", run=other, by=runs.GONE)
+    assert gc.destroy(workspace, None, finding, lambda _: None) is None
+    assert not journal.read(directory).closed
+    journal.append(directory, "kept", until=time.time() + 60)
+    receipt = gc.destroy(workspace, None, finding, lambda _: None)
+    assert receipt is not None
+    assert receipt.left == 0
 
 
 def test_a_part_of_another_computer_is_never_signed_for_here(workspace: Workspace) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from dayfly.errors import GpuUnfit, MachineUnfit
 from dayfly.infra.offers import Offer
-from dayfly.runtime import agent, gpu
+from dayfly.runtime import gpu
+from dayfly.runtime.agent import gpus as agent_gpus
 from dayfly.runtime.records import Gpu, GpuFindings
 from dayfly.runtime.session import Session
 from tests.emulators.gpu import Gpu as Shown
@@ -193,7 +194,7 @@ def test_gpus_that_are_hidden_from_programs_are_seen_by_the_check(
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.defpath}")
     monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path}/lib")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert len(agent.gpu_findings(30.0)["usable"]) == 2
+    assert len(agent_gpus.gpu_findings(30.0)["usable"]) == 2
 
 
 def test_gpus_whose_switches_are_being_set_up_are_waited_for() -> None:

@@ -55,6 +55,20 @@ def test_every_open_run_is_entrusted_and_those_that_were_left_are_told(
     assert sorted(entrusted) == sorted([living, left])
 
 
+def test_a_run_that_was_let_go_of_is_entrusted_and_no_news(
+    workspace: Workspace, entrusted: list[str]
+) -> None:
+    """Until something about it is to be said."""
+    run_id = runs.opened(workspace)
+    directory = workspace.directory(run_id)
+    runs.launched(workspace, run_id)
+    journal.append(directory, "detached", by=journal.myself(), wished=True)
+    assert _told() == []
+    assert entrusted == [run_id]
+    journal.append(directory, "cancelled", by=_DEAD)
+    assert len(_told()) == 1
+
+
 def test_without_open_runs_no_keeper_is_needed(
     workspace: Workspace, entrusted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,8 @@ from dayfly.errors import HostKeyMismatch, HostKeyNotRotated
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
 from dayfly.infra.run import new_id
-from dayfly.runtime import agent, attach, host_key
+from dayfly.runtime import attach, host_key
+from dayfly.runtime.agent import ssh_server
 from dayfly.runtime.session import Session
 from dayfly.stacks import journal
 from dayfly.stacks.workspace import Workspace
@@ -57,7 +58,7 @@ class Record:
 
 def shown(server: Server) -> str:
     """The public half of what is in the place of the host key."""
-    return agent.SshServer._public(str(server.home.parent / "host_key"))
+    return ssh_server.SshServer._public(str(server.home.parent / "host_key"))
 
 
 def reload(server: Server) -> None:
@@ -259,11 +260,11 @@ def test_no_copy_of_the_bootstrap_key_is_left(tmp_path: Path) -> None:
     (cloud / "instance/obj.pkl").write_bytes(pickle.dumps({"userdata": private, "id": 7}))
     (cloud / "other").write_text(other)
     (cloud / "link").symlink_to("/nowhere")
-    assert agent.scrub([str(cloud), str(tmp_path / "absent")], private) == 2
+    assert ssh_server.scrub([str(cloud), str(tmp_path / "absent")], private) == 2
     secret = private.splitlines()[2:-2]
     for file in cloud.rglob("*.*"):
         assert not [line for line in secret if line.encode() in file.read_bytes()]
     left = pickle.loads((cloud / "instance/obj.pkl").read_bytes())
     assert (left["id"], len(left["userdata"])) == (7, len(private))
     assert (cloud / "other").read_text() == other
-    assert agent.scrub([str(cloud)], private) == 0
+    assert ssh_server.scrub([str(cloud)], private) == 0

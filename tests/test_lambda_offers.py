@@ -89,7 +89,7 @@ def test_a_region_narrows_the_ladder() -> None:
         ({"gpu": "B300:64"}, ["gpu='B300:64'", "A100-40GB:8", "GH200-96GB:1"]),
         ({"gpu": "A100:16"}, ["A100-40GB:8"]),
         ({"cores": 999, "memory": "90TB"}, ["ask for less"]),
-        ({"nodes": 2}, ["nodes=2"]),
+        ({"nodes": 33}, ["nodes=33", "at most 32"]),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(options: dict[str, Any], words: list[str]) -> None:

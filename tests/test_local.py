@@ -24,6 +24,7 @@ from dayfly.infra import processes, providers, sshd
 from dayfly.infra.providers import local
 from dayfly.infra.run import new_id
 from dayfly.infra.spec import Spec
+from tests.runs import TESTER
 
 pytestmark = pytest.mark.sshd
 PROVIDER = providers.load("local")
@@ -50,7 +51,7 @@ def props(tmp_path: Path) -> Iterator[dict[str, Any]]:
     tmp_path.chmod(0o700)
     yield {
         "run": RUN,
-        "owner": "tester",
+        "owner": TESTER,
         "deadline": int(time.time()) + 600,
         "created": int(time.time()),
         "directory": str(tmp_path / "machine"),
@@ -96,7 +97,7 @@ def ssh(props: dict[str, Any], port: int, command: str) -> str:
 
 def alive() -> list[str]:
     """Kinds of what the inventory lists of this test's run."""
-    return [found.kind for found in PROVIDER.inventory("tester")]
+    return [found.kind for found in PROVIDER.inventory(TESTER)]
 
 
 def test_a_login_sees_its_own_home_and_the_run_s_tag(props: dict[str, Any]) -> None:
@@ -105,7 +106,7 @@ def test_a_login_sees_its_own_home_and_the_run_s_tag(props: dict[str, Any]) -> N
     ready = local.ReadyProvider().create({"run": RUN, "port": made.outs["port"]})
     assert ready.outs["banner"].startswith("SSH-2.0-")
     said = ssh(props, made.outs["port"], 'echo "$HOME $DAYFLY_RUN $DAYFLY_OWNER"')
-    assert said == f"{props['directory']}/home {RUN} tester"
+    assert said == f"{props['directory']}/home {RUN} {TESTER}"
     assert "__provider" not in made.outs
     assert PROVIDER.instance_state(made.id) == "running"
     local.InstanceProvider().delete(made.id, props)
@@ -148,11 +149,11 @@ def test_a_killed_guardian_s_orphans_are_found_by_their_tag(props: dict[str, Any
     """The inventory needs no state: the environment of each process says whose it is."""
     port = local.InstanceProvider().create(props).outs["port"]
     ssh(props, port, "nohup sleep 600 >/dev/null 2>&1 </dev/null &")
-    guardian = next(found for found in PROVIDER.inventory("tester") if found.kind == "instance")
+    guardian = next(found for found in PROVIDER.inventory(TESTER) if found.kind == "instance")
     os.kill(int(guardian.id), signal.SIGKILL)
     while "instance" in alive():
         time.sleep(0.02)
-    left = PROVIDER.inventory("tester")
+    left = PROVIDER.inventory(TESTER)
     assert {found.run for found in left} == {RUN}
     for found in left:
         PROVIDER.terminate(found)
@@ -227,7 +228,7 @@ def test_a_uid_without_an_account_is_refused_before_anything_exists(
         ({"cores": 10**6}, "the nearest that fits is cores="),
         ({"memory": "900TB"}, "this computer has"),
         ({"disk": "900TB"}, "free"),
-        ({"nodes": 2}, "nodes=2"),
+        ({"nodes": 33}, "at most 32 machines"),
         ({"region": "us-east-1"}, "has no region 'us-east-1'"),
         ({"instance_type": "gpu_1x_a100"}, "has no instance_type"),
         ({"gpu": "B300:64"}, "B300:64"),

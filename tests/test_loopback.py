@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from dayfly.infra import loopback
-from dayfly.runtime import agent
+from dayfly.runtime.agent import files
 
 
 @pytest.mark.parametrize("look", [loopback._parents_by_proc, loopback._parents_by_ps])
@@ -48,7 +48,7 @@ def test_the_clock_of_the_deadline_goes_on() -> None:
     assert loopback.boot_seconds() <= loopback.boot_seconds()
 
 
-@pytest.mark.parametrize("clock", [loopback.boot_seconds, agent._clock])
+@pytest.mark.parametrize("clock", [loopback.boot_seconds, files.boot_clock_s])
 def test_a_deadline_goes_on_in_sleep_also_where_there_is_no_boottime(
     clock: Callable[[], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

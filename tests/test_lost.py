@@ -175,6 +175,17 @@ def test_a_provider_out_of_reach_proves_nothing(server: Server, between: Proxy) 
         returning.join()
 
 
+def test_a_link_that_is_gone_for_less_than_a_minute_is_tried_again_and_again(
+    server: Server,
+) -> None:
+    """Whoever waits sees the log as soon as it is back; later there is time."""
+    clock = Clock()
+    session = Session(server.machine, server.keys, clock=clock)
+    assert max(session._pause(None) for _ in range(20)) <= 0.2  # type: ignore[arg-type]  # it looks at the clock only
+    clock.ahead = 61.0
+    assert min(session._pause(None) for _ in range(20)) >= 2.5  # type: ignore[arg-type]
+
+
 def test_a_job_that_keeps_quiet_is_not_given_up_at_the_first_drop(
     server: Server, between: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

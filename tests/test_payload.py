@@ -20,7 +20,9 @@ import cloudpickle
 import pytest
 
 from dayfly.errors import PayloadError
-from dayfly.runtime import agent, payload
+from dayfly.runtime import payload
+from dayfly.runtime.agent import frames, job_folder, processes
+from dayfly.runtime.parts import Parts
 from tests import far
 
 pytestmark = pytest.mark.process
@@ -230,6 +232,15 @@ def test_a_deleted_file_still_packs(main: Any, tmp_path: Path) -> None:
     assert far.call(tmp_path, main.scaled, 5) == 30
 
 
+def test_how_the_calls_of_a_warm_task_are_made_can_be_said_later(main: Any) -> None:
+    """When the machine is there; nothing else of it is another."""
+    task = payload.warm_task(main.scaled, {"slots": 0, "isolation": "fork"})
+    told = [
+        json.loads(bytes(each.task)) for each in (task, payload.with_settings(task, {"slots": 5}))
+    ]
+    assert told[1] == {**told[0], "warm": {"slots": 5}}
+
+
 def test_a_lambda_and_a_nested_function_travel(main: Any, tmp_path: Path) -> None:
     """With their closures, and with this test module's own function."""
     offset = 5
@@ -293,15 +304,14 @@ def test_eight_threads_pack_at_once_by_value(main: Any, tmp_path: Path) -> None:
     """No thread undoes another's registration: every payload loads where the project is not."""
     start = threading.Barrier(8)
 
-    def pack(n: int) -> list[bytes]:
+    def pack(n: int) -> list[Parts]:
         start.wait()
         return [payload.pack(main.scaled, (n,), {}).task for _ in range(5)]
 
     with ThreadPoolExecutor(8) as pool:
         tasks = [task for made in pool.map(pack, range(8)) for task in made]
-    assert all(
-        b"main_module\nscaled" not in task and b"\x8c\x06scaled\x93" not in task for task in tasks
-    )
+    texts = (b"main_module\nscaled", b"\x8c\x06scaled\x93")
+    assert not any(text in bytes(task) for task in tasks for text in texts)
     for n in range(0, 40, 7):
         assert payload.unpack(far.run(tasks[n], tmp_path), run_id="f") == 6 * (n // 5)
     assert not {"helpers", "main_module"} & cloudpickle.list_registry_pickle_by_value()
@@ -473,7 +483,7 @@ def test_a_script_travels_by_value_with_its_neighbours(tmp_path: Path) -> None:
     script = (
         "import sys, beside\nfrom dayfly.runtime import payload\n"
         "def f(x):\n    return beside.g(x)\n"
-        "sys.stdout.buffer.write(payload.pack(f, (4,), {}).task)\n"
+        "sys.stdout.buffer.write(bytes(payload.pack(f, (4,), {}).task))\n"
     )
     write(tmp_path, {"script.py": script, "beside.py": "def g(x):\n    return x * x\n"})
     done = subprocess.run(
@@ -489,22 +499,127 @@ def test_the_real_agent_runs_what_was_packed(
     """From the sealed task to the sealed result, in an interpreter without any installed package."""
     run_id, key = "0" * 32, bytes(32)
     packed = payload.pack(getattr(main, name), arguments, {})
-    job = agent.JobFolder(str(tmp_path / f"job-{run_id}"))
+    job = job_folder.JobFolder(str(tmp_path / f"job-{run_id}"))
     for folder in ("", "work", "outputs"):
         Path(job.file(folder)).mkdir()
-    sealed = agent.seal(key, run_id, agent.TASK_SEQ, packed.task)
+    sealed = bytes(packed.task.sealed(key, run_id, frames.TASK_SEQ))
+    assert sealed == frames.seal(key, run_id, frames.TASK_SEQ, bytes(packed.task))
     Path(job.file("task.sealed")).write_bytes(sealed)
     with zipfile.ZipFile(payload.pickler_zip(tmp_path)) as archive:
         archive.extractall(tmp_path / "pickler")
     order = {"run_id": run_id, "key": key.hex(), "secrets": {}, "lock": 0}
     given = json.dumps({**order, "pickler": str(tmp_path / "pickler")}).encode()
-    command = [sys.executable, "-I", "-S", agent.__file__, "run", job.path]
+    command = processes.launch_command(sys.executable, ("-I", "-S"), "run", job.path)
     subprocess.run(command, input=given, check=True, cwd=tmp_path, capture_output=True)
     data = Path(job.file("result.sealed")).read_bytes()
-    result = agent.unseal(key, run_id, agent.RESULT_SEQ, data)
+    result = frames.unseal(key, run_id, frames.RESULT_SEQ, data)
     if name == "boom":
         with pytest.raises(main.pkg.sub.Boom) as caught:
             payload.unpack(result, run_id=run_id)
         assert 'raise pkg.sub.Boom("wide", 7)' in caught.value.__notes__[0]
     else:
         assert payload.unpack(result, run_id=run_id) == {"lazily": (True, 8), "later": 2}[name]
+
+
+# -- what of the project travels, and what must not
+
+
+def _function_with(load: Load, root: Path, text: str, files: dict[str, str]) -> Any:
+    write(root, {"caller_module.py": text, **files})
+    importlib.invalidate_caches()
+    return load("caller_module").function
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return tmp_path / "project"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import inner\ndef function():\n    return inner.VALUE\n",
+        "from inner import value\ndef function():\n    return value()\n",
+        "def function():\n    import inner\n    return inner.VALUE\n",
+    ],
+    ids=["module", "function", "lazily"],
+)
+def test_a_module_that_must_not_travel_is_refused(load: Load, project: Path, text: str) -> None:
+    """However the function refers to it; the line that keeps it here is named."""
+    files = {
+        "inner.py": "VALUE = 7\ndef value():\n    return VALUE\n",
+        ".dayflyignore": "\ninner.*\n",
+    }
+    function = _function_with(load, project, text, files)
+    with pytest.raises(
+        PayloadError, match=r"module inner \(.*inner.py\) cannot travel because line 2"
+    ):
+        payload.pack(function, (), {})
+
+
+def test_code_that_can_do_without_a_module_travels_without_it(
+    load: Load, project: Path, tmp_path: Path
+) -> None:
+    """As on a machine where it never was; a file of secrets is one of those."""
+    text = (
+        "def function():\n    try:\n        import credentials\n    except ImportError:\n        return 'none'\n"
+        "    return credentials.KEY\n"
+    )
+    function = _function_with(load, project, text, {"credentials.py": "KEY = 'k'\n"})
+    assert far.call(tmp_path, function) == "none"
+    import_module = importlib.import_module("credentials")
+    assert import_module.KEY == "k"
+    assert far.call(tmp_path, function) == "none"
+
+
+def test_a_secret_s_module_says_how_it_may_travel(load: Load, project: Path) -> None:
+    """By the name of the file that would allow it, or better by secrets=."""
+    text = "def function():\n    import credentials\n    return credentials.KEY\n"
+    function = _function_with(load, project, text, {"credentials.py": "KEY = 'k'\n"})
+    with pytest.raises(
+        PayloadError, match=r"secrets=, or write !credentials.py into .*dayflyignore"
+    ):
+        payload.pack(function, (), {})
+    write(project, {".dayflyignore": "!credentials.py\n"})
+    assert "credentials" in dict(payload.pack(function, (), {}).code.modules)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"VALUE = 'caf\xe9'\n", "cannot be read"), (b"VALUE = = 7\n", "invalid syntax")],
+    ids=["encoding", "syntax"],
+)
+def test_a_module_that_is_no_python_is_refused(
+    load: Load, project: Path, content: bytes, why: str
+) -> None:
+    """It would be an empty one there, or fail after the machine is paid for."""
+    function = _function_with(load, project, "def function():\n    import inner\n", {})
+    (project / "inner.py").write_bytes(content)
+    with pytest.raises(PayloadError, match=f"module inner .* cannot travel .*{why}"):
+        payload.pack(function, (), {})
+
+
+def test_a_compiled_module_is_refused(load: Load, project: Path) -> None:
+    """Only source travels; the message says what to do with it."""
+    text = "import inner\ndef function():\n    return inner.VALUE\n"
+    function = _function_with(load, project, text, {"inner.py": "VALUE = 7\n"})
+    sys.modules["inner"].__file__ = str(project / "inner.cpython-311-x86_64-linux-gnu.so")
+    with pytest.raises(PayloadError, match=r"it is compiled, .* environment="):
+        payload.pack(function, (), {})
+
+
+def test_the_plan_tells_how_much_travels(load: Load, project: Path) -> None:
+    """Modules with their sizes, the largest first, and what git does not know."""
+    text = "import inner, other\ndef function(data):\n    return inner.VALUE + other.VALUE\n"
+    files = {"inner.py": "VALUE = 7\n", "other.py": "VALUE = 1\n" + "#" * 2000}
+    function = _function_with(load, project, text, {**files, ".gitignore": "inner.py\n"})
+    code = payload.pack(function, (bytes(5_000_000),), {}).code
+    assert [name for name, _ in code.modules] == ["other", "caller_module", "inner"]
+    assert code.modules[0][1] == 2010
+    assert code.ignored_by_git == ("inner",)
+    assert 5_000_000 <= code.arguments_bytes < 5_100_000
+    assert 0 < code.bytes < 100_000
+    told = str(code)
+    assert "3 modules of the project (the largest is other, 2.0 KB)" in told
+    assert "arguments 5.0 MB; in .gitignore all the same: inner" in told
+    assert str(payload.pack(int, (3,), {}).code).startswith("the function alone, ")

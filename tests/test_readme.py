@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from dayfly.infra.spec import Spec
+from dayfly.stacks import standing
 from dayfly.stacks.engine import Engine
 from tests import tried
 
@@ -57,6 +61,15 @@ def test_the_block_for_the_plain_cli_runs_as_it_stands(engine: Engine, tmp_path:
     assert "cost_per_hour_usd" in done.stdout
     assert "worst_case_usd" in done.stdout
     assert (tmp_path / "Pulumi.try.yaml").exists()
+
+
+def test_every_class_of_gc_and_every_option_stands_in_its_table() -> None:
+    """A class that somebody sees in `dayfly gc`, or an option that is refused, is looked up there."""
+    rows = re.findall(r"^\| ([A-Z]+(?:, [A-Z]+)*) \|", README, re.MULTILINE)
+    named = {name for row in rows for name in row.split(", ")}
+    assert named == (set(get_args(standing.Status)) - {"CLOSED"}) | {"UNTAGGED"}
+    for option in dataclasses.fields(Spec):
+        assert f"`{option.name}`" in README, option.name
 
 
 def test_every_dayfly_command_of_the_shell_blocks_exists() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dayfly.runtime.redact import MASK, StreamMask, redact, remember
+from dayfly.runtime.redact import MASK, StreamMask, redact, redact_tail, remember
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,16 @@ def test_only_what_may_become_a_value_waits() -> None:
     assert mask.feed(b"m\n") == b"marmalade-jam\n"
     assert mask.feed(b"marmalade-jar") == b"*" * 13
     assert mask.flush() == b""
+
+
+@pytest.mark.parametrize(
+    "secret", ["quick-brown-fox-7", "nine-lives-nine", "h\u00e9lice-et-\u00e9lan"]
+)
+def test_the_end_of_a_secret_whose_beginning_was_cut_off_is_masked(secret: str) -> None:
+    """Wherever it was cut, in a letter too; and not what only looks like that where nothing was cut."""
+    remember([secret])
+    whole = f"{secret} and {secret}, then".encode()
+    for cut in range(len(secret.encode())):
+        data = whole[cut:]
+        assert redact_tail(data, len(data)) == f"{MASK} and {MASK}, then"
+    assert redact_tail(f"{secret[-5:]} alone".encode(), 100) == f"{secret[-5:]} alone"

@@ -62,7 +62,7 @@ def test_a_script_runs_elsewhere_as_main_with_its_arguments_and_modules(
     packed = payload.pack(script_function(script), (["a", "--b"],), {})
     assert packed.function == "__main__:job.py"
     assert packed.project_root == tmp_path
-    done = run_elsewhere(packed.task, tmp_path_factory.mktemp("elsewhere"))
+    done = run_elsewhere(bytes(packed.task), tmp_path_factory.mktemp("elsewhere"))
     assert done.stdout.decode() == f"found ['a', '--b'] {script}\n", done.stderr.decode()
     assert done.returncode == 5
 

@@ -7,11 +7,13 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,22 +30,23 @@ from dayfly.errors import (
     InstanceLost,
     ResultFailed,
 )
-from dayfly.runtime import agent
+from dayfly.runtime.agent import frames, processes
 from dayfly.runtime.records import JobEnd, Task
 from dayfly.runtime.session import Session
 from dayfly.runtime.ssh import bootstrap, link
 from dayfly.runtime.ssh.connection import Connection, Disconnected
 from tests.proxy import proxy
-from tests.sshd import Server, carriers, sshd, write_key
+from tests.sshd import Server, carriers, end_carriers, sshd, write_key
 
 pytestmark = pytest.mark.sshd
 
+OTHER = "c" * 32
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with sshd(tmp_path / "machine") as running:
+    with sshd(tmp_path / "machine", is_new=False) as running:
         yield running
 
 
@@ -95,7 +98,7 @@ class Runs:
         pickled = cloudpickle.dumps((function, arguments, {}), protocol=5)
         payload = json.dumps(header).encode() + b"\n" + pickled
         keys = self.server.keys
-        sealed = agent.seal(keys.hmac_key, keys.run_id, agent.TASK_SEQ, payload)
+        sealed = frames.seal(keys.hmac_key, keys.run_id, frames.TASK_SEQ, payload)
         # The interpreter of the tests themselves, so that its minor is the client's.
         python = os.path.realpath(sys.executable)
         return Task(sealed=sealed, python=python, pickler=self.pickler, **{"grace_s": 5, **more})
@@ -117,7 +120,7 @@ class Runs:
     def result(self, session: Session) -> tuple[dict[str, Any], bytes]:
         keys, path = self.server.keys, self.folder / "result.sealed"
         session.fetch_result(path)
-        payload = agent.unseal(keys.hmac_key, keys.run_id, agent.RESULT_SEQ, path.read_bytes())
+        payload = frames.unseal(keys.hmac_key, keys.run_id, frames.RESULT_SEQ, path.read_bytes())
         head, _, pickled = payload.partition(b"\n")
         return json.loads(head), pickled
 
@@ -257,22 +260,24 @@ def test_a_result_is_held_after_it_is_acknowledged_or_not(runs: Runs) -> None:
 
 def test_content_is_put_once_and_resumed_where_it_broke_off(runs: Runs) -> None:
     """What is there already is completed; a wrong beginning is thrown away instead of believed."""
-    content = os.urandom(5 << 20)
+    content = os.urandom(3 << 20)
     with runs.session() as session:
         digest = session.put(content)
         blob = runs.server.home.parent / "cache" / "blobs" / digest
         assert blob.read_bytes() == content
+        before = blob.stat()
         assert session.put(content) == digest
+        assert blob.stat().st_mtime_ns == before.st_mtime_ns
         part = blob.with_name(f"{digest}.{runs.server.keys.run_id}.part")
-        blob.unlink()
-        part.write_bytes(content[: 2 << 20])
-        session.put(content)
-        assert blob.read_bytes() == content
-        blob.unlink()
-        part.write_bytes(content)
-        session.put(content)
-        assert blob.read_bytes() == content
-        assert session.put(b"") == agent._sha256().hexdigest()
+        for beginning in (content[: 2 << 20], b"x" * (2 << 20), content, b""):
+            blob.unlink()
+            part.write_bytes(beginning)
+            note = struct.pack(">3Q", 1, 0, len(beginning))
+            part.with_name(part.name + ".have").write_bytes(note)
+            session.put(content)
+            assert blob.read_bytes() == content
+            assert [entry.name for entry in blob.parent.iterdir()] == [digest]
+        assert session.put(b"") == frames.digest_of(b"")
 
 
 # -- every way a job can end
@@ -409,7 +414,7 @@ def test_a_task_that_was_altered_is_never_unpickled(runs: Runs) -> None:
     """The job's process refuses it, and the function's side effect is not there."""
     marker = runs.folder / "marker"
     task = runs.task(lambda path: Path(path).touch(), str(marker))
-    forged = bytearray(task.sealed)
+    forged = bytearray(bytes(task.sealed))
     forged[-1] ^= 1
     with runs.session() as session:
         session.start(replace(task, sealed=bytes(forged)))
@@ -443,6 +448,16 @@ def test_stop_lets_the_function_clean_up_and_says_so(runs: Runs) -> None:
     assert outcome.header == {}
 
 
+def test_twenty_threads_stop_a_job_at_once(runs: Runs) -> None:
+    """Over one connection and over another; each is told the one end, and none is in another's way."""
+    with runs.session() as first, runs.session() as second:
+        first.start(runs.task(lambda: time.sleep(3600)))
+        with ThreadPoolExecutor(20) as pool:
+            ends = list(pool.map(lambda n: (first, second)[n % 2].stop(), range(20)))
+    assert {end.how for end in ends} == {"stopped"}
+    assert len(set(ends)) == 1
+
+
 def _deletes_its_folder(then_s: float) -> Callable[[], None]:
     def function() -> None:
         print("ready", flush=True)
@@ -472,7 +487,7 @@ def test_a_job_that_has_deleted_its_own_folder_can_be_stopped(runs: Runs) -> Non
         while runs.job.exists():
             time.sleep(0.01)
         assert session.stop().how == "vanished"
-    assert not agent._carriers(f"DAYFLY_OUTPUT_DIR={runs.job / 'outputs'}")
+    assert not processes.carriers(f"DAYFLY_OUTPUT_DIR={runs.job / 'outputs'}")
 
 
 def test_stop_ends_a_double_forked_grandchild(runs: Runs) -> None:
@@ -503,8 +518,8 @@ def processes_in(folder: Path) -> set[int]:
                 found.add(int(entry.parent.name))
         except OSError:
             continue
-    return found | agent._carriers(f"DAYFLY_OUTPUT_DIR={folder / 'outputs'}") & set(
-        agent._process_table()
+    return found | processes.carriers(f"DAYFLY_OUTPUT_DIR={folder / 'outputs'}") & set(
+        processes.process_table()
     )
 
 
@@ -539,6 +554,74 @@ def test_a_deadline_can_be_moved_to_later(runs: Runs) -> None:
         pid for pid in carriers(runs.server.keys.run_id) if b"\0deadline\0" in command_line(pid)
     ]
     assert len(watching) == 1
+
+
+def test_a_machine_that_goes_on_has_nothing_left_of_a_job(runs: Runs) -> None:
+    """What it has left running is asked to end, then ended; its folders and its deadline go where that is wished."""
+    run = runs.server.keys.run_id
+
+    def function() -> list[int]:
+        stubborn = (
+            "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(600)"
+        )
+        started = [["sleep", "600"], [sys.executable, "-u", "-c", stubborn]]
+        own = [
+            subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE)
+            for words in started
+        ]
+        assert own[1].stdout is not None
+        own[1].stdout.readline()
+        return [process.pid for process in own]
+
+    left = runs.run(function).value
+    assert set(left) <= carriers(run)
+    (data := runs.server.home / f"data-{run}" / "key").mkdir(parents=True)
+    (data / "set").touch(0o400)
+    with runs.session() as session:
+        session.arm_deadline(600)
+        session.clear(run, folder=False, deadline=False)
+        assert not set(left) & carriers(run)
+        assert (runs.job / "result.sealed").exists()
+        assert (data / "set").exists()
+        deadline = runs.server.home / f"deadline-{run}.json"
+        assert deadline.exists()
+        session.clear(run, folder=True, deadline=True)
+        assert not runs.job.exists()
+        assert not data.parent.exists()
+        assert not deadline.exists()
+        session.clear(run, folder=True, deadline=True)
+
+
+def test_what_a_job_leaves_running_ends_with_it_where_that_is_wished(runs: Runs) -> None:
+    """Before its end is told, and also what has an environment and a session of its own, which nothing marks as the run's."""
+
+    def function() -> list[int]:
+        stubborn = (
+            "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(600)"
+        )
+        started = [["sleep", "600"], [sys.executable, "-u", "-c", stubborn]]
+        bare = {"PATH": os.defpath}
+        own = [
+            subprocess.Popen(words, env=bare, start_new_session=True, stdout=subprocess.PIPE)
+            for words in started
+        ]
+        assert own[1].stdout is not None
+        own[1].stdout.readline()
+        return [process.pid for process in own]
+
+    outcome = runs.run(function, ends_rest=True)
+    assert outcome.end.how == "finished"
+    assert not set(outcome.value) & set(processes.process_table())
+
+
+def test_a_run_moves_the_deadline_of_the_one_whose_machine_it_is_on(runs: Runs) -> None:
+    """That one's processes end by it, and the machine with them."""
+    with runs.session() as session:
+        session.arm_deadline(600, run=OTHER)
+    armed = json.loads((runs.server.home / f"deadline-{OTHER}.json").read_text())
+    assert armed["at"] > 0
+    assert not (runs.server.home / f"deadline-{runs.server.keys.run_id}.json").exists()
+    end_carriers(OTHER)
 
 
 def command_line(pid: int) -> bytes:
@@ -697,9 +780,10 @@ def test_every_chunk_that_arrived_renews_the_patience(runs: Runs) -> None:
             heard.append(self._heard)
 
     with Patient(runs.server.machine, runs.server.keys) as session:
-        before = len(heard)
-        session.put(os.urandom(6 << 20))
-        assert len(heard) >= before + 6
+        for size in (3 << 20, 6 << 20):
+            before = len(heard)
+            session.put(os.urandom(size))
+            assert len(heard) >= before + (size >> 20)
 
 
 def test_a_machine_that_is_gone_is_called_lost(runs: Runs) -> None:
@@ -724,19 +808,20 @@ def test_a_job_that_was_never_started_cannot_be_followed(runs: Runs) -> None:
 # -- who may speak
 
 
-def test_another_host_key_stops_before_any_login(runs: Runs, tmp_path: Path) -> None:
+def test_another_host_key_stops_before_any_login(tmp_path: Path) -> None:
     """The refusal comes before authentication: the server that was reached never sees a user."""
     other = write_key(tmp_path / "other")
-    wrong = replace(runs.server.machine, host_key=other)
-    with (
-        pytest.raises(HostKeyMismatch, match="not the one pinned"),
-        Session(wrong, runs.server.keys),
-    ):
-        pytest.fail("the session was opened")
-    # The agent is brought at the first login: none was made.
-    assert not (runs.server.home.parent / "cache").exists()
-    assert "Accepted" not in runs.server.log.read_text()
-    assert "Failed" not in runs.server.log.read_text()
+    with sshd(tmp_path / "machine") as server:
+        wrong = replace(server.machine, host_key=other)
+        with (
+            pytest.raises(HostKeyMismatch, match="not the one pinned"),
+            Session(wrong, server.keys),
+        ):
+            pytest.fail("the session was opened")
+        # The agent is brought at the first login: none was made.
+        assert not (server.home.parent / "cache").exists()
+        assert "Accepted" not in server.log.read_text()
+        assert "Failed" not in server.log.read_text()
 
 
 def test_another_host_behind_the_same_address_ends_the_session(runs: Runs, tmp_path: Path) -> None:
@@ -834,12 +919,14 @@ def read_if_there(path: Path) -> bytes:
         return b""
 
 
-def test_everything_of_the_job_is_private(runs: Runs) -> None:
-    """Folders 0700, files 0600: other users of the machine read nothing."""
-    runs.run(lambda: None)
-    cache = runs.server.home.parent / "cache"
-    for path in [runs.job, *runs.job.rglob("*"), *cache.rglob("*")]:
-        assert path.stat().st_mode & 0o077 == 0, path
+def test_everything_of_the_job_is_private(pickler: Path, tmp_path: Path) -> None:
+    """Folders 0700, files 0600: other users of the machine read nothing, of the agent neither."""
+    with sshd(tmp_path / "machine") as server:
+        runs = Runs(server, pickler, tmp_path)
+        runs.run(lambda: None)
+        cache = server.home.parent / "cache"
+        for path in [runs.job, *runs.job.rglob("*"), *cache.rglob("*")]:
+            assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_closing_twice_and_using_it_afterwards(runs: Runs) -> None:
@@ -861,20 +948,23 @@ def recipe(**fields: Any) -> Any:
         "requirements": "",
         "wheels": (),
         "variables": {},
-        "uv": None,
+        "checks": (),
+        "constraints": "",
         "empty": False,
         "digest": os.urandom(8).hex(),
     }
     return SimpleNamespace(**{**given, **fields})
 
 
-def wheel(folder: Path, name: str) -> Path:
+def wheel(folder: Path, name: str, version: str = "1.0") -> Path:
     """The smallest wheel: one module that says its own name."""
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    info = f"{name}-1.0.dist-info"
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}.py", f"NAME = {name!r}\n")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -916,7 +1006,8 @@ def test_an_environment_is_made_by_uv_once_and_then_found(python_on_path: Runs) 
 
     with runs.session() as session:
         python = session.build_environment(wanted, lines.append)
-        assert session.build_environment(wanted, pytest.fail) == python
+        # Where it is there, nobody has to fetch uv for the machine's platform.
+        assert session.build_environment(wanted, pytest.fail, pytest.fail) == python
         session.start(replace(runs.task(function, imports=("first", "second")), python=python))
         outcome = runs.outcome(session)
     assert any("first==1.0" in line for line in lines)
@@ -936,6 +1027,35 @@ def test_a_half_made_environment_is_made_anew(python_on_path: Runs) -> None:
         session.build_environment(wanted, lambda line: None)
     assert (half / ".ready").exists()
     assert not (half / "venv" / "rubbish").exists()
+
+
+def test_constraints_hold_on_the_machine(python_on_path: Runs) -> None:
+    """For what a requirement needs, too; nothing of them is left behind."""
+    runs = python_on_path
+    (links := runs.folder / "links").mkdir()
+    for version in ("1.0", "2.0"):
+        wheel(links, "first", version)
+    wanted = recipe(
+        requirements=f"--no-index\n--find-links {links}\nfirst\n", constraints="first<2\n"
+    )
+    lines: list[str] = []
+    with runs.session() as session:
+        session.build_environment(wanted, lines.append)
+    assert any("first==1.0" in line for line in lines)
+    assert not list(runs.server.home.parent.rglob("constraints.txt"))
+
+
+def test_an_environment_that_fails_its_check_is_not_used(python_on_path: Runs) -> None:
+    """The check runs in it; its words are the refusal's, and the next run makes it anew."""
+    runs = python_on_path
+    wanted = recipe(wheels=(wheel(runs.folder, "first"),), checks=("import first",))
+    refused = recipe(wheels=wanted.wheels, checks=("import first", "raise SystemExit('no GPU')"))
+    with runs.session() as session:
+        session.build_environment(wanted, lambda line: None)
+        with pytest.raises(EnvironmentFailed, match="no GPU"):
+            session.build_environment(refused, lambda line: None)
+    kept = runs.server.home.parent / "cache" / "environments"
+    assert [(kept / made.digest / ".ready").exists() for made in (wanted, refused)] == [True, False]
 
 
 def test_a_requirement_that_does_not_exist_fails_in_the_resolvers_words(

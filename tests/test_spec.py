@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ def test_durations_and_sizes_are_read_as_people_write_them() -> None:
     assert Spec(max_runtime="1-00:00:00").max_runtime_s == 86400
     assert Spec(max_runtime=timedelta(minutes=2)).max_runtime_s == 120
     assert Spec(max_runtime="90").max_runtime_s == 90
+    assert Spec(grace="2m").grace_s == 120
+    assert Spec(max_runtime="5s").grace_s == 10
     assert Spec(memory="32GB").memory_bytes == 32 * 10**9
     assert Spec(memory="32GiB").memory_bytes == 32 * 2**30
     assert Spec(memory="512 mb").memory_bytes == 512 * 10**6
@@ -36,6 +39,19 @@ def test_durations_and_sizes_are_read_as_people_write_them() -> None:
         ({"cores": "many"}, ["cores='many'"]),
         ({"cores": True}, ["cores=True"]),
         ({"nodes": 0}, ["nodes=0"]),
+        ({"min_gpu_utilization": 0}, ["min_gpu_utilization=0", "above 0, 100 at most"]),
+        ({"min_gpu_utilization": 101}, ["min_gpu_utilization=101"]),
+        ({"min_gpu_utilization": True}, ["min_gpu_utilization=True"]),
+        ({"min_gpu_utilization": "half"}, ["min_gpu_utilization='half'"]),
+        ({"gpu_utilization_window": "59s"}, ["gpu_utilization_window='59s'", '"1m" at least']),
+        ({"gpu_utilization_window": "soon"}, ["gpu_utilization_window='soon'", '"10m"']),
+        ({"keep": "soon"}, ["keep='soon'", '"10m"', '"on-failure"', '"always"']),
+        ({"keep": True}, ["keep=True", '"always"']),
+        ({"keep": 0}, ["keep=0", "leave it out"]),
+        ({"keep": "10m", "nodes": 2}, ["keep=600.0", "nodes=2"]),
+        ({"grace": 0}, ["grace=0", '"10m"']),
+        ({"grace": "at once"}, ["grace='at once'", '"10m"']),
+        ({"grace": "6m", "max_runtime": "10m"}, ["grace='6m'", "half of max_runtime", "10 min"]),
         ({"retries": -1}, ["retries=-1"]),
         ({"memory": "lots"}, ["memory='lots'", '"32GB"']),
         ({"memory": 0}, ["memory=0"]),
@@ -75,6 +91,10 @@ def test_durations_and_sizes_are_read_as_people_write_them() -> None:
         ({"allow_cidr": "2001:db8::/32"}, ["IPv4"]),
         ({"allow_cidr": 7}, ["allow_cidr=7"]),
         ({"region": ""}, ["region=''"]),
+        ({"outputs": ""}, ["outputs=''", "./results"]),
+        ({"outputs": 7}, ["outputs=7", "./results"]),
+        ({"outputs": b"results"}, ["outputs=b'results'", "./results"]),
+        ({"outputs": __file__}, ["is a file"]),
         ({"wait_for_teardown": "yes"}, ["wait_for_teardown='yes'"]),
         (
             {"python": "2.7"},
@@ -97,6 +117,16 @@ def test_a_pasted_secret_is_not_repeated() -> None:
     with pytest.raises(SpecError) as refusal:
         Spec(secrets=["sk-live-12345 "])
     assert "sk-live" not in str(refusal.value)
+
+
+def test_the_folder_for_outputs_is_where_the_spec_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever brings them home later may work elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Spec(outputs="./results").outputs == str(tmp_path / "results")
+    assert Spec(outputs=Path("~/results")).outputs == "/home/me/results"
 
 
 def test_a_spec_survives_json() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dayfly.runtime import agent
+from dayfly.runtime.agent import frames
 from dayfly.runtime.ssh import bootstrap
 
 pytestmark = pytest.mark.process
@@ -28,7 +28,11 @@ def pythons() -> list[str]:
     )
 
 
-def start(python: str, home: Path, agent_source: bytes, shell: str = "sh") -> bytes:
+# The agent is sent when it was asked for.
+ASKED = bootstrap.NO_AGENT + bootstrap.agent_block()
+
+
+def start(python: str, home: Path, blocks: bytes, shell: str = "sh") -> bytes:
     """Run the command with `python` as the only one there is, send what it needs, and give all that it wrote."""
     command = bootstrap.command(RUN, "~/cache dir").replace("/usr/bin/python3", "/nowhere")
     (home / "bin").mkdir(exist_ok=True)
@@ -41,10 +45,9 @@ def start(python: str, home: Path, agent_source: bytes, shell: str = "sh") -> by
     environment = {"HOME": str(home), "PATH": str(home / "bin")}
     program = shutil.which(shell)
     assert program
-    content = len(agent_source).to_bytes(4, "big") + agent_source if agent_source else b""
     ended = subprocess.run(
         [program, "-c", command],
-        input=OPENING + content,
+        input=OPENING + blocks,
         env=environment,
         capture_output=True,
         check=False,
@@ -54,8 +57,8 @@ def start(python: str, home: Path, agent_source: bytes, shell: str = "sh") -> by
 
 
 def welcome(output: bytes) -> dict[str, object]:
-    key = agent.channel_keys(OPENING[16:48], OPENING[:16])[1]
-    head, _ = agent.decode(agent.unseal(key, RUN, 0, output))
+    key = frames.channel_keys(OPENING[16:48], OPENING[:16])[1]
+    head, _ = frames.decode(frames.unseal(key, RUN, 0, output))
     return head
 
 
@@ -63,21 +66,26 @@ def welcome(output: bytes) -> dict[str, object]:
 def test_the_agent_answers_under_every_interpreter_of_this_computer(
     python: str, tmp_path: Path
 ) -> None:
-    """From 3.8 on, first when it has to be brought and then when it is there; older ones are told apart."""
+    """From 3.8 on: when it has to be asked for, when it is there, and when it came unasked; older ones are told apart."""
     version = subprocess.run(
         [python, "-c", "import sys;print(*sys.version_info[:2])"], capture_output=True, check=True
     )
     major, minor = map(int, version.stdout.split())
-    first = start(python, tmp_path, bootstrap.agent_source())
+    first = start(python, tmp_path, ASKED)
     if (major, minor) < (3, 8):
         assert first == bootstrap.MARK + bootstrap.TOO_OLD
         return
     assert first.startswith(bootstrap.MARK + bootstrap.NEED_AGENT)
     assert welcome(first[len(bootstrap.MARK) + 1 :])["python"] == f"{major}.{minor}"
-    (path,) = (tmp_path / "cache dir" / "agents").glob("*.py")
-    assert path.read_bytes() == bootstrap.agent_source()
-    second = start(python, tmp_path, b"")
-    assert second.startswith(bootstrap.MARK + bootstrap.READY)
+    (folder,) = (tmp_path / "cache dir" / "agents").iterdir()
+    assert bootstrap.text_of(folder) == bootstrap.agent_text()
+    for blocks in (bootstrap.NO_AGENT, bootstrap.agent_block()):
+        again = start(python, tmp_path, blocks)
+        assert again.startswith(bootstrap.MARK + bootstrap.READY)
+    (folder / "frames.py").unlink()
+    unasked = start(python, tmp_path, bootstrap.agent_block())
+    assert unasked.startswith(bootstrap.MARK + bootstrap.READY)
+    assert bootstrap.text_of(folder) == bootstrap.agent_text()
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "fish", "tcsh", "csh", "ksh"])
@@ -85,7 +93,7 @@ def test_any_login_shell_starts_it(shell: str, tmp_path: Path) -> None:
     """The command is one line that they all read alike; shells that are not installed are skipped."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    output = start("/usr/bin/python3", tmp_path, bootstrap.agent_source(), shell)
+    output = start("/usr/bin/python3", tmp_path, ASKED, shell)
     assert output.startswith(bootstrap.MARK + bootstrap.NEED_AGENT)
 
 

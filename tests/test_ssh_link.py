@@ -11,7 +11,7 @@ import pytest
 from dayfly.errors import ConnectFailed, Forged
 from dayfly.infra.machine import Machine
 from dayfly.runtime import agent
-from dayfly.runtime.ssh import bootstrap
+from dayfly.runtime.ssh import bootstrap, transport
 from dayfly.runtime.ssh.connection import Connection, Disconnected
 from dayfly.runtime.ssh.link import AgentRefused, Link
 from tests.faults.faulty_proxy import Harm, faulty_proxy
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.sshd
 LIAR = """
 import os,sys,hmac,hashlib
 sys.path.insert(0,{folder!r})
-import agent
+import files,frames
 o=b""
 while len(o)<64:o+=os.read(0,64-len(o))
-run=o[48:].hex();key=agent.channel_keys(o[16:48],o[:16])[1];other=agent.channel_keys(o[16:48],o[:16])[0]
-def frame(seq,head,key=key,run=run):return agent.seal(key,run,seq,agent.encode(head))
+run=o[48:].hex();key=frames.channel_keys(o[16:48],o[:16])[1];other=frames.channel_keys(o[16:48],o[:16])[0]
+def frame(seq,head,key=key,run=run):return frames.seal(key,run,seq,frames.encode(head))
 {body}
-os.read(0,1)
+while os.read(0,65536):pass
 """
 
 
@@ -57,13 +57,13 @@ WELCOME = "os.write(1,b'motd\\n\\0dayfly:R'+frame(0,{'id':0}));"
 @pytest.mark.parametrize(
     "lie",
     [
-        "agent._write_all(1,b'x'*500)",
-        "agent._write_all(1,frame(0,{'id':1}))",
-        "agent._write_all(1,frame(2,{'id':1}))",
-        "agent._write_all(1,frame(1,{'id':1},key=other))",
-        "agent._write_all(1,frame(1,{'id':1},run='f'*32))",
-        "agent._write_all(1,agent._header(key,run,1,1<<40,bytes(32)))",
-        "f=bytearray(frame(1,{'id':1}));f[-1]^=1;agent._write_all(1,bytes(f))",
+        "files.write_all(1,b'x'*500)",
+        "files.write_all(1,frame(0,{'id':1}))",
+        "files.write_all(1,frame(2,{'id':1}))",
+        "files.write_all(1,frame(1,{'id':1},key=other))",
+        "files.write_all(1,frame(1,{'id':1},run='f'*32))",
+        "files.write_all(1,frames.header_of(key,run,1,1<<40,bytes(32)))",
+        "f=bytearray(frame(1,{'id':1}));f[-1]^=1;files.write_all(1,bytes(f))",
     ],
     ids=["rubbish", "replayed", "skipped", "reflected", "other run", "oversize", "altered"],
 )
@@ -106,7 +106,7 @@ def test_a_login_that_writes_without_end_is_given_up(
     server: Server, lying: Callable[[Server, str], Link]
 ) -> None:
     """A start file may say something; it may not say everything."""
-    link = lying(server, "agent._write_all(1,b'x'*100000)")
+    link = lying(server, "files.write_all(1,b'x'*100000)")
     with pytest.raises(ConnectFailed, match="login shell"):
         link.open(10)
 
@@ -123,15 +123,16 @@ def test_an_agent_that_cannot_start_says_why(server: Server) -> None:
 
 def test_an_agent_of_other_content_is_replaced(server: Server) -> None:
     """What is under the hash must have the hash."""
-    path = Path(server.machine.cache_dir) / "agents" / f"{bootstrap.agent_digest()}.py"
-    path.parent.mkdir(parents=True, mode=0o700)
-    path.write_text("raise SystemExit")
+    folder = Path(server.machine.cache_dir) / "agents" / bootstrap.agent_digest()
+    folder.mkdir(parents=True)
+    folder.parent.chmod(0o700)
+    (folder / "__init__.py").write_text("raise SystemExit")
     link = Link(server.machine, server.keys.user_key, server.keys.run_id, server.keys.hmac_key)
     link.open(10)
     try:
         assert link.ask({"op": "ping"})["done"]
-        assert path.read_bytes() == bootstrap.agent_source()
-        with pytest.raises(AgentRefused, match="AttributeError"):
+        assert bootstrap.text_of(folder) == bootstrap.agent_text()
+        with pytest.raises(AgentRefused, match="no answer to 'dance'"):
             link.ask({"op": "dance"})
     finally:
         link.close()
@@ -151,6 +152,23 @@ def test_receiving_with_a_bound_does_not_bound_sending(server: Server) -> None:
         connection.close()
     with pytest.raises(Disconnected):
         connection.receive(100, 10)
+
+
+def test_what_is_handed_on_makes_room_for_more(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several times what may be on its way at once; the end comes behind all of it."""
+    monkeypatch.setattr(transport, "_WINDOW_BYTES", 1 << 20)
+    connection, came = Connection(server.machine, server.keys.user_key), list[bytes]()
+    connection.open("head -c 5000000 /dev/zero", 10)
+    try:
+        connection.hand_to(came.append)
+        with pytest.raises(Disconnected, match="closed"):
+            while True:
+                assert connection.receive(100, 10) == b""
+    finally:
+        connection.close()
+    assert sum(map(len, came)) == 5_000_000
 
 
 def test_a_request_that_was_sent_in_part_breaks_the_link(

@@ -21,6 +21,8 @@ _ELSEWHERE: dict[str, Any] = journal.myself() | {
 }
 _DEAD: dict[str, Any] = {"pid": 2**22 + 1, "started": 1.0, "host": os.uname().nodename}
 
+_LET_GO: tuple[str, dict[str, Any]] = ("detached", {"by": journal.myself(), "wished": True})
+
 
 def _history(directory: Path, *events: tuple[str, dict[str, Any]]) -> History:
     return History(_RUN, directory, tuple(Event(name, _NOW - 100, said) for name, said in events))
@@ -29,6 +31,30 @@ def _history(directory: Path, *events: tuple[str, dict[str, Any]]) -> History:
 def _intent(**said: Any) -> tuple[str, dict[str, Any]]:
     values = {"provider": "local", "deadline": _NOW + 1000, "client": _DEAD, "spec": {"hold": 300}}
     return "intent", values | said
+
+
+def _kept_cases(alive: Any, me: dict[str, Any]) -> list[Any]:
+    """That its own client lives is of no account any more."""
+    said = {"until": _NOW + 60, "usd_per_hour": 1.29}
+    now, over = ("kept", said), ("kept", {**said, "until": _NOW})
+    ended = [("job_started", {}), ("job_ended", {"ended": _NOW - 200}), ("acknowledged", {})]
+    mine, dead = (
+        ("claimed", {"run": "c" * 32, "by": me}),
+        ("claimed", {"run": "c" * 32, "by": _DEAD}),
+    )
+    return [
+        ("KEPT", "$1.29/h; `dayfly gc --run", [alive, *ended, now]),
+        ("KEPT", "since its call has failed", [_intent(), ("kept", {**said, "failed": True})]),
+        ("EXPIRED", "as long as was asked for", [alive, *ended, over]),
+        ("EXPIRED", "deadline", [_intent(client=me, deadline=_NOW), *ended, over]),
+        ("ORPHAN", "was asked for", [alive, *ended, now, ("cancelled", {"by": me})]),
+        ("CLOSING", "is destroying it", [alive, *ended, now, ("closing", {"by": me})]),
+        ("ORPHAN", "had come back", [alive, *ended, now, ("closing", {"by": _DEAD})]),
+        ("EXPIRED", "API is down", [alive, now, ("leak_risk", {"reason": "the API is down"})]),
+        ("RUNNING", "run cccccccccccc is on its machine", [alive, *ended, now, mine]),
+        ("ORPHAN", "run cccccccccccc, which had", [alive, *ended, now, dead]),
+        ("KEPT", "kept until", [alive, *ended, over, dead, now]),
+    ]
 
 
 def _cases() -> list[Any]:
@@ -80,11 +106,33 @@ def _cases() -> list[Any]:
             "preempted",
             [_intent(), ("job_started", {}), ("instance_lost", {"state": "preempted"})],
         ),
+        ("HELD", "has let go of it", [alive, ("job_started", {}), _LET_GO]),
+        (
+            "EXPIRED",
+            "what it left is on this computer",
+            [alive, ("job_started", {}), _LET_GO, ("held", {"with_log": True})],
+        ),
+        (
+            "HELD",
+            "dayfly attach",
+            [alive, ("job_started", {}), _LET_GO, ("held", {"with_log": False})],
+        ),
+        (
+            "HELD",
+            "its client is gone",
+            [alive, ("job_started", {}), _LET_GO, ("attached", {"client": _DEAD})],
+        ),
+        (
+            "ORPHAN",
+            "was asked for",
+            [alive, ("job_started", {}), _LET_GO, ("cancelled", {"by": me})],
+        ),
         ("EXPIRED", "API is down", [alive, ("leak_risk", {"reason": "the API is down"})]),
         ("CLOSING", "is destroying it", [_intent(), ("closing", {"by": me})]),
         ("ORPHAN", "before the function", [_intent(), ("closing", {"by": _DEAD})]),
         ("RUNNING", "pulumi CLI as stack dev", [_intent(plain=True, stack="dev", client={})]),
         ("EXPIRED", "deadline", [_intent(plain=True, stack="dev", deadline=_NOW - 1)]),
+        *_kept_cases(alive, me),
         ("ORPHAN", "no readable intent", []),
         ("ORPHAN", "no readable intent", [("launched", {})]),
     ]
@@ -97,6 +145,19 @@ def test_a_journal_tells_what_a_run_is(
     """Every standing that a run can have while it is open."""
     found, reason = standing(_history(tmp_path, *events), _NOW)
     assert (found, why in reason) == (status, True), reason
+
+
+def test_a_machine_that_was_taken_is_that_run_s_until_it_is_closed(tmp_path: Path) -> None:
+    """Whoever has taken it for that run; its own deadline, and the grace of whoever minds it, are the end of that."""
+    machine, user = tmp_path / _RUN, tmp_path / ("c" * 32)
+    user.mkdir()
+    taken = ("claimed", {"run": user.name, "by": _DEAD})
+    events = (_intent(deadline=_NOW + 10), ("kept", {"until": _NOW}), taken)
+    history = _history(machine, *events)
+    assert standing(history, _NOW)[0] == "RUNNING"
+    assert standing(history, _NOW + 400)[0] == "EXPIRED"
+    (user / journal.RECEIPT).write_text('{"run": "c"}')
+    assert standing(history, _NOW)[0] == "ORPHAN"
 
 
 def test_a_receipt_closes_whatever_the_journal_says(tmp_path: Path) -> None:

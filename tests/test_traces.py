@@ -88,6 +88,18 @@ def test_what_the_engine_knows_settles_what_could_not_be_recorded(
     assert [t.found.id for t in found.known] == ["i-1"]
 
 
+def test_what_the_engine_knows_settles_its_own_request_alone(workspace: Workspace) -> None:
+    """Of two machines the other one is still to be looked for, and may cost money."""
+    run = intent.write(workspace, new_id(), Spec(nodes=2), OFFER)
+    for node in range(2):
+        creations.begin(run.directory, "instance", node)
+    journal.append(run.directory, "launched", id="i-1", usd_per_hour=1.0, node=1)
+    found = Traces.of(journal.read(run.directory), RECORDED)
+    assert [t.found.id for t in found.known] == ["i-1"]
+    assert found.unsettled == ("instance",)
+    assert [(life.id, life.is_guess) for life in found.lives] == [("i-1", False), ("", True)]
+
+
 def test_without_a_record_the_journal_has_to_do(run: Run) -> None:
     """A vendor's plugin takes no hook: an `up` without an id is a launch without an answer."""
     history = journal.read(run.directory)

@@ -7,14 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import dayfly
 from dayfly.runtime import wakeful
 from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
 from dayfly.runtime.surface import Pipe
+from dayfly.runtime.warm_call import WarmCall
+from dayfly.runtime.warm_map import WarmMap
 from dayfly.stacks.settings import Settings
 from dayfly.stacks.workspace import Workspace
 
@@ -54,8 +58,9 @@ def interrupted_elsewhere() -> Iterator[None]:
         lambda job: job.receipt(LONG_S),
         lambda job: job.wait_closed(),
         lambda job: job.id,
+        lambda job: list(job.logs(follow=True)),
     ],
-    ids=["result", "exception", "receipt", "wait_closed", "id"],
+    ids=["result", "exception", "receipt", "wait_closed", "id", "logs"],
 )
 @pytest.mark.usefixtures("interrupted_elsewhere")
 def test_a_signal_that_another_thread_was_given_ends_the_wait(
@@ -66,6 +71,45 @@ def test_a_signal_that_another_thread_was_given_ends_the_wait(
     with pytest.raises(KeyboardInterrupt):
         verb(job)
     assert time.monotonic() - begun < LONG_S / 2
+
+
+@pytest.fixture
+def call() -> Iterator[WarmCall[Any]]:
+    """One of a warm run that comes to no end in time."""
+    made: WarmCall[Any] = WarmCall(1, "0" * 32, lambda _: None, 0.0)
+    late = threading.Timer(LONG_S, made.fail, [TimeoutError("nothing has ended the wait")])
+    late.start()
+    yield made
+    late.cancel()
+
+
+def mapped(call: WarmCall[Any]) -> WarmMap[Any]:
+    """A map of one item, which that call is."""
+    there = SimpleNamespace(
+        slots=1, over=None, new_group=lambda: 1, submit_all=lambda *_, **__: [call]
+    )
+    return WarmMap(there, [()], total=1, ordered=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda call: call.result(),
+        lambda call: call.exception(),
+        dayfly.gather,
+        lambda call: dayfly.gather(call, return_exceptions=True),
+        lambda call: list(mapped(call).results()),
+    ],
+    ids=["result", "exception", "gather", "gather all", "map"],
+)
+@pytest.mark.usefixtures("interrupted_elsewhere")
+def test_it_ends_a_wait_for_a_call_of_a_session_too(
+    call: WarmCall[Any], verb: Callable[[WarmCall[Any]], Any]
+) -> None:
+    """By itself, with others, or as the item of a map."""
+    with pytest.raises(KeyboardInterrupt):
+        verb(call)
+    assert not call.done()
 
 
 def test_a_wait_is_over_in_time_and_not_before() -> None:

@@ -110,6 +110,25 @@ def test_a_run_that_is_held_no_longer_is_acted_on_at_once(workspace: Workspace, 
     assert len(acts.started) == 2
 
 
+def test_a_machine_that_is_kept_is_acted_on_when_its_time_is_over(
+    workspace: Workspace, acts: Acts
+) -> None:
+    """Whether or not its client lives; not while another run is on it, and then when that is closed."""
+    ward, now = a_ward(workspace, acts)
+    journal.append(ward.directory, "kept", until=now + 60)
+    ward.look(now + 59)
+    assert acts.started == []
+    other = runs.opened(workspace)
+    journal.append(ward.directory, "claimed", run=other, by=journal.myself())
+    ward.look(now + 61)
+    assert acts.started == []
+    journal.append(ward.directory, "kept", until=now + 100)
+    ward.look(now + 99)
+    assert acts.started == []
+    ward.look(now + 100)
+    assert len(acts.started) == 1
+
+
 def test_a_closed_run_is_acted_on_when_its_late_look_is_due(
     workspace: Workspace, acts: Acts
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import date
 
 import pytest
@@ -84,3 +85,12 @@ def test_a_machine_s_gpus_are_told_with_their_memory() -> None:
     """Where the price list says it."""
     offer = {**OFFER.as_dict(), "gpu_memory_gb": 80.0}
     assert "1 x A100 80 GB, spot" in wording.machine(offer)
+
+
+def test_a_plan_says_what_keeping_its_machine_costs() -> None:
+    """Before it is paid for."""
+    plan = Plan("m:f", (), "engine", (OFFER.as_dict(),), 1.29, 30.96, 86400.0, 1.29, "live", "dies")
+    assert "keep" not in dict(wording.plan_rows(plan))
+    kept = dataclasses.replace(plan, keep="10 min after each call", keep_usd=0.215)
+    said = dict(wording.plan_rows(kept))["keep"]
+    assert said == "10 min after each call: $0.21 at most, within the worst case"

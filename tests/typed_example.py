@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, assert_type
 
-from dayfly import Job, Plan, Receipt, cluster
+from dayfly import Job, Plan, Receipt, WarmCall, attach, cluster, gather
 
 
 @cluster
@@ -29,3 +30,33 @@ async def use() -> None:
     assert_type(await job, float)
     assert_type(job.receipt(), Receipt)
     assert_type(halve.plan(1.0), Plan)
+    assert_type(await halve.aio(1.0), float)
+    assert_type(await halve.submit.aio(1.0), Job[float])
+    assert_type(await halve.plan.aio(1.0), Plan)
+    assert_type(await job.receipt.aio(timeout=5), Receipt)
+    await job.stop.aio()
+    async for line in job.logs.aio(follow=True):
+        assert_type(line, str)
+    assert_type(await job.detach.aio(), str)
+    (await attach.aio(job.id, log=False)).result()
+    with halve.session(slots=2) as s:
+        assert_type(s(3.0), float)
+        call = s.submit(3.0)
+        assert_type(call, WarmCall[float])
+        assert_type(await call, float)
+        assert_type(s.map([1.0, 2.0], timeout="1m"), Iterator[float])
+    assert_type(s.receipt(), Receipt)
+    assert_type(halve.map([1.0]), list[float])
+    async with halve.session(isolation="process") as t:
+        assert_type(await t.aio(3.0), float)
+        assert_type(await t.submit.aio(3.0), WarmCall[float])
+        assert_type(t.map.aio([1.0], retries=1), AsyncGenerator[float, None])
+        async for value in t.map_unordered.aio([1.0, 2.0], max_concurrency=1):
+            assert_type(value, float)
+        assert_type([each async for each in t.starmap.aio([(1.0,)])], list[float])
+        await call.stop.aio()
+        await t.close.aio()
+    assert_type(await t.receipt.aio(), Receipt)
+    assert_type(await halve.map.aio([1.0], timeout="1m"), list[float])
+    assert_type(await halve.starmap.aio([(1.0,)]), list[float])
+    assert_type(await gather.aio(job, call, return_exceptions=True), list[Any])

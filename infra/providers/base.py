@@ -47,6 +47,7 @@ class Provider(ABC):
     Attributes:
         environment: names of the variables that its resources, and a teardown, may see.
         credentials: those of them that hold a credential itself, and not the place where one is kept.
+        pythons: minors, "3.10", that each of its machines has from the beginning; others are fetched there.
     """
 
     name: ClassVar[str]
@@ -54,6 +55,7 @@ class Provider(ABC):
     credentials: ClassVar[tuple[str, ...]] = ()
     dynamic: ClassVar[tuple[type[DynamicProvider], ...]] = ()
     same_computer: ClassVar[bool] = False
+    pythons: ClassVar[tuple[str, ...]] = ()
     # True where every creating request is fenced (`fence`) and on record (`creations`): then no record is a proof.
     keeps_creations: ClassVar[bool] = False
 
@@ -71,11 +73,14 @@ class Provider(ABC):
         """
 
     @abstractmethod
-    def declare(self, spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
+    def declare(
+        self, spec: Spec, offer: Offer, run: Run
+    ) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         """Registers the resources inside a Pulumi program.
 
         Returns:
-            The outputs that `Machine.from_outputs` needs.
+            For each of the `spec.nodes` machines, in their order, the outputs that `Machine.from_outputs` needs.
+            A provider of one machine may return those alone.
         """
 
     @abstractmethod

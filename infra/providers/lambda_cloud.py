@@ -42,6 +42,8 @@ class LambdaCloud(Provider):
     name = "lambda"
     dynamic = (KeyProvider, RulesetProvider, InstanceProvider, ReadyProvider)
     keeps_creations = True
+    # Of Lambda Stack on Ubuntu 22.04, which a machine gets that asks for no other image.
+    pythons = ("3.10",)
     credentials = (lambda_key.VARIABLE,)
     environment = (
         lambda_key.VARIABLE,
@@ -70,7 +72,7 @@ class LambdaCloud(Provider):
         sold = lambda_offers.from_api(api.instance_types())
         return lambda_offers.ladder(spec, sold, regions=api.regions, file_systems=api.file_systems)
 
-    def declare(self, spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
+    def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         from pulumi import Output
         from pulumi.dynamic import Resource
 
@@ -86,6 +88,7 @@ class LambdaCloud(Provider):
 
         class LambdaReady(Resource, module="dayfly", name="LambdaReady"):
             host: Output[str]
+            inner_host: Output[str]
             ready_after_s: Output[float]
 
         # The SDK asks for a provider's methods, not for its base class.
@@ -117,38 +120,47 @@ class LambdaCloud(Provider):
                 "allowed": None,
             },
         )
-        instance = LambdaInstance(
-            instance_provider,
-            "instance",
-            {
-                **identity,
-                "name": f"dayfly-{run.id[:12]}-{int(run.deadline)}",
-                "region": offer.region,
-                "instance_type": offer.instance_type,
-                # Not the name alone: the key has to be there first.
-                "ssh_key": key.id.apply(lambda _: name),
-                "rulesets": [ruleset.ruleset],
-                "file_systems": list(spec.file_systems),
-                "tags": run.tags,
-                "user_data": Output.secret(_user_data(run)),
-            },
-        )
-        ready = LambdaReady(
-            ready_provider,
-            "ready",
-            {**identity, "instance": instance.id, "host": None, "ready_after_s": None},
-        )
-        return {
-            "id": instance.id,
-            "host": ready.host,
-            "port": SSH_PORT,
-            "user": _USER,
-            "host_key": run.host_key,
-            # It comes with the user data, which whoever holds the account may read.
-            "host_key_bootstrap": True,
-            "firewall": ruleset.allowed,
-            "ready_after_s": ready.ready_after_s,
-        }
+
+        def machine(node: int) -> Mapping[str, Any]:
+            other = f"-{node}" if node else ""
+            # The first is as it was when there was no other.
+            which = {**identity, **({"node": node} if node else {})}
+            instance = LambdaInstance(
+                instance_provider,
+                f"instance{other}",
+                {
+                    **which,
+                    "name": f"dayfly-{run.id[:12]}-{int(run.deadline)}{other}",
+                    "region": offer.region,
+                    "instance_type": offer.instance_type,
+                    # Not the name alone: the key has to be there first.
+                    "ssh_key": key.id.apply(lambda _: name),
+                    "rulesets": [ruleset.ruleset],
+                    "file_systems": list(spec.file_systems),
+                    "tags": run.tags,
+                    "user_data": Output.secret(_user_data(run, node)),
+                },
+            )
+            waited_for = {"host": None, "inner_host": None, "ready_after_s": None}
+            ready = LambdaReady(
+                ready_provider,
+                f"ready{other}",
+                {**which, "instance": instance.id, **waited_for},
+            )
+            return {
+                "id": instance.id,
+                "host": ready.host,
+                "port": SSH_PORT,
+                "user": _USER,
+                "host_key": run.host_key_of(node),
+                # It comes with the user data, which whoever holds the account may read.
+                "host_key_bootstrap": True,
+                "firewall": ruleset.allowed,
+                "ready_after_s": ready.ready_after_s,
+                "inner_host": ready.inner_host,
+            }
+
+        return [machine(node) for node in range(spec.nodes)]
 
     def inventory(self, owner: str | None) -> Sequence[Found]:
         api = LambdaApi.from_environment()
@@ -248,8 +260,8 @@ def _owner_in(remark: str, name: re.Match[str]) -> str:
     return word if _owner_digest(word) == name["owner"] else ""
 
 
-def _user_data(run: Run) -> str:
-    """With the host key of the run; a preview has none."""
-    file = run.directory / "host_key"
+def _user_data(run: Run, node: int) -> str:
+    """With the host key of that machine of the run; a preview has none."""
+    file = run.host_key_file(node)
     private_key = file.read_text() if file.is_file() else ""
-    return user_data.with_host_key(private_key, run.host_key)
+    return user_data.with_host_key(private_key, run.host_key_of(node))

@@ -40,6 +40,9 @@ from dayfly.infra.units import human_bytes
 _READY_TIMEOUT_S = 15.0
 _INSTANCE_TYPE = "this-computer"
 _REGION = "loopback"
+_ADDRESS = "127.0.0.1"
+# Each is a home, an SSH server and what the function takes, and all of them share this computer.
+_MOST_NODES = 32
 # They outlive this process on purpose; a reference keeps the interpreter from warning about that.
 _GUARDIANS: list[subprocess.Popen[bytes]] = []
 
@@ -53,6 +56,8 @@ class InstanceProvider(DynamicProvider):
         arguments = [sys.executable, "-I", loopback.__file__]
         for name in ("run", "owner", "deadline", "created", "directory"):
             arguments += [f"--{name}", str(props[name])]
+        node = int(props.get("node") or 0)
+        arguments += ["--node", str(node)]
         with (directory / "guardian.log").open("wb") as log:
             guardian = subprocess.Popen(
                 [*arguments, "--sshd", sshd.path()],
@@ -70,9 +75,10 @@ class InstanceProvider(DynamicProvider):
         _GUARDIANS.append(guardian)
         address = _first_line(guardian, directory)
         outs = {name: value for name, value in props.items() if name != "__provider"}
-        return CreateResult(_instance_id(props["run"]), {**outs, "port": address["port"]})
+        return CreateResult(_instance_id(props["run"], node), {**outs, "port": address["port"]})
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
+        # Of all its machines: what runs on one of them may have been started from another.
         processes.end_run(props["run"])
         _GUARDIANS[:] = [guardian for guardian in _GUARDIANS if guardian.poll() is None]
         shutil.rmtree(props["directory"], ignore_errors=True)
@@ -129,9 +135,9 @@ class Local(Provider):
             raise SpecError(
                 f"memory={human_bytes(spec.memory_bytes)}: this computer has {human_bytes(memory)}; ask for less"
             )
-        if spec.nodes > 1:
+        if spec.nodes > _MOST_NODES:
             raise SpecError(
-                f'nodes={spec.nodes}: provider="local" is one computer; leave nodes= out'
+                f'nodes={spec.nodes}: provider="local" makes at most {_MOST_NODES} machines of this computer'
             )
         _check_disk(spec)
         gpus = _check_gpus(spec)
@@ -152,7 +158,7 @@ class Local(Provider):
             )
         ]
 
-    def declare(self, spec: Spec, offer: Offer, run: Run) -> Mapping[str, Any]:
+    def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         from pulumi import Output
         from pulumi.dynamic import Resource
 
@@ -162,33 +168,40 @@ class Local(Provider):
         class LocalReady(Resource, module="dayfly", name="LocalReady"):
             port: Output[float]
 
-        instance = LocalInstance(
-            InstanceProvider(),  # type: ignore[arg-type]  # the SDK asks for the methods, not for the base class
-            "instance",
-            {
-                "run": run.id,
-                "owner": run.owner,
-                "deadline": math.ceil(run.deadline),
-                "created": int(run.created),
-                "directory": str(run.directory / "machine"),
-                "authorized_key": run.public_key,
-                "host_key_file": str(run.directory / "host_key"),
-                "port": None,
-            },
-        )
-        ready = LocalReady(
-            ReadyProvider(),  # type: ignore[arg-type]  # as above
-            "ready",
-            {"run": run.id, "port": instance.port, "banner": None},
-        )
-        return {
-            "id": instance.id,
-            "host": "127.0.0.1",
-            "port": ready.port,
-            "user": sshd.account(),
-            "host_key": run.host_key,
-            "cache_dir": str(run.directory.parent.parent / "machine-cache"),
-        }
+        def machine(node: int) -> Mapping[str, Any]:
+            other = f"-{node}" if node else ""
+            instance = LocalInstance(
+                InstanceProvider(),  # type: ignore[arg-type]  # the SDK asks for the methods, not for the base class
+                f"instance{other}",
+                {
+                    "run": run.id,
+                    "owner": run.owner,
+                    "deadline": math.ceil(run.deadline),
+                    "created": int(run.created),
+                    # The first is as it was when there was no other: a second `pulumi up` must find nothing changed.
+                    **({"node": node} if node else {}),
+                    "directory": str(run.directory / f"machine{other}"),
+                    "authorized_key": run.public_key,
+                    "host_key_file": str(run.host_key_file(node)),
+                    "port": None,
+                },
+            )
+            ready = LocalReady(
+                ReadyProvider(),  # type: ignore[arg-type]  # as above
+                f"ready{other}",
+                {"run": run.id, "port": instance.port, "banner": None},
+            )
+            return {
+                "id": instance.id,
+                "host": _ADDRESS,
+                "port": ready.port,
+                "user": sshd.account(),
+                "host_key": run.host_key_of(node),
+                "cache_dir": str(run.directory.parent.parent / "machine-cache"),
+                "inner_host": _ADDRESS,
+            }
+
+        return [machine(node) for node in range(spec.nodes)]
 
     def inventory(self, owner: str | None) -> Sequence[Found]:
         # A process without our tags is no machine, so there is nothing untagged to tell of.
@@ -208,7 +221,7 @@ class Local(Provider):
     def address(self, id: str) -> tuple[str, int] | None:
         guardian = _guardian(id)
         port = processes.listening_port(int(guardian.id)) if guardian else None
-        return None if port is None else ("127.0.0.1", port)
+        return None if port is None else (_ADDRESS, port)
 
     def failure(self, error: str) -> FailureKind:
         return "invalid" if "needs sshd" in error else "unknown"
@@ -225,13 +238,18 @@ class Local(Provider):
 PROVIDER = Local()
 
 
-def _instance_id(run: str) -> str:
-    return f"local-{run[:12]}"
+def _instance_id(run: str, node: int) -> str:
+    return f"local-{run[:12]}" + (f"-{node}" if node else "")
 
 
 def _guardian(id: str) -> Found | None:
-    found = (f for f in processes.tagged() if f.kind == "instance" and _instance_id(f.run) == id)
+    found = (f for f in processes.tagged() if f.kind == "instance" and _id_of(f) == id)
     return next(found, None)
+
+
+def _id_of(guardian: Found) -> str:
+    # One of an earlier version carries no number.
+    return _instance_id(guardian.run, int(guardian.tags.get("dayfly-node") or 0))
 
 
 def _check_disk(spec: Spec) -> None:

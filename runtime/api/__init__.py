@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from dayfly.infra.spec import Spec
     from dayfly.runtime.attach import attach
     from dayfly.runtime.cluster import RemoteFunction, cluster
+    from dayfly.runtime.data import Data
+    from dayfly.runtime.gather import gather
     from dayfly.runtime.job import Job
+    from dayfly.runtime.warm_call import WarmCall
+    from dayfly.runtime.warm_run import WarmRun
     from dayfly.stacks.receipt import Receipt
 
 __all__ = [
+    "Data",
     "DayflyError",
     "Job",
     "LeakRisk",
@@ -26,12 +31,16 @@ __all__ = [
     "Receipt",
     "RemoteFunction",
     "Spec",
+    "WarmCall",
+    "WarmRun",
     "attach",
     "cluster",
+    "gather",
 ]
 
 # Loaded at first use, so that `import dayfly` costs next to nothing.
 _HOME = {
+    "Data": "dayfly.runtime.data",
     "DayflyError": "dayfly.errors",
     "Job": "dayfly.runtime.job",
     "LeakRisk": "dayfly.errors",
@@ -41,8 +50,11 @@ _HOME = {
     "Receipt": "dayfly.stacks.receipt",
     "RemoteFunction": "dayfly.runtime.cluster",
     "Spec": "dayfly.infra.spec",
+    "WarmCall": "dayfly.runtime.warm_call",
+    "WarmRun": "dayfly.runtime.warm_run",
     "attach": "dayfly.runtime.attach",
     "cluster": "dayfly.runtime.cluster",
+    "gather": "dayfly.runtime.gather",
 }
 
 

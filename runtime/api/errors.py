@@ -5,6 +5,7 @@
     ├── ConfigurationError      a setting, a folder or a key of this computer is wrong (phase plan)
     ├── PayloadError            the function or an argument cannot travel (phase plan)
     ├── EngineMissing           no Pulumi CLI could be found, installed or built (phase plan)
+    ├── BackendFailed           the state backend could not be asked, or holds what cannot be trusted (phase plan)
     ├── BudgetExceeded          the plan's worst case is over max_cost (phase plan)
     ├── UnknownRun              no run of that id, or more than one of that prefix
     ├── RunBusy                 another client is using this run right now
@@ -16,15 +17,22 @@
     │   └── HostKeyMismatch     the machine showed another host key than the pinned one
     ├── MachineUnfit            a machine came up that cannot be used; another was tried (phase connect)
     │   ├── GpuUnfit            its GPUs are not those of the Offer, or do not work
-    │   └── HostKeyNotRotated   its bootstrap host key could not be replaced
+    │   ├── HostKeyNotRotated   its bootstrap host key could not be replaced
+    │   └── KeptMachineLost     it was kept for this call and is gone, or cannot be used; the call gets another
     ├── EnvironmentFailed       the Python environment could not be made (phase environment)
+    ├── DataFailed              a Data argument cannot come to the machine (phase data)
     ├── RunFailed               the function did not give a value, and not by raising (phase run)
     │   ├── JobKilled           a signal ended its process: says which, and whether memory ran out
     │   ├── JobExited           its process ended with an exit code and no result
     │   ├── JobStopped          it was stopped on request
     │   ├── DeadlineReached     max_runtime or max_cost ended it
+    │   ├── Detached            this process has let go of it, as was asked for; it goes on, and has its value later
+    │   │   └── TakenOver       another computer has taken it in hand, and gets its log and its value
+    │   ├── GpuIdle             a GPU stayed under min_gpu_utilization, so the machine ended it
+    │   ├── CallTimeout         the timeout of one call of a warm run ended that call
     │   └── InstanceLost        the machine is gone or was not reachable for too long
     ├── ResultFailed            the value cannot come back (phase result)
+    │   ├── OutputsFailed       its machine went before all of DAYFLY_OUTPUT_DIR was here; the value is
     │   ├── UnpicklableResult   the function's value, or the exception that it raised, cannot be pickled
     │   └── Forged              a frame is not authentic for this run: nothing of it was unpickled
     └── LeakRisk                it could not be proved that nothing is left (phase teardown)
@@ -70,6 +78,12 @@ class EngineMissing(DayflyError):
     """No Pulumi CLI could be found, installed or built; the message says what was tried."""
 
     exit_code = 69
+
+
+class BackendFailed(DayflyError):
+    """The state backend could not be asked, or what it holds of a run cannot be trusted; nothing was changed."""
+
+    exit_code = 70
 
 
 class BudgetExceeded(DayflyError):
@@ -161,10 +175,21 @@ class HostKeyNotRotated(MachineUnfit):
     """The machine still has the host key that came with its user_data, which others may have read."""
 
 
+class KeptMachineLost(MachineUnfit):
+    """The machine that was kept for this call is gone, or cannot be used; it is destroyed, and the call gets another."""
+
+
 class EnvironmentFailed(DayflyError):
     """The Python environment could not be made; carries the resolver's own words."""
 
     phase = "environment"
+    exit_code = 70
+
+
+class DataFailed(DayflyError):
+    """A Data argument cannot come to the machine: it has changed on the way, or there is no room for it."""
+
+    phase = "data"
     exit_code = 70
 
 
@@ -204,6 +229,27 @@ class DeadlineReached(RunFailed):
     """`max_runtime`, or the time that `max_cost` pays for, ended the job."""
 
 
+class Detached(RunFailed):
+    """This process has let go of it; `dayfly attach` brings its value, from any process."""
+
+
+class TakenOver(Detached):
+    """Another computer has taken the run in hand: that one gets its log and its value, and destroys its machine."""
+
+    exit_code = 73
+
+
+class GpuIdle(RunFailed):
+    """A GPU stayed under `min_gpu_utilization` for its window, and the machine ended the job: no failure of the function's,
+    and not tried again, since another machine would idle too."""
+
+
+class CallTimeout(RunFailed, TimeoutError):
+    """One call of a warm run took longer than its own timeout; the run goes on."""
+
+    exit_code = 124
+
+
 class InstanceLost(RunFailed):
     """The machine is gone, or could not be reached for too long.
 
@@ -233,6 +279,10 @@ class UnpicklableResult(ResultFailed):
     def __init__(self, message: str, text: str = "") -> None:
         super().__init__(message)
         self.text = text
+
+
+class OutputsFailed(ResultFailed):
+    """The machine went before all that the function had left in DAYFLY_OUTPUT_DIR was here; what it has given back is."""
 
 
 class Forged(ResultFailed):

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dayfly.runtime.cli import cost, doctor, engine, gc, held, keeper, listing, refresh, run
+from dayfly.runtime.cli import (
+    cost,
+    doctor,
+    engine,
+    forward,
+    gc,
+    held,
+    keeper,
+    listing,
+    refresh,
+    run,
+    top,
+)
 
 _EPILOG = """\b
 Exit codes:
@@ -83,7 +95,9 @@ def dayfly(
 
 run.register(app)
 listing.register(app)
+top.register(app)
 held.register(app)
+forward.register(app)
 refresh.register(app)
 cost.register(app)
 gc.register(app)

@@ -26,6 +26,9 @@ def gc(
     held: Annotated[
         bool, typer.Option("--held", help="Held runs too: results that wait for an attach.")
     ] = False,
+    kept: Annotated[
+        bool, typer.Option("--kept", help="Kept ones too: machines that wait for a next call.")
+    ] = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -48,8 +51,8 @@ def gc(
 ) -> None:
     """Find what dead clients left behind; --yes destroys it.
 
-    Expired and orphaned runs are destroyed, held ones only with --held; a run whose client lives is left alone, and so is
-    what carries another owner's tag, or none of ours.
+    Expired and orphaned runs are destroyed, held ones only with --held, kept ones only with --kept or --run; a run whose
+    client lives is left alone, and so is what carries another owner's tag, or none of ours.
 
     Where a listing is not complete, or more than 20 would be destroyed, nothing is, and the exit code is 75.
     """
@@ -71,11 +74,15 @@ def gc(
         found = owned_by(found, owner)
     _check_known(context, found, run)
     doomed = collector.doomed(
-        found.findings, held=held, foreign=all_owners, closing=run is not None
+        found.findings,
+        held=held,
+        kept=kept or run is not None,
+        foreign=all_owners,
+        closing=run is not None,
     )
     _tell_limits(found)
     if not yes:
-        _show(found, doomed, json, held)
+        _show(found, doomed, json, held=held, kept=kept)
         raise typer.Exit(75 if found.failed else 0)
     if not force:
         _freeze(found, doomed)
@@ -208,7 +215,7 @@ def _confirm_foreign(doomed: Sequence[Finding]) -> None:
         raise SpecError(f"{typed!r} is not {_CONFIRMATION!r}; nothing was destroyed")
 
 
-def _show(found: Census, doomed: Sequence[Finding], json: bool, held: bool) -> None:
+def _show(found: Census, doomed: Sequence[Finding], json: bool, *, held: bool, kept: bool) -> None:
     from dayfly.runtime.cli.output import emit_json, emit_rows, tell
     from dayfly.runtime.wording import uncovered
 
@@ -225,10 +232,12 @@ def _show(found: Census, doomed: Sequence[Finding], json: bool, held: bool) -> N
         return
     emit_rows(_COLUMNS, [_row(finding, finding in doomed, now) for finding in findings])
     if doomed:
-        options = "--yes --held" if held else "--yes"
+        options = " ".join(["--yes", *(["--held"] if held else []), *(["--kept"] if kept else [])])
         tell(f"{len(doomed)} of {len(findings)} would be destroyed; `dayfly gc {options}` does it")
     if not held and any(finding.status == "HELD" for finding in findings):
         tell("held runs are destroyed with --held only: their results have not been taken")
+    if any(f.status == "KEPT" and f not in doomed for f in findings):
+        tell("kept machines wait for a next call, and go by themselves; --kept destroys them now")
     for finding in findings:
         if finding.history is not None and finding.history.credentials:
             tell(uncovered(finding.run, finding.history.credentials))

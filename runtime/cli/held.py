@@ -18,8 +18,14 @@ def attach(
     no_log: Annotated[
         bool, typer.Option("--no-log", help="Only the result: its secrets cannot be masked here.")
     ] = False,
+    take: Annotated[
+        bool, typer.Option("--take", help="Also from another computer that follows it right now.")
+    ] = False,
 ) -> None:
     """Take a run in hand whose client is gone.
+
+    With a remote `backend` also one that another computer has started, as long as its function runs or its result waits:
+    that computer is told, and leaves it alone then. It takes the same backend and the same passphrase, or KMS.
 
     Shows its log as it grows, then its value, and destroys its machine. The variables that it was given as secrets
     must be set here too, so that they can be masked in the log.
@@ -31,7 +37,7 @@ def attach(
     from dayfly.runtime.display import Display
 
     display = Display.standard(output_to="stderr" if json else None)
-    raise typer.Exit(see(attach_to(run, display, log=not no_log), json))
+    raise typer.Exit(see(attach_to(run, display, log=not no_log, take=take), json))
 
 
 def result(run: _Run, json: _Json = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,20 +53,44 @@ def ps(
         tell("no run is open" if not everything else "no runs yet")
 
 
-def show(run: _Run, json: _Json = False) -> None:
+def show(
+    run: _Run,
+    json: _Json = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Draw it, with curves of its use.")
+    ] = None,
+) -> None:
     """Tell the whole story of a run.
 
-    Events with times, resources, provenance, code digest, environment, cost and receipt: also when it is long gone.
+    Phases, use of CPU, memory and GPUs, events with times, resources, provenance, code digest, environment, cost and
+    receipt: also when it is long gone.
     """
     from dayfly.runtime.cli.output import emit_json, emit_pairs
     from dayfly.runtime.show import paragraphs, story
 
-    told = story(find_run(run)[1])
+    history = find_run(run)[1]
+    told = story(history)
+    if html is not None:
+        _draw(told, history, html)
+        return
     if json:
         emit_json(told)
         return
     for number, (title, rows) in enumerate(paragraphs(told)):
         emit_pairs(f"\n{title}" if number else title, rows)
+
+
+def _draw(told: dict[str, Any], history: History, file: Path) -> None:
+    """Writes the story as a page; aside first, so that whoever has it open never sees half of it."""
+    from dayfly.runtime import samples
+    from dayfly.runtime.cli.output import tell
+    from dayfly.runtime.page import page
+
+    aside = file.with_name(f".{file.name}.part")
+    of_all = samples.read_all(history.directory, history.nodes)
+    aside.write_text(page(told, *of_all), encoding="utf-8")
+    aside.replace(file)
+    tell(f"dayfly: run {history.id[:12]} is drawn in {file}")
 
 
 def logs(
@@ -88,6 +113,15 @@ def logs(
         for name, other in (("stdout", only_stderr), ("stderr", only_stdout))
         if not other or only_stdout == only_stderr
     ]
+    if _is_elsewhere(history):
+        if follow:
+            _watch(history, streams)
+        else:
+            tell(
+                f"dayfly: another computer has run {history.id[:12]} in hand: `dayfly logs -f {history.id[:12]}` watches it"
+                " there"
+            )
+        return
     _print_logs(history, streams, follow)
     if follow and not _is_over(history) and not history.closed:
         tell(
@@ -108,18 +142,19 @@ def find_run(run: str) -> tuple[Context, History]:
     Raises:
         UnknownRun: none, or several.
     """
+    from dayfly.runtime import elsewhere
+    from dayfly.runtime.cli.output import tell
     from dayfly.runtime.context import Context
-    from dayfly.stacks import journal
 
     context = Context.open()
-    return context, journal.find(context.workspace.runs, run)
+    return context, elsewhere.find(context, run, tell)
 
 
 def _row(run: dict[str, Any], now: float, everything: bool) -> list[str]:
     from dayfly.infra.units import human_seconds
     from dayfly.runtime.wording import dollars, stamp
 
-    until = run["closed_at"] or run["hold_until"] or run["deadline"]
+    until = run["closed_at"] or run["hold_until"] or run["kept_until"] or run["deadline"]
     row = [
         run["id"][:12],
         run["status"],
@@ -136,18 +171,44 @@ def _row(run: dict[str, Any], now: float, everything: bool) -> list[str]:
 
 def _print_logs(history: History, streams: Sequence[str], follow: bool) -> None:
     """Copies the logs from the beginning; with `follow` until nothing can come any more."""
+    from dayfly.runtime import ranks
     from dayfly.stacks import journal
 
-    offsets = dict.fromkeys(streams, 0)
+    offsets: dict[Path, int] = {}
     while True:
         now = journal.read(history.directory)
         # Asked before the last read, so that what came in between is not missed.
         last = not follow or _is_over(now) or now.closed or not now.client_alive()
-        for stream in streams:
-            offsets[stream] += _copy(history, stream, offsets[stream])
+        for label, folder in ranks.logs(history.directory):
+            for stream in streams:
+                file = folder / f"{stream}.log"
+                copy = _copy_lines if label else _copy
+                offset = offsets.get(file, 0)
+                offsets[file] = offset + copy(file, stream, offset, label.encode(), last)
         if last:
             return
         time.sleep(_FOLLOW_S)
+
+
+def _is_elsewhere(history: History) -> bool:
+    """Whether its log grows on another computer, which has the run in hand, and on the machine."""
+    from dayfly.stacks.standing import in_other_home
+
+    on_machine = history.started and history.machine is not None
+    return on_machine and in_other_home(history) and not history.closed
+
+
+def _watch(history: History, streams: Sequence[str]) -> None:
+    """Copies the log from the machine until the function has ended, and leaves the run in the hands that it is in."""
+    from dayfly.runtime.onlooker import watch
+
+    def take(stream: str, data: bytes) -> None:
+        if stream in streams:
+            output = getattr(sys, stream)
+            output.buffer.write(data)
+            output.flush()
+
+    watch(history, take)
 
 
 def _is_over(history: History) -> bool:
@@ -156,7 +217,7 @@ def _is_over(history: History) -> bool:
     return journal.read(history.directory).last("job_ended") is not None
 
 
-def _copy(history: History, stream: str, offset: int) -> int:
+def _copy(file: Path, stream: str, offset: int, _label: bytes, _last: bool) -> int:
     """Copies what a log has gained.
 
     Returns:
@@ -165,7 +226,7 @@ def _copy(history: History, stream: str, offset: int) -> int:
     output = getattr(sys, stream)
     copied = 0
     try:
-        with (history.directory / f"{stream}.log").open("rb") as log:
+        with file.open("rb") as log:
             log.seek(offset)
             while data := log.read(1 << 20):
                 output.buffer.write(data)
@@ -174,3 +235,23 @@ def _copy(history: History, stream: str, offset: int) -> int:
         return 0
     output.flush()
     return copied
+
+
+def _copy_lines(file: Path, stream: str, offset: int, label: bytes, last: bool) -> int:
+    """The same by whole lines, each with the rank that it is of.
+
+    Returns:
+        How many bytes.
+    """
+    try:
+        with file.open("rb") as log:
+            log.seek(offset)
+            data = log.read()
+    except FileNotFoundError:
+        return 0
+    data = data if last else data[: data.rfind(b"\n") + 1]
+    lines = data.removesuffix(b"\n").split(b"\n") if data else []
+    output = getattr(sys, stream)
+    output.buffer.write(b"".join(label + line + b"\n" for line in lines))
+    output.flush()
+    return len(data)

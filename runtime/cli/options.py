@@ -39,11 +39,22 @@ SPEC_OPTIONS = (
     SpecOption("disk", ("--disk",), 'Free disk at least, "100GB".'),
     SpecOption("gpu", ("--gpu",), 'GPUs at least, "A100:1" or "A100-80GB:8".'),
     SpecOption("nodes", ("--nodes",), "Machines in the stack."),
+    SpecOption(
+        "distributed",
+        ("--distributed",),
+        '"torchrun" runs the function on each machine, with a rank.',
+    ),
     SpecOption("python", ("--python",), "major.minor; must be this client's own."),
     SpecOption(
         "environment",
         ("--environment",),
         'A requirements file, "live", or a requirement (repeat it for several).',
+        list[str],
+    ),
+    SpecOption(
+        "system_packages",
+        ("--system-package",),
+        "NAME of a package of the machine's own package manager; repeat it for several.",
         list[str],
     ),
     SpecOption(
@@ -68,6 +79,22 @@ SPEC_OPTIONS = (
     ),
     SpecOption("max_cost", ("--max-cost",), "Dollars that the run may cost at most."),
     SpecOption("hold", ("--hold",), "How long a result waits when this client is gone."),
+    SpecOption(
+        "grace", ("--grace",), 'How long a function may take to end that is asked to, "2m".'
+    ),
+    SpecOption(
+        "keep",
+        ("--keep",),
+        'The machine stays for the next call of the same options: "10m", "on-failure", "always".',
+    ),
+    SpecOption(
+        "outputs", ("--outputs",), "FOLDER here for what the function leaves in DAYFLY_OUTPUT_DIR."
+    ),
+    SpecOption(
+        "checkpoints",
+        ("--checkpoints",),
+        'URL of a bucket\'s folder, "s3://bucket/folder", that keeps DAYFLY_CHECKPOINT_DIR.',
+    ),
     SpecOption("retries", ("--retries",), "Further attempts after a failure."),
     SpecOption("max_machines", ("--max-machines",), "Machines to try where one is unfit (3)."),
     SpecOption(
@@ -77,6 +104,12 @@ SPEC_OPTIONS = (
         bool,
     ),
     SpecOption("job_name", ("--job-name",), "A label for people."),
+    SpecOption(
+        "min_gpu_utilization",
+        ("--min-gpu-utilization",),
+        "Percent; a run whose GPU stays below for the window is ended.",
+    ),
+    SpecOption("gpu_utilization_window", ("--gpu-utilization-window",), 'That window, "1h".'),
 )
 
 
@@ -98,7 +131,11 @@ def spec_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(option: SpecOption) -> inspect.Parameter:
-    word = "NAME" if option.field in ("secrets", "file_systems") else option.field.upper()
+    word = (
+        "NAME"
+        if option.field in ("secrets", "file_systems", "system_packages")
+        else option.field.upper()
+    )
     metavar = None if option.kind is bool else word
     declared = typer.Option(*option.flags, help=option.help, show_default=False, metavar=metavar)
     return inspect.Parameter(
@@ -125,7 +162,9 @@ def parsed(given: dict[str, Any]) -> dict[str, Any]:
 def _environment(texts: Sequence[str]) -> str | list[str]:
     """One file, or "live", stays a text; anything else is a list of requirements."""
     only = texts[0]
-    if len(texts) == 1 and (only == "live" or only.endswith(_PATH_ENDINGS) or Path(only).exists()):
+    # Names in brackets behind a file are extras of the project.
+    file = only.partition("[")[0] if only.endswith("]") else only
+    if len(texts) == 1 and (only == "live" or file.endswith(_PATH_ENDINGS) or Path(file).exists()):
         return only
     return list(texts)
 
@@ -140,5 +179,5 @@ def refuse_late_options(arguments: Sequence[str]) -> None:
 
     flags = {part for option in SPEC_OPTIONS for flag in option.flags for part in flag.split("/")}
     for argument in arguments:
-        if argument.partition("=")[0] in flags | {"--json"}:
+        if argument.partition("=")[0] in flags | {"--json", "--detach"}:
             raise SpecError(f"{argument}: options of Dayfly go before MODULE:FUNCTION")

@@ -33,6 +33,12 @@ def run(
     target: Annotated[str, typer.Argument(metavar="SCRIPT.py|MODULE:FUNCTION", show_default=False)],
     arguments: _Arguments = None,
     json: _Json = False,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach", help="End as soon as the function runs; `dayfly attach RUN` comes back."
+        ),
+    ] = False,
     *,
     options: dict[str, Any],
 ) -> None:
@@ -40,15 +46,23 @@ def run(
 
     A script that uses @cluster itself is run here, as `python SCRIPT.py` would; the options are then the defaults of
     its functions. With --json the value is the only thing on stdout, and the function's own output goes to stderr.
+
+    With --detach the run's id is, and log and value come to this computer when the function has ended.
     """
     if target.endswith(".py") or ":" not in target:
         script = Path(target)
+        from dayfly.errors import SpecError
         from dayfly.runtime.script import source_of, uses_cluster
 
         if uses_cluster(source_of(script)):
+            if detach:
+                raise SpecError(
+                    f"{script} uses @cluster itself and runs here, so that it cannot be detached: call"
+                    " f.submit(...).detach() in it"
+                )
             _run_here(script, arguments or [], options)
     found = _found(target, arguments or [], options)
-    raise typer.Exit(_run_there(found, json))
+    raise typer.Exit(_run_there(found, json, detach))
 
 
 @spec_options
@@ -94,15 +108,44 @@ def _found(target: str, arguments: list[str], options: dict[str, Any]) -> Target
     return function_target(target, arguments, options)
 
 
-def _run_there(found: Target, as_json: bool) -> int:
-    """Runs it, shows its value or its exception, and waits for the proof.
+def _run_there(found: Target, as_json: bool, detach: bool) -> int:
+    """Runs it, shows its value or its exception, and waits for the proof; or leaves all that to the keeper.
 
     Returns:
         The exit code.
     """
     from dayfly.runtime.job import Job
 
-    return see(Job.start(_call_of(found, as_json)), as_json)
+    # What a detached run prints until it is let go of must not stand beside its id.
+    job: Job[Any] = Job.start(_call_of(found, as_json or detach))
+    return _let_go(job, as_json) if detach else see(job, as_json)
+
+
+def _let_go(job: Job[Any], as_json: bool) -> int:
+    """Leaves the job to the keeper once its function runs, and prints its id; one that is over before is seen as any.
+
+    Returns:
+        The exit code.
+    """
+    from dayfly.errors import DayflyError, KeeperMissing
+    from dayfly.runtime.cli.output import complain, emit_json, exit_code
+    from dayfly.runtime.interrupt import detach
+
+    try:
+        detach(job)
+    except KeyboardInterrupt as error:
+        return exit_code(error)
+    except KeeperMissing as missing:
+        complain(missing)
+    except DayflyError:
+        pass  # It is told as that of any job.
+    if not job.detached:
+        return see(job, as_json)
+    if as_json:
+        emit_json({"run": job.id, "attach": f"dayfly attach {job.id}"})
+    else:
+        print(job.id)
+    return 0
 
 
 def see(job: Job[Any], as_json: bool) -> int:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import shlex
+import zlib
 from pathlib import Path
 
 from dayfly.runtime import agent
+from dayfly.runtime.agent import frames
 
 MARK = b"\0dayfly:"
+NO_AGENT = bytes(4)
 READY, NEED_AGENT, TOO_OLD = b"R", b"N", b"V"
 
-# Runs under any Python 3: takes the opening from stdin, then the agent itself where the machine has none of that
-# hash. Under a Python that is too old it looks for a newer one before it has read anything.
+# Runs under any Python 3: takes the opening from stdin, and the agent itself with it or, where the machine has none of
+# that hash and the client thought it had, after asking for it. Under a Python that is too old it looks for a newer one before it has read anything.
 _STUB = """
 import os,sys
 if sys.version_info<(3,8):
@@ -29,38 +33,65 @@ def rd(n):
   if not c:sys.exit(0)
   b+=c
  return b
-import hashlib
+import hashlib,json
 os.umask(63)
-o=rd(OPENING)
-d=os.path.join(os.path.expanduser(CACHE),"agents");p=os.path.join(d,SHA+".py")
+def block():return rd(int.from_bytes(rd(4),"big"))
+o=rd(OPENING);c=block()
+d=os.path.join(os.path.expanduser(CACHE),"agents");p=os.path.join(d,SHA)
 os.makedirs(d,448,exist_ok=True)
 s=os.stat(d)
 if s.st_uid!=os.getuid() or s.st_mode&18:sys.exit(d+" belongs to or can be written by somebody else")
-try:
- with open(p,"rb") as f:ok=hashlib.sha256(f.read()).hexdigest()==SHA
-except OSError:ok=False
-if ok:os.write(1,MARK+b"R")
+def text(n):
+ with open(os.path.join(p,n),encoding="utf-8",newline="") as f:return f.read()
+def whole():
+ try:t={n:text(n) for n in sorted(os.listdir(p)) if n.endswith(".py")}
+ except (OSError,ValueError):return False
+ return hashlib.sha256(json.dumps(t).encode()).hexdigest()==SHA
+ok=whole()
+if ok or c:os.write(1,MARK+b"R")
 else:
  os.write(1,MARK+b"N")
- c=rd(int.from_bytes(rd(4),"big"));t="%s.%d"%(p,os.getpid())
- with open(t,"wb") as f:
-  f.write(c);f.flush();os.fsync(f.fileno())
- os.rename(t,p)
+ c=block()
+if not ok:
+ import shutil,zlib
+ t="%s.%d"%(p,os.getpid())
+ shutil.rmtree(t,True);os.mkdir(t,448)
+ for n,x in json.loads(zlib.decompress(c).decode()).items():
+  with open(os.path.join(t,n),"w",encoding="utf-8",newline="") as f:f.write(x)
+ try:os.rename(p,t+".old")
+ except OSError:pass
+ try:os.rename(t,p)
+ except OSError:
+  if not whole():raise
+ shutil.rmtree(t,True);shutil.rmtree(t+".old",True)
 sys.path.insert(0,d)
 __import__(SHA).serve(o,CACHE)
 """
 
 
+def text_of(folder: Path) -> str:
+    """Give all modules of a folder as one JSON object, from name to text: what has the agent's hash."""
+    files = sorted(folder.glob("*.py"))
+    return json.dumps({file.name: file.read_bytes().decode() for file in files})
+
+
 @functools.cache
-def agent_source() -> bytes:
-    """Give the agent's own text."""
-    return Path(agent.__file__).read_bytes()
+def agent_text() -> str:
+    """Give the agent as `text_of` its folder."""
+    return text_of(Path(agent.__file__).parent)
+
+
+@functools.cache
+def agent_block() -> bytes:
+    """Give the agent as it is sent: its length in four bytes, then its text, compressed."""
+    packed = zlib.compress(agent_text().encode(), 9)
+    return len(packed).to_bytes(4, "big") + packed
 
 
 @functools.cache
 def agent_digest() -> str:
     """Give the hash under which a machine keeps this agent."""
-    return hashlib.sha256(agent_source()).hexdigest()
+    return hashlib.sha256(agent_text().encode()).hexdigest()
 
 
 def command(run_id: str, cache_dir: str) -> str:
@@ -72,7 +103,7 @@ def command(run_id: str, cache_dir: str) -> str:
     values = {
         "CACHE": cache_dir,
         "SHA": agent_digest(),
-        "OPENING": agent.OPENING_BYTES,
+        "OPENING": frames.OPENING_BYTES,
         "MARK": MARK,
     }
     stub = "".join(f"{name}={value!r}\n" for name, value in values.items()) + _STUB

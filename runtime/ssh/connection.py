@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import paramiko
@@ -15,17 +16,16 @@ import paramiko
 from dayfly.errors import ConfigurationError, ConnectFailed, HostKeyMismatch
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
+from dayfly.runtime.ssh.arrivals import Arrivals
+from dayfly.runtime.ssh.transport import Transport
 
 # paramiko logs a dropped connection as an error; whoever holds the connection decides what it means.
 logging.getLogger("dayfly.ssh").addHandler(logging.NullHandler())
 
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
-_WINDOW_BYTES = 16 << 20
-_PACKET_BYTES = 256 << 10
-# paramiko deadlocks when a channel closes during a new key exchange (its issue 822), which it starts each 512 MB.
-_REKEY_BYTES = 32 << 30
-_KEEPALIVE_S = 15
 _STDERR_BYTES = 4096
+# As the protocol numbers it; every other refusal of a tunnel is about its port.
+_PROHIBITED = 1
 # A slow link takes its time with a frame; what finds a dead one is the silence of the machine.
 _SEND_S = 3600.0
 
@@ -36,6 +36,10 @@ class Disconnected(Exception):
 
 class Refused(Disconnected):
     """The machine does not accept the run's key; more tries help only where it has not learned it yet."""
+
+
+class NobodyListens(Exception):
+    """The machine is reached, and nothing listens on that port of its loopback, now."""
 
 
 class _PromptSocket(socket.socket):
@@ -59,12 +63,6 @@ class _PromptSocket(socket.socket):
         return data
 
 
-class _Transport(paramiko.Transport):
-    """paramiko's transport, waking up rarely: an idle connection should cost nothing."""
-
-    _active_check_timeout = 5.0
-
-
 class Connection:
     """One command on the machine, its stdin and stdout.
 
@@ -80,7 +78,7 @@ class Connection:
         self._machine, self._user_key, self._clock = machine, user_key, clock
         self.shown = ""
         self._socket: _PromptSocket | None = None
-        self._transport: paramiko.Transport | None = None
+        self._transport: Transport | None = None
         self._channel: paramiko.Channel | None = None
         # paramiko's own time-out of a channel is for sending too, so waiting for bytes is done here.
         self._arrival = threading.Event()
@@ -101,7 +99,7 @@ class Connection:
             with _mapped(f"{self._machine.host}:{self._machine.port}"):
                 self._connect(timeout_s)
                 self._login(timeout_s)
-                self._start(command, timeout_s)
+                self._start(command)
         except BaseException:
             self.close()
             raise
@@ -120,14 +118,11 @@ class Connection:
 
     def _login(self, timeout_s: float) -> None:
         assert self._socket is not None
-        transport = _Transport(
-            self._socket, default_window_size=_WINDOW_BYTES, default_max_packet_size=_PACKET_BYTES
-        )
+        transport = Transport(self._socket)
         self._transport = transport
         transport.daemon = True
         transport.set_log_channel("dayfly.ssh")
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout_s
-        transport.packetizer.REKEY_BYTES = transport.packetizer.REKEY_PACKETS = _REKEY_BYTES
         pinned = self._machine.host_keys
         pinned_type = pinned[0].partition(" ")[0]
         options = transport.get_security_options()
@@ -144,7 +139,7 @@ class Connection:
             )
         key = paramiko.Ed25519Key.from_private_key_file(str(self._user_key))
         try:
-            transport.auth_publickey(self._machine.user, key)
+            self._channel = transport.log_in(self._machine.user, key, timeout_s)
         except paramiko.AuthenticationException as error:
             # The same exception stands for a server that was silent, or went, before it had decided.
             if not transport.is_active() or "timeout" in str(error):
@@ -152,15 +147,41 @@ class Connection:
             raise Refused(
                 f"{self._machine.host}:{self._machine.port} refused the run's key: {error}"
             ) from error
-        transport.set_keepalive(_KEEPALIVE_S)
+        # From here on its thread sleeps until something comes; closing the socket wakes it.
+        self._socket.settimeout(_SEND_S)
 
-    def _start(self, command: str, timeout_s: float) -> None:
-        assert self._transport is not None
-        channel = self._transport.open_session(timeout=timeout_s)
-        self._channel = channel
-        channel.exec_command(command)
+    def _start(self, command: str) -> None:
+        channel = self._open_channel()
         channel.settimeout(_SEND_S)
         channel.in_buffer.set_event(self._arrival)
+        transport = self._open_transport()
+        transport.owing = self._arrival
+        transport.execute(channel, command)
+
+    def streams(self, path: str, count: int, timeout_s: float) -> list[Stream]:
+        """Have the server connect to a Unix socket on the machine, `count` times; fewer times, or never, where it refuses.
+
+        Raises:
+            Disconnected: the connection went.
+        """
+        with _mapped("the connection"):
+            transport = self._open_transport()
+            return [
+                Stream(transport, each) for each in transport.open_streams(path, count, timeout_s)
+            ]
+
+    def commands(self, command: str, count: int, timeout_s: float) -> list[Stream]:
+        """Run `command` on as many channels of its own, at most `count`, as the server grants.
+
+        Raises:
+            Disconnected: the connection went.
+        """
+        with _mapped("the connection"):
+            transport = self._open_transport()
+            channels = transport.open_sessions(count, timeout_s)
+            for each in channels:
+                transport.execute(each, command)
+            return [Stream(transport, each) for each in channels]
 
     @property
     def heard(self) -> float:
@@ -178,11 +199,24 @@ class Connection:
         """
         channel = self._open_channel()
         with _mapped("the connection"):
-            # A memoryview, since paramiko would copy the rest of the bytes for each packet.
-            channel.sendall(memoryview(data))  # type: ignore[arg-type]
+            self._open_transport().send_all(channel, memoryview(data))
 
-    def receive(self, size: int, timeout_s: float) -> bytes:
-        """Give what has arrived, at most `size` bytes; nothing where the time is over.
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes could be sent now without waiting for the machine."""
+        channel, connection = self._channel, self._socket
+        if channel is None or connection is None or self._transport is None:
+            return False
+        try:
+            line = select.poll()  # `select` itself knows a thousand files only
+            line.register(connection, select.POLLOUT)
+            room = channel.out_window_size >= size and self._transport.clear_to_send.is_set()
+            return room and bool(line.poll(0))
+        except (OSError, ValueError):
+            # Closed under us: sending says so, and does not wait.
+            return True
+
+    def receive(self, size: int, timeout_s: float | None) -> bytes:
+        """Give what has arrived, at most `size` bytes; nothing where the time is over, or now and then.
 
         Raises:
             Disconnected: the channel or the connection ended.
@@ -190,8 +224,11 @@ class Connection:
         channel = self._open_channel()
         self._arrival.wait(timeout_s)
         if not (channel.recv_ready() or channel.eof_received or channel.closed):
-            # Set by a message without content; cleared first and looked at again, so that nothing is missed.
+            # Set by a message without content, or because something is owed; cleared first and looked at again, so that
+            # nothing is missed.
             self._arrival.clear()
+            with _mapped("the connection"):
+                self._open_transport().grant()
             if not (channel.recv_ready() or channel.eof_received or channel.closed):
                 return b""
         with _mapped("the connection"):
@@ -199,6 +236,14 @@ class Connection:
         if not data:
             raise Disconnected("the connection was closed")
         return data
+
+    def hand_to(self, taker: Callable[[bytes], None]) -> None:
+        """Have `taker` called with whatever arrives, in the connection's own thread, a thread's turn sooner than by `receive`.
+
+        It must neither raise, nor send, nor wait for what only this connection can bring. Somebody has to be in `receive`
+        all the time, which from then on waits for the end, and lets the server send more of what was taken.
+        """
+        _hand_to(self._open_transport(), self._open_channel(), taker, None)
 
     def complaint(self) -> tuple[int, str]:
         """Give the command's exit code (-1 while it runs) and the end of what it wrote to stderr."""
@@ -210,10 +255,55 @@ class Connection:
         code = channel.exit_status if channel.exit_status_ready() else -1
         return code, self._stderr.decode(errors="replace").strip()
 
+    def tunnel(self, port: int, timeout_s: float, host: str = "127.0.0.1") -> paramiko.Channel:
+        """Open a channel to a port of the machine's loopback, or of a host that it reaches.
+
+        Raises:
+            NobodyListens: there, at least now.
+            ConnectFailed: the machine's SSH server forbids it.
+            Disconnected: the connection went.
+        """
+        if self._transport is None:
+            raise Disconnected("not connected")
+        target, source = (host, port), ("127.0.0.1", 0)
+        with _mapped("the connection"):
+            try:
+                return self._transport.open_channel(
+                    "direct-tcpip", target, source, timeout=timeout_s
+                )
+            except paramiko.ChannelException as refusal:
+                machine = f"{self._machine.host}:{self._machine.port}"
+                if refusal.code == _PROHIBITED:
+                    raise ConnectFailed(
+                        f"the SSH server of {machine} forbids forwarding: set AllowTcpForwarding yes in its sshd_config"
+                    ) from refusal
+                raise NobodyListens(f"nobody listens on port {port} of {machine} yet") from refusal
+
+    def listen(
+        self, ports: Sequence[int], taker: Callable[[paramiko.Channel, int], None], timeout_s: float
+    ) -> list[int]:
+        """Have the server listen on ports of the machine's loopback; gives those on which it does not.
+
+        Args:
+            ports: of the machine.
+            taker: gets a channel for each connection to one of them, and which port that was; must wait for nothing.
+            timeout_s: for all of them.
+
+        Raises:
+            Disconnected: the connection went.
+        """
+        with _mapped("the connection"):
+            return self._open_transport().listen_there(ports, taker, timeout_s)
+
     def _open_channel(self) -> paramiko.Channel:
         if self._channel is None:
             raise Disconnected("not connected")
         return self._channel
+
+    def _open_transport(self) -> Transport:
+        if self._transport is None:
+            raise Disconnected("not connected")
+        return self._transport
 
     def close(self) -> None:
         """Close socket, channel and connection; whoever waits on them is told."""
@@ -228,12 +318,66 @@ class Connection:
             self._socket.close()
 
 
+class Stream:
+    """One more channel of a connection, for bytes in both directions."""
+
+    def __init__(self, transport: Transport, channel: paramiko.Channel) -> None:
+        self._transport, self._channel = transport, channel
+        channel.settimeout(_SEND_S)
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Send all of `data`.
+
+        Raises:
+            Disconnected: it went, perhaps after a part of it.
+        """
+        with _mapped("the connection"):
+            self._transport.send_all(self._channel, memoryview(data))
+
+    def receive(self, size: int) -> bytes:
+        """Give what arrives next, at most `size` bytes.
+
+        Raises:
+            Disconnected: it ended.
+        """
+        with _mapped("the connection"):
+            data = self._channel.recv(size)
+        if not data:
+            raise Disconnected("a stream was closed")
+        return data
+
+    def hand_to(self, taker: Callable[[bytes], None], ended: Callable[[], None]) -> None:
+        """As `Connection.hand_to`; `ended` is called when nothing more comes, and must wait for nothing at all."""
+        _hand_to(self._transport, self._channel, taker, ended)
+
+    def close(self) -> None:
+        """Close this channel alone."""
+        with contextlib.suppress(Exception):
+            self._channel.close()
+
+
+def _hand_to(
+    transport: Transport,
+    channel: paramiko.Channel,
+    taker: Callable[[bytes], None],
+    ended: Callable[[], None] | None,
+) -> None:
+    arrivals = channel.in_buffer
+    assert isinstance(arrivals, Arrivals)
+
+    def take(data: bytes) -> None:
+        taker(data)
+        transport.taken(channel, len(data))
+
+    arrivals.hand_to(take, ended)
+
+
 @contextlib.contextmanager
 def _mapped(what: str) -> Iterator[None]:
     """Turn everything that paramiko and the network raise into Disconnected."""
     try:
         yield
-    except (ConfigurationError, ConnectFailed, Disconnected):
+    except (ConfigurationError, ConnectFailed, Disconnected, NobodyListens):
         raise
     except Exception as error:
         # What has ended paramiko's reader is raised in whoever waits: also what its cipher or its parser says of a changed

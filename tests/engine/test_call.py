@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -279,6 +280,14 @@ def test_wait_for_teardown_returns_with_the_receipt_written() -> None:
     assert job.receipt(timeout=0.5).left == 0
 
 
+def test_a_callback_may_wait_for_the_receipt() -> None:
+    """The machine is destroyed meanwhile, and not behind it."""
+    receipts: queue.SimpleQueue[int] = queue.SimpleQueue()
+    job = remote(abs).submit(-3)
+    job.add_done_callback(lambda _: receipts.put(job.receipt(timeout=100).left))
+    assert receipts.get(timeout=120) == 0
+
+
 def _power(n: int) -> int:
     return 1 << n
 
@@ -286,15 +295,15 @@ def _power(n: int) -> int:
 def test_jobs_are_futures_and_can_be_awaited() -> None:
     """`as_completed` and `await` both take them; a callback is called with the job."""
     jobs = [remote(_power).submit(n) for n in (3, 5)]
-    called: list[object] = []
-    jobs[0].add_done_callback(called.append)
+    called: queue.SimpleQueue[object] = queue.SimpleQueue()
+    jobs[0].add_done_callback(called.put)
     assert {job.result() for job in concurrent.futures.as_completed(jobs, timeout=200)} == {8, 32}
 
     async def awaited() -> int:
         return await jobs[1]
 
     assert asyncio.run(awaited()) == 32
-    assert called == [jobs[0]]
+    assert called.get(timeout=20) is jobs[0]
     for job in jobs:
         job.receipt(timeout=120)
 

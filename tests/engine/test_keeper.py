@@ -26,6 +26,8 @@ def work(seconds):
     import os, time
 
     print("begun with", os.environ["TEST_TOKEN"], flush=True)
+    with open(os.environ["DAYFLY_OUTPUT_DIR"] + "/note", "w") as note:
+        note.write("left behind")
     time.sleep(seconds)
     if seconds == 2.5:
         os._exit(3)
@@ -77,6 +79,7 @@ def test_a_result_comes_home_without_its_client_and_is_there_after_its_machine(
         client.end()
     monkeypatch.delenv("TEST_TOKEN")
     assert _wait_for_event(clean_environment, run, "held").fields["with_log"]
+    assert (clean_environment / "runs" / run / "outputs" / "note").read_text() == "left behind"
     assert alive(run), "held means that its machine is up"
     assert dayfly("result", run).stdout == "[3.0, 3.0, 3.0]\n"
     wait_until_closed(clean_environment, run)

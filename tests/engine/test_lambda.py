@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dayfly.infra import port_map, providers
+from dayfly.infra import creations, port_map, providers
 from dayfly.infra.lambda_wait import banner
 from dayfly.infra.spec import Spec
 from dayfly.runtime.call import ladder
@@ -77,6 +77,36 @@ def test_a_run_has_a_machine_of_its_own_and_leaves_nothing(
     assert (receipt.destroyed, receipt.declared, receipt.left) == (4, 4, 0)
     assert (receipt.how, receipt.notes) == ("pulumi", ())
     _agrees(receipt, cloud)
+    _nothing_left(cloud)
+
+
+def test_two_machines_are_two_in_every_account(
+    workspace: Workspace, engine: Engine, cloud: Emulator
+) -> None:
+    """Neither is taken for the other's twin; where the second cannot be had the first is gone before the next region."""
+    for region in ("us-west-2", "us-east-1", "us-midwest-1", "europe-central-1"):
+        cloud.set_capacity("gpu_1x_a10", region, 0, listed=False)
+    cloud.set_capacity("gpu_1x_a10", "us-west-1", 1, listed=True)
+    cloud.set_capacity("gpu_1x_a10", "us-south-1", 5, listed=True)
+    spec = Spec(provider="lambda", instance_type="gpu_1x_a10", nodes=2)
+    stack = RunStack(spec, workspace, engine, ladder(spec))
+    first = stack.id
+    with stack as machine:
+        assert machine.region == "us-south-1"
+        below = json.loads((workspace.directory(first) / "receipt.json").read_text())
+        assert below["left"] == 0
+        rows = {row["id"] for row in cloud.live()}
+        history = journal.read(stack.directory)
+        assert [each.id for each in history.machines] == [machine.id, *(rows - {machine.id})]
+        assert len({each.host_key for each in history.machines}) == 2
+        assert all(each.inner_host.startswith("10.") for each in history.machines)
+        made = [c.node for c in creations.read(stack.directory) if c.kind == "instance"]
+        assert sorted(made) == [0, 1]
+    receipt = stack.receipt
+    assert receipt is not None
+    assert (receipt.destroyed, receipt.declared, receipt.left) == (6, 6, 0)
+    assert (receipt.how, receipt.notes, receipt.at_most) == ("pulumi", (), False)
+    assert receipt.usd + below["usd"] == pytest.approx(cloud.meter()["dollars"])
     _nothing_left(cloud)
 
 

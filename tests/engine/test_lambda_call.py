@@ -14,6 +14,7 @@ import pytest
 
 from dayfly import cluster
 from dayfly.errors import HostKeyMismatch, InstanceLost
+from dayfly.infra import creations
 from dayfly.infra.lambda_api import LambdaApi
 from dayfly.runtime.context import Context
 from dayfly.runtime.records import Keys
@@ -22,6 +23,7 @@ from dayfly.stacks import journal
 from dayfly.stacks.journal import History
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
+from tests.emulators.until import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd, pytest.mark.tried("lambda", "emulator")]
 remote = cluster(
@@ -83,7 +85,7 @@ def test_the_function_runs_on_the_first_machine_that_is_what_was_paid_for(
 
 
 def test_a_machine_that_dies_is_called_lost_with_its_state(cloud: Emulator, tmp_path: Path) -> None:
-    """Within a minute, by the provider's word; before that another process could log in with the new key alone."""
+    """By the provider's word; before that another process could log in with the new key alone. (How soon: test_lost.)"""
 
     @remote
     def function() -> None:
@@ -107,11 +109,9 @@ def test_a_machine_that_dies_is_called_lost_with_its_state(cloud: Emulator, tmp_
         pass
     cloud.mark(machine.id, "preempted")
     cloud.halt(machine.id)
-    began = time.monotonic()
     with pytest.raises(InstanceLost, match="preempted") as caught:
-        job.result(timeout=120)
+        job.result(timeout=300)
     assert caught.value.state == "preempted"
-    assert time.monotonic() - began < 60
     job.wait_closed()
     assert cloud.live() == []
 
@@ -119,7 +119,7 @@ def test_a_machine_that_dies_is_called_lost_with_its_state(cloud: Emulator, tmp_
 def test_a_machine_that_is_ended_behind_our_back_is_noticed_and_billed_until_then(
     cloud: Emulator,
 ) -> None:
-    """Its API knows none of the id a moment later; the client is told within a minute, and the bill ends where that was seen."""
+    """Its API knows none of the id when it is asked; the client is told, and the bill ends where that was seen."""
     cloud.renew(Options(time_scale=10, linger_s=0))
 
     @remote
@@ -132,13 +132,16 @@ def test_a_machine_that_is_ended_behind_our_back_is_noticed_and_billed_until_the
         assert not job.done(), job.exception()
     machine = runs()[-1].machine
     assert machine is not None
+    # The client may ask as soon as its connection has broken, which is before the machine is all gone.
+    cloud.add_faults([{"op": "get_instance", "kind": "hold"}])
     LambdaApi.from_environment().terminate(machine.id)
-    began = time.monotonic()
+    until(lambda: bool(cloud.events("unlisted")), timeout_s=60)
+    cloud.clear_faults()
     with pytest.raises(InstanceLost, match="terminated"):
-        job.result(timeout=120)
-    assert time.monotonic() - began < 60
-    receipt, (bill,) = job.receipt(timeout=120), cloud.meter()["bills"]
+        job.result(timeout=300)
+    receipt = job.receipt(timeout=300)
     noted = next(event for event in runs()[-1].events if event.name == "drift")
     assert noted.fields["kind"] == "deleted"
-    assert receipt.lived_s < noted.time - bill["launched"] + 5
+    (asked,) = [made for made in creations.read(job.directory) if made.id == machine.id]
+    assert receipt.lived_s == pytest.approx(noted.time - asked.begun, abs=0.01)
     assert receipt.usd >= cloud.meter()["dollars"]

@@ -161,6 +161,43 @@ def test_a_forked_child_of_a_program_with_open_jobs_ends(tmp_path: Path) -> None
     assert done.stdout.split() == ["child", "0", "None"], done.stderr
 
 
+@pytest.mark.parametrize(
+    ("how", "printed"),
+    [("", ["3"]), (', nodes=2, distributed="torchrun"', ["[0] 3", "[1] 3"])],
+    ids=["one machine", "two machines"],
+)
+def test_a_job_that_is_a_programs_last_statement_comes_to_its_end(
+    tmp_path: Path, how: str, printed: list[str]
+) -> None:
+    """The process waits for it, though nobody else does."""
+    script = tmp_path / "client.py"
+    script.write_text(
+        "from dayfly import cluster\n"
+        f"cluster(provider='local', environment=[]{how})(print).submit(3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert sorted(done.stdout.splitlines()) == printed, done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_function_that_fails_behind_its_program_is_told(tmp_path: Path) -> None:
+    """Nobody asks for its value; the exit code says so, and its own words are there."""
+    script = tmp_path / "client.py"
+    script.write_text(
+        "from dayfly import cluster\n"
+        "@cluster(provider='local', environment=[])\ndef f(): raise KeyError('mine')\n"
+        "f.submit()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "has failed, and nobody has asked for its value:\nKeyError: 'mine'" in done.stderr
+    assert "def f(): raise KeyError('mine')" in done.stderr
+
+
 def test_a_declared_secret_is_masked_in_the_log(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,7 +109,9 @@ class Aftermath:
         return code == -signal.SIGKILL
 
     def _judge_success(self) -> None:
-        alive = bool(left.machines(self.call.run))
+        # One that is kept goes later, by the keeper.
+        is_kept = "kept" in left.events(self.place.home, self.call.run)
+        alive = bool(left.machines(self.call.run)) and not is_kept
         if self.cloud is not None:
             alive = any(self.call.run in str(row["tags"]) for row in self.cloud.cloud.live())
         self.problems += ["the client ended with 0 while the machine was alive"] * alive
@@ -160,11 +162,12 @@ class Aftermath:
     def _judge(self) -> None:
         """What is left, and what of a finished function cannot be had."""
         run = self.call.run
-        if self.starts.run_has_finished(run):
-            why = self.victim.kept(self.place.dayfly, run, self.call.seed)
+        if finished := self.starts.finishes_of(run):
+            home, seed = self.place.home, self.call.seed
+            why = self.victim.kept(self.place.dayfly, home, run, seed, finished)
             self.lost += [why] * bool(why)
         count = self.starts.of_run(run)
-        self.problems += [f"the function started {count} times"] * (count > 1)
+        self.problems += [f"the function started {count} times"] * (count > self.victim.calls)
         leaked, more = self.place.broken_promises(run)
         self.leaked += leaked
         self.problems += more

@@ -11,20 +11,28 @@ from dataclasses import dataclass, field
 
 from tests.emulators.lambda_cloud import Options
 from tests.faults import left, moments
-from tests.faults.kill_aim import LAMBDA, LOCAL
+from tests.faults.kill_aim import KEPT, LAMBDA, LOCAL, PLAIN, RANKS, SESSION, Aim
 from tests.faults.lambda_world import World, world
 from tests.faults.place import COMMAND_S, Place
 from tests.faults.starts import Starts, starts
 from tests.faults.victim import Victim
+from tests.faults.warm_victims import KeptVictim, RanksVictim, SessionVictim
 
 _ASKED = {
     LOCAL: 'provider="local"',
     LAMBDA: 'provider="lambda", instance_type="gpu_1x_a10", region="us-east-1", time="1h"',
 }
-VICTIMS = {
-    provider: Victim(lines=40, pause_s=0.02, size=1 << 20, asked=asked, by_port=True)
+_LINES, _PAUSE_S, _SIZE = 40, 0.02, 1 << 20
+VICTIMS: dict[tuple[str, str], Victim] = {
+    (provider, PLAIN): Victim(_LINES, _PAUSE_S, _SIZE, asked, by_port=True)
     for provider, asked in _ASKED.items()
+} | {
+    (LOCAL, KEPT): KeptVictim.of(_LINES, _PAUSE_S, _SIZE),
+    (LOCAL, SESSION): SessionVictim.of(_LINES, _PAUSE_S, _SIZE),
+    (LOCAL, RANKS): RanksVictim.of(_LINES, _PAUSE_S, _SIZE),
 }
+# What a run of that kind takes of a plain call's time: a second call, and two seconds in which its machine is kept; two machines.
+_LONGER = {KEPT: 1.8, RANKS: 1.1}
 # As fast as engines and SSH servers on two busy cores can follow.
 _OPTIONS = Options(time_scale=20, listing_lag_s=20.0)
 
@@ -53,11 +61,11 @@ class Bench:
         self._cloud.renew(_OPTIONS)
         return self._cloud
 
-    def client(self, provider: str, seed: int) -> subprocess.Popen[bytes]:
-        """A client that begins."""
-        script = self.place.home / f"victim_{provider}.py"
+    def client(self, provider: str, kind: str, seed: int) -> subprocess.Popen[bytes]:
+        """A client that begins a run of that kind."""
+        script = self.place.home / f"victim_{provider}{kind}.py"
         if not script.exists():
-            script.write_text(VICTIMS[provider].code)
+            script.write_text(VICTIMS[provider, kind].code)
         with (self.place.home / f"client.{seed}.log").open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, str(script), str(seed), str(self.starts.port)],
@@ -71,12 +79,16 @@ class Bench:
         """The last words of a client."""
         return (self.place.home / f"client.{seed}.log").read_text(errors="replace")[-600:]
 
-    def lasts_s(self, provider: str) -> float:
-        """How long a run takes that nobody kills, from its first file to its client's end."""
+    def lasts_s(self, aim: Aim) -> float:
+        """How long a run of that kind takes that nobody kills, from its first file to its client's end."""
+        return self._call_lasts_s(aim.provider) * _LONGER.get(aim.kind, 1.0)
+
+    def _call_lasts_s(self, provider: str) -> float:
+        """The same of a plain call."""
         if provider not in self._lasts_s:
             self.cloud(provider)
             before = left.runs(self.place.home)
-            client = self.client(provider, 0)
+            client = self.client(provider, PLAIN, 0)
             try:
                 assert moments.wait_for_run(self.place.home, before, client, COMMAND_S)
                 began = time.monotonic()

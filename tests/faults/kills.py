@@ -241,7 +241,7 @@ def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
     if collected.returncode:
         problems.append(f"gc ended with {collected.returncode}: {collected.stderr.strip()[-400:]}")
     if attached == "value":
-        lost = VICTIM.kept(_cli, run, seed) or lost
+        lost = VICTIM.kept(_cli, home, run, seed) or lost
     if run in {listed["id"] for listed in json.loads(_cli("ps", "--json").stdout)}:
         problems.append("the run is still open")
     count = started(starts)

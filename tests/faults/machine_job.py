@@ -16,7 +16,8 @@ from typing import Any
 
 import cloudpickle
 
-from dayfly.runtime import agent, payload
+from dayfly.runtime import payload
+from dayfly.runtime.agent import frames
 from dayfly.runtime.records import Keys, Task
 from tests.sshd import Server
 
@@ -109,8 +110,8 @@ class MachineJob:
 
     def value(self, file: Path) -> tuple[dict[str, Any], Any]:
         """The header and the value of a result that was brought home."""
-        sealed = agent.unseal(
-            self.keys.hmac_key, self.keys.run_id, agent.RESULT_SEQ, file.read_bytes()
+        sealed = frames.unseal(
+            self.keys.hmac_key, self.keys.run_id, frames.RESULT_SEQ, file.read_bytes()
         )
         head, _, pickled = sealed.partition(b"\n")
         header: dict[str, Any] = json.loads(head)
@@ -138,6 +139,6 @@ def sealed_task(
     packed = (
         json.dumps(header).encode() + b"\n" + cloudpickle.dumps((called, arguments, {}), protocol=5)
     )
-    sealed = agent.seal(keys.hmac_key, keys.run_id, agent.TASK_SEQ, packed)
+    sealed = frames.seal(keys.hmac_key, keys.run_id, frames.TASK_SEQ, packed)
     python = os.path.realpath(sys.executable)
     return Task(sealed=sealed, python=python, pickler=payload.pickler_zip(cache), grace_s=2)

@@ -132,7 +132,7 @@ class Sight:
     def is_gone(self) -> bool:
         """Nothing is left of its machine, nor of what that needs."""
         if self.cloud is None:
-            return not (self._directory / "machine").exists()
+            return not any(self._directory.glob("machine*"))
         ended = {event["instance"] for event in self._truth() if event["event"] == "billed"}
         return self._launched <= ended and not self._things
 

@@ -50,6 +50,12 @@ class Starts:
         with self._lock:
             return any(run == each for _, each in self._said["finished"])
 
+    def finishes_of(self, run: str) -> int:
+        """How often the function of one run has come to its end."""
+        with self._lock:
+            said = self._said["finished"].items()
+            return sum(count for (_, each), count in said if each == run)
+
     def call_of(self, run: str) -> int | None:
         """The number of the call that a run is of; None where its function was never started."""
         with self._lock:

@@ -19,7 +19,8 @@ from tests.emulators.lambda_cloud import Emulator, Options
 from tests.faults.aftermath import owed
 from tests.faults.campaign import parts_of
 from tests.faults.families.kills import FAMILY
-from tests.faults.kill_aim import CELLS, LAMBDA, LOCAL, WHOM, Aim
+from tests.faults.kill_aim import CELLS, KEPT, LAMBDA, LOCAL, PLAIN, RANKS, SESSION, WHOM, Aim
+from tests.faults.kill_bench import VICTIMS
 from tests.faults.kill_call import Call, strike
 from tests.faults.kill_hold import Hold, held
 from tests.faults.lambda_world import World
@@ -48,6 +49,23 @@ def test_every_point_has_its_kills_wherever_a_campaign_begins(first: int) -> Non
         "hold",
         "hold_drop",
     }
+
+
+@pytest.mark.parametrize("first", [0, 20_000])
+def test_half_of_the_runs_here_are_no_plain_calls(first: int) -> None:
+    """Each kind has its share, at each point and at any moment; whoever may die dies in each of them."""
+    aims = [Aim.of(first + number) for number in range(FAMILY.trials)]
+    assert {aim.kind for aim in aims if aim.provider == LAMBDA} == {PLAIN}
+    here = [aim for aim in aims if aim.provider == LOCAL]
+    kinds = Counter(aim.kind for aim in here)
+    assert 120 <= kinds.pop(PLAIN) <= 130
+    assert kinds.keys() == {KEPT, SESSION, RANKS}
+    assert min(kinds.values()) >= 36
+    for kind in kinds:
+        own = [aim for aim in here if aim.kind == kind]
+        assert {aim.point for aim in own} == {"", *POINTS}
+        assert {aim.whom for aim in own} == {"", *WHOM}
+    assert {(aim.provider, aim.kind) for aim in aims} == VICTIMS.keys()
 
 
 @pytest.mark.parametrize("first", [0, 819_764_056])
@@ -83,10 +101,12 @@ def test_what_a_seed_is_for_comes_again() -> None:
         assert replace(again, seed=seed) == Aim.of(seed)
 
 
-def test_the_sample_is_the_worst_moment() -> None:
-    """The machine is there, nobody knows its id, and everybody is dead."""
-    aim = Aim.of(20_000)
+def test_the_sample_is_the_worst_moment_and_one_of_two_machines() -> None:
+    """The machine is there, nobody knows its id, and everybody is dead; and the value of two ranks, which is not home yet."""
+    assert FAMILY.sample == 2
+    aim, other = Aim.of(20_000), Aim.of(20_001)
     assert (aim.provider, aim.point, aim.whom) == (LAMBDA, "accepted", "all")
+    assert (other.kind, other.point, other.whom) == (RANKS, "finished", "all")
 
 
 # -- where a run is

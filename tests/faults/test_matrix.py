@@ -69,8 +69,10 @@ def test_what_is_left_is_seen_without_the_product(tmp_path: Path) -> None:
     lock = tmp_path / "state/.pulumi/locks/organization/dayfly" / run / "lock.json"
     lock.parent.mkdir(parents=True)
     lock.touch()
-    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-    with subprocess.Popen(sleep, env={"DAYFLY_RUN": run}) as process:
+    sleep = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
+    with subprocess.Popen(sleep, env={"DAYFLY_RUN": run}, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # The kernel shows its environment a moment after Popen returns.
         where = Place(tmp_path, (process,))
         assert len(where.settled(run, wait_s=0.1)) == 1
         alive, problems = where.broken_promises(run, wait_s=0.1)

@@ -26,7 +26,7 @@ class Weights(bytes):
 @cluster({asked}, environment=[])
 def train(seed: int, starts: str):
     import random, sys, time
-{tell}
+{tell}{meet}
     tell("started")
     for number in range({lines}):
         print("step", number, "of seed", seed, flush=True)
@@ -38,6 +38,9 @@ def train(seed: int, starts: str):
 
 
 if __name__ == "__main__":
+{main}
+"""
+_ONE_CALL = """
     print(repr(train(int(sys.argv[1]), sys.argv[2])), flush=True)
 """
 _INTO_A_FILE = """
@@ -67,6 +70,9 @@ class Victim:
         size: of the value.
         asked: what the client asks for, as the decorator's arguments.
         by_port: that it has started, and that it has finished, is told to a `Starts`, and not put into a file.
+        main: what the client does with it.
+        meet: what the function does before it says that it has started.
+        calls: how often it may start in one run.
     """
 
     lines: int
@@ -74,6 +80,9 @@ class Victim:
     size: int
     asked: str = 'provider="local"'
     by_port: bool = False
+    main: str = _ONE_CALL
+    meet: str = ""
+    calls: int = 1
 
     @property
     def code(self) -> str:
@@ -84,6 +93,8 @@ class Victim:
             size=self.size,
             asked=self.asked,
             tell=_TO_A_PORT if self.by_port else _INTO_A_FILE,
+            main=self.main,
+            meet=self.meet,
         )
 
     def digest(self, seed: int) -> str:
@@ -115,19 +126,39 @@ class Victim:
             return "never started", ""
         if done.returncode:
             return "failed", f"attach ended with {done.returncode}: {done.stderr.strip()[-400:]}"
-        brought = (home / "runs" / run / "stdout.log").read_text()
-        if brought != self.log(seed):
-            lines = brought.count("\n")
-            return "value", f"the log has {lines} lines of {self.lines}, or in another order"
         shown, _, value = done.stdout.strip().rpartition("\n")
-        if value.strip() != self.digest(seed):
-            return "value", f"attach gave {value[:200]!r}, not {self.digest(seed)}"
-        if shown and f"{shown}\n" != self.log(seed):
-            return "value", "the log that attach showed has a gap or a repeat"
-        return "value", ""
+        why = self._wrong_log(home / "runs" / run, seed) or self._wrong_value(value.strip(), seed)
+        if not why and shown and not self._is_log(f"{shown}\n", seed):
+            why = "the log that attach showed has a gap or a repeat"
+        return "value", why
 
-    def kept(self, cli: Cli, run: str, seed: int) -> str:
-        """Why the result counts as lost after all is over; "" where `dayfly result` gives it."""
+    def _wrong_log(self, directory: Path, seed: int) -> str:
+        """What the log that is here is not."""
+        brought = (directory / "stdout.log").read_text()
+        if self._is_log(brought, seed):
+            return ""
+        lines = brought.count("\n")
+        return f"the log has {lines} lines of {self.lines}, or in another order"
+
+    def _is_log(self, text: str, seed: int) -> bool:
+        return text == self.log(seed)
+
+    def _wrong_value(self, value: str, seed: int) -> str:
+        """What the value that `attach` has printed is not."""
+        if value == self.digest(seed):
+            return ""
+        return f"attach gave {value[:200]!r}, not {self.digest(seed)}"
+
+    def kept(self, cli: Cli, home: Path, run: str, seed: int, finished: int = 1) -> str:
+        """Why a result counts as lost after all is over; "" where `dayfly result` gives what was promised.
+
+        Args:
+            cli: runs a command.
+            home: where the run is.
+            run: which.
+            seed: of the value.
+            finished: how often the function has come to its end, by its own word.
+        """
         kept = cli("result", run)
         if kept.stdout.strip() == self.digest(seed):
             return ""

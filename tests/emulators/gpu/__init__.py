@@ -4,7 +4,7 @@ Put `FOLDER/bin` on the machine's PATH and `FOLDER/lib` on its LD_LIBRARY_PATH. 
 so another call of `furnish` changes what a running machine shows.
 
 Left out: everything that computes (no kernel, module, stream, event or graph), peers and managed memory, NVML, MIG,
-and of `nvidia-smi` its tables, XML, loops and settings: an option or a field that it does not know is refused as the
+and of `nvidia-smi` its tables, XML and settings: an option or a field that it does not know is refused as the
 real one refuses it. Memory on the device is the process's own, so more of it can be asked for than would fit together.
 """
 
@@ -49,12 +49,16 @@ class Gpu:
         count: how many of them.
         memory_mib: memory of each.
         driver: version of the driver.
+        percents: how much each is in use, as nvidia-smi tells it: a number, or "[N/A]"; the last stands for the rest.
+        used_mib: memory in use of each.
     """
 
     model: str
     count: int
     memory_mib: int
     driver: str = "570.148.08"
+    percents: tuple[int | str, ...] = (0,)
+    used_mib: int = 1
 
 
 def furnish(folder: Path, gpu: Gpu, lie: str = "", *, python: str = sys.executable) -> None:
@@ -85,6 +89,10 @@ def _shown(folder: Path, gpu: Gpu, lie: str) -> str:
         "count": gpu.count - 1 if lie == "count" else gpu.count,
         "memory_mib": gpu.memory_mib // 2 if lie == "memory" else gpu.memory_mib,
         "driver": gpu.driver,
+        "percents": ",".join(
+            str(gpu.percents[min(n, len(gpu.percents) - 1)]) for n in range(gpu.count)
+        ),
+        "used_mib": gpu.used_mib,
         "lie": lie,
         # A machine may see the folder under a name that another has too; its GPUs are its own all the same.
         "machine": str(folder.resolve()),

@@ -1,4 +1,4 @@
-"""The stand-in `nvidia-smi`: -L and --query-gpu in CSV, as the real one words them; reads ../gpu.conf."""
+"""The stand-in `nvidia-smi`: -L and --query-gpu in CSV, once or in a loop, as the real one words them; reads ../gpu.conf."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def settings() -> dict[str, str]:
 
 def rows(shown: dict[str, str]) -> list[dict[str, str]]:
     """Every field of every GPU, with its unit."""
-    memory = int(shown["memory_mib"])
+    memory, used = int(shown["memory_mib"]), int(shown["used_mib"])
+    percents = shown["percents"].split(",")
     return [
         {
             "index": str(index),
@@ -39,9 +40,11 @@ def rows(shown: dict[str, str]) -> list[dict[str, str]]:
             "count": shown["count"],
             "driver_version": shown["driver"],
             "memory.total": f"{memory} MiB",
-            "memory.used": "1 MiB",
-            "memory.free": f"{memory - 1} MiB",
-            "utilization.gpu": "0 %",
+            "memory.used": f"{used} MiB",
+            "memory.free": f"{memory - used} MiB",
+            "utilization.gpu": percents[index]
+            if percents[index] == "[N/A]"
+            else f"{percents[index]} %",
             "pci.bus_id": f"00000000:{index + 1:02X}:00.0",
         }
         for index in range(int(shown["count"]))
@@ -90,7 +93,7 @@ def main(arguments: list[str]) -> int:
             print(f"GPU {row['index']}: {row['name']} (UUID: {row['uuid']})")
         return 0
     options = dict(argument.partition("=")[::2] for argument in arguments)
-    unknown = sorted(set(options) - {"--query-gpu", "--format"})
+    unknown = sorted(set(options) - {"--query-gpu", "--format", "--loop", "--loop-ms"})
     if unknown or not options.get("--query-gpu"):
         asked = unknown[0] if unknown else " ".join(arguments)
         print(
@@ -101,7 +104,16 @@ def main(arguments: list[str]) -> int:
     if style[0] != "csv":
         print('"--format=" switch is missing. "--query-*" switch requires "--format=" switch.')
         return 2
-    return query(options["--query-gpu"].split(","), style, found)
+    fields = options["--query-gpu"].split(",")
+    pause_s = float(options.get("--loop", 0)) or float(options.get("--loop-ms", 0)) / 1000
+    code = query(fields, style, found)
+    # Its heading comes once.
+    style.append("noheader")
+    while pause_s and not code:
+        sys.stdout.flush()
+        time.sleep(pause_s)
+        code = query(fields, style, rows(settings()))
+    return code
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from typing import Any
 import paramiko
 
 from dayfly.errors import ConnectFailed, DayflyError, Forged, HostKeyMismatch
-from dayfly.runtime import agent, stored
+from dayfly.runtime import stored
+from dayfly.runtime.agent import frames as agent_frames
 from dayfly.runtime.session import Session
 from tests.faults import tampering, unpickled
 from tests.faults.dead_runs import DeadRuns, dead_runs
@@ -170,7 +171,7 @@ def _frame(scene: _Scene, seed: int, chance: random.Random, sentinel: Path) -> _
         foreign.write_bytes((scene.frames / str(number)).read_bytes())
     else:
         body = unpickled.bomb(sentinel)
-        frame = agent.seal(secrets.token_bytes(32), job.keys.run_id, number, body)
+        frame = agent_frames.seal(secrets.token_bytes(32), job.keys.run_id, number, body)
         foreign.write_bytes(frame)
     plan = {"kind": kind, "frame": number, "at": chance.randrange(1 << 20)}
     scene.plan.write_text(json.dumps({**plan, "foreign": str(foreign), "done": str(done)}))
@@ -208,11 +209,14 @@ def _spoiled(
         [
             (
                 "sealed with another key",
-                agent.seal(secrets.token_bytes(32), run, agent.RESULT_SEQ, bomb),
+                agent_frames.seal(secrets.token_bytes(32), run, agent_frames.RESULT_SEQ, bomb),
             ),
-            ("with another pickle under its header", sealed[: agent.HEADER_BYTES] + bomb),
-            ("of another run", agent.seal(key, secrets.token_hex(16), agent.RESULT_SEQ, bomb)),
-            ("that is the task", agent.seal(key, run, agent.TASK_SEQ, bomb)),
+            ("with another pickle under its header", sealed[: agent_frames.HEADER_BYTES] + bomb),
+            (
+                "of another run",
+                agent_frames.seal(key, secrets.token_hex(16), agent_frames.RESULT_SEQ, bomb),
+            ),
+            ("that is the task", agent_frames.seal(key, run, agent_frames.TASK_SEQ, bomb)),
             (f"truncated to {at} bytes", sealed[:at]),
             (f"with byte {at} flipped", sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :]),
             ("with bytes after its end", sealed + bomb),

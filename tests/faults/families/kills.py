@@ -1,21 +1,25 @@
 """SIGKILL for client, keeper, engine, provider process, program or all of them, at any moment: nothing leaks, no result is lost.
 
-Half of the runs are on Lambda's emulator; half of the kills come at a named point, and are made again where they miss it.
+Half of the runs are on Lambda's emulator; half of the kills come at a named point, and are made again where they miss it. Of those
+on this computer half are of runs whose machine stays for further calls, or of runs of two machines.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
 from tests.faults import left, moments
 from tests.faults.aftermath import Aftermath
 from tests.faults.family import Family
-from tests.faults.kill_aim import Aim
+from tests.faults.kill_aim import KEPT, Aim
 from tests.faults.kill_bench import VICTIMS, Bench, bench
 from tests.faults.kill_call import Call, Stroke, strike
 from tests.faults.kill_hold import Held, held
@@ -43,7 +47,7 @@ def run(place: Place, seeds: Iterator[int]) -> Iterator[Trial]:
 def _trial(shared: Bench, aim: Aim) -> Trial:
     """A kill that has missed its point is judged as every other, and another run is killed for it: each point is to have
     its share."""
-    lasts_s = 0.0 if aim.point else shared.lasts_s(aim.provider)
+    lasts_s = 0.0 if aim.point else shared.lasts_s(aim)
     for attempt in range(_TRIES if aim.point else 1):
         trial = _attempt(shared, aim, attempt, lasts_s)
         if trial.wrong or (trial.counted and trial.point == aim.point):
@@ -56,7 +60,7 @@ def _attempt(shared: Bench, aim: Aim, attempt: int, lasts_s: float) -> Trial:
     home, cloud = shared.place.home, shared.cloud(aim.provider)
     with held(cloud, aim.hold) as call_held:
         before = left.runs(home)
-        client = shared.client(aim.provider, aim.seed)
+        client = shared.client(aim.provider, aim.kind, aim.seed)
         try:
             run = moments.wait_for_run(home, before, client, COMMAND_S)
             if run is None:
@@ -64,7 +68,7 @@ def _attempt(shared: Bench, aim: Aim, attempt: int, lasts_s: float) -> Trial:
             call = Call(home, aim.seed, client, run)
             sight = Sight(home, run, shared.starts, cloud)
             chance = random.Random(f"{aim.seed}.{attempt}")
-            kill = _Kill(shared, aim, call, sight, call_held, chance)
+            kill = _Kill(shared, aim, call, sight, call_held, chance, before)
             return kill.made(lasts_s, in_haste=attempt > 0)
         finally:
             client.kill()
@@ -85,6 +89,7 @@ class _Kill:
     sight: Sight
     held: Held | None
     chance: random.Random
+    before: set[str]
 
     def made(self, lasts_s: float, *, in_haste: bool) -> Trial:
         """The trial.
@@ -144,28 +149,48 @@ class _Kill:
 
     def _judged(self, stroke: Stroke, when: str) -> Trial:
         missed = f", which was {stroke.point!r}" * (stroke.point != self.aim.point)
-        found = Aftermath(
-            self.shared.place,
-            self.call,
-            VICTIMS[self.aim.provider],
-            self.shared.starts,
-            self.sight.cloud,
-            self.chance,
-            [f"SIGKILL of {stroke.whom} {when}{missed}, on {self.aim.provider}"],
-        )
+        what = f"on {self.aim.provider}" + f", {self.aim.kind}" * bool(self.aim.kind)
+        faults = [f"SIGKILL of {stroke.whom} {when}{missed}, {what}"]
         let_go: Callable[[], None] = (lambda: None) if self.held is None else self.held.end
-        found.follow(keeper_dead=stroke.whom in ("keeper", "all"), let_go=let_go)
+        found = []
+        for run in self._runs():
+            aftermath = Aftermath(
+                self.shared.place,
+                replace(self.call, run=run),
+                VICTIMS[self.aim.provider, self.aim.kind],
+                self.shared.starts,
+                self.sight.cloud,
+                self.chance,
+                faults,
+            )
+            aftermath.follow(keeper_dead=stroke.whom in ("keeper", "all"), let_go=let_go)
+            found.append(aftermath)
         return Trial(
             _NAME,
             self.aim.seed,
-            tuple(found.faults),
-            tuple(found.leaked),
-            tuple(found.lost),
+            tuple(faults),
+            tuple(text for each in found for text in each.leaked),
+            tuple(text for each in found for text in each.lost),
             (),
-            tuple(found.problems),
-            measured=(f"{found.keeper_s:.1f} s of the keeper's",),
+            tuple(text for each in found for text in each.problems),
+            measured=tuple(f"{each.keeper_s:.1f} s of the keeper's" for each in found),
             point=stroke.point if self.aim.point else "",
         )
 
+    def _runs(self) -> list[str]:
+        """The run that was killed; where its machine is kept, the ones that came after it there first: its end waits for
+        theirs."""
+        home = self.call.home
+        if self.aim.kind != KEPT:
+            return [self.call.run]
+        # One that lives goes on to its next call. What becomes of one that hangs is seen, and told, below.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.call.process.wait(COMMAND_S)
 
-FAMILY = Family(_NAME, trials=500, sample=1, run=run, jobs=4)
+        def begun(run: str) -> float:
+            return float(next((line["t"] for line in left.journal(home, run)), math.inf))
+
+        return sorted(left.runs(home) - self.before, key=begun, reverse=True)
+
+
+FAMILY = Family(_NAME, trials=500, sample=2, run=run, jobs=4)

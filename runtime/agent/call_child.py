@@ -1,0 +1,86 @@
+"""A child of the zygote, as the zygote sees it."""
+
+from __future__ import annotations
+
+import os
+
+from .peer import Peer
+from .shortcut import end
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from .call_output import Printed
+    from .known_call import KnownCall
+
+
+class Child:
+    """A forked process, seen from the zygote."""
+
+    def __init__(
+        self, pid: int, channel: Any, printed: tuple[Printed, Printed], device: str | None
+    ) -> None:
+        self.pid, self.peer, self.printed = pid, Peer(channel), printed
+        # None is no place at all: a child that was forked ahead has one from its first call on.
+        self.device = device
+        self.function, self.group = "", 0
+        self.given: list[KnownCall] = []
+        self.idle_since = 0.0
+        self.last = self.leaving = False
+        self.why = ""
+        self.kill_at = float("inf")
+        self.oom_before = 0
+        # A copy of the connection by which a client's calls come straight to it, and whether it ever had one.
+        self._shortcut: Any = None
+        self.had_shortcut = False
+
+    def lend(self, head: Mapping[str, Any], shortcut: Any) -> bool:
+        """Hand a connection on to it; tell whether it has that now."""
+        self.cut()
+        if not self.peer.send_with(head, shortcut.fileno()):
+            return False
+        self._shortcut, self.had_shortcut = shortcut, True
+        return True
+
+    def cut(self) -> None:
+        """Nothing more comes to it by the connection it had, whoever has a copy of that: what it has forked, too."""
+        shortcut, self._shortcut = self._shortcut, None
+        if shortcut is not None:
+            end(shortcut)
+            shortcut.close()
+
+    def relay(self, call: KnownCall | None, ends: Iterable[int], label: bytes) -> bool:
+        pairs = zip(self.printed, ends)  # noqa: B905 - 3.8 has no strict
+        return any([stream.relay(end, label, call) for stream, end in pairs])
+
+    def signal(self, number: int) -> None:
+        """To all that the call has started, but for what has left its group."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+
+    def ended(self) -> int | None:
+        """Give the status that it ended with, and end what it has left in its group; None while it lives."""
+        import signal
+
+        if hasattr(os, "waitid"):
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return None
+            # Before it is reaped: until then nobody else can get the number of its group.
+            self.signal(signal.SIGKILL)
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if not pid:
+            return None
+        self.signal(signal.SIGKILL)
+        return status
+
+    def close(self) -> None:
+        """Let go of what is here of it; in a forked process, too, where that are copies."""
+        if self._shortcut is not None:
+            self._shortcut.close()
+        self.peer.close()
+        for stream in self.printed:
+            stream.close()

@@ -1,0 +1,167 @@
+"""The frames of every channel: sealed for one run and one place in it, or not taken at all."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+TASK_SEQ = 0
+RESULT_SEQ = 1
+_MAGIC = b"DFLY"
+_VERSION = 1
+_HEAD = struct.Struct(
+    ">4sB16sQQ32s"
+)  # magic, version, run id, sequence, payload length, SHA-256 of the payload
+HEADER_BYTES = _HEAD.size + 32
+FRAME_BYTES_MAX = 16 << 20
+CHUNK_BYTES = 256 << 10
+CREDIT_BYTES = 8 << 20
+OPENING_BYTES = 64
+
+
+class FrameError(ValueError):
+    """Bytes that are not an authentic frame of this run in this place; nothing of them may be used."""
+
+
+def new_sha256(data: bytes | memoryview = b"") -> Any:
+    from hashlib import sha256
+
+    return sha256(data)
+
+
+def digest_of(data: bytes | memoryview) -> str:
+    return str(new_sha256(data).hexdigest())
+
+
+def header_of(key: bytes, run_id: str, seq: int, length: int, digest: bytes) -> bytes:
+    import hmac
+
+    head = _HEAD.pack(_MAGIC, _VERSION, bytes.fromhex(run_id), seq, length, digest)
+    return head + hmac.digest(key, head, "sha256")
+
+
+def seal(key: bytes, run_id: str, seq: int, payload: bytes) -> bytes:
+    """Make the frame that only a holder of `key` can make, for this run and this place in the sequence."""
+    digest = new_sha256()
+    digest.update(payload)
+    return header_of(key, run_id, seq, len(payload), digest.digest()) + payload
+
+
+def open_header(key: bytes, run_id: str, seq: int, header: bytes) -> tuple[int, bytes]:
+    """Check a header.
+
+    Returns:
+        The length and the SHA-256 that its payload must have.
+
+    Raises:
+        FrameError: it is truncated, of another run or place, or not made with `key`.
+    """
+    import hmac
+
+    if len(header) != HEADER_BYTES:
+        raise FrameError(f"truncated: a header has {HEADER_BYTES} bytes, these are {len(header)}")
+    head, code = header[: _HEAD.size], header[_HEAD.size :]
+    if not hmac.compare_digest(hmac.digest(key, head, "sha256"), code):
+        raise FrameError("the authentication code does not fit this run's key")
+    magic, version, run, number, length, digest = _HEAD.unpack(head)
+    if (magic, version, run.hex(), number) != (_MAGIC, _VERSION, run_id, seq):
+        raise FrameError(
+            f"a frame of run {run.hex()} number {number}, expected {run_id} number {seq}"
+        )
+    return length, digest
+
+
+def unseal(key: bytes, run_id: str, seq: int, sealed: bytes) -> bytes:
+    """Give back the payload of a frame.
+
+    Raises:
+        FrameError: another magic, run or place, truncated or trailing bytes, or a wrong digest or code.
+    """
+    length, expected = open_header(key, run_id, seq, bytes(sealed[:HEADER_BYTES]))
+    payload = sealed[HEADER_BYTES:]
+    digest = new_sha256()
+    digest.update(payload)
+    check_payload(len(payload), digest.digest(), length, expected)
+    return payload
+
+
+def check_payload(length: int, digest: bytes, expected_length: int, expected: bytes) -> None:
+    """Compare what came with what the header says.
+
+    Raises:
+        FrameError: it is another.
+    """
+    if length != expected_length:
+        raise FrameError(f"{length} bytes of payload, the header says {expected_length}")
+    if digest != expected:
+        raise FrameError("the payload's SHA-256 is not the header's")
+
+
+def open_sealed(key: bytes, run_id: str, seq: int, path: str) -> Any:
+    """Open a sealed file and hold all of it to the rules of `unseal`, without having it in memory.
+
+    Returns:
+        The open file, at the beginning of its payload: what is read from it is what was checked.
+
+    Raises:
+        FrameError: as `unseal`.
+    """
+    file = open(path, "rb")  # noqa: SIM115 - whoever asked for it closes it
+    try:
+        digest, length = new_sha256(), 0
+        expected_length, expected = open_header(key, run_id, seq, file.read(HEADER_BYTES))
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+            length += len(chunk)
+        check_payload(length, digest.digest(), expected_length, expected)
+        file.seek(HEADER_BYTES)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def check_sealed_file(key: bytes, run_id: str, seq: int, path: str) -> None:
+    """Apply the rules of `unseal` to a file.
+
+    Raises:
+        FrameError: as `unseal`.
+    """
+    open_sealed(key, run_id, seq, path).close()
+
+
+def encode(head: Mapping[str, Any], body: bytes | memoryview = b"") -> bytes:
+    """Put a message's JSON head and its bytes into one payload."""
+    text = json.dumps(head).encode()
+    return b"".join((struct.pack(">I", len(text)), text, body))
+
+
+def decode(payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """Take apart what `encode` made."""
+    (length,) = struct.unpack_from(">I", payload)
+    return json.loads(payload[4 : 4 + length]), payload[4 + length :]
+
+
+def channel_keys(key: bytes, nonce: bytes) -> tuple[bytes, bytes]:
+    """Keys of one channel, to the machine and to the client: a frame of another channel or direction fits neither."""
+    import hmac
+
+    return (
+        hmac.digest(key, b"to machine" + nonce, "sha256"),
+        hmac.digest(key, b"to client" + nonce, "sha256"),
+    )
+
+
+def call_seq(number: int) -> int:
+    """Where a call stands in the run's sequence."""
+    return 2 * number
+
+
+def call_result_seq(number: int) -> int:
+    """Where the result of a call stands in the run's sequence."""
+    return 2 * number + 1

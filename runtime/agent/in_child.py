@@ -1,0 +1,353 @@
+"""The forked child that makes the calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from .call_output import WARM_OUTPUT_BYTES
+from .caller import Caller, Stopping
+from .frames import (
+    FrameError,
+    call_result_seq,
+    call_seq,
+    encode,
+    new_sha256,
+    open_sealed,
+    seal,
+    unseal,
+)
+from .inbox import Inbox, parcel
+from .known_call import WARM_INLINE_BYTES
+from .passing import receive_with
+from .sealed_writer import SealedWriter
+from .shortcut import Shortcut
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from .call_book import CallBook
+
+
+class InChild(Caller):
+    """A forked child's own side: calls one function after another until nothing more comes."""
+
+    def __init__(
+        self, book: CallBook, gpus: tuple[list[str], str], keeps: bool, channel: Any
+    ) -> None:
+        super().__init__(Stopping(), lambda: gpus, self._opened_result)
+        self._book, self._channel = book, channel
+        self._pid = os.getpid()
+        self._functions: dict[str, tuple[dict[str, Any] | None, Any]] = {}
+        self._blobs = ""
+        self._number = 0
+        self._keeps = keeps
+        self._writer: _Spilling | None = None
+        # The way of the client's own, the last call that came by it, and where the output of the one before ended.
+        self._shortcut: Shortcut | None = None
+        self._passed: list[int] = []
+        self._straight, self._ends = 0, (0, 0)
+
+    def work(self) -> int:
+        """Call what arrives, and give the exit code of the process."""
+        inbox = Inbox()
+        while True:
+            shortcut = self._shortcut
+            try:
+                straight = shortcut is not None and shortcut.is_next()
+                came = shortcut.receive() if shortcut and straight else self._received(inbox)
+            except KeyboardInterrupt:
+                return 143
+            if came is None and not straight:
+                return 0
+            if came is None:
+                self._drop_shortcut()
+            for head, body in came or ():
+                if not (self._take_straight(head, body) if straight else self._obey(head, body)):
+                    return 143 if self._stopping.asked else 0
+
+    def _received(self, inbox: Inbox) -> list[tuple[dict[str, Any], bytes]] | None:
+        """Give what the zygote says; None at its end."""
+        data, passed = receive_with(self._channel, 1 << 18)
+        self._passed += passed
+        return list(inbox.feed(data)) if data else None
+
+    def _obey(self, head: Mapping[str, Any], body: bytes) -> bool:
+        """Do what the zygote says; tell whether this child may be told more."""
+        if "shortcut" in head:
+            self._drop_shortcut()
+            if head["shortcut"] is not None:
+                self._take_shortcut(head)
+            return True
+        self._blobs = head["blobs"]
+        if "load" in head:
+            self._function(head["load"])
+            return True
+        return self._take(head, body)
+
+    def _take_shortcut(self, head: Mapping[str, Any]) -> None:
+        self._blobs = head["blobs"]
+        self._set_device(head["device"])
+        if not self._passed:
+            return  # As many files are open here as may be: its calls come by the zygote.
+        self._shortcut = Shortcut(self._passed.pop(0), head["shortcut"], self._channel)
+        self._shortcut.tell({"ready": True})
+
+    def _drop_shortcut(self) -> None:
+        if self._shortcut is not None:
+            self._shortcut.close()
+            self._shortcut = None
+
+    @staticmethod
+    def _set_device(device: str) -> None:
+        if device:
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+
+    def _take(self, head: Mapping[str, Any], body: bytes) -> bool:
+        """Make the calls of one parcel; tell whether this child may be given more."""
+        self._set_device(head["device"])
+        offset = 0
+        for entry in head["calls"]:
+            sealed = body[offset : offset + entry["size"]]
+            offset += entry["size"]
+            # One that came straight as well, over a connection that broke, has been made.
+            if entry["n"] != self._straight and not self._make(entry, sealed):
+                return False
+        return not head["last"]
+
+    def _take_straight(self, head: Mapping[str, Any], body: bytes) -> bool:
+        """Make the one call that has come by the shortcut; the zygote must know of it before it begins."""
+        entry = head["calls"][0]
+        if entry["function"] not in self._functions:
+            self._send({"refer": entry}, body)
+            return True
+        # Without the call, which is given to nobody else from now on.
+        self._send({"begun": entry})
+        self._straight = entry["n"]
+        return self._make(entry, body)
+
+    def _make(self, entry: Mapping[str, Any], sealed: bytes) -> bool:
+        self._number, self._began = entry["n"], time.monotonic()
+        call = self._opened_call(entry["blob"], sealed)
+        try:
+            outcome, value = self._outcome(call)
+        except KeyboardInterrupt:
+            if not self._stopping.asked:
+                raise
+            sys.stderr.write(self._traceback(sys.exc_info()[1]))
+            return False
+        if os.getpid() != self._pid:
+            os._exit(0)  # A copy that the function has forked, and let return.
+        self.leave(outcome, value)
+        return self._report()
+
+    def _opened_call(self, blob: str, sealed: bytes) -> Any:
+        """Give what the call holds, checked; what is large is content by digest, which goes with its last reader."""
+        book, seq = self._book, call_seq(self._number)
+        if not blob:
+            from io import BytesIO
+
+            return BytesIO(unseal(book.key, book.run_id, seq, sealed))
+        path = os.path.join(self._blobs, os.path.basename(blob))
+        call = open_sealed(book.key, book.run_id, seq, path)
+        os.unlink(path)
+        return call
+
+    @staticmethod
+    def _tell_data(head: Mapping[str, Any]) -> None:
+        """Say where Data is, for what makes paths of it while the function or its arguments are loaded."""
+        if "data" in head:
+            os.environ["DAYFLY_DATA"] = json.dumps(head["data"])
+
+    def _outcome(self, call: Any) -> tuple[dict[str, Any], Any]:
+        with call:
+            head = json.loads(call.readline())
+            failure, function = self._function(head["function"])
+            if failure is not None:
+                return failure, function
+            began = time.monotonic()
+            self._tell_data(head)
+            failure, loaded = self.load((), call)
+            load_s = time.monotonic() - began
+        outcome, value = (failure, loaded) if failure is not None else self.call(function, *loaded)
+        return {**outcome, "load_s": load_s}, value
+
+    def _function(self, digest: str) -> tuple[dict[str, Any] | None, Any]:
+        """Give the function of that digest, loaded once."""
+        if digest not in self._functions:
+            from io import BytesIO
+
+            began, before = time.monotonic(), set(sys.modules)
+            with open(os.path.join(self._blobs, os.path.basename(digest)), "rb") as file:
+                content = file.read()
+            found = new_sha256()
+            found.update(content)
+            if found.hexdigest() != digest:
+                raise FrameError("the function is not the one that was sent")
+            head, _, pickled = content.partition(b"\n")
+            header = json.loads(head)
+            self.take_sources(header["sources"])
+            self._tell_data(header)
+            self._functions[digest] = self.load(header["imports"], BytesIO(pickled))
+            if self._functions[digest][0] is None:
+                self._tell_imports(digest, header["imports"], before, began)
+        return self._functions[digest]
+
+    def _tell_imports(
+        self, digest: str, imports: Iterable[str], before: set[str], began: float
+    ) -> None:
+        """Import what the function will, and tell the zygote of it where that took its time."""
+        from importlib import import_module
+
+        for name in imports:
+            try:
+                import_module(name)
+            except Exception:  # noqa: BLE001, S112 - the function may do without it; if not, it will say so itself
+                continue
+        new = [name for name in sys.modules if name not in before and _is_installed(name)]
+        if new and time.monotonic() - began > 0.01:
+            import threading
+
+            safe = threading.active_count() == 1 and not _touches_gpu()
+            self._send({"loaded": digest, "modules": new, "safe": safe})
+
+    def _opened_result(self) -> _Spilling:
+        self._writer = _Spilling(
+            self._book.file(self._number),
+            self._book.key,
+            self._book.run_id,
+            call_result_seq(self._number),
+        )
+        return self._writer
+
+    def _report(self) -> bool:
+        """Send the result; tell whether this process can be given another call."""
+        import threading
+
+        clean = self._keeps or threading.active_count() == 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        writer = self._writer
+        assert writer is not None
+        ends = os.fstat(1).st_size, os.fstat(2).st_size
+        head = {
+            "n": self._number,
+            "file": writer.spilt,
+            "out": ends[0],
+            "err": ends[1],
+            "clean": clean and not self._stopping.asked,
+            "took_s": time.monotonic() - self._began,
+            "told": None,
+        }
+        sealed = b"" if writer.spilt else writer.sealed
+        if self._number == self._straight and sealed:
+            head["told"] = self._tell(head, sealed, ends)
+        self._ends = ends
+        self._send(head, sealed)
+        return bool(head["clean"])
+
+    def _tell(self, head: Mapping[str, Any], sealed: bytes, ends: tuple[int, int]) -> int | None:
+        """Send the client the result by the way on which the call has come, with what it has printed.
+
+        Returns:
+            The generation of the client that has been told; None where none was.
+        """
+        if self._shortcut is None:
+            return None
+        out, err = (
+            _tail(stream, start, end)
+            for stream, start, end in zip((1, 2), self._ends, ends)  # noqa: B905 - 3.8 has no strict
+        )
+        entry = {
+            "n": self._number,
+            "size": len(sealed),
+            "file": False,
+            "out": len(out),
+            "err": len(err),
+            "queued_s": 0.0,
+            "took_s": head["took_s"],
+        }
+        told = self._shortcut.tell({"results": [entry]}, sealed + out + err)
+        return self._shortcut.generation if told else None
+
+    def _send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
+        self._channel.sendall(parcel(encode(head, body)))
+
+    def _threads_run_on(self, names: str) -> None:
+        if not self._keeps:
+            super()._threads_run_on(names)
+
+
+class _Spilling:
+    """A sealed result that stays in memory while it is small, and becomes a file where it is not."""
+
+    def __init__(self, path: str, key: bytes, run_id: str, seq: int) -> None:
+        self._place = (path, key, run_id, seq)
+        self._parts: list[bytes] = []
+        self._length = 0
+        self._file: SealedWriter | None = None
+        self.sealed = b""
+
+    @property
+    def spilt(self) -> bool:
+        return self._file is not None
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self._length += size
+        if self._file is None and self._length > WARM_INLINE_BYTES:
+            self._file = SealedWriter(*self._place)
+            for held in self._parts:
+                self._file.write(held)
+            self._parts.clear()
+        if self._file is not None:
+            return self._file.write(data)
+        self._parts.append(bytes(data))
+        return size
+
+    def commit(self) -> None:
+        if self._file is not None:
+            self._file.commit()
+        else:
+            _, key, run_id, seq = self._place
+            self.sealed = seal(key, run_id, seq, b"".join(self._parts))
+
+    def discard(self) -> None:
+        if self._file is not None:
+            self._file.discard()
+
+
+def _tail(stream: int, start: int, end: int) -> bytes:
+    """Give the end of what was printed between two places."""
+    try:
+        start = max(start, end - WARM_OUTPUT_BYTES)
+        return os.pread(stream, end - start, start) if end > start else b""
+    except OSError:
+        return b""  # The function has led it elsewhere.
+
+
+def _is_installed(name: str) -> bool:
+    """Tell a module that comes from a file of this Python or of its environment from one that came with a function."""
+    module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
+    origin = getattr(spec, "origin", None) or ""
+    return bool(os.path.isabs(origin) and origin.startswith((sys.prefix, sys.base_prefix)))
+
+
+def _touches_gpu() -> bool:
+    try:
+        held = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return False  # No such place, and on that system no such GPU.
+    return any(path.startswith(("/dev/nvidia", "/dev/kfd", "/dev/dri")) for path in held)
+
+
+def refresh_randomness() -> None:
+    """Python's own generator sees to it by itself; without this each child would draw the same numbers from NumPy's."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()

@@ -1,0 +1,75 @@
+"""`dayfly forward`: a port of a run's machine, on this computer."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dayfly.infra.machine import Machine
+    from dayfly.stacks.journal import History
+
+_LOOK_S = 1.0
+
+
+def forward(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")],
+    ports: Annotated[
+        str,
+        typer.Argument(
+            metavar="PORT[:LOCAL]",
+            help="Of its machine's loopback, and of this computer's: the same if left out, 0 for any that is free.",
+        ),
+    ],
+) -> None:
+    """Reach a port of an open run's machine on 127.0.0.1, through the run's own SSH.
+
+    Prints the address, and goes on until the run ends, or Ctrl-C, which does nothing to the run.
+    """
+    from dayfly.runtime.cli.listing import find_run
+    from dayfly.runtime.cli.output import tell
+    from dayfly.runtime.records import Keys
+    from dayfly.runtime.session import Session
+
+    remote, local = parsed(ports)
+    _, history = find_run(run)
+    machine = _machine_of(history)
+    with (
+        Session(machine, Keys.of(history.directory)) as session,
+        session.forward(remote, local, lambda reason: tell(f"dayfly: {reason}")) as tunnel,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        print(tunnel.address, flush=True)
+        while not history.closed:
+            time.sleep(_LOOK_S)
+
+
+def parsed(text: str) -> tuple[int, int]:
+    """The port there and the one here.
+
+    Raises:
+        SpecError: the text names none.
+    """
+    from dayfly.errors import SpecError
+
+    remote, colon, local = text.partition(":")
+    if not remote.isdecimal() or (colon and not local.isdecimal()):
+        raise SpecError(f"{text!r} names no port; write 8888, or 8888:9999 for port 9999 here")
+    return int(remote), int(local if colon else remote)
+
+
+def _machine_of(history: History) -> Machine:
+    from dayfly.errors import RunFailed
+
+    machine = history.machine
+    if machine is None or history.closed:
+        raise RunFailed(f"run {history.id} has no machine whose ports could be reached")
+    return machine
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command()(forward)

@@ -1,0 +1,112 @@
+"""Ledger: what each call of a warm run has cost in time and memory, one line of JSON a call, kept with the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dayfly.runtime.warm_call import WarmCall
+
+
+FILE = "calls.jsonl"
+
+
+@dataclasses.dataclass
+class Times:
+    """Where the time of a call went, in seconds; peak memory of its process in bytes.
+
+    Attributes:
+        pickle_s: making bytes of the arguments.
+        upload_s: bringing large ones to the machine, before the call was sent.
+        data_s: bringing what the Data among its arguments is, as far as the machine had not got it.
+        queue_s: waiting there for a free slot.
+        load_s: in the child: loading the arguments, with what has to be fetched from URLs for them.
+        run_s: in the child: loading the function, calling it, pickling the value.
+        download_s: fetching a large result.
+        total_s: from `submit` to the value.
+        data_bytes: sent for `data_s`.
+        peak_rss_bytes: of the process that made it.
+    """
+
+    pickle_s: float = 0.0
+    upload_s: float = 0.0
+    data_s: float = 0.0
+    queue_s: float = 0.0
+    load_s: float = 0.0
+    run_s: float = 0.0
+    download_s: float = 0.0
+    total_s: float = 0.0
+    data_bytes: int = 0
+    peak_rss_bytes: int = 0
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Times))
+_SECONDS = tuple(name for name in _NAMES if name.endswith("_s"))
+# Filled in, and not made by `json`, which takes longer for it than all else that is done for a call's result.
+_LINE = (
+    '{"call": %d, "outcome": %s, '
+    + ", ".join(f'"{name}": {"%.6f" if name in _SECONDS else "%d"}' for name in _NAMES)
+    + "}\n"
+)
+
+
+class Ledger:
+    """The ledger of one run.
+
+    Lifecycle: the first entry opens its file, `close` may come twice.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / FILE
+        self._file: IO[str] | None = None
+        self._writing = threading.Lock()
+        self._over = False
+
+    def enter(self, call: WarmCall[Any]) -> None:
+        """Writes down a call that is done; a full disk costs the record, never the call."""
+        times = call.times
+        values = [getattr(times, name) for name in _NAMES]
+        line = _LINE % (call.number, json.dumps(call.outcome), *values)
+        with self._writing:
+            try:
+                if self._file is None and not self._over:
+                    self._path.touch(mode=0o600)
+                    self._file = self._path.open("a", buffering=1)
+                if self._file is not None:
+                    self._file.write(line)
+            except OSError:
+                self._over = True
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        with self._writing:
+            self._over = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+
+def totals(directory: Path) -> dict[str, Any] | None:
+    """The calls of a run, how many of them gave no value, and their sums in seconds; None where it has no ledger."""
+    try:
+        lines = (directory / FILE).read_text().splitlines()
+    except OSError:
+        return None
+    found: dict[str, Any] = {"calls": 0, "without_value": 0, **dict.fromkeys(_SECONDS, 0.0)}
+    found |= {"data_bytes": 0, "peak_rss_bytes": 0}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # Cut by the end of its writer.
+        found["calls"] += 1
+        found["without_value"] += entry["outcome"] != "value"
+        for name in (*_SECONDS, "data_bytes"):
+            # An older version knew less of what a call takes.
+            found[name] += entry.get(name, 0)
+        found["peak_rss_bytes"] = max(found["peak_rss_bytes"], entry["peak_rss_bytes"])
+    return found

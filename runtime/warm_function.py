@@ -1,0 +1,80 @@
+"""WarmFunction: the function of a warm run, on the machine under the digest of what it is now."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dayfly.runtime import payload
+from dayfly.runtime.call import check_arguments
+from dayfly.runtime.pickler import bare_function
+from dayfly.runtime.unchanged import Watched
+
+if TYPE_CHECKING:
+    from dayfly.runtime.payload import Payload
+    from dayfly.runtime.session import Session
+    from dayfly.runtime.warm_data import WarmData
+
+
+class WarmFunction:
+    """One function, pickled again whenever it may have changed, and sent whenever the machine does not have it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.bare: Any = bare_function(function)
+        self._there: set[str] = set()
+        self._digest = ""
+        self._watched: Watched | None = None
+        self._packing = threading.Lock()
+        try:
+            self._signature: inspect.Signature | None = inspect.signature(self.bare)
+        except (TypeError, ValueError):
+            self._signature = None  # some built-in functions tell nobody what they take
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuses what it could not be called with.
+
+        Raises:
+            PayloadError: with its signature.
+        """
+        if self._signature is None:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError:
+            check_arguments(self.bare, args, kwargs)
+
+    def packed(self, data: WarmData) -> Payload:
+        """What is sent of it.
+
+        Args:
+            data: brings what the Data is that it holds.
+
+        Raises:
+            PayloadError: it cannot travel; names the part.
+            DataFailed: its Data cannot.
+        """
+        return payload.pack_function(self.bare, lambda items: data.bring(items)[0])
+
+    def digest(self, session: Session, data: WarmData) -> str:
+        """The digest under which the machine has it, as it is now, with its globals.
+
+        Args:
+            session: with the machine.
+            data: brings what the Data is that it holds.
+
+        Raises:
+            PayloadError: it cannot travel; names the part.
+            DataFailed: its Data cannot.
+        """
+        with self._packing:
+            if self._watched is not None and self._watched.is_unchanged():
+                return self._digest
+            watched = Watched.of(self.bare, payload.project_of(self.bare))
+            packed = self.packed(data)
+            if packed.code_digest not in self._there:
+                session.put(packed.task)
+                self._there.add(packed.code_digest)
+            self._digest, self._watched = packed.code_digest, watched
+            return self._digest

@@ -1,0 +1,148 @@
+"""Warm runs with the real engine: one stack for many calls, and it goes when its client does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly import WarmCall, cluster
+from dayfly.errors import DeadlineReached, JobStopped, RunFailed
+from dayfly.infra import providers
+from dayfly.runtime import at_exit, show
+from dayfly.runtime.context import Context
+from dayfly.stacks import journal
+from tests.engine.client import Client, wait_until_closed
+
+pytestmark = [pytest.mark.engine, pytest.mark.sshd]
+remote = cluster(provider="local", environment=[], time="10m")
+
+
+def test_one_run_serves_many_calls_and_is_proved_gone(capfd: pytest.CaptureFixture[str]) -> None:
+    """Left by an exception it is proved gone too, and what ran is stopped; its story has the sums of its calls."""
+
+    @remote
+    def f(x: int) -> tuple[int, str]:
+        if x < 0:
+            time.sleep(600)
+        print("on stdout", x)
+        return x + 1, os.environ["DAYFLY_RUN"]
+
+    pending: list[WarmCall[Any]] = []
+    with pytest.raises(KeyError, match="mine"), f.session(slots=2) as s:
+        assert s(1) == (2, s.id)
+        assert list(s.map([2, 3])) == [(3, s.id), (4, s.id)]
+        with pytest.raises(RunFailed, match="leave its"):
+            s.receipt()
+        pending.append(s.submit(-1))
+        raise KeyError("mine")
+    with pytest.raises(JobStopped):
+        pending[0].result(60)
+    with pytest.raises(RunFailed, match="takes no more calls"):
+        s(1)
+    receipt = s.receipt(timeout=120)
+    assert (receipt.destroyed, receipt.declared, receipt.left, receipt.how) == (2, 2, 0, "pulumi")
+    workspace = Context.open().workspace
+    told = show.story(journal.read(workspace.directory(s.id)))
+    assert told["calls"]["calls"] == 3
+    assert "made" in dict(dict(show.paragraphs(told))["calls"])
+    assert "[1] on stdout 1\n" in capfd.readouterr().out
+    assert list(providers.load("local").inventory(workspace.owner)) == []
+
+
+def test_values_of_a_function_come_as_they_are_there_and_the_machine_goes_behind_them() -> None:
+    """Nothing is made before the first is asked for; where the values are left early, the rest is stopped."""
+
+    @remote
+    def f(x: float) -> float:
+        time.sleep(x)
+        return x
+
+    workspace = Context.open().workspace
+    values = f.map_unordered([0.0, 600.0])
+    assert not list(workspace.runs.iterdir())
+    assert next(values) == 0.0
+    values.close()
+    assert sorted(f.map_unordered([1.0, 0.0, 0.5])) == [0.0, 0.5, 1.0]
+    for job in list(at_exit.open_jobs):
+        job.wait_closed()
+    assert len(list(workspace.runs.iterdir())) == 2
+    assert list(providers.load("local").inventory(workspace.owner)) == []
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [("raise KeyError('mine')", 1), ("raise KeyboardInterrupt", -signal.SIGINT)]
+)
+def test_a_program_that_fails_does_not_wait_for_what_it_has_left_open(
+    clean_environment: Path, tmp_path: Path, ending: str, code: int
+) -> None:
+    """The value that it had not asked for yet would have come in ten minutes."""
+    script = tmp_path / "client.py"
+    script.write_text(
+        "import time\nfrom dayfly import cluster\n"
+        "@cluster(provider='local', environment=[])\n"
+        "def f(x):\n    time.sleep(x)\n    return x\n\n"
+        f"values = f.map_unordered([0, 600])\nprint(next(values), flush=True)\n{ending}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, "0\n"), done.stderr
+    (history,) = journal.histories(clean_environment / "runs", closed=True)
+    assert history.closed
+
+
+def test_a_session_that_reaches_its_deadline_says_so() -> None:
+    """To the call that runs, to the one that waits, to the next one, and where its block is left."""
+    f = cluster(provider="local", environment=[], time=20)(time.sleep)
+    with pytest.raises(DeadlineReached, match="max_runtime"), f.session(slots=1) as s:
+        assert s(0) is None
+        for call in [s.submit(600), s.submit(600)]:
+            with pytest.raises(DeadlineReached, match="max_runtime"):
+                call.result(120)
+        with pytest.raises(DeadlineReached, match="max_runtime"):
+            s(0)
+    assert s.receipt(timeout=120).left == 0
+
+
+SCRIPT = """
+import asyncio, sys
+from dayfly import cluster
+
+@cluster(provider="local", environment=[])
+def work(x):
+    return x + 1
+
+async def main():
+    print(await work.map.aio(range(3)), flush=True)
+    async with work.session(linger=0.5) as s:
+        print("value", await s.aio(1), flush=True)
+        await asyncio.sleep(float(sys.argv[1]))
+
+asyncio.run(main())
+"""
+
+
+def test_a_session_whose_client_is_killed_is_destroyed_on_time(clean_environment: Path) -> None:
+    """Though nobody comes for it, it is not held: there is nothing on its machine that its client has not got. (This client
+    does all of it in an event loop.)"""
+    with Client(clean_environment, 600, SCRIPT) as client:
+        client.hear("value 2")
+        assert "[1, 2, 3]" in client.said
+        runs = {path.name for path in (clean_environment / "runs").iterdir()}
+        (run,) = [name for name in runs if "result" not in _events(clean_environment, name)]
+        client.signal(signal.SIGKILL)
+        client.end()
+    wait_until_closed(clean_environment, run)
+    events = _events(clean_environment, run)
+    assert events.index("job_ended") < events.index("acknowledged") < events.index("closed")
+
+
+def _events(home: Path, run: str) -> list[str]:
+    return [event.name for event in journal.read(home / "runs" / run).events]

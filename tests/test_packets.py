@@ -1,0 +1,144 @@
+"""Packets that are built many at a time: paramiko's own reader must find each of them where and as it expects it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import paramiko
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paramiko.message import Message
+from paramiko.packet import Packetizer
+
+from dayfly.runtime.ssh import packets
+
+PACKET_BYTES = 500
+# What a cipher that authenticates by itself has no use for.
+NONE: Any = None
+KEY, IV = bytes(range(16)), b"\x01\x02\x03\x04\x00" + b"\xff" * 6 + b"\xf0"
+
+
+class Pair:
+    """Our packetizer at one end of a socket, paramiko's own at the other."""
+
+    def __init__(self) -> None:
+        here, there = socket.socketpair()
+        self.ours: Any = packets.packetizer_class()(here)
+        self.theirs: Any = Packetizer(there)
+        gcm: Any = AESGCM(KEY)
+        self.ours.set_outbound_cipher(gcm, 16, NONE, 16, NONE, aead=True, iv_out=IV)
+        self.theirs.set_inbound_cipher(gcm, 16, NONE, 16, NONE, aead=True, iv_in=IV)
+
+    def read(self, count: int) -> list[tuple[int, int, bytes]]:
+        """The kind, channel and data of the next packets."""
+        got = []
+        for _ in range(count):
+            kind, message = self.theirs.read_message()
+            got.append((kind, message.get_int(), message.get_binary()))
+        return got
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.close()
+
+
+def pieces(data: bytes) -> list[bytes]:
+    return [data[start : start + PACKET_BYTES] for start in range(0, len(data), PACKET_BYTES)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 8 * PACKET_BYTES), min_size=1, max_size=5))
+def test_paramiko_reads_what_was_sent_at_once(sizes: list[int]) -> None:
+    """Of every size, one after the other and in turn with paramiko's own packets; the counter carries over on the way."""
+    pair = Pair()
+    try:
+        for number, size in enumerate(sizes):
+            data = os.urandom(size)
+            assert pair.ours.send_data(number, memoryview(data), PACKET_BYTES)
+            assert pair.read(len(pieces(data))) == [(94, number, part) for part in pieces(data)]
+            pair.ours.send_message(Message(b"\x5e\0\0\0\x07\0\0\0\x02hi"))
+            assert pair.read(1) == [(94, 7, b"hi")]
+    finally:
+        pair.close()
+
+
+def test_no_counter_is_used_twice_when_the_line_breaks(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever breaks off a sending leaves the next one numbers of its own, or the cipher would be broken."""
+    seen: list[bytes] = []
+
+    class Watched:
+        def encrypt(self, nonce: bytes, data: memoryview, length: memoryview) -> bytes:
+            seen.append(nonce)
+            return AESGCM(KEY).encrypt(nonce, data, length)
+
+    def write(data: object) -> None:
+        raise KeyboardInterrupt
+
+    pair.ours.set_outbound_cipher(Watched(), 16, NONE, 16, NONE, aead=True, iv_out=IV)
+    monkeypatch.setattr(pair.ours, "write_all", write)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pair.ours.send_data(1, memoryview(bytes(3 * PACKET_BYTES)), PACKET_BYTES)
+    assert len(seen) == len(set(seen)) == 6
+
+
+def test_another_cipher_takes_the_usual_way(pair: Pair) -> None:
+    """Nothing is sent, and the caller is told."""
+    pair.ours.set_outbound_cipher(NONE, 8, NONE, 0, NONE)
+    assert not pair.ours.send_data(1, memoryview(bytes(3 * PACKET_BYTES)), PACKET_BYTES)
+
+
+def test_the_limit_for_new_keys_counts_these_packets(pair: Pair) -> None:
+    """By their number and by their bytes."""
+    pair.ours.REKEY_PACKETS = 3
+    pair.ours.send_data(1, memoryview(bytes(2 * PACKET_BYTES)), PACKET_BYTES)
+    assert not pair.ours.need_rekey()
+    pair.ours.send_data(1, memoryview(bytes(PACKET_BYTES)), PACKET_BYTES)
+    assert pair.ours.need_rekey()
+    fresh = Pair()
+    fresh.ours.REKEY_BYTES = PACKET_BYTES
+    fresh.ours.send_data(1, memoryview(bytes(PACKET_BYTES)), PACKET_BYTES)
+    assert fresh.ours.need_rekey()
+    fresh.close()
+
+
+def test_threads_do_not_mix_their_packets(pair: Pair) -> None:
+    """Each packet is whole, and each channel's are in order."""
+    data = {channel: os.urandom(40 * PACKET_BYTES) for channel in range(4)}
+
+    def send(channel: int) -> None:
+        whole = memoryview(data[channel])
+        for start in range(0, len(whole), 5 * PACKET_BYTES):
+            pair.ours.send_data(channel, whole[start : start + 5 * PACKET_BYTES], PACKET_BYTES)
+
+    threads = [threading.Thread(target=send, args=(channel,)) for channel in data]
+    for thread in threads:
+        thread.start()
+    got = {channel: b"" for channel in data}
+    for _, channel, part in pair.read(4 * 40):
+        got[channel] += part
+    for thread in threads:
+        thread.join()
+    assert got == data
+
+
+def test_another_paramiko_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this one works on is nobody's promise."""
+    assert packets.packetizer_class() is not Packetizer
+    monkeypatch.setattr(paramiko, "__version__", "5.2.0")
+    assert packets.packetizer_class() is Packetizer
