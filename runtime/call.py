@@ -196,8 +196,10 @@ class Call:
     def attempt(self, attendance: Attendance, offers: tuple[Offer, ...]) -> Any:
         """Runs it once on a machine of its own, of one of `offers`, or on one that was kept; leaving destroys the machine,
         whatever happened, unless it is to be kept."""
-        # Its import takes a quarter of a second (paramiko), which passes while the stack comes up.
-        loading = threading.Thread(target=importlib.import_module, args=("dayfly.runtime.session",))
+        # Its import takes a quarter of a second (paramiko), which passes while the stack comes up. No daemon: a process that ends
+        # in the midst of it, since there can be no stack, would abort (SIGABRT) in a library's own code.
+        module = ("dayfly.runtime.session",)
+        loading = threading.Thread(target=importlib.import_module, args=module, daemon=False)
         loading.start()
         attendance.serves = self.begun is not None
         if self.begun is None:
