@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dayfly.runtime.agent.credentials import check_credentials
+
 if TYPE_CHECKING:
     from dayfly.runtime.fetched import Progress, Store
 
@@ -40,7 +42,7 @@ def from_file_system(
     from fsspec.core import url_to_fs
 
     system, root = url_to_fs(url, **options)
-    _check_credentials(system)
+    check_credentials(system)
     # One process has one of them for each set of options, with what it has listed before.
     system.invalidate_cache()
     root = root.rstrip("/")
@@ -85,24 +87,6 @@ def from_file_system(
             raise OSError(f"{name} leads out of its folder")
         store.lay(told["digest"], place / base / below if below else place / base)
     return place / base, sum(sizes.values())
-
-
-def _check_credentials(system: Any) -> None:
-    """Ask once whether Google takes the credentials: its file system goes on for half a minute with what was refused.
-
-    Raises:
-        PermissionError: with what was said of them.
-    """
-    refresh = getattr(getattr(system, "credentials", None), "maybe_refresh", None)
-    if refresh is None:
-        return
-    try:
-        refresh()
-    except Exception as error:
-        why = error.__cause__
-        if why is None or getattr(why, "retryable", True):
-            return  # Not refused, but not to be had just now; the file system itself tries that again.
-        raise PermissionError(f"the credentials are refused: {why.args[0]}") from error
 
 
 def _version(system: Any, name: str, info: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from dayfly.runtime import (
     fetched_objects,
     imports,
 )
-from dayfly.runtime.agent import tensors
+from dayfly.runtime.agent import credentials, tensors
 from dayfly.runtime.data import Data
 from dayfly.runtime.project import Project, module_file
 
@@ -33,7 +33,15 @@ _NOT_NEEDED = sys.stdlib_module_names | {"__main__", "__mp_main__", "cloudpickle
 
 _CARRIED = {
     module.__name__: module
-    for module in (carried, carried_calls, carried_dask, fetched, fetched_objects, tensors)
+    for module in (
+        carried,
+        carried_calls,
+        carried_dask,
+        credentials,
+        fetched,
+        fetched_objects,
+        tensors,
+    )
 }
 
 # cloudpickle's registry is one for the process: while one thread unregisters, another would pickle by reference.

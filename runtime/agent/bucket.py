@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from .bucket_state import check_state, held_in, name_of, state_of, take_over, top_of
 from .checkpoint_folder import Changing, digest_of
+from .credentials import check_credentials
 from .files import remove_tree
 
 TYPE_CHECKING = False
@@ -51,7 +52,7 @@ class Bucket:
         from fsspec.core import url_to_fs
 
         self._system, root = url_to_fs(url)
-        _check_credentials(self._system)
+        check_credentials(self._system)
         self._root, self._run_id = root.rstrip("/"), run_id
         self.state: dict[str, Any] = {}
         self.held: set[str] = set()
@@ -276,24 +277,6 @@ class Bucket:
         with suppress(FileNotFoundError):
             self._system.rm_file(self._key("objects", name))
         return name
-
-
-def _check_credentials(system: Any) -> None:
-    """Ask once whether Google takes the credentials: its file system goes on for half a minute with what was refused.
-
-    Raises:
-        PermissionError: with what was said of them.
-    """
-    refresh = getattr(getattr(system, "credentials", None), "maybe_refresh", None)
-    if refresh is None:
-        return
-    try:
-        refresh()
-    except Exception as error:
-        why = error.__cause__
-        if why is None or getattr(why, "retryable", True):
-            return  # Not refused, but not to be had just now; the file system itself tries that again.
-        raise PermissionError(f"the credentials are refused: {why.args[0]}") from error
 
 
 def _each(act: Callable[..., Any], given: Iterable[tuple[Any, ...]]) -> Iterable[Any]:
