@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,7 @@ def attach(
     history = elsewhere.find(context, run_id, shown.note, attaching=True)
     _check_python(history)
     # Whatever else is needed of them: an exception's words are shown also where the log is not.
-    redact.remember(os.environ[name] for name in _secrets(history) if name in os.environ)
+    redact.remember(os.environ[name] for name in history.secrets if name in os.environ)
     if _is_settled(history):
         return _settled(context, history, shown)
     if not history.closed:
@@ -110,19 +110,13 @@ def attach(
     return Job.resume(context.workspace, shown, finish)
 
 
-def _secrets(history: History) -> Sequence[str]:
-    """Names of the variables that the run was given."""
-    names: Sequence[str] = history.intent.get("spec", {}).get("secrets", ())
-    return names
-
-
 def _check_secrets(history: History) -> None:
     """Whether the run's secrets can be masked in its log, as its own client did.
 
     Raises:
         SpecError: some are not known here.
     """
-    missing = [name for name in _secrets(history) if name not in os.environ]
+    missing = [name for name in history.secrets if name not in os.environ]
     if missing:
         run = history.id[:12]
         raise SpecError(

@@ -224,8 +224,7 @@ def belongings(workspace: Workspace, history: History) -> dict[str, str]:
     backend, and the secrets that have to be masked in the log; of every provider where the journal does not say which."""
     known = history.provider in providers.names()
     names = (history.provider,) if known else providers.names()
-    secrets = history.intent.get("spec", {}).get("secrets", ())
-    declared = {name: os.environ[name] for name in secrets if name in os.environ}
+    declared = {name: os.environ[name] for name in history.secrets if name in os.environ}
     for name in names:
         declared |= workspace.credentials(providers.load(name))
     return declared

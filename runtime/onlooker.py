@@ -121,7 +121,7 @@ def watch(history: History, take: Callable[[Stream, bytes], None]) -> None:
         InstanceLost: it was lost meanwhile.
     """
     if _secret_bytes(history) is None:
-        names = ", ".join(history.intent["spec"]["secrets"])
+        names = ", ".join(history.secrets)
         raise SpecError(
             f"run {history.id[:12]} was given {names}, not all set here, so that it could stand in the log in clear: export"
             f" the same, then `dayfly logs -f {history.id[:12]}`"
@@ -150,7 +150,7 @@ def _is_unattended(history: History) -> bool:
 def _secret_bytes(history: History) -> int | None:
     """Has the run's secrets masked, and gives the length of the longest; None where one is not known here, so that the
     log could show it in clear."""
-    declared = history.intent.get("spec", {}).get("secrets", ())
+    declared = history.secrets
     values = [os.environ[name] for name in declared if name in os.environ]
     redact.remember(values)
     if len(values) < len(declared):

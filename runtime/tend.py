@@ -162,7 +162,7 @@ def _fetched(context: Context, history: History, report: Callable[[str], None]) 
     if machine is None:
         raise RunFailed("it has no machine")
     attendance = _attendance(context, history)
-    declared = history.intent.get("spec", {}).get("secrets", ())
+    declared = history.secrets
     redact.remember(os.environ[name] for name in declared if name in os.environ)
     with attendance.session(machine, connect_timeout_s=_CONNECT_S, kept=False) as session:
         _check_hand(history, session, report)

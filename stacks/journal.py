@@ -102,6 +102,11 @@ class History:
         return tuple(self.intent.get("credentials", ()))
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """Names of the variables that its function was given, whose values are masked wherever they would be shown."""
+        return tuple(self.intent.get("spec", {}).get("secrets", ()))
+
+    @property
     def nodes(self) -> int:
         """How many machines were asked for."""
         return int(self.intent.get("spec", {}).get("nodes", 1))

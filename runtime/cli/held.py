@@ -52,8 +52,7 @@ def result(run: _Run, json: _Json = False) -> None:
     from dayfly.runtime.cli.output import complain_of_function, emit_value
 
     _, history = find_run(run)
-    names = history.intent.get("spec", {}).get("secrets", ())
-    redact.remember(os.environ[name] for name in names if name in os.environ)
+    redact.remember(os.environ[name] for name in history.secrets if name in os.environ)
     try:
         value = stored_result(history)
     except DayflyError:
