@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,33 @@ def test_a_changed_byte_at_any_place_of_the_opening_is_a_dropped_connection(
                 connection.close()
     assert len(between.done) > len(plan) // 2
     assert len(ended) >= len(between.done)
+
+
+def test_a_connection_that_falls_silent_at_any_place_of_the_opening_is_given_up_in_time(
+    server: Server,
+) -> None:
+    """Also while the agent is sent to a server that has not said yet how much of it it takes."""
+    keys = server.keys
+    plan = [Harm("blackhole", True, offset) for offset in range(1960, 2440, 24)]
+
+    def opened() -> bool:
+        link = Link(server.through(between.port), keys.user_key, keys.run_id, keys.hmac_key)
+        try:
+            link.open(1.0)
+        except Disconnected:
+            return False
+        finally:
+            link.close()
+        return True
+
+    with (
+        faulty_proxy(server.machine.port, plan) as between,
+        ThreadPoolExecutor(8) as together,
+    ):
+        tries = [together.submit(opened) for _ in plan]
+        ended, waiting = wait(tries, timeout=20)
+        # What waits for ever would keep this block from its end.
+        between.close()
+    assert not waiting
+    assert len(between.done) > len(plan) // 2
+    assert sum(not each.result() for each in ended) >= len(between.done)

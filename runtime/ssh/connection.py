@@ -91,18 +91,27 @@ class Connection:
             HostKeyMismatch: the machine showed another key than the pinned one; nothing was sent to it.
             Disconnected: anything else that keeps it from being connected.
         """
-        # Some of paramiko's waits have no bound of their own; closing the socket ends each of them.
+        with self.closed_after(timeout_s):
+            try:
+                with _mapped(f"{self._machine.host}:{self._machine.port}"):
+                    self._connect(timeout_s)
+                    self._login(timeout_s)
+                    self._start(command)
+            except BaseException:
+                self.close()
+                raise
+
+    @contextlib.contextmanager
+    def closed_after(self, timeout_s: float) -> Iterator[None]:
+        """Close this connection where the block is not over in time: some waits in it have no bound of their own.
+
+        Those of paramiko's login are such, and sending to a machine that takes nothing more.
+        """
         bound = threading.Timer(timeout_s, self.close)
         bound.daemon = True
         bound.start()
         try:
-            with _mapped(f"{self._machine.host}:{self._machine.port}"):
-                self._connect(timeout_s)
-                self._login(timeout_s)
-                self._start(command)
-        except BaseException:
-            self.close()
-            raise
+            yield
         finally:
             bound.cancel()
 

@@ -116,14 +116,15 @@ class Link:
         """
         until = time.monotonic() + timeout_s
         try:
-            command = bootstrap.command(self._run_id, self._machine.cache_dir)
-            self._connection.open(command, timeout_s)
-            # Sent before anything is known of the machine: the answer needs no round trip of its own.
-            block = bootstrap.agent_block() if bring else bootstrap.NO_AGENT
-            self._connection.send(self._opening + block)
-            if self._greeting(until) == bootstrap.NEED_AGENT:
-                self._connection.send(bootstrap.agent_block())
-            self._first_frame(until)
+            with self._connection.closed_after(timeout_s):
+                command = bootstrap.command(self._run_id, self._machine.cache_dir)
+                self._connection.open(command, timeout_s)
+                # Sent before anything is known of the machine: the answer needs no round trip of its own.
+                block = bootstrap.agent_block() if bring else bootstrap.NO_AGENT
+                self._connection.send(self._opening + block)
+                if self._greeting(until) == bootstrap.NEED_AGENT:
+                    self._connection.send(bootstrap.agent_block())
+                self._first_frame(until)
         except BaseException:
             self.close()
             raise
