@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import threading
+from collections import deque
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -57,37 +59,53 @@ _LINE = (
 class Ledger:
     """The ledger of one run.
 
-    Lifecycle: the first entry opens its file, `close` may come twice.
+    Lifecycle: the first `write` with an entry opens its file, `close` writes what is left and may come twice.
     """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE
         self._file: IO[str] | None = None
+        self._done: deque[tuple[int, str, Times]] = deque()
         self._writing = threading.Lock()
         self._over = False
 
     def enter(self, call: WarmCall[Any]) -> None:
-        """Writes down a call that is done; a full disk costs the record, never the call."""
-        times = call.times
-        values = [getattr(times, name) for name in _NAMES]
-        line = _LINE % (call.number, json.dumps(call.outcome), *values)
+        """Takes a call that is done, for the next `write`: whoever waits for its value does not wait for a file."""
+        self._done.append((call.number, call.outcome, call.times))
+
+    def write(self) -> None:
+        """Writes down the calls that were entered; a full disk costs the record, never the call."""
+        if not self._done:
+            return
         with self._writing:
             try:
                 if self._file is None and not self._over:
                     self._path.touch(mode=0o600)
-                    self._file = self._path.open("a", buffering=1)
+                    self._file = self._path.open("a")
+                while self._done:
+                    line = _line(*self._done.popleft())
+                    if self._file is not None:
+                        self._file.write(line)
                 if self._file is not None:
-                    self._file.write(line)
+                    self._file.flush()
             except OSError:
                 self._over = True
 
     def close(self) -> None:
         """Nothing more is written."""
+        self.write()
         with self._writing:
             self._over = True
             if self._file is not None:
-                self._file.close()
+                with contextlib.suppress(
+                    OSError
+                ):  # What a full disk has not taken is tried once more.
+                    self._file.close()
                 self._file = None
+
+
+def _line(number: int, outcome: str, times: Times) -> str:
+    return _LINE % (number, json.dumps(outcome), *(getattr(times, name) for name in _NAMES))
 
 
 def totals(directory: Path) -> dict[str, Any] | None:

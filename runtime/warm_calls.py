@@ -59,7 +59,7 @@ class WarmCalls(Generic[R]):
         self._numbers, self._groups = itertools.count(1), itertools.count(1)
         self._ledger = Ledger(directory)
         keys = session.keys
-        self._line = WarmLine(keys.run_id, keys.hmac_key, self._fetch, self._ledger.enter, greeted)
+        self._line = WarmLine(keys.run_id, keys.hmac_key, self._fetch, self._ledger, greeted)
 
     def begin(self, lost: Callable[[Exception], None] = lambda _: None) -> None:
         """Opens the line; `lost` is told where it breaks for good, after every open call was."""

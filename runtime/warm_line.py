@@ -19,6 +19,7 @@ from dayfly.runtime.agent.inbox import Inbox, parcel
 from dayfly.runtime.warm_call import WarmCall
 
 if TYPE_CHECKING:
+    from dayfly.runtime.ledger import Ledger
     from dayfly.runtime.moment import Moment
     from dayfly.runtime.ssh.connection import Stream
     from dayfly.runtime.ssh.link import Link
@@ -78,7 +79,7 @@ class WarmLine:
         run_id: the run.
         key: its key.
         fetch: brings the result of a call that is too large to come by itself to a file, and gives that.
-        settled: told of each call that has its result.
+        ledger: told of each call that has its result, and written each second, and before the machine hears of results.
         greeted: set as soon as calls can be made there.
     """
 
@@ -87,11 +88,11 @@ class WarmLine:
         run_id: str,
         key: bytes,
         fetch: Callable[[int], Path],
-        settled: Callable[[WarmCall[Any]], None] = lambda _: None,
+        ledger: Ledger | None = None,
         greeted: threading.Event | Moment | None = None,
     ) -> None:
         self._run_id, self._key = run_id, key
-        self._fetch, self._settled = fetch, settled
+        self._fetch, self._ledger = fetch, ledger
         self.slots = 0
         self.pid = 0
         self.greeted = greeted or threading.Event()
@@ -211,6 +212,7 @@ class WarmLine:
         except queue.Empty:
             event = None
         if event is None:
+            self._write_ledger()
             if self._acks:
                 self._post(())
             wants = self._wants_shortcut and self._stream is None and not self._closing
@@ -338,7 +340,7 @@ class WarmLine:
         result = io.BytesIO(content)
         if not sent.call.settle_plain(result, entry, stdout, stderr):
             return [(sent, result, entry, stdout, stderr)]
-        self._settled(sent.call)
+        self._enter(sent.call)
         return []
 
     def _ended(self, sent: Sent, result: bytes) -> bool:
@@ -384,7 +386,15 @@ class WarmLine:
             sent.call.settle(result, entry, stdout, stderr)
         except Exception as error:  # noqa: BLE001 - of another version, perhaps; whoever waits must hear of it
             sent.call.fail(error)
-        self._settled(sent.call)
+        self._enter(sent.call)
+
+    def _enter(self, call: WarmCall[Any]) -> None:
+        if self._ledger is not None:
+            self._ledger.enter(call)
+
+    def _write_ledger(self) -> None:
+        if self._ledger is not None:
+            self._ledger.write()
 
     def _take(self, number: int) -> Sent | None:
         with self._changing:
@@ -459,6 +469,8 @@ class WarmLine:
     def _parcels(self, calls: list[Sent], more: dict[str, Any]) -> Iterable[Message]:
         with self._changing:
             acks, self._acks = self._acks, []
+        if acks:
+            self._write_ledger()
         head: dict[str, Any] = {"ack": acks, **more}
         entries: list[dict[str, Any]] = []
         parts: list[bytes] = []

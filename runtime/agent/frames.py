@@ -47,9 +47,7 @@ def header_of(key: bytes, run_id: str, seq: int, length: int, digest: bytes) -> 
 
 def seal(key: bytes, run_id: str, seq: int, payload: bytes) -> bytes:
     """Make the frame that only a holder of `key` can make, for this run and this place in the sequence."""
-    digest = new_sha256()
-    digest.update(payload)
-    return header_of(key, run_id, seq, len(payload), digest.digest()) + payload
+    return header_of(key, run_id, seq, len(payload), new_sha256(payload).digest()) + payload
 
 
 def open_header(key: bytes, run_id: str, seq: int, header: bytes) -> tuple[int, bytes]:
@@ -84,9 +82,7 @@ def unseal(key: bytes, run_id: str, seq: int, sealed: bytes) -> bytes:
     """
     length, expected = open_header(key, run_id, seq, bytes(sealed[:HEADER_BYTES]))
     payload = sealed[HEADER_BYTES:]
-    digest = new_sha256()
-    digest.update(payload)
-    check_payload(len(payload), digest.digest(), length, expected)
+    check_payload(len(payload), new_sha256(payload).digest(), length, expected)
     return payload
 
 
@@ -144,7 +140,7 @@ def encode(head: Mapping[str, Any], body: bytes | memoryview = b"") -> bytes:
 def decode(payload: bytes) -> tuple[dict[str, Any], bytes]:
     """Take apart what `encode` made."""
     (length,) = struct.unpack_from(">I", payload)
-    return json.loads(payload[4 : 4 + length]), payload[4 + length :]
+    return json.loads(str(payload[4 : 4 + length], "utf-8")), payload[4 + length :]
 
 
 def channel_keys(key: bytes, nonce: bytes) -> tuple[bytes, bytes]:

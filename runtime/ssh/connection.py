@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import paramiko
 
@@ -54,13 +55,21 @@ class _PromptSocket(socket.socket):
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         data = super().recv(size, flags)
-        if data:
+        self._note(len(data))
+        return data
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        count = super().recv_into(buffer, nbytes, flags)
+        self._note(count)
+        return count
+
+    def _note(self, count: int) -> None:
+        if count:
             self.heard = self.clock()
         if self._reads < 100 and hasattr(socket, "TCP_QUICKACK"):
             self._reads += 1
             with contextlib.suppress(OSError):
                 self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return data
 
 
 class Connection:
@@ -157,7 +166,7 @@ class Connection:
                 f"{self._machine.host}:{self._machine.port} refused the run's key: {error}"
             ) from error
         # From here on its thread sleeps until something comes; closing the socket wakes it.
-        self._socket.settimeout(_SEND_S)
+        self._socket.settimeout(None)
 
     def _start(self, command: str) -> None:
         channel = self._open_channel()
@@ -340,8 +349,10 @@ class Stream:
         Raises:
             Disconnected: it went, perhaps after a part of it.
         """
-        with _mapped("the connection"):
+        try:
             self._transport.send_all(self._channel, memoryview(data))
+        except Exception as error:
+            raise _as_disconnected("the connection", error) from error
 
     def receive(self, size: int) -> bytes:
         """Give what arrives next, at most `size` bytes.
@@ -389,6 +400,10 @@ def _mapped(what: str) -> Iterator[None]:
     except (ConfigurationError, ConnectFailed, Disconnected, NobodyListens):
         raise
     except Exception as error:
-        # What has ended paramiko's reader is raised in whoever waits: also what its cipher or its parser says of a changed
-        # byte, and an AttributeError where its socket is closed under a call that is under way.
-        raise Disconnected(f"{what}: {error or type(error).__name__}") from error
+        raise _as_disconnected(what, error) from error
+
+
+def _as_disconnected(what: str, error: Exception) -> Disconnected:
+    """What has ended paramiko's reader is raised in whoever waits: also what its cipher or its parser says of a changed
+    byte, and an AttributeError where its socket is closed under a call that is under way."""
+    return Disconnected(f"{what}: {error or type(error).__name__}")

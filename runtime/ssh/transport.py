@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import paramiko
@@ -53,6 +52,7 @@ class Transport(paramiko.Transport):
     _active_check_timeout = 5.0
 
     if TYPE_CHECKING:
+        active: bool
         clear_to_send: threading.Event
         clear_to_send_lock: threading.Lock
         clear_to_send_timeout: float
@@ -70,6 +70,7 @@ class Transport(paramiko.Transport):
             packetizer_class=packets.packetizer_class(),
         )
         self.packetizer.REKEY_BYTES = self.packetizer.REKEY_PACKETS = _REKEY_BYTES
+        self._sends_data = hasattr(self.packetizer, "send_data")
         self._later: deque[Message] = deque()
         self._asked: deque[_Answer] = deque()
         self._asking = threading.Lock()
@@ -113,44 +114,45 @@ class Transport(paramiko.Transport):
         while self._later:
             self._send_user_message(self._later.popleft())
 
-    @contextlib.contextmanager
-    def _clear(self) -> Iterator[None]:
-        """Hold off key exchanges, once none is under way."""
-        until = time.monotonic() + self.clear_to_send_timeout
-        while True:
-            self.clear_to_send.wait(0.1)
-            if not self.is_active():
-                raise EOFError("the connection was closed")
-            with self.clear_to_send_lock:
-                if self.clear_to_send.is_set():
-                    yield
-                    return
-            if time.monotonic() > until:
-                raise paramiko.SSHException("the key exchange did not come to an end")
-
     # -- large data
 
     def send_all(self, channel: Channel, data: memoryview) -> None:
-        """Send all of `data` on a channel, as its `sendall`, several packets at a time."""
-        send_data = getattr(self.packetizer, "send_data", None)
+        """Send all of `data` on a channel, as its `sendall`; what is large in several packets at a time."""
         packet_bytes = channel.out_max_packet_size - 64
-        while send_data is not None and len(data) > packet_bytes:
+        while self._sends_data and data:
             size = self._take_window(channel, min(len(data), _BULK_PACKETS * packet_bytes))
-            with self._clear():
-                sent = send_data(channel.remote_chanid, data[:size], packet_bytes)
-            if not sent:
+            if not self._send_data(channel, data[:size], packet_bytes):
                 with channel.lock:
                     channel.out_window_size += size
                 break
             data = data[size:]
-        # A memoryview, since paramiko would copy the rest of the bytes for each packet.
-        channel.sendall(data)  # type: ignore[arg-type]
+        if data:
+            # A memoryview, since paramiko would copy the rest of the bytes for each packet.
+            channel.sendall(data)  # type: ignore[arg-type]
+
+    def _send_data(self, channel: Any, data: memoryview, packet_bytes: int) -> bool:
+        """Send it while no key exchange is under way; False where the cipher in use is none for that."""
+        until = time.monotonic() + self.clear_to_send_timeout
+        while True:
+            if not self.active:
+                raise EOFError("the connection was closed")
+            # Held so that none begins meanwhile, and by `with`, which an interrupt does not leave locked.
+            with self.clear_to_send_lock:
+                if self.clear_to_send.is_set():
+                    send_data = self.packetizer.send_data  # type: ignore[attr-defined]
+                    return bool(send_data(channel.remote_chanid, data, packet_bytes))
+            if time.monotonic() > until:
+                raise paramiko.SSHException("the key exchange did not come to an end")
+            self.clear_to_send.wait(0.1)
 
     @staticmethod
     def _take_window(channel: Any, most: int) -> int:
         with channel.lock:
             if channel.closed:
                 raise EOFError("the channel was closed")
+            if channel.out_window_size >= most and not channel.eof_sent:
+                channel.out_window_size -= most
+                return most
             size = int(channel._wait_for_send_window(most))
             if not size:
                 raise EOFError("the channel was closed")
