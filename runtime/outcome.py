@@ -64,7 +64,7 @@ def load(result: BinaryIO, *, run_id: str, nested: bool = False) -> Any:
 
 def take_header(result: BinaryIO) -> dict[str, Any]:
     """What is said of a result, without unpickling any of it; leaves the file behind that."""
-    header: dict[str, Any] = json.loads(result.readline())
+    header: dict[str, Any] = json.loads(str(result.readline(), "utf-8"))
     return header
 
 

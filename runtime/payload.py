@@ -123,6 +123,8 @@ def pack_arguments(
         PayloadError: an argument cannot travel; `path` names the part.
     """
     content = (tuple(args), dict(kwargs))
+    if not kwargs and all(type(each) in _ATOMS for each in args):
+        return Parts([pickle.dumps(content, protocol=5)]), {}
     with contextlib.suppress(_NotPlain):
         return _plain(content), {}
     function, _, project = _prepared(fn)
@@ -177,6 +179,10 @@ def _packed_own(fn: Callable[..., Any], content: object, needs: Set[str] = froze
 def project_of(fn: Callable[..., Any]) -> Project:
     """The project whose code travels with a function."""
     return Project.of_file(_filename(bare_function(fn)))
+
+
+# Small, and written in a word of the pickle format each.
+_ATOMS = (int, float, bool, type(None))
 
 
 class _NotPlain(Exception):

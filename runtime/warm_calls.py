@@ -148,7 +148,9 @@ class WarmCalls(Generic[R]):
         brought = time.perf_counter()
         # Only now: a number that is never sent would be waited for on the machine.
         number = next(self._numbers)
-        front = json.dumps({"function": digest, **told}).encode() + b"\n"
+        front = b'{"function": "%b"}\n' % digest.encode()
+        if told:
+            front = json.dumps({"function": digest, **told}).encode() + b"\n"
         call: WarmCall[R] = WarmCall(
             number, keys.run_id, self._line.stop, began, nested=self.nested
         )

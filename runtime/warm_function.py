@@ -31,6 +31,7 @@ class WarmFunction:
             self._signature: inspect.Signature | None = inspect.signature(self.bare)
         except (TypeError, ValueError):
             self._signature = None  # some built-in functions tell nobody what they take
+        self._positional = _positional(self._signature)
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuses what it could not be called with.
@@ -38,7 +39,7 @@ class WarmFunction:
         Raises:
             PayloadError: with its signature.
         """
-        if self._signature is None:
+        if self._signature is None or (not kwargs and len(args) in self._positional):
             return
         try:
             self._signature.bind(*args, **kwargs)
@@ -78,3 +79,14 @@ class WarmFunction:
                 self._there.add(packed.code_digest)
             self._digest, self._watched = packed.code_digest, watched
             return self._digest
+
+
+def _positional(signature: inspect.Signature | None) -> range:
+    """How many arguments by position, and none by name, it can be called with; a part of what it takes where it takes any number."""
+    parameters = [] if signature is None else list(signature.parameters.values())
+    needed = [each for each in parameters if each.default is each.empty]
+    if any(each.kind is each.KEYWORD_ONLY for each in needed):
+        return range(0)
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    least = sum(each.kind in kinds for each in needed)
+    return range(least, sum(each.kind in kinds for each in parameters) + 1)

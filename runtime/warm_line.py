@@ -64,6 +64,9 @@ class Sent:
         }
 
 
+# What goes in front of the one call of a parcel of its own. `json` would take longer for it than the call's encryption.
+_ENTRY = '{"calls": [{"n": %d, "size": %d, "blob": "%s", "function": "%s", "group": %d, "timeout_s": %s}]}'
+
 # What a call is settled with: its result, what the machine says of it, and what it has printed.
 _Result = tuple[Sent, BinaryIO, dict[str, Any], bytes, bytes]
 
@@ -489,8 +492,17 @@ class WarmLine:
 def _sent_straight(shortcut: Stream, sent: Sent) -> bool:
     from dayfly.runtime.ssh.connection import Disconnected
 
+    timeout = "null" if sent.timeout_s is None else repr(float(sent.timeout_s))
+    entry = _ENTRY % (
+        sent.call.number,
+        len(sent.sealed),
+        sent.blob,
+        sent.function,
+        sent.group,
+        timeout,
+    )
     try:
-        shortcut.send(parcel(frames.encode({"calls": [sent.entry()]}, sent.sealed)))
+        shortcut.send(parcel(frames.joined(entry.encode(), sent.sealed)))
     except Disconnected:
         return False
     except BaseException:

@@ -1,4 +1,4 @@
-"""Packets that are built many at a time: paramiko's own reader must find each of them where and as it expects it."""
+"""Packets that are built and read many at a time: as paramiko's own reader and writer at the other end expect it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import paramiko
 import pytest
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,12 +29,14 @@ class Pair:
     """Our packetizer at one end of a socket, paramiko's own at the other."""
 
     def __init__(self) -> None:
-        here, there = socket.socketpair()
+        here, self.there = socket.socketpair()
         self.ours: Any = packets.packetizer_class()(here)
-        self.theirs: Any = Packetizer(there)
+        self.theirs: Any = Packetizer(self.there)
         gcm: Any = AESGCM(KEY)
         self.ours.set_outbound_cipher(gcm, 16, NONE, 16, NONE, aead=True, iv_out=IV)
         self.theirs.set_inbound_cipher(gcm, 16, NONE, 16, NONE, aead=True, iv_in=IV)
+        self.theirs.set_outbound_cipher(gcm, 16, NONE, 16, NONE, aead=True, iv_out=IV)
+        self.ours.set_inbound_cipher(gcm, 16, NONE, 16, NONE, aead=True, iv_in=IV)
 
     def read(self, count: int) -> list[tuple[int, int, bytes]]:
         """The kind, channel and data of the next packets."""
@@ -142,3 +145,98 @@ def test_another_paramiko_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     assert packets.packetizer_class() is not Packetizer
     monkeypatch.setattr(paramiko, "__version__", "5.2.0")
     assert packets.packetizer_class() is Packetizer
+
+
+def sent(text: bytes) -> Message:
+    """A message that has a kind and a string."""
+    return Message(b"\x5e" + len(text).to_bytes(4, "big") + text)
+
+
+def text_of(read: tuple[int, Message]) -> bytes:
+    kind, message = read
+    assert kind == 0x5E
+    text: bytes = message.get_binary()
+    assert not message.get_remainder()
+    return text
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(0, 3000), min_size=1, max_size=12),
+    st.lists(st.integers(1, 4000), min_size=1, max_size=6),
+)
+def test_what_paramiko_sends_is_read_however_it_arrives(sizes: list[int], cuts: list[int]) -> None:
+    """Several packets at once, and one in several parts."""
+    pair, line = Pair(), bytearray()
+    try:
+        texts = [os.urandom(size) for size in sizes]
+        pair.theirs.write_all = line.extend
+        for text in texts:
+            pair.theirs.send_message(sent(text))
+        read: list[tuple[int, Message]] = []
+        reader = threading.Thread(
+            target=lambda: read.extend(pair.ours.read_message() for _ in texts), daemon=True
+        )
+        reader.start()
+        place, number = 0, 0
+        while place < len(line):
+            size = cuts[number % len(cuts)]
+            pair.there.sendall(line[place : place + size])
+            place, number = place + size, number + 1
+        reader.join(20)
+        assert [text_of(each) for each in read] == texts
+        assert [message.seqno for _, message in read] == list(range(len(texts)))
+    finally:
+        pair.close()
+
+
+def test_the_largest_packet_is_read(pair: Pair) -> None:
+    """More than that is none, and nothing is waited for that a changed length announces."""
+    text = os.urandom(256 << 10)
+    writer = threading.Thread(target=lambda: pair.theirs.send_message(sent(text)), daemon=True)
+    writer.start()
+    assert text_of(pair.ours.read_message()) == text
+    writer.join(20)
+    pair.there.sendall((1 << 24).to_bytes(4, "big"))
+    with pytest.raises(paramiko.SSHException, match="a packet of 16777216 bytes"):
+        pair.ours.read_message()
+
+
+@pytest.mark.parametrize("place", [3, 4, 5, 30, -1])
+def test_a_changed_byte_is_no_message(pair: Pair, place: int) -> None:
+    """Of the length, the content, or the tag."""
+    line = bytearray()
+    pair.theirs.write_all = line.extend
+    pair.theirs.send_message(sent(bytes(40)))
+    line[place] ^= 0x10
+    pair.there.sendall(line)
+    pair.there.shutdown(socket.SHUT_WR)
+    with pytest.raises((InvalidTag, EOFError)):
+        pair.ours.read_message()
+
+
+def test_what_was_read_ahead_is_not_lost_on_another_cipher(pair: Pair) -> None:
+    """New keys, or none here, come into force behind the packet that says so; what follows may be here already."""
+    line = bytearray()
+    pair.theirs.write_all = line.extend
+    pair.theirs.send_message(sent(b"last"))
+    pair.theirs.set_outbound_cipher(NONE, 8, NONE, 0, NONE)
+    pair.theirs.send_message(sent(b"first"))
+    pair.theirs.send_message(sent(b"second"))
+    pair.there.sendall(line)
+    assert text_of(pair.ours.read_message()) == b"last"
+    pair.ours.set_inbound_cipher(NONE, 8, NONE, 0, NONE)
+    assert text_of(pair.ours.read_message()) == b"first"
+    assert text_of(pair.ours.read_message()) == b"second"
+
+
+def test_the_limit_for_new_keys_counts_what_is_read(pair: Pair) -> None:
+    """And packets that come before the new keys do are read all the same."""
+    pair.ours.REKEY_PACKETS = 2
+    for text in (b"one", b"two", b"three"):
+        pair.theirs.send_message(sent(text))
+    assert text_of(pair.ours.read_message()) == b"one"
+    assert not pair.ours.need_rekey()
+    assert text_of(pair.ours.read_message()) == b"two"
+    assert pair.ours.need_rekey()
+    assert text_of(pair.ours.read_message()) == b"three"

@@ -67,9 +67,8 @@ class Caller:
         A large buffer is read to where it stays: it is in memory once.
         """
         import pickle
-        from importlib.util import find_spec
 
-        missing = [name for name in imports if name not in sys.modules and not find_spec(name)]
+        missing = [name for name in imports if name not in sys.modules and not _is_found(name)]
         if missing:
             return {"outcome": "missing_import", "modules": missing}, None
         try:
@@ -139,16 +138,19 @@ class Caller:
 
     def leave(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
         """Write what came of it, and give its header."""
-        outcome = {**self._common(), "type": type_name(value), **outcome}
-        pickling = outcome["outcome"] in ("value", "raised")
-        if pickling:
-            if self._write(outcome, value):
-                return outcome
-            kind = "unpicklable_value" if outcome["outcome"] == "value" else "unpicklable_exception"
-            reason = outcome["traceback"] or self._pickling_traceback
-            outcome.update(outcome=kind, text=repr_of(value), traceback=reason)
-        self._write(outcome)
-        return outcome
+        said = self._said(outcome, value)
+        if said["outcome"] in ("value", "raised"):
+            if self._write(said, value):
+                return said
+            kind = "unpicklable_value" if said["outcome"] == "value" else "unpicklable_exception"
+            reason = said["traceback"] or self._pickling_traceback
+            said.update(outcome=kind, text=repr_of(value), traceback=reason)
+        self._write(said)
+        return said
+
+    def _said(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
+        """Give all that is said of an outcome."""
+        return {**self._common(), "type": type_name(value), **outcome}
 
     _pickling_traceback = ""
 
@@ -167,7 +169,6 @@ class Caller:
         return True
 
     def _common(self) -> dict[str, Any]:
-        import resource
         import threading
 
         gpus, driver = self._gpus()
@@ -178,7 +179,6 @@ class Caller:
         ]
         if threads:
             self._threads_run_on(", ".join(threads))
-        unit = 1 if sys.platform == "darwin" else 1024
         return {
             "type": "",
             "text": "",
@@ -194,7 +194,7 @@ class Caller:
                 "driver": driver,
             },
             "seconds": time.monotonic() - self._began,
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+            "peak_rss_bytes": peak_rss_bytes(),
         }
 
     def _threads_run_on(self, names: str) -> None:
@@ -216,6 +216,20 @@ def pickle_value(value: Any, writer: Any, check: bool) -> None:
     if type(pickle.loads(data)) is not type(value):  # noqa: S301 - our own bytes of a moment ago
         raise TypeError(f"{type(value).__qualname__} does not survive pickling")
     writer.write(data)
+
+
+def _is_found(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None
+
+
+def peak_rss_bytes() -> int:
+    """Give the most memory that this process has had."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def type_name(value: Any) -> str:

@@ -257,7 +257,7 @@ class Children:
             elif "refer" in head:
                 self._book.take(head["refer"], body)
             elif "begun" in head:
-                self._on_begun(child, head["begun"])
+                self._on_begun(child, head["begun"]["calls"][0])
             elif child.given:
                 self._on_result(child, head, body)
 

@@ -133,14 +133,24 @@ def check_sealed_file(key: bytes, run_id: str, seq: int, path: str) -> None:
 
 def encode(head: Mapping[str, Any], body: bytes | memoryview = b"") -> bytes:
     """Put a message's JSON head and its bytes into one payload."""
-    text = json.dumps(head).encode()
-    return b"".join((struct.pack(">I", len(text)), text, body))
+    return joined(json.dumps(head).encode(), body)
+
+
+def joined(head: bytes, body: bytes | memoryview = b"") -> bytes:
+    """Put a message's head, which is JSON already, and its bytes into one payload."""
+    return b"".join((struct.pack(">I", len(head)), head, body))
 
 
 def decode(payload: bytes) -> tuple[dict[str, Any], bytes]:
     """Take apart what `encode` made."""
+    head, body = parted(payload)
+    return json.loads(str(head, "utf-8")), body
+
+
+def parted(payload: bytes) -> tuple[bytes, bytes]:
+    """Take apart what `joined` made."""
     (length,) = struct.unpack_from(">I", payload)
-    return json.loads(str(payload[4 : 4 + length], "utf-8")), payload[4 + length :]
+    return payload[4 : 4 + length], payload[4 + length :]
 
 
 def channel_keys(key: bytes, nonce: bytes) -> tuple[bytes, bytes]:

@@ -8,14 +8,17 @@ import sys
 import time
 
 from .call_output import WARM_OUTPUT_BYTES
-from .caller import Caller, Stopping
+from .caller import Caller, Stopping, peak_rss_bytes, type_name
 from .frames import (
     FrameError,
     call_result_seq,
     call_seq,
+    decode,
     encode,
+    joined,
     new_sha256,
     open_sealed,
+    parted,
     seal,
     unseal,
 )
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .call_book import CallBook
+
+
+# What goes in front of the one result of a parcel; `json` would take as long for it as all else that is done with it.
+_TOLD = b'{"results": [{"n": %d, "size": %d, "file": false, "out": %d, "err": %d, "queued_s": 0.0, "took_s": %.6f}]}'
 
 
 class InChild(Caller):
@@ -66,18 +73,20 @@ class InChild(Caller):
                 return 0
             if came is None:
                 self._drop_shortcut()
-            for head, body in came or ():
-                if not (self._take_straight(head, body) if straight else self._obey(head, body)):
+            act = self._take_straight if straight else self._obey
+            for payload in came or ():
+                if not act(payload):
                     return 143 if self._stopping.asked else 0
 
-    def _received(self, inbox: Inbox) -> list[tuple[dict[str, Any], bytes]] | None:
+    def _received(self, inbox: Inbox) -> list[bytes] | None:
         """Give what the zygote says; None at its end."""
         data, passed = receive_with(self._channel, 1 << 18)
         self._passed += passed
-        return list(inbox.feed(data)) if data else None
+        return list(inbox.payloads(data)) if data else None
 
-    def _obey(self, head: Mapping[str, Any], body: bytes) -> bool:
+    def _obey(self, payload: bytes) -> bool:
         """Do what the zygote says; tell whether this child may be told more."""
+        head, body = decode(payload)
         if "shortcut" in head:
             self._drop_shortcut()
             if head["shortcut"] is not None:
@@ -95,7 +104,7 @@ class InChild(Caller):
         if not self._passed:
             return  # As many files are open here as may be: its calls come by the zygote.
         self._shortcut = Shortcut(self._passed.pop(0), head["shortcut"], self._channel)
-        self._shortcut.tell({"ready": True})
+        self._shortcut.tell(encode({"ready": True}))
 
     def _drop_shortcut(self) -> None:
         if self._shortcut is not None:
@@ -119,14 +128,15 @@ class InChild(Caller):
                 return False
         return not head["last"]
 
-    def _take_straight(self, head: Mapping[str, Any], body: bytes) -> bool:
+    def _take_straight(self, payload: bytes) -> bool:
         """Make the one call that has come by the shortcut; the zygote must know of it before it begins."""
-        entry = head["calls"][0]
+        head, body = parted(payload)
+        entry = json.loads(str(head, "utf-8"))["calls"][0]
         if entry["function"] not in self._functions:
             self._send({"refer": entry}, body)
             return True
-        # Without the call, which is given to nobody else from now on.
-        self._send({"begun": entry})
+        # As the client has said it, without the call, which is given to nobody else from now on.
+        self._channel.sendall(parcel(joined(b'{"begun": %b}' % head)))
         self._straight = entry["n"]
         return self._make(entry, body)
 
@@ -210,9 +220,7 @@ class InChild(Caller):
                 continue
         new = [name for name in sys.modules if name not in before and _is_installed(name)]
         if new and time.monotonic() - began > 0.01:
-            import threading
-
-            safe = threading.active_count() == 1 and not _touches_gpu()
+            safe = _is_alone() and not _touches_gpu()
             self._send({"loaded": digest, "modules": new, "safe": safe})
 
     def _opened_result(self) -> _Spilling:
@@ -224,33 +232,40 @@ class InChild(Caller):
         )
         return self._writer
 
+    def _said(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
+        """Of a value from a process that stays, what its client looks at is enough."""
+        if not self._keeps or outcome["outcome"] != "value":
+            return super()._said(outcome, value)
+        named = {"type": type_name(value), "text": "", "traceback": ""}
+        return {**outcome, **named, "peak_rss_bytes": peak_rss_bytes()}
+
     def _report(self) -> bool:
         """Send the result; tell whether this process can be given another call."""
-        import threading
-
-        clean = self._keeps or threading.active_count() == 1
         sys.stdout.flush()
         sys.stderr.flush()
         writer = self._writer
         assert writer is not None
         ends = os.fstat(1).st_size, os.fstat(2).st_size
+        took_s = time.monotonic() - self._began
+        sealed = b"" if writer.spilt else writer.sealed
+        told = None
+        if self._number == self._straight and sealed:
+            told = self._tell(took_s, sealed, ends)
+        self._ends = ends
+        clean = not self._stopping.asked and (self._keeps or _is_alone())
         head = {
             "n": self._number,
             "file": writer.spilt,
             "out": ends[0],
             "err": ends[1],
-            "clean": clean and not self._stopping.asked,
-            "took_s": time.monotonic() - self._began,
-            "told": None,
+            "clean": clean,
+            "took_s": took_s,
+            "told": told,
         }
-        sealed = b"" if writer.spilt else writer.sealed
-        if self._number == self._straight and sealed:
-            head["told"] = self._tell(head, sealed, ends)
-        self._ends = ends
         self._send(head, sealed)
-        return bool(head["clean"])
+        return clean
 
-    def _tell(self, head: Mapping[str, Any], sealed: bytes, ends: tuple[int, int]) -> int | None:
+    def _tell(self, took_s: float, sealed: bytes, ends: tuple[int, int]) -> int | None:
         """Send the client the result by the way on which the call has come, with what it has printed.
 
         Returns:
@@ -262,16 +277,8 @@ class InChild(Caller):
             _tail(stream, start, end)
             for stream, start, end in zip((1, 2), self._ends, ends)  # noqa: B905 - 3.8 has no strict
         )
-        entry = {
-            "n": self._number,
-            "size": len(sealed),
-            "file": False,
-            "out": len(out),
-            "err": len(err),
-            "queued_s": 0.0,
-            "took_s": head["took_s"],
-        }
-        told = self._shortcut.tell({"results": [entry]}, sealed + out + err)
+        head = _TOLD % (self._number, len(sealed), len(out), len(err), took_s)
+        told = self._shortcut.tell(joined(head, sealed + out + err))
         return self._shortcut.generation if told else None
 
     def _send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
@@ -336,6 +343,13 @@ def _is_installed(name: str) -> bool:
     spec = getattr(module, "__spec__", None)
     origin = getattr(spec, "origin", None) or ""
     return bool(os.path.isabs(origin) and origin.startswith((sys.prefix, sys.base_prefix)))
+
+
+def _is_alone() -> bool:
+    """Tell whether this process has one thread."""
+    import threading
+
+    return threading.active_count() == 1
 
 
 def _touches_gpu() -> bool:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import select
 import socket
 
-from .frames import encode
 from .inbox import Inbox, parcel
 from .peer import PARCEL_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
 
@@ -31,17 +29,17 @@ class Shortcut:
         """Wait until something has come; tell whether that is the client's, and the zygote has said nothing."""
         return all(descriptor != self._zygote for descriptor, _ in self._both.poll())
 
-    def receive(self) -> list[tuple[dict[str, Any], bytes]] | None:
-        """Give every parcel that is whole; None at the end of it."""
+    def receive(self) -> list[bytes] | None:
+        """Give the payload of every parcel that is whole; None at the end of it."""
         try:
             data = self._connection.recv(1 << 16)
         except OSError:
             data = b""
-        return list(self._inbox.feed(data)) if data else None
+        return list(self._inbox.payloads(data)) if data else None
 
-    def tell(self, head: Mapping[str, Any], body: bytes = b"") -> bool:
+    def tell(self, payload: bytes) -> bool:
         """Send the client a parcel, and tell whether it was taken: at once and as a whole, or not at all."""
-        data = parcel(encode(head, body))
+        data = parcel(payload)
         if len(data) > PARCEL_BYTES:
             return False
         try:

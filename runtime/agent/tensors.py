@@ -61,6 +61,11 @@ class _Memory:
 
 def dump(value: Any, writer: Any) -> None:
     """Pickle a value to `writer`; where torch is not in this process, as cloudpickle does."""
+    if type(value) in (int, float, bool, type(None)):
+        from pickle import dumps
+
+        writer.write(dumps(value, protocol=5))
+        return
     import cloudpickle
 
     if "torch" not in sys.modules:

@@ -15,7 +15,7 @@ length, then what `encode` makes) between that client and the socket; the latest
     zygote -> child    {"blobs": folder, "calls": [{n, size, blob}], "last": bool, "device": text}, {"load": function},
                        {"shortcut": generation, "blobs", "device"} with a connection, {"shortcut": null}
     child -> zygote    {"loaded": function, ...}, {"n", "file", "out", "err", "clean", "took_s", "told"} and the result,
-                       {"begun": entry}, or {"refer": entry} and the call
+                       {"begun": {"calls": [entry]}}, or {"refer": entry} and the call
 
 A call is known by its number, which begins with 1 and is never used again: what is sent twice runs once, and its
 result is kept, and sent to each new client, until it is acknowledged. Call n is sealed as number 2n of the run, its
