@@ -26,6 +26,7 @@ class Times:
         upload_s: bringing large ones to the machine, before the call was sent.
         data_s: bringing what the Data among its arguments is, as far as the machine had not got it.
         queue_s: waiting there for a free slot.
+        start_s: from then until its process has taken it up: making that process, above all.
         load_s: in the child: loading the arguments, with what has to be fetched from URLs for them.
         run_s: in the child: loading the function, calling it, pickling the value.
         download_s: fetching a large result.
@@ -38,6 +39,7 @@ class Times:
     upload_s: float = 0.0
     data_s: float = 0.0
     queue_s: float = 0.0
+    start_s: float = 0.0
     load_s: float = 0.0
     run_s: float = 0.0
     download_s: float = 0.0
@@ -105,7 +107,11 @@ class Ledger:
 
 
 def _line(number: int, outcome: str, times: Times) -> str:
-    return _LINE % (number, json.dumps(outcome), *(getattr(times, name) for name in _NAMES))
+    return _LINE % (
+        number,
+        json.dumps(outcome or "failed"),
+        *(getattr(times, name) for name in _NAMES),
+    )
 
 
 def totals(directory: Path) -> dict[str, Any] | None:

@@ -147,6 +147,7 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         self.stdout, self.stderr = _text(stdout), _text(stderr)
         self.outcome = str(header["outcome"])
         self.times.queue_s = float(entry.get("queued_s", 0.0))
+        self.times.start_s = float(entry.get("start_s", 0.0))
         self.times.load_s = float(header.get("load_s", 0.0))
         self.times.run_s = max(0.0, float(entry.get("took_s", 0.0)) - self.times.load_s)
         self.times.peak_rss_bytes = int(header.get("peak_rss_bytes", 0))

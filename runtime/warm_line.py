@@ -150,6 +150,7 @@ class WarmLine:
         assert self._over is not None
         for sent in calls:
             sent.call.fail(self._over)
+            self._enter(sent.call)
 
     def stop(self, number: int) -> None:
         """Has the machine end a call; one that it does not know any more has its result on its way."""
@@ -176,6 +177,7 @@ class WarmLine:
             # Whoever has taken it meanwhile has its result in hand.
             if self._take(call.number) is not None:
                 call.fail(error)
+                self._enter(call)
         self._fetchers.shutdown(wait=False)
         self._settlers.shutdown(wait=False)
 
@@ -368,6 +370,7 @@ class WarmLine:
             forged = _forged(number, error)
             # It is open no more, so that what ends the run would not reach it.
             sent.call.fail(forged)
+            self._enter(sent.call)
             raise forged from error
 
     def _settle_aside(self, results: Sequence[_Result]) -> None:
@@ -436,6 +439,7 @@ class WarmLine:
         except (DayflyError, OSError) as error:
             if self._take(number) is not None:
                 sent.call.fail(error)
+                self._enter(sent.call)
             return
         sent.call.times.download_s = time.perf_counter() - began
         self._acknowledge(number)

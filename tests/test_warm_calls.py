@@ -95,6 +95,7 @@ def test_each_call_has_its_value_its_process_and_its_output(shared: Warm, tmp_pa
         assert f"[{call.number}] number {number}\n" in shared.log()
         assert f"[{call.number}] unfinished\n" in shared.log("stderr")
         assert call.times.total_s >= call.times.run_s > 0
+        assert call.times.total_s > call.times.start_s > 0
         assert call.times.peak_rss_bytes > 1 << 20
     # Its line is written behind the value, which nobody has to wait for.
     until = time.monotonic() + WAIT_S

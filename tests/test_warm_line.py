@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +15,7 @@ from dayfly.runtime.agent import frames
 from dayfly.runtime.agent.call_book import CallBook
 from dayfly.runtime.agent.job_folder import JobFolder
 from dayfly.runtime.agent.known_call import KnownCall
+from dayfly.runtime.ledger import Ledger, totals
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_line import Sent, WarmLine
 
@@ -43,6 +46,45 @@ def test_what_is_sent_behind_the_end_fails_as_what_was_open() -> None:
     assert late.call.exception(1) is why
     assert line.over is why
     assert not line.open_calls()
+
+
+def test_calls_that_have_no_result_are_in_the_ledger_too(tmp_path: Path) -> None:
+    """Or fewer would have been made than were."""
+    book = Ledger(tmp_path)
+    line = WarmLine(RUN, KEY, lambda _: Path("nowhere"), book)
+    line.send([call(line, 1)])
+    line.fail(RunFailed("it has ended"))
+    line.send([call(line, 2)])
+    assert totals(tmp_path) is None
+    book.close()
+    told = totals(tmp_path)
+    assert told is not None
+    assert (told["calls"], told["without_value"]) == (2, 2)
+
+
+def test_the_ledger_is_written_before_the_machine_forgets_a_result(tmp_path: Path) -> None:
+    """Whoever has been killed in between would else know of it nowhere."""
+    book, told = Ledger(tmp_path), list[int]()
+    line = WarmLine(RUN, KEY, lambda _: Path("nowhere"), book)
+    link = SimpleNamespace(post=lambda *_: told.append((totals(tmp_path) or {"calls": 0})["calls"]))
+    line.send([mine := call(line, 1)])
+    stopped = refused(mine, wished=True)
+    head = {"results": [stopped.result]}
+    line.put(({}, frames.encode(head, stopped.content())))
+    assert isinstance(mine.call.exception(5), JobStopped)
+    await_line(book)
+    line._link = cast(Any, (link, 1))
+    line.has_ended(0.0)
+    book.close()
+    assert told[0] == 1
+
+
+def await_line(book: Ledger) -> None:
+    """What may run the user's code is settled in a thread of its own, which then enters it."""
+    until = time.monotonic() + 5
+    while not book._done:
+        assert time.monotonic() < until
+        time.sleep(0.002)
 
 
 def refused(sent: Sent, *, wished: bool) -> KnownCall:

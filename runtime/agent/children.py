@@ -277,6 +277,9 @@ class Children:
 
     def _on_result(self, child: Child, head: Mapping[str, Any], sealed: bytes) -> None:
         call = child.given.pop(0)
+        if child.given:
+            # It has waited for this one.
+            child.given[0].given = time.monotonic()
         label = self._label(call)
         child.relay(call, (head["out"], head["err"]), label)
         for stream in child.printed:

@@ -259,6 +259,7 @@ class InChild(Caller):
             "out": ends[0],
             "err": ends[1],
             "clean": clean,
+            "began": self._began,
             "took_s": took_s,
             "told": told,
         }

@@ -52,6 +52,7 @@ class KnownCall:
             "out": len(self.printed[1]),
             "err": len(self.printed[2]),
             "queued_s": (self.given or time.monotonic()) - self.arrived,
+            "start_s": max(0.0, result["began"] - self.given) if "began" in result else 0.0,
             "took_s": result.get("took_s", 0.0),
         }
 

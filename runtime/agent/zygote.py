@@ -10,12 +10,13 @@ length, then what `encode` makes) between that client and the socket; the latest
                        digest instead (`blob`)
     serve -> zygote    {"shortcut": generation} with a connection of that client, see below
     zygote -> client   {"hello": {slots, pid, shortcut}}, once a client is attached
-                       {"results": [{n, size, file, out, err, queued_s, took_s}]} and, for each, the sealed result (none
-                       where it lies in a file, for `get`), and the ends of what the call has printed on both streams
+                       {"results": [{n, size, file, out, err, queued_s, start_s, took_s}]} and, for each, the sealed
+                       result (none where it lies in a file, for `get`), and the ends of what the call has printed on
+                       both streams
     zygote -> child    {"blobs": folder, "calls": [{n, size, blob}], "last": bool, "device": text}, {"load": function},
                        {"shortcut": generation, "blobs", "device"} with a connection, {"shortcut": null}
-    child -> zygote    {"loaded": function, ...}, {"n", "file", "out", "err", "clean", "took_s", "told"} and the result,
-                       {"begun": {"calls": [entry]}}, or {"refer": entry} and the call
+    child -> zygote    {"loaded": function, ...}, {"n", "file", "out", "err", "clean", "began", "took_s", "told"} and
+                       the result, {"begun": {"calls": [entry]}}, or {"refer": entry} and the call
 
 A call is known by its number, which begins with 1 and is never used again: what is sent twice runs once, and its
 result is kept, and sent to each new client, until it is acknowledged. Call n is sealed as number 2n of the run, its
