@@ -73,7 +73,8 @@ class Ledger:
 
     def enter(self, call: WarmCall[Any]) -> None:
         """Takes a call that is done, for the next `write`: whoever waits for its value does not wait for a file."""
-        self._done.append((call.number, call.outcome, call.times))
+        if not self._over:
+            self._done.append((call.number, call.outcome, call.times))
 
     def write(self) -> None:
         """Writes down the calls that were entered; a full disk costs the record, never the call."""

@@ -123,7 +123,7 @@ def pack_arguments(
         PayloadError: an argument cannot travel; `path` names the part.
     """
     content = (tuple(args), dict(kwargs))
-    if not kwargs and all(type(each) in _ATOMS for each in args):
+    if not kwargs and all(map(_is_atom, args)):
         return Parts([pickle.dumps(content, protocol=5)]), {}
     with contextlib.suppress(_NotPlain):
         return _plain(content), {}
@@ -181,8 +181,9 @@ def project_of(fn: Callable[..., Any]) -> Project:
     return Project.of_file(_filename(bare_function(fn)))
 
 
-# Small, and written in a word of the pickle format each.
-_ATOMS = (int, float, bool, type(None))
+def _is_atom(value: object) -> bool:
+    """Whether it is small, and has a form of its own in a pickle; by identity, since a class may compare as it likes."""
+    return value is None or any(type(value) is kind for kind in (int, float, bool))
 
 
 class _NotPlain(Exception):

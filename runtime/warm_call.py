@@ -156,6 +156,7 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
     def fail(self, error: BaseException) -> None:
         """It will have no result, for a reason that lies outside of it."""
         if not self.done():
+            self.times.total_s = time.perf_counter() - self._began
             self.set_exception(error)
 
     def __await__(self) -> Generator[Any, None, R]:

@@ -82,7 +82,7 @@ class WarmLine:
         run_id: the run.
         key: its key.
         fetch: brings the result of a call that is too large to come by itself to a file, and gives that.
-        ledger: told of each call that has its result, and written each second, and before the machine hears of results.
+        ledger: told of each call that has its result; written each second, and before results are acknowledged.
         greeted: set as soon as calls can be made there.
     """
 
@@ -126,18 +126,25 @@ class WarmLine:
 
         What comes behind `fail` fails at once.
         """
-        with self._changing:
-            shortcut = self._shortcut if len(calls) == 1 and not self._open else None
-            after = 0 if self._straight is None else self._straight.call.number
-            more = {"after": after} if after in self._open else {}
-            held = self._hold(calls)
-            if shortcut is not None:
-                self._straight = calls[0]
-        if not held:
-            self._refuse(calls)
-        elif shortcut is None or not _sent_straight(shortcut, calls[0]):
-            # Not before the one that is on the shortcut: where one process makes all calls, they have an order.
-            self._post(calls, more)
+        try:
+            with self._changing:
+                shortcut = self._shortcut if len(calls) == 1 and not self._open else None
+                after = 0 if self._straight is None else self._straight.call.number
+                more = {"after": after} if after in self._open else {}
+                held = self._hold(calls)
+                if shortcut is not None:
+                    self._straight = calls[0]
+            if not held:
+                self._refuse(calls)
+            elif shortcut is None or not _sent_straight(shortcut, calls[0]):
+                # Not before the one that is on the shortcut: where one process makes all calls, they have an order.
+                self._post(calls, more)
+        except BaseException as error:
+            # An interrupt, say: nobody has their handles, and what was not sent must not be waited for.
+            for sent in calls:
+                if self._take(sent.call.number) is not None:
+                    sent.call.fail(error)
+            raise
 
     def _hold(self, calls: Sequence[Sent]) -> bool:
         """Has them open until their results are here, unless none will come; whoever calls holds `_changing`."""
@@ -467,18 +474,22 @@ class WarmLine:
         opened = self._link
         if opened is None:
             return
+        if self._acks:
+            self._write_ledger()
+        with self._changing:
+            acks, self._acks = self._acks, []
         try:
-            for head, body in self._parcels(list(calls), dict(more or {})):
+            for head, body in self._parcels(list(calls), {"ack": acks, **(more or {})}):
                 opened[0].post({"op": "pass", "id": 0, "of": opened[1]}, frames.encode(head, body))
         except (Disconnected, Forged):
             return
+        except BaseException:
+            with self._changing:
+                self._acks += acks
+            raise
 
-    def _parcels(self, calls: list[Sent], more: dict[str, Any]) -> Iterable[Message]:
-        with self._changing:
-            acks, self._acks = self._acks, []
-        if acks:
-            self._write_ledger()
-        head: dict[str, Any] = {"ack": acks, **more}
+    @staticmethod
+    def _parcels(calls: list[Sent], head: dict[str, Any]) -> Iterable[Message]:
         entries: list[dict[str, Any]] = []
         parts: list[bytes] = []
         size = 0
@@ -497,7 +508,7 @@ def _sent_straight(shortcut: Stream, sent: Sent) -> bool:
     from dayfly.runtime.ssh.connection import Disconnected
 
     timeout = "null" if sent.timeout_s is None else repr(float(sent.timeout_s))
-    entry = _ENTRY % (
+    head = _ENTRY % (
         sent.call.number,
         len(sent.sealed),
         sent.blob,
@@ -506,7 +517,7 @@ def _sent_straight(shortcut: Stream, sent: Sent) -> bool:
         timeout,
     )
     try:
-        shortcut.send(parcel(frames.joined(entry.encode(), sent.sealed)))
+        shortcut.send(parcel(frames.joined(head.encode(), sent.sealed)))
     except Disconnected:
         return False
     except BaseException:

@@ -240,3 +240,14 @@ def test_the_limit_for_new_keys_counts_what_is_read(pair: Pair) -> None:
     assert text_of(pair.ours.read_message()) == b"two"
     assert pair.ours.need_rekey()
     assert text_of(pair.ours.read_message()) == b"three"
+
+
+def test_channels_of_different_packets_share_a_connection(pair: Pair) -> None:
+    """Many small packets first, then a larger one than there was room for; no more room than what is sent needs."""
+    data = os.urandom(8 * PACKET_BYTES)
+    assert pair.ours.send_data(1, memoryview(data), PACKET_BYTES)
+    assert b"".join(part for _, _, part in pair.read(8)) == data
+    assert pair.ours.send_data(2, memoryview(data), 5 * PACKET_BYTES)
+    assert b"".join(part for _, _, part in pair.read(2)) == data
+    assert pair.ours.send_data(3, memoryview(b"small"), 1 << 30)
+    assert pair.read(1) == [(94, 3, b"small")]

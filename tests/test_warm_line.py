@@ -48,6 +48,50 @@ def test_what_is_sent_behind_the_end_fails_as_what_was_open() -> None:
     assert not line.open_calls()
 
 
+@pytest.mark.parametrize("straight", [True, False])
+def test_a_call_that_an_interrupt_has_kept_from_being_sent_is_waited_for_by_nobody(
+    straight: bool,
+) -> None:
+    """Its machine would wait for it, too, before it makes a later one."""
+    line, sent = made(), list[bytes]()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def send(data: bytes) -> None:
+        sent.append(data)
+
+    stream = SimpleNamespace(send=interrupted, close=lambda: None)
+    if straight:
+        line._shortcut = cast(Any, stream)
+    line._link = cast(Any, (SimpleNamespace(post=interrupted), 1))
+    with pytest.raises(KeyboardInterrupt):
+        line.send([first := call(line, 1)])
+    assert not line.open_calls()
+    assert isinstance(first.call.exception(1), KeyboardInterrupt)
+    stream.send = send
+    line._link = cast(Any, (SimpleNamespace(post=lambda head, body: sent.append(body)), 1))
+    line.send([call(line, 2)])
+    assert len(sent) == 1
+    assert b"after" not in sent[0]
+
+
+def test_acknowledgements_that_an_interrupt_has_kept_back_are_sent_later(tmp_path: Path) -> None:
+    """Their results would stay with the machine, and come once more."""
+    line, posts = made(), list[bytes]()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    line._acks = [7]
+    line._link = cast(Any, (SimpleNamespace(post=interrupted), 1))
+    with pytest.raises(KeyboardInterrupt):
+        line.send([call(line, 8)])
+    line._link = cast(Any, (SimpleNamespace(post=lambda head, body: posts.append(body)), 1))
+    line.has_ended(0.0)
+    assert [frames.decode(each)[0]["ack"] for each in posts] == [[7]]
+
+
 def test_calls_that_have_no_result_are_in_the_ledger_too(tmp_path: Path) -> None:
     """Or fewer would have been made than were."""
     book = Ledger(tmp_path)

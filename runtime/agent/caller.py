@@ -139,12 +139,15 @@ class Caller:
     def leave(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
         """Write what came of it, and give its header."""
         said = self._said(outcome, value)
+        if said.get("threads"):
+            self._threads_run_on(", ".join(said["threads"]))
         if said["outcome"] in ("value", "raised"):
             if self._write(said, value):
                 return said
             kind = "unpicklable_value" if said["outcome"] == "value" else "unpicklable_exception"
             reason = said["traceback"] or self._pickling_traceback
-            said.update(outcome=kind, text=repr_of(value), traceback=reason)
+            what = {"outcome": kind, "text": repr_of(value), "traceback": reason}
+            said = self._said({**outcome, **what}, value)
         self._write(said)
         return said
 
@@ -177,8 +180,6 @@ class Caller:
             for thread in threading.enumerate()
             if thread is not threading.main_thread() and not thread.daemon
         ]
-        if threads:
-            self._threads_run_on(", ".join(threads))
         return {
             "type": "",
             "text": "",

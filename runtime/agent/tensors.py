@@ -61,7 +61,7 @@ class _Memory:
 
 def dump(value: Any, writer: Any) -> None:
     """Pickle a value to `writer`; where torch is not in this process, as cloudpickle does."""
-    if type(value) in (int, float, bool, type(None)):
+    if value is None or any(type(value) is kind for kind in (int, float, bool)):
         from pickle import dumps
 
         writer.write(dumps(value, protocol=5))

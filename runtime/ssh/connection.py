@@ -63,6 +63,12 @@ class _PromptSocket(socket.socket):
         self._note(count)
         return count
 
+    def close(self) -> None:
+        """As of a socket, and whoever waits in it is woken, which closing alone does not do."""
+        with contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
+        super().close()
+
     def _note(self, count: int) -> None:
         if count:
             self.heard = self.clock()

@@ -193,9 +193,11 @@ class _Packetizer(Packetizer):
 
     def _seal(self, channel: int, data: memoryview, starts: range, packet_bytes: int) -> int:
         """Encrypt all packets into the buffer; gives how many bytes of it they fill."""
-        most = _HEAD.size + packet_bytes + 2 * _BLOCK
+        most = _HEAD.size + min(packet_bytes, len(data)) + 2 * _BLOCK
+        if len(self.__plain) < most:
+            self.__plain = bytearray(most)
         if len(self.__sealed) < len(starts) * (most + _TAG):
-            self.__plain, self.__sealed = bytearray(most), bytearray(len(starts) * (most + _TAG))
+            self.__sealed = bytearray(len(starts) * (most + _TAG))
         plain, sealed = memoryview(self.__plain), memoryview(self.__sealed)
         padding_bytes = os.urandom(2 * _BLOCK)
         fixed, counter = self.__iv_out[:4], int.from_bytes(self.__iv_out[4:], "big")

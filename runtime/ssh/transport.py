@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import paramiko
 from paramiko.auth_handler import AuthHandler
@@ -17,6 +18,7 @@ from paramiko.message import Message
 from dayfly.runtime.ssh import packets
 from dayfly.runtime.ssh.arrivals import Arrivals
 
+R = TypeVar("R")
 _WINDOW_BYTES = 16 << 20
 _PACKET_BYTES = 256 << 10
 # So many packets of a channel are encrypted and sent under one lock; others wait for that long at most.
@@ -53,6 +55,7 @@ class Transport(paramiko.Transport):
 
     if TYPE_CHECKING:
         active: bool
+        _send_message: Callable[[Message], None]
         clear_to_send: threading.Event
         clear_to_send_lock: threading.Lock
         clear_to_send_timeout: float
@@ -101,11 +104,12 @@ class Transport(paramiko.Transport):
         has to say (that it has heard of a channel's end, above all) is kept until then.
         """
         if threading.current_thread() is not self:
-            super()._send_user_message(data)  # type: ignore[misc]
+            if self.active:  # Else nobody is there whom it could concern.
+                self._when_clear(lambda: self._send_message(data))
             return
         with self.clear_to_send_lock:
             if self.clear_to_send.is_set():
-                self._send_message(data)  # type: ignore[attr-defined]
+                self._send_message(data)
             else:
                 self._later.append(data)
 
@@ -114,24 +118,13 @@ class Transport(paramiko.Transport):
         while self._later:
             self._send_user_message(self._later.popleft())
 
-    # -- large data
+    def _when_clear(self, act: Callable[[], R]) -> R:
+        """Do it while no key exchange is under way.
 
-    def send_all(self, channel: Channel, data: memoryview) -> None:
-        """Send all of `data` on a channel, as its `sendall`; what is large in several packets at a time."""
-        packet_bytes = channel.out_max_packet_size - 64
-        while self._sends_data and data:
-            size = self._take_window(channel, min(len(data), _BULK_PACKETS * packet_bytes))
-            if not self._send_data(channel, data[:size], packet_bytes):
-                with channel.lock:
-                    channel.out_window_size += size
-                break
-            data = data[size:]
-        if data:
-            # A memoryview, since paramiko would copy the rest of the bytes for each packet.
-            channel.sendall(data)  # type: ignore[arg-type]
-
-    def _send_data(self, channel: Any, data: memoryview, packet_bytes: int) -> bool:
-        """Send it while no key exchange is under way; False where the cipher in use is none for that."""
+        Raises:
+            EOFError: the connection was closed.
+            SSHException: one did not come to its end.
+        """
         until = time.monotonic() + self.clear_to_send_timeout
         while True:
             if not self.active:
@@ -139,11 +132,32 @@ class Transport(paramiko.Transport):
             # Held so that none begins meanwhile, and by `with`, which an interrupt does not leave locked.
             with self.clear_to_send_lock:
                 if self.clear_to_send.is_set():
-                    send_data = self.packetizer.send_data  # type: ignore[attr-defined]
-                    return bool(send_data(channel.remote_chanid, data, packet_bytes))
+                    return act()
             if time.monotonic() > until:
                 raise paramiko.SSHException("the key exchange did not come to an end")
             self.clear_to_send.wait(0.1)
+
+    # -- large data
+
+    def send_all(self, channel: Channel, data: memoryview) -> None:
+        """Send all of `data` on a channel, as its `sendall`; what is large in several packets at a time."""
+        packet_bytes = min(channel.out_max_packet_size, _PACKET_BYTES) - 64
+        while self._sends_data and data:
+            size = self._take_window(channel, min(len(data), _BULK_PACKETS * packet_bytes))
+            send = functools.partial(
+                self.packetizer.send_data,  # type: ignore[attr-defined]
+                channel.remote_chanid,
+                data[:size],
+                packet_bytes,
+            )
+            if not self._when_clear(send):
+                with channel.lock:
+                    channel.out_window_size += size
+                break
+            data = data[size:]
+        if data:
+            # A memoryview, since paramiko would copy the rest of the bytes for each packet.
+            channel.sendall(data)  # type: ignore[arg-type]
 
     @staticmethod
     def _take_window(channel: Any, most: int) -> int:
