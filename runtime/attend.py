@@ -585,9 +585,15 @@ class Attendance:
         self.record("detached", by=journal.myself(), reason=str(trouble), **mine)
         self.entrust(self.run_stack.workspace, self.history)
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
+        run = self.directory.name
+        if self.serves:
+            return ResultFailed(
+                f"run {run}: {trouble}. Its machine is still up, and makes the calls that it has, until {clock} at the latest;"
+                f" then the keeper brings here what they give, and destroys it: dayfly result {run[:12]}"
+            )
         return ResultFailed(
-            f"run {self.directory.name}: {trouble}. Its machine is still up, and what its function has left is safe there until {clock}"
-            f" at the latest: dayfly attach {self.directory.name[:12]}"
+            f"run {run}: {trouble}. Its machine is still up, and what its function has left is safe there until {clock}"
+            f" at the latest: dayfly attach {run[:12]}"
         )
 
     def _handed_over(self, value: Callable[[], Any]) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
-from dayfly.errors import LeakRisk, RunFailed, SpecError
+from dayfly.errors import InstanceLost, LeakRisk, RunFailed, SpecError
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import seconds, shown
 from dayfly.runtime import interrupt
@@ -441,8 +441,13 @@ class WarmRun(Generic[P, R]):
         self._calls.begin(self._lost)
 
     def _lost(self, error: Exception) -> None:
-        """The line broke for good; where that is not the job's own end, it ends the job."""
-        if not self._running.done() and not self._closed:
+        """The line broke for good; where that is not the job's own end, it ends the job.
+
+        A machine that is gone is found out by whoever follows the job, too, who says what has become of it: nobody has
+        asked for a stop.
+        """
+        gone = isinstance(error, InstanceLost) and bool(error.state)
+        if not gone and not self._running.done() and not self._closed:
             self._ready.set()
             self._running.stop()
 
