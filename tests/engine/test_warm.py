@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -145,6 +146,18 @@ def test_a_session_whose_client_is_killed_is_destroyed_on_time(clean_environment
     wait_until_closed(clean_environment, run)
     events = _events(clean_environment, run)
     assert events.index("job_ended") < events.index("acknowledged") < events.index("closed")
+
+
+def test_a_session_that_nobody_calls_ends_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    """As one in a notebook that was left open; the plan says so before it is paid for, and the next call what has happened."""
+    with remote(abs).session(slots=1, idle=2) as s:
+        assert s(-1) == 1
+        (job,) = at_exit.open_jobs
+        job.wait_closed()
+        with pytest.raises(RunFailed, match=r"nothing to do for 2\.0 s, the time of idle="):
+            s(-1)
+    assert s.receipt(timeout=120).left == 0
+    assert re.search(r"idle +the run ends after 2\.0 s without a call", capfd.readouterr().err)
 
 
 def test_a_long_outage_leaves_a_session_up_and_what_it_computes_comes_home(
