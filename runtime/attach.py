@@ -21,7 +21,7 @@ from dayfly.infra import port_map, providers
 from dayfly.infra.machine import Machine
 from dayfly.runtime import elsewhere, ending, outputs, payload, ranks, redact, stored
 from dayfly.runtime.aside import aside
-from dayfly.runtime.attend import Attendance
+from dayfly.runtime.attend import CONNECT_S, Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
@@ -190,7 +190,8 @@ def _reached(stack: contextlib.ExitStack, machine: Machine, attendance: Attendan
         return stack.enter_context(attendance.session(machine, connect_timeout_s=_SOON_S))
     except ConnectFailed:
         attendance.admit()
-    return stack.enter_context(attendance.session(machine))
+    left_s = CONNECT_S - _SOON_S
+    return stack.enter_context(attendance.session(machine, connect_timeout_s=left_s))
 
 
 def _replay(directory: Path, display: Display, *, goes_on: bool = False) -> None:
