@@ -30,7 +30,7 @@ def admit(history: History, note: Callable[[str], None]) -> bool:
     for machine in history.machines:
         try:
             admitted = providers.load(machine.provider).admit(machine.id)
-        except DayflyError as trouble:
+        except (DayflyError, OSError) as trouble:
             note(f"the firewall of {machine.id} may not let this computer in: {trouble}")
             break
         if admitted:

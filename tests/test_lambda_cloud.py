@@ -19,6 +19,7 @@ from dayfly.infra.fence import FenceShut
 from dayfly.infra.found import Found
 from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import ApiError, MaybeCreated, is_without_firewall
+from dayfly.infra.lambda_records import Ruleset
 from dayfly.infra.lambda_resources import (
     InstanceProvider,
     KeyProvider,
@@ -27,7 +28,7 @@ from dayfly.infra.lambda_resources import (
     ssh_rule,
 )
 from dayfly.infra.lambda_wait import Waiting
-from dayfly.infra.providers.lambda_cloud import account_name
+from dayfly.infra.providers.lambda_cloud import _lets_in, account_name
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks.intent import make_key
@@ -156,6 +157,20 @@ def test_the_same_inputs_change_nothing(run: Run) -> None:
     assert not InstanceProvider().diff(made.id, made.outs, given).changes
     other = {**given, "region": "us-west-1"}
     assert list(InstanceProvider().diff(made.id, made.outs, other).replaces) == ["region"]
+
+
+def test_a_rule_that_cannot_be_read_lets_nobody_in() -> None:
+    """And raises nothing: who asks follows a function that runs."""
+    good = ssh_rule("203.0.113.0/24", "ours")
+    odd: list[dict[str, Any]] = [
+        {"protocol": "icmp", "source_network": "0.0.0.0/0", "description": "ping"},
+        {**good, "source_network": "2001:db8::/32"},
+        {**good, "port_range": [80, 443]},
+        {**good, "port_range": None},
+        {"description": "of a later version"},
+    ]
+    assert not _lets_in(Ruleset("1", "n", rules=tuple(odd)), "203.0.113.7/32")
+    assert _lets_in(Ruleset("1", "n", rules=(*odd, good)), "203.0.113.7/32")
 
 
 def test_a_computer_that_has_moved_is_let_in_by_the_run_s_own_ruleset(

@@ -5,6 +5,7 @@ A run's stack holds a key, a firewall ruleset, the instance, and the wait until 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import re
@@ -251,10 +252,13 @@ def _lets_in(ruleset: Ruleset, cidr: str) -> bool:
     """Whether its rules let a network reach the SSH server."""
     here = ipaddress.IPv4Network(cidr)
     for rule in ruleset.rules:
-        first, last = rule.get("port_range") or (1, 65535)
-        reaches = rule["protocol"] in ("tcp", "all") and first <= SSH_PORT <= last
-        if reaches and here.subnet_of(ipaddress.IPv4Network(rule["source_network"], strict=False)):
-            return True
+        # A rule that is not as documented lets nobody in that is known of, and must not cost the run that asks.
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            first, last = rule["port_range"]
+            reaches = rule["protocol"] in ("tcp", "all") and first <= SSH_PORT <= last
+            network = ipaddress.IPv4Network(rule["source_network"], strict=False)
+            if reaches and here.subnet_of(network):
+                return True
     return False
 
 
