@@ -36,17 +36,22 @@ def allowed(cidr: str | None, api_url: str) -> Allowed:
     """
     if cidr is not None:
         return Allowed(cidr, "allow_cidr")
-    own = _address_towards(api_url)
-    if own is not None and (own.is_global or own.is_loopback):
-        return Allowed(f"{own}/32", "this computer's own address")
-    seen = _address_seen_by(SERVICE)
-    if seen is not None:
-        return Allowed(f"{seen}/32", f"this computer as {SERVICE} sees it")
-    return Allowed(
+    return own(api_url) or Allowed(
         _ANYWHERE,
         "this computer's own address could not be found out: anybody may knock, only the run's key opens;"
         " set allow_cidr to narrow it",
     )
+
+
+def own(api_url: str) -> Allowed | None:
+    """This computer alone, at the address that it has now; None where that cannot be found out."""
+    address = _address_towards(api_url)
+    if address is not None and (address.is_global or address.is_loopback):
+        return Allowed(f"{address}/32", "this computer's own address")
+    seen = _address_seen_by(SERVICE)
+    if seen is not None:
+        return Allowed(f"{seen}/32", f"this computer as {SERVICE} sees it")
+    return None
 
 
 def _address_towards(url: str) -> ipaddress.IPv4Address | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -152,7 +152,13 @@ class LambdaApi:
         data = self._post("/firewall-rulesets", doing, body)
         return _answered(doing, lambda: data["id"])
 
-    # -- what ends: may be said twice
+    # -- what may be said twice
+
+    def set_rules(self, id: str, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Has a firewall ruleset consist of these rules."""
+        doing = f"changing firewall ruleset {id}"
+        body = {"rules": [dict(rule) for rule in rules]}
+        self._again("PATCH", f"/firewall-rulesets/{quote(id, safe='')}", doing, body)
 
     def terminate(self, id: str) -> None:
         """Asks for the end of a machine; `ApiError.gone` where there is none of the id."""

@@ -65,17 +65,30 @@ class SshKey:
 
 @dataclass(frozen=True)
 class Ruleset:
-    """One firewall ruleset of a region; its description is that of its first rule."""
+    """One firewall ruleset of a region; its description is that of its first rule.
+
+    Attributes:
+        rules: as the API has them.
+        instances: ids of the machines behind it.
+    """
 
     id: str
     name: str
     description: str = ""
+    rules: tuple[Mapping[str, Any], ...] = ()
+    instances: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Ruleset:
         """From one row of the API."""
         rules = row.get("rules") or [{}]
-        return cls(str(row["id"]), str(row["name"]), str(rules[0].get("description") or ""))
+        return cls(
+            str(row["id"]),
+            str(row["name"]),
+            str(rules[0].get("description") or ""),
+            tuple(row.get("rules") or ()),
+            tuple(str(id) for id in row.get("instance_ids") or ()),
+        )
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,7 @@ class RulesetProvider(DynamicProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         api, name, region = LambdaApi.from_environment(), props["name"], props["region"]
         allowed = caller.allowed(props.get("allow_cidr"), lambda_endpoint.base_url())
-        rule = {
-            "protocol": "tcp",
-            "port_range": [SSH_PORT, SSH_PORT],
-            "source_network": allowed.cidr,
-            "description": f"SSH for {props['owner']}",
-        }
+        rule = ssh_rule(allowed.cidr, f"SSH for {props['owner']}")
 
         def named() -> list[str]:
             return [ruleset.id for ruleset in api.rulesets() if ruleset.name == name]
@@ -87,6 +82,16 @@ class RulesetProvider(DynamicProvider):
             waiting = _waiting(props)
             waiting.until_free(partial(waiting.api.delete_ruleset, id), props["run"])
             _record_deleted(props, id)
+
+
+def ssh_rule(cidr: str, description: str) -> dict[str, Any]:
+    """A firewall rule that lets a network reach the machine's SSH server."""
+    return {
+        "protocol": "tcp",
+        "port_range": [SSH_PORT, SSH_PORT],
+        "source_network": cidr,
+        "description": description,
+    }
 
 
 class InstanceProvider(DynamicProvider):

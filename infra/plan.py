@@ -35,6 +35,7 @@ class Plan:
         gpu_utilization_window_s: seconds.
         code: what travels of the user's own, in one line; "" for a machine alone.
         nodes: machines, all alike.
+        idle_s: seconds without a call after which a session ends by itself; 0 where it waits until its block is left.
     """
 
     function: str
@@ -53,6 +54,7 @@ class Plan:
     keep: str = ""
     keep_usd: float = 0.0
     nodes: int = 1
+    idle_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for review in a pull request."""

@@ -21,7 +21,7 @@ from dayfly.infra import port_map, providers
 from dayfly.infra.machine import Machine
 from dayfly.runtime import elsewhere, ending, outputs, payload, ranks, redact, stored
 from dayfly.runtime.aside import aside
-from dayfly.runtime.attend import Attendance
+from dayfly.runtime.attend import CONNECT_S, Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
@@ -40,6 +40,8 @@ from dayfly.stacks.standing import in_other_home, is_part_of_another, standing
 
 if TYPE_CHECKING:
     from dayfly.runtime.session import Session
+
+_SOON_S = 15.0
 
 
 async def _attach_aio(
@@ -161,7 +163,7 @@ def _session(machine: Machine, attendance: Attendance, taking: Taking | None) ->
     another computer has and does not give."""
     with contextlib.ExitStack() as stack:
         try:
-            session = stack.enter_context(attendance.session(machine))
+            session = _reached(stack, machine, attendance)
             if taking is not None:
                 taking.take(attendance, session)
         except BaseException as failed:
@@ -180,6 +182,16 @@ def _session(machine: Machine, attendance: Attendance, taking: Taking | None) ->
                     raise ended_elsewhere(attendance.directory.name) from failed
             raise
         yield session
+
+
+def _reached(stack: contextlib.ExitStack, machine: Machine, attendance: Attendance) -> Session:
+    """One that was reached before answers soon; where it does not, it may not know where this computer is now."""
+    try:
+        return stack.enter_context(attendance.session(machine, connect_timeout_s=_SOON_S))
+    except ConnectFailed:
+        attendance.admit()
+    left_s = CONNECT_S - _SOON_S
+    return stack.enter_context(attendance.session(machine, connect_timeout_s=left_s))
 
 
 def _replay(directory: Path, display: Display, *, goes_on: bool = False) -> None:

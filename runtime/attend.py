@@ -62,6 +62,8 @@ _RESERVE_SHARE, _RESERVE_MOST_S = 0.1, 60.0
 CONNECT_S, _USER_DATA_S = 60.0, 300.0
 # Between two tries to have a keeper where none can be started, the first and the longest.
 _KEEPERLESS_S, _KEEPERLESS_MOST_S = 50.0, 900.0
+# A firewall is asked about no more often than this while its machine cannot be reached.
+_ADMIT_EVERY_S = 60.0
 # Behind the grace of a function that is asked to end, for the answer.
 _ANSWER_S = 10.0
 # Whoever detaches waits so long until another computer can attach.
@@ -113,6 +115,7 @@ class Attendance:
         self._following, self._with_log = False, True
         self._keeper: dict[str, Any] | None = None
         self._keeperless_s = self._keeperless_until = 0.0
+        self._admit_at = 0.0
         self._stop_s = DEFAULT_GRACE_S + _ANSWER_S
         self._stopping, self._detaching = threading.Event(), threading.Event()
         self._deposit: Deposit | None = None
@@ -227,9 +230,19 @@ class Attendance:
             # Asked for in trouble only, and no part of what a client loads to begin with.
             from dayfly.runtime import drift
 
-            return drift.state_now(self.history, machine.id)
+            state = drift.state_now(self.history, machine.id)
+            if state == "running" and time.monotonic() >= self._admit_at:
+                self.admit()
+            return state
 
         return state_now
+
+    def admit(self) -> None:
+        """Has machines that live and do not answer let this computer in at the address that it has now."""
+        from dayfly.runtime import admission
+
+        self._admit_at = time.monotonic() + _ADMIT_EVERY_S
+        admission.admit(self.history, self.display.note)
 
     @property
     def remaining_s(self) -> float:
@@ -585,9 +598,15 @@ class Attendance:
         self.record("detached", by=journal.myself(), reason=str(trouble), **mine)
         self.entrust(self.run_stack.workspace, self.history)
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
+        run = self.directory.name
+        if self.serves:
+            return ResultFailed(
+                f"run {run}: {trouble}. Its machine is still up, and makes the calls that it has, until {clock} at the latest;"
+                f" then the keeper brings here what they give, and destroys it: dayfly result {run[:12]}"
+            )
         return ResultFailed(
-            f"run {self.directory.name}: {trouble}. Its machine is still up, and what its function has left is safe there until {clock}"
-            f" at the latest: dayfly attach {self.directory.name[:12]}"
+            f"run {run}: {trouble}. Its machine is still up, and what its function has left is safe there until {clock}"
+            f" at the latest: dayfly attach {run[:12]}"
         )
 
     def _handed_over(self, value: Callable[[], Any]) -> Any:

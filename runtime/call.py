@@ -75,6 +75,7 @@ class Call:
         display: where progress is shown.
         begun: of a warm run: takes the session as soon as calls can be made; None where one call is all.
         serving: of a warm run on several machines: what each of them runs.
+        idle_s: of a warm run: seconds without a call after which it ends; 0 for never.
     """
 
     context: Context
@@ -88,6 +89,7 @@ class Call:
     display: Display
     begun: Callable[[Session], None] | None = field(default=None, repr=False)
     serving: DaskCluster | None = field(default=None, repr=False)
+    idle_s: float = 0.0
 
     @classmethod
     def prepare(
@@ -146,7 +148,7 @@ class Call:
             SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
         """
         call = cls._around(lambda: payload.warm_task(function, settings), spec, None, to_run=True)
-        return dataclasses.replace(call, begun=begun)
+        return dataclasses.replace(call, begun=begun, idle_s=settings["idle_s"])
 
     @classmethod
     def _around(
@@ -354,7 +356,7 @@ class Call:
 
     def plan(self, resources: Sequence[Mapping[str, str]], resources_from: str) -> Plan:
         """The Plan of the first rung, with resources that someone else has listed."""
-        return make_plan(
+        plan = make_plan(
             self.spec,
             self.offers,
             resources,
@@ -363,6 +365,7 @@ class Call:
             environment_source=self.environment_source,
             code=str(self.payload.code),
         )
+        return dataclasses.replace(plan, idle_s=self.idle_s)
 
     def preview(self) -> Plan:
         """The Plan with the resources of the real engine's preview; nothing is created."""

@@ -148,6 +148,7 @@ class RemoteFunction(Generic[P, R]):
         slots: Slots | None = None,
         isolation: Isolation = "fork",
         linger: float | str = "60s",
+        idle: float | str | None = None,
     ) -> WarmRun[P, R]:
         """One run whose machine is kept for many calls, for as long as a `with` block, or `async with`, lasts.
 
@@ -156,6 +157,8 @@ class RemoteFunction(Generic[P, R]):
             isolation: "fork" makes each call in a process of its own; "process" makes them one after the other in one
                 that stays: faster, and what a crash takes with it is all that the function has kept there.
             linger: for how long the machine waits for a client that is gone, when it has nothing to do.
+            idle: for how long it waits for a client that is there and has no call for it, such as a notebook that was
+                left open; the run ends then. None lets it live until the block is left, or max_runtime.
 
         Raises:
             SpecError: one of them cannot be.
@@ -163,7 +166,12 @@ class RemoteFunction(Generic[P, R]):
         from dayfly.runtime.warm_run import WarmRun
 
         return WarmRun(
-            self.__dayfly_function__, self.spec, slots=slots, isolation=isolation, linger=linger
+            self.__dayfly_function__,
+            self.spec,
+            slots=slots,
+            isolation=isolation,
+            linger=linger,
+            idle=idle,
         )
 
     async def _map_aio(

@@ -265,7 +265,7 @@ class Session:
         if self._failures < _ASK_AFTER and self._silent_s < _ASK_AFTER_S:
             return False
         if self._clock() < self._asked + _ASK_EVERY_S:
-            return False
+            return bool(self._dead)  # Another thread may have asked just now.
         self._asked = self._clock()
         says: State = "unknown"
         # The provider may be out of reach too; that proves nothing.
@@ -274,13 +274,24 @@ class Session:
         self._dead = says if says in LOST else ""
         return bool(self._dead)
 
-    def _persist(self, act: Callable[[Link], _T], within_s: float = math.inf) -> _T:
-        """Do `act`, and do it again on a new link each time that one breaks; `act` must bear being repeated."""
+    def _persist(
+        self, act: Callable[[Link], _T], within_s: float = math.inf, *, only_dead: bool = False
+    ) -> _T:
+        """Do `act`, and do it again on a new link each time that one breaks; `act` must bear being repeated.
+
+        Args:
+            act: what is to be done.
+            within_s: not for longer than this.
+            only_dead: silence alone is no end of it; that the provider says the machine is gone is.
+        """
         until = self._clock() + within_s
         again = Retrying(
             retry=retry_if_exception_type(Disconnected),
             wait=self._pause,
-            stop=lambda state: self._clock() >= until or self._lost(state),
+            stop=lambda state: (
+                self._clock() >= until
+                or (self._lost(state) and (bool(self._dead) or not only_dead))
+            ),
             sleep=self._sleep,
             reraise=True,
         )
@@ -745,8 +756,11 @@ class Session:
     def carry(self, line: WarmLine) -> None:
         """Carry a warm run's calls there and their results back until it has ended, over every new link all that is open.
 
+        For how long a machine may be out of reach is for whoever follows its job to say, and that one closes the session:
+        of two that give up side by side the first would decide what becomes of the run.
+
         Raises:
-            InstanceLost: the machine was out of reach for `give_up_s`, or knows no such job.
+            InstanceLost: the provider says that the machine is gone, it knows no such job, or the session was closed.
             Forged: a result was not sealed for its call.
         """
 
@@ -759,11 +773,11 @@ class Session:
                     self._see_to_meanwhile()
             finally:
                 link.unsubscribe(number)
-            if self.own_status().state == "running":
+            if link.ask({"op": "stat"})["state"] == "running":
                 raise Disconnected("the machine has hung up")
 
         with _refusals():
-            self._persist(act)
+            self._persist(act, only_dead=True)
 
     def fetch_result(self, path: Path, call: int = 0) -> None:
         """Bring the sealed result to `path`, which appears only when all of it is there and authentic.

@@ -63,9 +63,11 @@ class Taking:
         if not isinstance(error, ConnectFailed):
             return error
         run, wall = self.history.id[:12], self.history.field("machine", "firewall")
+        # Where the call does not say who may come, its firewall has been told of this computer.
+        said = self.history.intent.get("spec", {}).get("allow_cidr") is not None
         hint = (
             f" Its firewall lets in {wall} only: `allow_cidr` of the call has to take in both computers."
-            if wall
+            if wall and said
             else ""
         )
         return ConnectFailed(

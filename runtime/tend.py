@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dayfly.errors import ConnectFailed, DayflyError, RunBusy, RunFailed, TakenOver
 from dayfly.infra import providers
 from dayfly.infra.found import LOST
-from dayfly.runtime import drift, redact
+from dayfly.runtime import admission, drift, redact
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.deposit import not_kept
@@ -152,7 +152,7 @@ def _hold(context: Context, history: History, report: Callable[[str], None]) -> 
         except RunFailed as absent:
             return _never_started(history, absent)
         except (ConnectFailed, OSError) as trouble:
-            again = _unreachable(history, trouble)
+            again = _unreachable(history, trouble, report)
             _note_others(context, history)
             return again
 
@@ -242,13 +242,16 @@ def _never_started(history: History, absent: RunFailed) -> float:
     return now
 
 
-def _unreachable(history: History, trouble: Exception) -> float:
-    """As for a client: one that its provider gives up, too, has nothing to hold; one that lives is tried again, later and later."""
+def _unreachable(history: History, trouble: Exception, report: Callable[[str], None]) -> float:
+    """As for a client: one that its provider gives up, too, has nothing to hold; one that lives is tried again, later and later,
+    or at once where its firewall did not know this computer."""
     for machine in history.machines:
         state = drift.state_now(history, machine.id)
         if state in LOST:
             journal.append(history.directory, "instance_lost", state=state, message=str(trouble))
             return time.time()
+    if admission.admit(history, report):
+        return time.time() + _LEAST_S
     raise trouble
 
 

@@ -121,8 +121,9 @@ class WarmCalls(Generic[R]):
         group: int = 0,
         timeout_s: float | None = None,
     ) -> list[WarmCall[R]]:
-        digest = self._function.digest(self._session, self._data)
-        sent = [self._sent(digest, args, kwargs, group, timeout_s) for args, kwargs in calls]
+        with self._line.coming():
+            digest = self._function.digest(self._session, self._data)
+            sent = [self._sent(digest, args, kwargs, group, timeout_s) for args, kwargs in calls]
         self._line.send(sent)
         return [each.call for each in sent]
 

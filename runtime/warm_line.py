@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,7 @@ class WarmLine:
         self._fetching: set[int] = set()
         self._acks: list[int] = []
         self._unwanted: set[int] = set()
+        self._coming = 0
         self._closing = False
         self._over: BaseException | None = None
         self._changing = threading.Lock()
@@ -158,6 +160,17 @@ class WarmLine:
         for sent in calls:
             sent.call.fail(self._over)
             self._enter(sent.call)
+
+    @contextlib.contextmanager
+    def coming(self) -> Iterator[None]:
+        """While calls are made ready: bringing what they need may take hours, in which the machine is not idle."""
+        with self._changing:
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._coming -= 1
 
     def stop(self, number: int) -> None:
         """Has the machine end a call; one that it does not know any more has its result on its way."""
@@ -225,8 +238,8 @@ class WarmLine:
             event = None
         if event is None:
             self._write_ledger()
-            if self._acks:
-                self._post(())
+            if self._acks or self._coming:
+                self._post((), {"coming": True} if self._coming else None)
             wants = self._wants_shortcut and self._stream is None and not self._closing
             if wants and self._link is not None:
                 self._open_shortcut(self._link[0])

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
-from dayfly.errors import LeakRisk, RunFailed, SpecError
+from dayfly.errors import InstanceLost, LeakRisk, RunFailed, SpecError
 from dayfly.infra.spec import Spec
-from dayfly.infra.units import seconds, shown
+from dayfly.infra.units import human_seconds, seconds, shown
 from dayfly.runtime import interrupt
 from dayfly.runtime.aside import aside
 from dayfly.runtime.call import Call
@@ -64,6 +64,7 @@ class WarmRun(Generic[P, R]):
             stays, which is faster, keeps what the function keeps, and is lost with the call that crashes it. On several
             machines it is always the latter, for each slot.
         linger: for how long the machine waits for a client that is gone, when it has nothing to do.
+        idle: for how long it waits for a client that is there and has no call for it; None for as long as the run may live.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class WarmRun(Generic[P, R]):
         slots: Slots | None = None,
         isolation: Isolation = "fork",
         linger: float | str = LINGER_S,
+        idle: float | str | None = None,
     ) -> None:
         if spec.distributed is not None:
             raise SpecError(
@@ -83,7 +85,7 @@ class WarmRun(Generic[P, R]):
         self._spec = dataclasses.replace(spec, retries=0)
         self._cluster: DaskCluster | None = None
         self._dashboard = contextlib.ExitStack()
-        self._settings = _settings(slots, isolation, linger)
+        self._settings = _settings(slots, isolation, linger, idle)
         self._settings["grace_s"] = spec.grace_s * _GRACE_SHARE
         self._function = WarmFunction(function)
         self._ready = Moment()
@@ -441,8 +443,13 @@ class WarmRun(Generic[P, R]):
         self._calls.begin(self._lost)
 
     def _lost(self, error: Exception) -> None:
-        """The line broke for good; where that is not the job's own end, it ends the job."""
-        if not self._running.done() and not self._closed:
+        """The line broke for good; where that is not the job's own end, it ends the job.
+
+        A machine that is gone is found out by whoever follows the job, too, who says what has become of it: nobody has
+        asked for a stop.
+        """
+        gone = isinstance(error, InstanceLost) and bool(error.state)
+        if not gone and not self._running.done() and not self._closed:
             self._ready.set()
             self._running.stop()
 
@@ -459,8 +466,10 @@ class WarmRun(Generic[P, R]):
         run = self._running.id
         if self._closed:
             return RunFailed(f"run {run} was closed before this call was made")
+        idle_s = self._settings["idle_s"]
+        idle = f" for {human_seconds(idle_s)}, the time of idle=, or" if idle_s else " and"
         return RunFailed(
-            f"run {run} has ended on its machine, which had nothing to do and heard nothing of this client for the time of"
+            f"run {run} has ended on its machine, which had nothing to do{idle} heard nothing of this client for the time of"
             " linger="
         )
 
@@ -477,7 +486,7 @@ def _length(items: Iterable[Any], more: Sequence[Iterable[Any]]) -> int | None:
     return min(len(each) for each in every if isinstance(each, Sized))
 
 
-def _settings(slots: object, isolation: object, linger: object) -> dict[str, Any]:
+def _settings(slots: object, isolation: object, linger: object, idle: object) -> dict[str, Any]:
     """How calls are to be made, for the machine.
 
     Raises:
@@ -497,6 +506,7 @@ def _settings(slots: object, isolation: object, linger: object) -> dict[str, Any
         "by": "gpu" if slots == "gpu" else "cores",
         "isolation": isolation,
         "linger_s": seconds(cast("Any", linger), "linger"),
+        "idle_s": 0.0 if idle is None else seconds(cast("Any", idle), "idle"),
     }
 
 

@@ -60,6 +60,8 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "hold", f"{dollars(plan.hold_usd)} at most if this client is gone when the function ends"
     if plan.keep:
         yield "keep", f"{plan.keep}: {dollars(plan.keep_usd)} at most, within the worst case"
+    if plan.idle_s:
+        yield "idle", f"the run ends after {human_seconds(plan.idle_s)} without a call"
     if plan.min_gpu_utilization is not None:
         window = human_seconds(plan.gpu_utilization_window_s)
         least = f"{plan.min_gpu_utilization:g} %"

@@ -19,14 +19,16 @@ from dayfly.infra.fence import FenceShut
 from dayfly.infra.found import Found
 from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import ApiError, MaybeCreated, is_without_firewall
+from dayfly.infra.lambda_records import Ruleset
 from dayfly.infra.lambda_resources import (
     InstanceProvider,
     KeyProvider,
     ReadyProvider,
     RulesetProvider,
+    ssh_rule,
 )
 from dayfly.infra.lambda_wait import Waiting
-from dayfly.infra.providers.lambda_cloud import account_name
+from dayfly.infra.providers.lambda_cloud import _lets_in, account_name
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks.intent import make_key
@@ -155,6 +157,46 @@ def test_the_same_inputs_change_nothing(run: Run) -> None:
     assert not InstanceProvider().diff(made.id, made.outs, given).changes
     other = {**given, "region": "us-west-1"}
     assert list(InstanceProvider().diff(made.id, made.outs, other).replaces) == ["region"]
+
+
+def test_a_rule_that_cannot_be_read_lets_nobody_in() -> None:
+    """And raises nothing: who asks follows a function that runs."""
+    good = ssh_rule("203.0.113.0/24", "ours")
+    odd: list[dict[str, Any]] = [
+        {"protocol": "icmp", "source_network": "0.0.0.0/0", "description": "ping"},
+        {**good, "source_network": "2001:db8::/32"},
+        {**good, "port_range": [80, 443]},
+        {**good, "port_range": None},
+        {"description": "of a later version"},
+    ]
+    assert not _lets_in(Ruleset("1", "n", rules=tuple(odd)), "203.0.113.7/32")
+    assert _lets_in(Ruleset("1", "n", rules=(*odd, good)), "203.0.113.7/32")
+
+
+def test_a_computer_that_has_moved_is_let_in_by_the_run_s_own_ruleset(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside whom it was made for, once, and by nothing that is not ours; where nobody knows the address nothing is opened."""
+    rules = RulesetProvider().create(props(run, allow_cidr="203.0.113.7/32"))
+    api = LambdaApi.from_environment()
+    theirs = api.add_ruleset("somebody-else's", "us-east-1", [ssh_rule("203.0.113.8/32", "theirs")])
+    made = InstanceProvider().create(instance_props(run, rulesets=[rules.id, theirs]))
+    assert PROVIDER.admit(made.id) == "22/tcp from 127.0.0.1/32 (this computer's own address)"
+    assert PROVIDER.admit(made.id) == ""
+    found = {each.id: each for each in api.rulesets()}
+    networks = [rule["source_network"] for rule in found[rules.id].rules]
+    assert networks == ["203.0.113.7/32", "127.0.0.1/32"]
+    assert found[rules.id].description == "SSH for me"
+    assert [rule["source_network"] for rule in found[theirs].rules] == ["203.0.113.8/32"]
+    assert kinds() == ["instance", "key", "network"]
+    api.set_rules(rules.id, [ssh_rule("127.0.0.0/8", "wide")])
+    assert PROVIDER.admit(made.id) == ""
+    api.set_rules(rules.id, [ssh_rule("203.0.113.7/32", "SSH for me")])
+    monkeypatch.setattr("dayfly.infra.caller.own", lambda url: None)
+    assert PROVIDER.admit(made.id) == ""
+    InstanceProvider().delete(made.id, made.outs)
+    RulesetProvider().delete(rules.id, rules.outs)
+    api.delete_ruleset(theirs)
 
 
 def test_a_region_without_rulesets_goes_without_and_says_so(run: Run) -> None:

@@ -6,16 +6,20 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from dayfly.errors import ConfigurationError, InstanceLost
+from dayfly.errors import ConfigurationError, InstanceLost, JobStopped
 from dayfly.infra.found import State
 from dayfly.runtime import session as sessions
 from dayfly.runtime.session import Session
 from dayfly.runtime.ssh import link as links
 from dayfly.runtime.ssh.connection import Disconnected
 from dayfly.runtime.ssh.link import Link
+from dayfly.runtime.warm_calls import WarmCalls
+from dayfly.runtime.warm_function import WarmFunction
+from tests import warm
 from tests.proxy import Proxy, proxy
 from tests.sshd import Server, sshd
 
@@ -204,3 +208,63 @@ def test_a_job_that_keeps_quiet_is_not_given_up_at_the_first_drop(
             time.sleep(0.01)
         assert not session._lost(None)  # type: ignore[arg-type]  # it looks at the clock only
         assert session.status().state == "absent"
+
+
+def test_an_outage_costs_the_calls_nothing_that_whoever_follows_the_job_has_not_given_up(
+    tmp_path: Path,
+) -> None:
+    """The line alone gives nothing up that may come back: what becomes of the run is decided in one place."""
+
+    def function(begun: Path, go: Path) -> int:
+        begun.touch()
+        while not go.exists():
+            time.sleep(0.005)
+        return 7
+
+    lost: list[Exception] = []
+    (tmp_path / "run").mkdir()
+    with (
+        sshd(tmp_path / "machine", is_new=False) as server,
+        proxy(server.machine.port) as between,
+        Session(server.through(between.port), server.keys, give_up_s=1.0) as session,
+    ):
+        session.start(warm.task(server, tmp_path, warm.settings()))
+        calls: WarmCalls[int] = WarmCalls(WarmFunction(function), session, tmp_path / "run")
+        calls.begin(lost.append)
+        call = calls.submit_all([((tmp_path / "begun", tmp_path / "go"), {})])[0]
+        until = time.monotonic() + warm.WAIT_S
+        while not (tmp_path / "begun").exists():
+            assert time.monotonic() < until, "the call does not begin"
+            time.sleep(0.005)
+        between.target = 1
+        between.cut()
+        with pytest.raises(InstanceLost, match="could not be reached"):
+            session.follow(lambda *_: None)
+        with pytest.raises(InstanceLost, match="could not be reached"):
+            session.status()
+        assert (lost, call.done()) == ([], False)
+        (tmp_path / "go").touch()
+        between.target = server.machine.port
+        assert call.result(warm.WAIT_S) == 7
+        calls.finish()
+        assert session.follow(lambda *_: None).how == "finished"
+        calls.end(JobStopped("the test is over"))
+
+
+def test_calls_hear_at_once_of_a_machine_that_is_gone(tmp_path: Path) -> None:
+    """Its provider says so; that is not waited for until the machine has been proved gone."""
+    (tmp_path / "run").mkdir()
+    with (
+        sshd(tmp_path / "machine", is_new=False) as server,
+        proxy(server.machine.port) as between,
+        Session(server.through(between.port), server.keys, state=lambda: "preempted") as session,
+    ):
+        session.start(warm.task(server, tmp_path, warm.settings()))
+        calls: WarmCalls[None] = WarmCalls(WarmFunction(time.sleep), session, tmp_path / "run")
+        calls.begin()
+        call = calls.submit_all([((600.0,), {})])[0]
+        between.target = 1
+        between.cut()
+        with pytest.raises(InstanceLost, match="the provider says that it is preempted"):
+            call.result(warm.WAIT_S)
+        calls.end(JobStopped("the test is over"))

@@ -137,6 +137,8 @@ def test_whatever_keeps_a_run_from_being_taken_destroys_nothing(
     mine = held(here)
     machine = mine.last("machine")
     assert machine is not None
+    spec = {**mine.intent["spec"], "allow_cidr": "203.0.113.7/32"}
+    journal.append(mine.directory, "intent", **{**mine.intent, "spec": spec})
     journal.append(mine.directory, "machine", **machine.fields, firewall="203.0.113.7/32")
     theirs = brought(journal.read(mine.directory), there)
     attendance = attending(theirs, there)

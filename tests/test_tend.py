@@ -97,7 +97,7 @@ def test_a_machine_that_is_gone_is_noted_and_one_that_lives_is_tried_again(
     """Only the provider can tell the one from the other, also by knowing none of its id."""
     history = _left(workspace, started=True)
     trouble = ConnectFailed("no route")
-    tend._unreachable(history, trouble)
+    tend._unreachable(history, trouble, print)
     lost = journal.read(history.directory).last("instance_lost")
     assert lost is not None
     assert lost.fields["state"] == "terminated"
@@ -106,21 +106,43 @@ def test_a_machine_that_is_gone_is_noted_and_one_that_lives_is_tried_again(
     forgotten.instance_state = lambda id: "unknown"  # type: ignore[method-assign]
     forgotten.inventory = lambda owner: []  # type: ignore[method-assign]
     local_replaced(forgotten)
-    tend._unreachable(history, trouble)
+    tend._unreachable(history, trouble, print)
     assert journal.read(history.directory).field("instance_lost", "state") == "terminated"
     assert journal.read(history.directory).field("drift", "kind") == "deleted"
     history = _left(workspace, started=True)
     sick = Local()
     sick.instance_state = lambda id: "unhealthy"  # type: ignore[method-assign]
     local_replaced(sick)
-    tend._unreachable(history, trouble)
+    tend._unreachable(history, trouble, print)
     assert journal.read(history.directory).field("instance_lost", "state") == "unhealthy"
     history = _left(workspace, started=True)
     alive = Local()
     alive.instance_state = lambda id: "running"  # type: ignore[method-assign]  # the point
     local_replaced(alive)
     with pytest.raises(ConnectFailed):
-        tend._unreachable(history, trouble)
+        tend._unreachable(history, trouble, print)
+
+
+def test_a_machine_whose_firewall_did_not_know_this_computer_is_tried_again_at_once(
+    workspace: Workspace, local_replaced: Callable[[Provider], None]
+) -> None:
+    """It is told of it, unless the call has said who may come."""
+    moved = Local()
+    moved.instance_state = lambda id: "running"  # type: ignore[method-assign]
+    moved.admit = lambda id: f"{id} from 192.0.2.7/32"  # type: ignore[method-assign]
+    local_replaced(moved)
+    history = _left(workspace, started=True)
+    trouble, said = ConnectFailed("no route"), list[str]()
+    again = tend._unreachable(history, trouble, said.append)
+    assert again - time.time() < 10
+    assert "192.0.2.7/32" in said[0]
+    found = journal.read(history.directory)
+    assert found.field("admitted", "firewall") == "local-1 from 192.0.2.7/32"
+    spec = {**history.intent["spec"], "allow_cidr": "203.0.113.7/32"}
+    journal.append(history.directory, "intent", **{**history.intent, "spec": spec})
+    with pytest.raises(ConnectFailed):
+        tend._unreachable(journal.read(history.directory), trouble, said.append)
+    assert len(said) == 1
 
 
 def _history(workspace: Workspace, ago: float, now: float, lasts: float) -> History:

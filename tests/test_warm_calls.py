@@ -705,6 +705,21 @@ def _session(server: Server) -> Session:
     return Session(server.machine, server.keys)
 
 
+def test_a_run_that_nobody_calls_ends_though_its_client_is_there(tmp_path: Path) -> None:
+    """Not while a call runs or waits, nor while one is made ready that has much to bring, however long these take."""
+    with warm(tmp_path, slots=1, idle_s=2.5) as run:
+        pair = [run.submit(time.sleep, 2.0) for _ in range(2)]
+        assert [call.result(WAIT_S) for call in pair] == [None, None]
+        calls = run.calls(abs)
+        with calls._line.coming():
+            time.sleep(4.0)
+        assert run.session.status().state == "running"
+        assert run.call(abs, -1) == 1
+        assert run.session.follow(lambda *_: None).how == "finished"
+        assert run.left() == {}
+        assert not run.lost
+
+
 def test_a_stop_of_the_run_ends_every_process(tmp_path: Path) -> None:
     """The run is stopped as any job is, and who waits for a call is told when the job's end is known."""
 

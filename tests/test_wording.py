@@ -94,3 +94,11 @@ def test_a_plan_says_what_keeping_its_machine_costs() -> None:
     kept = dataclasses.replace(plan, keep="10 min after each call", keep_usd=0.215)
     said = dict(wording.plan_rows(kept))["keep"]
     assert said == "10 min after each call: $0.21 at most, within the worst case"
+
+
+def test_a_plan_says_when_a_session_ends_that_nobody_calls() -> None:
+    """Else it lives until its block is left."""
+    plan = Plan("m:f", (), "engine", (OFFER.as_dict(),), 1.29, 30.96, 86400.0, 1.29, "live", "dies")
+    assert "idle" not in dict(wording.plan_rows(plan))
+    said = dict(wording.plan_rows(dataclasses.replace(plan, idle_s=1800.0)))["idle"]
+    assert said == "the run ends after 30 min without a call"

@@ -43,8 +43,8 @@ def within(act: Callable[[], T]) -> T:
 
 def settings(**other: Any) -> dict[str, Any]:
     """How calls are to be made."""
-    usual = {"slots": 2, "by": "cores", "isolation": "fork", "linger_s": 60.0, "grace_s": 1.0}
-    return {**usual, **other}
+    usual = {"slots": 2, "by": "cores", "isolation": "fork", "grace_s": 1.0}
+    return {**usual, "linger_s": 60.0, "idle_s": 0.0, **other}
 
 
 def task(server: Server, folder: Path, how: dict[str, Any], **more: Any) -> Task:

@@ -107,6 +107,18 @@ class Provider(ABC):
         """Host and port of the SSH server of a living instance, as the provider tells them now; None where it cannot."""
         return None
 
+    def admit(self, id: str) -> str:
+        """Has the firewall of a living instance, where the run has one of its own, let this computer in at the address that
+        it has now; what it lets in already stays.
+
+        Returns:
+            Who was let in, for people; "" where nothing was to be changed, or nothing can be.
+
+        Raises:
+            DayflyError: the provider cannot be asked, or refuses.
+        """
+        return ""
+
     def failure(self, error: str) -> FailureKind:
         """The standard kind of what the engine or the API said; no known code is unknown."""
         return "unknown"

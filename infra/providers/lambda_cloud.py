@@ -5,16 +5,19 @@ A run's stack holds a key, a firewall ruleset, the instance, and the wait until 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dayfly.errors import ConfigurationError
-from dayfly.infra import lambda_endpoint, lambda_key, lambda_offers, port_map, user_data
+from dayfly.infra import caller, lambda_endpoint, lambda_key, lambda_offers, port_map, user_data
 from dayfly.infra.found import GONE, Found, State
 from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import IN_USE, ApiError, code_in, kind_of
+from dayfly.infra.lambda_records import Ruleset
 from dayfly.infra.lambda_resources import (
     LISTING_LAG_S,
     SSH_PORT,
@@ -22,6 +25,7 @@ from dayfly.infra.lambda_resources import (
     KeyProvider,
     ReadyProvider,
     RulesetProvider,
+    ssh_rule,
 )
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import FailureKind, Limits, Provider
@@ -197,6 +201,20 @@ class LambdaCloud(Provider):
             return None
         return (found.ip, SSH_PORT) if found.ip else None
 
+    def admit(self, id: str) -> str:
+        here = caller.own(lambda_endpoint.base_url())
+        if here is None:
+            return ""  # Nobody is let in for whom nobody can be named.
+        api = LambdaApi.from_environment()
+        # Only what is ours, and the run's own.
+        behind = [r for r in api.rulesets() if id in r.instances and _NAME.match(r.name)]
+        closed = [ruleset for ruleset in behind if not _lets_in(ruleset, here.cidr)]
+        for ruleset in closed:
+            # Behind the others: the first one's description says whose it is.
+            rules = (*ruleset.rules, ssh_rule(here.cidr, ruleset.description))
+            api.set_rules(ruleset.id, rules)
+        return str(here) if closed else ""
+
     def failure(self, error: str) -> FailureKind:
         return kind_of(code_in(error))
 
@@ -228,6 +246,20 @@ PROVIDER = LambdaCloud()
 def account_name(run: Run) -> str:
     """The name of what carries no tags: it says whose it is, of which run, and until when."""
     return f"dayfly-{run.id}-{_owner_digest(run.owner)}-{int(run.deadline)}"
+
+
+def _lets_in(ruleset: Ruleset, cidr: str) -> bool:
+    """Whether its rules let a network reach the SSH server."""
+    here = ipaddress.IPv4Network(cidr)
+    for rule in ruleset.rules:
+        # A rule that is not as documented lets nobody in that is known of, and must not cost the run that asks.
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            first, last = rule["port_range"]
+            reaches = rule["protocol"] in ("tcp", "all") and first <= SSH_PORT <= last
+            network = ipaddress.IPv4Network(rule["source_network"], strict=False)
+            if reaches and here.subnet_of(network):
+                return True
+    return False
 
 
 def _owner_digest(owner: str) -> str:

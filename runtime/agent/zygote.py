@@ -6,8 +6,8 @@ call; a child that may be used again takes the next one. Each `serve` whose clie
 length, then what `encode` makes) between that client and the socket; the latest client is the one that counts.
 
     client -> zygote   {"calls": [{n, size, blob, function, group, timeout_s}], "after": n, "ack": [n], "stop": [n],
-                       "ask": [n], "close": true} and the sealed calls, one after the other; a large one is content by
-                       digest instead (`blob`)
+                       "ask": [n], "coming": true, "close": true} and the sealed calls, one after the other; a large
+                       one is content by digest instead (`blob`)
     serve -> zygote    {"shortcut": generation} with a connection of that client, see below
     zygote -> client   {"hello": {slots, pid, shortcut}}, once a client is attached
                        {"results": [{n, size, file, out, err, queued_s, start_s, took_s}]} and, for each, the sealed
@@ -27,8 +27,9 @@ two processes less each way. The child says {"ready": true} there, tells the zyg
 before it begins it, and sends the result to both, so that what was said above holds as it is; a call of a function that
 it does not have it hands on to the zygote. What is sent meanwhile the usual way says which call it comes after, and
 waits until that is known. The parcels there are those between client and zygote.
-The zygote loads no function and calls none. It ends when it is told to close, and when it has had nothing to do and
-no client for `linger_s`: what was not acknowledged by then is in the result of the run.
+The zygote loads no function and calls none. It ends when it is told to close, when it has had nothing to do and no
+client for `linger_s`, and, where there is an `idle_s`, when a client is there that has had no call for so long, nor one
+that is "coming" while what it needs is brought: what was not acknowledged by then is in the result of the run.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class Zygote:
         self._keeps = settings["isolation"] == "process"
         self._linger_s: float = settings["linger_s"]
         self._alone_s: float = max(self.FIRST_S, self._linger_s)
+        self._idle_s: float = settings["idle_s"]
+        self._idle_since = time.monotonic()
         self._closing = self._stopping = False
         self._selector = selectors.DefaultSelector()
         self._book = CallBook(job, bytes.fromhex(order["key"]), order["run_id"])
@@ -128,15 +131,22 @@ class Zygote:
     def _over(self) -> bool:
         if self._closing or self._stopping:
             return not self._book.ready or self._line.client is None
+        now = time.monotonic()
         if self._line.client is not None or self._book.may_begin or self._children.busy:
-            self._line.alone_since = time.monotonic()
-        return time.monotonic() - self._line.alone_since >= self._alone_s
+            self._line.alone_since = now
+        if self._line.client is None or self._book.queue or self._book.ready or self._children.busy:
+            self._idle_since = now
+        idle = bool(self._idle_s) and now - self._idle_since >= self._idle_s
+        return idle or now - self._line.alone_since >= self._alone_s
 
     def _pause(self) -> float:
         stuck = self._book.may_begin and not self._children.busy
         if self._book.ready or stuck or self._closing or self._stopping:
             return 0.05
-        return self._children.pause(3600.0 if self._line.client is not None else self._alone_s)
+        if self._line.client is None:
+            return self._children.pause(self._alone_s)
+        idle_in_s = self._idle_since + self._idle_s - time.monotonic()
+        return self._children.pause(max(0.05, idle_in_s) if self._idle_s else 3600.0)
 
     # -- signals
 
@@ -177,6 +187,8 @@ class Zygote:
 
     def _on_parcel(self, head: Mapping[str, Any], body: bytes) -> None:
         offset = 0
+        if head.get("coming"):
+            self._idle_since = time.monotonic()
         for entry in head.get("calls", ()):
             self._book.take(entry, body[offset : offset + entry["size"]], head.get("after", 0))
             offset += entry["size"]

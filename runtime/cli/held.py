@@ -104,10 +104,13 @@ def ssh(
     The system's ssh, with the run's own key and its pinned host key.
     """
     from dayfly.errors import ConfigurationError
+    from dayfly.runtime import admission
     from dayfly.runtime.attach import shell_command
     from dayfly.runtime.cli.listing import find_run
+    from dayfly.runtime.cli.output import tell
 
     _, history = find_run(run)
+    admission.knock(history, tell)
     line = [*shell_command(history), *(command or [])]
     try:
         os.execvp(line[0], line)  # noqa: S606  # the terminal belongs to ssh from here on

@@ -26,6 +26,7 @@ from tests.emulators.lambda_cloud import (
 )
 from tests.emulators.lambda_cloud.addresses import Addresses
 from tests.emulators.lambda_cloud.clock import Clock
+from tests.emulators.lambda_cloud.front import Front
 from tests.emulators.lambda_cloud.limiter import Limiter
 from tests.emulators.lambda_cloud.port_map import PortMap
 from tests.emulators.lambda_cloud.schedule import Schedule
@@ -264,3 +265,37 @@ def test_its_environment_makes_it_the_real_thing() -> None:
         }
         assert json.loads(Path(cloud.environment()["DAYFLY_SSH_PORT_MAP"]).read_text()) == {}
         assert os.getpid() != cloud.pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.5 is an address of Linux's loopback")
+def test_a_firewall_lets_through_whom_its_rules_name_and_cuts_off_whom_they_name_no_more() -> None:
+    """By the address that a connection comes from; the server behind it hears nothing of the others."""
+    allowed = {"127.0.0.5"}
+
+    def spoken(came_from: str) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", front.port), 10, (came_from, 0))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        front = Front(server.getsockname()[1], lambda address: address in allowed)
+        try:
+            with spoken("127.0.0.6") as barred:
+                assert barred.recv(1) == b""
+            with spoken("127.0.0.5") as client, server.accept()[0] as behind:
+                client.sendall(b"to")
+                assert behind.recv(2) == b"to"
+                behind.sendall(b"fro")
+                assert client.recv(3) == b"fro"
+                front.look_again()
+                client.sendall(b"!")
+                assert behind.recv(1) == b"!"
+                allowed.clear()
+                front.look_again()
+                assert (client.recv(1), behind.recv(1)) == (b"", b"")
+        finally:
+            front.close()
+
+
+def test_firewalls_and_addresses_of_their_own_exclude_each_other() -> None:
+    """What is in front of a machine is a port of its own."""
+    with pytest.raises(ValueError, match="not with own_addresses"):
+        Options(firewalls=True, own_addresses=True)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from dayfly import cluster
+from dayfly import attach, cluster
 from dayfly.errors import HostKeyMismatch, InstanceLost
 from dayfly.infra import creations
 from dayfly.infra.lambda_api import LambdaApi
+from dayfly.infra.lambda_resources import ssh_rule
 from dayfly.runtime.context import Context
 from dayfly.runtime.records import Keys
 from dayfly.runtime.session import Session
@@ -24,6 +25,7 @@ from dayfly.stacks.journal import History
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 from tests.emulators.until import until
+from tests.engine.client import dayfly
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd, pytest.mark.tried("lambda", "emulator")]
 remote = cluster(
@@ -145,3 +147,45 @@ def test_a_machine_that_is_ended_behind_our_back_is_noticed_and_billed_until_the
     (asked,) = [made for made in creations.read(job.directory) if made.id == machine.id]
     assert receipt.lived_s == pytest.approx(noted.time - asked.begun, abs=0.01)
     assert receipt.usd >= cloud.meter()["dollars"]
+
+
+def test_a_client_that_has_moved_is_let_in_again(cloud: Emulator, tmp_path: Path) -> None:
+    """The run's own ruleset is told where it is now: while it follows its function, and when somebody comes back to that."""
+    cloud.renew(Options(time_scale=10, firewalls=True))
+    api, go = LambdaApi.from_environment(), tmp_path / "go"
+    api._again("PUT", "/firewall-rules", "closing the account's own rules", {"data": []})
+
+    @remote
+    def function(go: Path) -> int:
+        while not go.exists():
+            time.sleep(0.05)
+        return 7
+
+    def move() -> None:
+        """Who is let in is where this computer was."""
+        (ruleset,) = api.rulesets()
+        api.set_rules(ruleset.id, [ssh_rule("203.0.113.9/32", ruleset.description)])
+
+    def admitted() -> int:
+        return sum(event.name == "admitted" for event in runs()[-1].events)
+
+    job = function.submit(go)
+    while job.status() != "run":
+        time.sleep(0.1)
+        assert not job.done(), job.exception()
+    move()
+    until(lambda: admitted() == 1, timeout_s=60)
+    job.detach()
+    move()
+    again = attach(job.id)
+    until(lambda: admitted() == 2, timeout_s=90)
+    until(lambda: again.status() == "run", timeout_s=60)
+    move()
+    shell = dayfly("ssh", job.id, "--", "echo there")
+    assert (shell.returncode, shell.stdout) == (0, "there\n"), shell.stderr
+    # The function's machine has a disk of its own.
+    touched = dayfly("ssh", job.id, "--", f"mkdir -p {go.parent} && touch {go}")
+    assert touched.returncode == 0, touched.stderr
+    assert again.result(timeout=200) == 7
+    again.receipt(timeout=300)
+    assert cloud.live() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,13 +11,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dayfly import WarmCall, cluster
-from dayfly.errors import DeadlineReached, JobStopped, RunFailed
+from dayfly.errors import DeadlineReached, JobStopped, ResultFailed, RunFailed
 from dayfly.infra import providers
 from dayfly.runtime import at_exit, show
+from dayfly.runtime.attach import stored_result
 from dayfly.runtime.context import Context
+from dayfly.runtime.session import Session
 from dayfly.stacks import journal
 from tests.engine.client import Client, wait_until_closed
 
@@ -142,6 +146,61 @@ def test_a_session_whose_client_is_killed_is_destroyed_on_time(clean_environment
     wait_until_closed(clean_environment, run)
     events = _events(clean_environment, run)
     assert events.index("job_ended") < events.index("acknowledged") < events.index("closed")
+
+
+def test_a_session_that_nobody_calls_ends_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    """As one in a notebook that was left open; the plan says so before it is paid for, and the next call what has happened."""
+    with remote(abs).session(slots=1, idle=2) as s:
+        assert s(-1) == 1
+        (job,) = at_exit.open_jobs
+        job.wait_closed()
+        with pytest.raises(RunFailed, match=r"nothing to do for 2\.0 s, the time of idle="):
+            s(-1)
+    assert s.receipt(timeout=120).left == 0
+    assert re.search(r"idle +the run ends after 2\.0 s without a call", capfd.readouterr().err)
+
+
+def test_a_long_outage_leaves_a_session_up_and_what_it_computes_comes_home(
+    clean_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a plain call: nobody has asked for its end. Here the machine's own SSH server does not answer any more."""
+    assert Session.__init__.__kwdefaults__
+    monkeypatch.setitem(Session.__init__.__kwdefaults__, "give_up_s", 3.0)
+    monkeypatch.setattr("dayfly.runtime.session._RECONNECT_S", 1.0)
+
+    @remote
+    def f(begun: Path, go: Path) -> int:
+        begun.touch()
+        while not go.exists():
+            time.sleep(0.02)
+        return 7
+
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    with pytest.raises(ResultFailed, match="Its machine is still up"), f.session(linger=0.5) as s:
+        call = s.submit(begun, go)
+        while not begun.exists():
+            time.sleep(0.02)
+        (guardian,) = [
+            psutil.Process(int(found.id))
+            for found in providers.load("local").inventory(None)
+            if found.run == s.id and found.kind == "instance"
+        ]
+        guardian.suspend()
+        try:
+            for server in guardian.children():
+                if "sshd" in server.name():
+                    server.kill()
+            with pytest.raises(ResultFailed, match=f"dayfly result {s.id[:12]}"):
+                call.result(60)
+        finally:
+            guardian.resume()
+        s(begun, go)
+    events = _events(clean_environment, s.id)
+    assert "detached" in events
+    assert not {"cancelled", "closing"} & set(events)
+    go.touch()
+    wait_until_closed(clean_environment, s.id)
+    assert list(stored_result(journal.read(s.directory)).values()) == [7]
 
 
 def _events(home: Path, run: str) -> list[str]:

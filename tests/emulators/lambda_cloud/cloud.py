@@ -49,9 +49,11 @@ class Cloud:
         self.capacity = Capacity(options)
         self.ssh_keys = SSHKeys(self.truth)
         self.file_systems = FileSystems(self.truth, folder / "file_systems", self._mounted)
-        self.firewalls = Firewalls(self.truth, options.regions_without_firewall, self._behind)
+        self.firewalls = Firewalls(
+            self.truth, options.regions_without_firewall, self._behind, self._rules_changed
+        )
         self._schedule = Schedule(self.clock)
-        self.machines = _machines(options, folder, ports, truth)
+        self.machines = _machines(options, folder, ports, truth, self.firewalls)
         self.instances = Instances(
             options=options,
             clock=self.clock,
@@ -141,11 +143,23 @@ class Cloud:
             for mount in each.order.mounts
         )
 
+    def _rules_changed(self) -> None:
+        if self.machines is not None:
+            self.machines.look_again()
+
     def _behind(self, ruleset: str) -> list[str]:
         return [each.id for each in self.instances.alive() if ruleset in each.order.rulesets]
 
 
-def _machines(options: Options, folder: Path, ports: PortMap, truth: Truth) -> Machines | None:
+def _machines(
+    options: Options, folder: Path, ports: PortMap, truth: Truth, firewalls: Firewalls
+) -> Machines | None:
     if not options.machines:
         return None
-    return Machines(folder / "machines", ports, truth, own_addresses=options.own_addresses)
+    return Machines(
+        folder / "machines",
+        ports,
+        truth,
+        own_addresses=options.own_addresses,
+        lets_in=firewalls.lets_in if options.firewalls else None,
+    )

@@ -37,11 +37,16 @@ class Ruleset:
 
 
 class Firewalls:
-    """All of them. They are kept and shown, and let everything through: the machines are on loopback."""
+    """All of them. They are kept and shown; whoever has machines behind them asks `lets_in`, and is told of a change."""
 
     def __init__(
-        self, truth: Truth, without: tuple[str, ...], instances: Callable[[str], list[str]]
+        self,
+        truth: Truth,
+        without: tuple[str, ...],
+        instances: Callable[[str], list[str]],
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._changed = changed
         self._truth = truth
         self._without = without
         self._instances = instances
@@ -57,6 +62,7 @@ class Firewalls:
         """Overwrites them."""
         self._account = _rules(body, "data", required=True)
         body.end()
+        self._changed()
         return self._account
 
     def global_ruleset(self) -> dict[str, Any]:
@@ -68,6 +74,7 @@ class Firewalls:
         if body.has("rules"):
             self._global = _rules(body, "rules")
         body.end()
+        self._changed()
         return self.global_ruleset()
 
     def all(self) -> list[dict[str, Any]]:
@@ -100,6 +107,8 @@ class Firewalls:
         rules = _rules(body, "rules") if body.has("rules") else was.rules
         body.end()
         self._rulesets[id] = replace(was, name=was.name if name is None else name, rules=rules)
+        self._truth.write("ruleset_changed", id=id, rules=rules)
+        self._changed()
         return self.get(id)
 
     def delete(self, id: str) -> dict[str, Any]:
@@ -115,6 +124,17 @@ class Firewalls:
         del self._rulesets[id]
         self._truth.write("ruleset_deleted", id=id, name=gone.name, region=gone.region)
         return {}
+
+    def lets_in(self, rulesets: tuple[str, ...], address: str) -> bool:
+        """Whether a machine with these rulesets may be reached at port 22; the rules of the account are added to its own."""
+        own = [self._rulesets[id].rules for id in rulesets if id in self._rulesets]
+        rules = [rule for each in own for rule in each] + self._account + self._global
+        return any(
+            rule["protocol"] in ("tcp", "all")
+            and rule["port_range"][0] <= 22 <= rule["port_range"][1]
+            and ipaddress.ip_address(address) in ipaddress.ip_network(rule["source_network"])
+            for rule in rules
+        )
 
     def wanted(self, body: Body, region: str) -> tuple[str, ...]:
         """The rulesets that a launch names.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.emulators.lambda_cloud import box, disk, gpus, user_data
 from tests.emulators.lambda_cloud.box import Box
+from tests.emulators.lambda_cloud.front import Front
 from tests.emulators.lambda_cloud.order import Order
 from tests.emulators.lambda_cloud.port_map import PortMap
 from tests.emulators.lambda_cloud.truth import Truth
@@ -43,6 +44,7 @@ class Machine:
         truth: Truth,
         executor: Executor,
         lie: str = "",
+        lets_in: Callable[[str], bool] | None = None,
     ) -> None:
         self.id = id
         self.ended = False
@@ -65,8 +67,14 @@ class Machine:
         self._reserved.bind(place)
         self._host: str = place[0]
         self.port: int = self._reserved.getsockname()[1]
-        ports.add(id, self._host, self.port)
+        self._front = None if lets_in is None else Front(self.port, lets_in)
+        ports.add(id, self._host, self.port if self._front is None else self._front.port)
         self._later(self._furnish)
+
+    def look_again(self) -> None:
+        """Whoever its firewall does not let in any more is out."""
+        if self._front is not None:
+            self._front.look_again()
 
     def start_sshd(self) -> None:
         """Boots it where it is not running, and starts its SSH server."""
@@ -199,6 +207,8 @@ class Machine:
     def _end(self) -> None:
         self._box.kill()
         self._ports.drop(self.id)
+        if self._front is not None:
+            self._front.close()
         self._reserved.close()
         self.ended = True
         self._truth.write("machine_ended", instance=self.id)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tests.emulators.lambda_cloud import addresses, box, gpus
@@ -20,8 +22,15 @@ class Machines:
     """Makes them, and ends all of them at once."""
 
     def __init__(
-        self, folder: Path, ports: PortMap, truth: Truth, *, own_addresses: bool = False
+        self,
+        folder: Path,
+        ports: PortMap,
+        truth: Truth,
+        *,
+        own_addresses: bool = False,
+        lets_in: Callable[[tuple[str, ...], str], bool] | None = None,
     ) -> None:
+        self._lets_in = lets_in
         box.check()
         if own_addresses:
             addresses.check()
@@ -52,9 +61,15 @@ class Machines:
             truth=self._truth,
             executor=self._executor,
             lie=self._lies.popleft() if self._lies else "",
+            lets_in=None if self._lets_in is None else partial(self._lets_in, order.rulesets),
         )
         self._all = [each for each in self._all if not each.ended] + [made]
         return made
+
+    def look_again(self) -> None:
+        """The rules of a firewall are others now."""
+        for machine in self._all:
+            machine.look_again()
 
     def close(self) -> None:
         """Ends all, and returns when nothing is left of them."""

@@ -36,6 +36,8 @@ class Options:
         capacity: type -> region -> machines that are left; what is not named keeps the catalog's.
         default_capacity: machines of each type in each region that the catalog lists for it.
         regions_without_firewall: where rulesets cannot be made.
+        firewalls: rulesets block: who has an address that no rule lets in does not reach the machine, and is cut off where the rules
+            change under an open connection.
         own_addresses: True gives each machine an address of loopback, with its SSH server at port 22, so that nobody needs the
             port map. Linux and root, and no SSH server of this computer that listens on all addresses.
         machines: False for instances that are rows only, without an SSH server behind them.
@@ -64,6 +66,7 @@ class Options:
     default_capacity: int = 1000
     regions_without_firewall: tuple[str, ...] = ("us-south-1",)
     own_addresses: bool = False
+    firewalls: bool = False
     machines: bool = True
     billing_increment_s: float = 60.0
     faults: tuple[Fault, ...] = ()
@@ -75,6 +78,10 @@ class Options:
             value = getattr(self, each.name)
             if each.name.endswith("_s") and value < 0:
                 raise ValueError(f"{each.name} must not be below 0, not {value}")
+        if self.firewalls and self.own_addresses:
+            raise ValueError(
+                "firewalls are in front of the ports of DAYFLY_SSH_PORT_MAP: not with own_addresses"
+            )
         for name, regions in self.capacity.items():
             if unknown := {name} - set(TYPES) or set(regions) - set(REGIONS):
                 raise ValueError(f"capacity names {', '.join(sorted(unknown))}, which is not sold")
