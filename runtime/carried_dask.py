@@ -12,14 +12,21 @@ import contextlib
 import functools
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from dayfly.runtime.carried_calls import LOOK_S, PREFIX, AtWork, Begun
+from dayfly.runtime.carried_making import MainThreadPoolExecutor, Maker
 
+# Between two looks at whether a process has ended that was told to.
+_PAUSE_S = 0.01
 # Where a worker ends so often before it has come up, none will.
 _FAILURES = 3
 # The run's key, which came over a pipe.
@@ -43,17 +50,59 @@ def work(cluster: Mapping[str, Any], node: int) -> None:
     try:
         while failures < _FAILURES:
             for slot in sorted(set(range(cluster["slots"][node])) - set(living.values())):
-                living[_forked(functools.partial(_worker, cluster, node, slot))] = slot
-            ended, _ = os.wait()
+                living[_forked_worker(cluster, node, slot)] = slot
+            ended = _ended()
             if ended not in living:
                 raise RuntimeError("the Dask scheduler has ended")
             failures = 0 if _came_up(living.pop(ended)) else failures + 1
     except KeyboardInterrupt:
         return  # As every map ends: nothing to be told.
     finally:
-        for pid in living:
-            os.kill(pid, 9)
+        _end_all(set(living), cluster["grace_s"])
     raise RuntimeError("the Dask workers of this machine do not come up; their words are above")
+
+
+def _forked_worker(cluster: Mapping[str, Any], node: int, slot: int) -> int:
+    pid = _forked(functools.partial(_worker, cluster, node, slot))
+    # It does so itself, too, whoever is first: its group must be there before it is sent a signal.
+    with contextlib.suppress(OSError):
+        os.setpgid(pid, pid)
+    return pid
+
+
+def _ended(how: int = 0) -> int:
+    """The next child that has ended, with what it has left in its group; 0 where there is none and `how` is WNOHANG."""
+    if hasattr(os, "waitid"):
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | how)
+        if found is None:
+            return 0
+        # Before it is reaped: until then nobody else can get the number of its group.
+        _signal_group(found.si_pid, signal.SIGKILL)
+        os.waitpid(found.si_pid, 0)
+        return int(found.si_pid)
+    pid, _ = os.waitpid(-1, how)
+    if pid:
+        _signal_group(pid, signal.SIGKILL)
+    return pid
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _end_all(living: set[int], grace_s: float) -> None:
+    """SIGTERM, the grace, SIGKILL: a call may be under way."""
+    for pid in living:
+        _signal_group(pid, signal.SIGTERM)
+    last = time.monotonic() + grace_s
+    # One that was reaped just before may be among them.
+    with contextlib.suppress(ChildProcessError):
+        while living and time.monotonic() < last:
+            living -= {_ended(os.WNOHANG)}
+            time.sleep(_PAUSE_S)
+    for pid in living:
+        _signal_group(pid, signal.SIGKILL)
 
 
 def _came_up(slot: int) -> bool:
@@ -91,17 +140,51 @@ def _forked(act: Callable[[], None]) -> int:
 
 
 def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
-    import asyncio
-
+    os.setpgid(0, 0)
     if cluster["by"] == "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = cluster["devices"][node][slot]
     security = _security(cluster)
     # The function has no use for it.
     del os.environ[KEY_VARIABLE]
-    asyncio.run(_serve(cluster, node, slot, security))
+    calls, stopping = MainThreadPoolExecutor(), _stopping(cluster)
+    at_work = AtWork(
+        f"{node}-{slot}-{os.getpid()}",
+        cluster["scheduler"],
+        security,
+        Maker(cluster["agent"], stopping),
+        cluster["grace_s"],
+    )
+    try:
+        threading.Thread(
+            target=_serve_aside, args=(cluster, node, slot, at_work, calls), daemon=True
+        ).start()
+        calls.work()
+    except KeyboardInterrupt:
+        if not stopping.asked:
+            raise
+        at_work.interrupted()
 
 
-async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any) -> None:
+def _stopping(cluster: Mapping[str, Any]) -> Any:
+    """Has this process hear the first SIGTERM as an interrupt, as the agent does; what it is a copy of heard its own."""
+    return import_module(f"{cluster['agent']}.caller").Stopping()
+
+
+def _serve_aside(*what: Any) -> None:
+    """In a thread of its own: without it the process is of no use."""
+    import asyncio
+
+    try:
+        asyncio.run(_serve(*what))
+    except BaseException:  # noqa: BLE001  # said on the log of the machine, like whatever ends a copy
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(1)
+
+
+async def _serve(
+    cluster: Mapping[str, Any], node: int, slot: int, at_work: AtWork, calls: Executor
+) -> None:
     """Has a worker in this process, and another one each time that its way to the scheduler has broken."""
     import asyncio
     import logging
@@ -112,7 +195,6 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
     logging.getLogger("distributed.worker").addFilter(
         lambda record: not record.getMessage().startswith("Failed to communicate with scheduler")
     )
-    at_work = AtWork(f"{node}-{slot}-{os.getpid()}", cluster["scheduler"], security)
     ports = cluster["ports"][node]
     new_worker = functools.partial(
         Worker,
@@ -123,8 +205,8 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
         # Its own; and those that are nobody's, if somebody has taken it.
         port=[ports[slot], *ports[cluster["slots"][node] :]],
         protocol="tls",
-        security=security,
-        executor=_lasting_thread(),
+        security=at_work.security,
+        executor=calls,
         dashboard=False,
         # Also where there is no dashboard something is served there.
         dashboard_address=f"{HOST}:0",
@@ -163,18 +245,6 @@ async def _serve_once(worker: Any, at_work: AtWork, mark: Path, listening: list[
     finally:
         listening.clear()
         at_work.leave(worker.data)
-
-
-def _lasting_thread() -> Any:
-    """The one thread that makes the calls of this process, whichever worker they come to."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    # Dask knows one by its name.
-    class LastingThreadPoolExecutor(ThreadPoolExecutor):
-        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-            """A worker that closes would wait for the call, which goes on."""
-
-    return LastingThreadPoolExecutor(1, "call")
 
 
 def _not_in_children() -> list[int]:
@@ -292,6 +362,7 @@ def _begin(cluster: Mapping[str, Any]) -> bytes:
     if not os.fork():
         try:
             _become_service()
+            _stopping(cluster)
             _import_distributed()
             _forked(functools.partial(_scheduler, cluster))
             work(cluster, 0)
@@ -347,13 +418,13 @@ def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -
 
 
 def _stop(client: Any, call: str) -> None:
-    """Has a call not begun any more, and the process that has begun it ended, and made anew.
+    """Has a call not begun any more, and the process that has begun it ended, and made anew; waits until the call is over.
 
     One that was out of reach since then hears, when it is there again, that nobody wants the call.
     """
     where = client.sync(client.scheduler.dayfly_stop, call=call)
     if where:
-        client.run(_stop_here, call, workers=[where], wait=False, on_error="ignore")
+        client.run(_stop_here, call, workers=[where], on_error="ignore")
 
 
 async def _stop_here(call: str, dask_worker: Any) -> None:
@@ -383,9 +454,8 @@ def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
             return _awaited(worker, call)
         # Of the process: this very function is unpickled anew for each call.
         if at_work.loaded is None:
-            at_work.loaded = digest, _loaded(task)
-        failure, function = at_work.loaded[1]
-        found = _outcome(*(failure if failure is not None else _called(function, arguments)))
+            at_work.loaded = digest, at_work.maker.load(task)
+        found = at_work.maker.outcome(at_work.loaded[1], arguments)
         return found
     finally:
         at_work.end(call, found)
@@ -421,91 +491,7 @@ def _awaited(worker: Any, call: str) -> bytes:
         time.sleep(LOOK_S)
 
 
-def _loaded(task: bytes) -> tuple[tuple[dict[str, Any], Any] | None, Any]:
-    """The function; or what came of it instead, and the exception itself."""
-    import linecache
-    import pickle
-    from importlib.util import find_spec
-
-    head, _, pickled = task.partition(b"\n")
-    header = json.loads(head)
-    for name, text in header["sources"].items():
-        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
-    missing = [n for n in header["imports"] if n not in sys.modules and not find_spec(n)]
-    if missing:
-        return ({"outcome": "missing_import", "modules": missing}, None), None
-    try:
-        return None, pickle.loads(pickled)  # noqa: S301  # the client's own, by way of the run's machines alone
-    except ModuleNotFoundError as error:
-        return ({"outcome": "missing_import", "modules": [error.name]}, None), None
-    except Exception as error:  # noqa: BLE001  # whatever a class does when it is loaded is the user's to see
-        return _raised(error), None
-
-
-def _called(function: Any, arguments: bytes) -> tuple[dict[str, Any], Any]:
-    import pickle
-
-    try:
-        positional, named = pickle.loads(arguments)  # noqa: S301  # as above
-        return {"outcome": "value"}, function(*positional, **named)
-    except SystemExit as end:
-        if not end.code:
-            return {"outcome": "value"}, None
-        code = end.code if isinstance(end.code, int) else 1
-        return {"outcome": "exited", "code": code, "text": str(end.code)[:2000]}, None
-    except BaseException as error:  # noqa: BLE001  # the function's own, whatever it is
-        return _raised(error)
-
-
-def _raised(error: BaseException) -> tuple[dict[str, Any], Any]:
-    import traceback
-
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == made.__code__.co_filename:
-        trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace))
-    return {"outcome": "raised", "text": _repr(error), "traceback": text}, error
-
-
-def _outcome(head: dict[str, Any], value: Any) -> bytes:
-    """Header and pickle; where that cannot be pickled, the header of that."""
-    import pickle
-
-    import cloudpickle
-
-    head = {"type": f"{type(value).__module__}.{type(value).__qualname__}", **head}
-    if head["outcome"] not in ("value", "raised"):
-        return _header(**head)
-    try:
-        pickled: bytes = cloudpickle.dumps(value, protocol=5)
-        if head["outcome"] == "raised" and type(pickle.loads(pickled)) is not type(value):  # noqa: S301  # of a moment ago
-            raise TypeError(f"{type(value).__qualname__} does not survive pickling")
-    except Exception as error:  # noqa: BLE001  # pickling runs code of the user's classes
-        kind = "exception" if head["outcome"] == "raised" else "value"
-        reason = head.get("traceback") or _raised(error)[0]["traceback"]
-        head |= {"outcome": f"unpicklable_{kind}", "text": _repr(value), "traceback": reason}
-        return _header(**head)
-    return _header(**head) + pickled
-
-
 def _header(outcome: str, **more: Any) -> bytes:
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    usual = {
-        "type": "",
-        "text": "",
-        "traceback": "",
-        "modules": [],
-        "code": 0,
-        "provenance": {"host": os.uname().nodename, "pid": os.getpid()},
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-    }
+    """What is said of a call that has no result of its own."""
+    usual = {"type": "", "text": "", "traceback": ""}
     return json.dumps({**usual, "outcome": outcome, **more}).encode() + b"\n"
-
-
-def _repr(value: Any) -> str:
-    try:
-        return repr(value)[:2000]
-    except Exception as error:  # noqa: BLE001  # a repr is the user's code, too
-        return f"<{type(value).__qualname__}, whose repr raised {type(error).__name__}>"
