@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from importlib import import_module
 from pathlib import Path
@@ -25,8 +25,8 @@ from typing import Any
 from dayfly.runtime.carried_calls import LOOK_S, PREFIX, AtWork, Begun
 from dayfly.runtime.carried_making import MainThreadPoolExecutor, Maker
 
-# Between two looks at whether a process has ended that was told to.
-_PAUSE_S = 0.01
+# Between two looks at what processes print, and at whether one has ended; and where all of them were told to.
+_LOOK_S, _PAUSE_S = 0.05, 0.01
 # Where a worker ends so often before it has come up, none will.
 _FAILURES = 3
 # The run's key, which came over a pipe.
@@ -45,42 +45,89 @@ def work(cluster: Mapping[str, Any], node: int) -> None:
     """The workers of one machine, each a process for one call at a time; one that ends is made anew."""
     # Once for all of them, which are copies of this process.
     _import_distributed()
-    living: dict[int, int] = {}
+    printing = import_module(f"{cluster['agent']}.call_output")
+    logs = printing.CallLog(1), printing.CallLog(2)
+    living: dict[int, _Process] = {}
     failures = 0
     try:
         while failures < _FAILURES:
-            for slot in sorted(set(range(cluster["slots"][node])) - set(living.values())):
-                living[_forked_worker(cluster, node, slot)] = slot
+            used = {each.slot for each in living.values()}
+            for slot in sorted(set(range(cluster["slots"][node])) - used):
+                printed = [printing.Printed(str(Path.cwd()), log) for log in logs]
+                pid = _forked_worker(cluster, node, slot, printed, living)
+                living[pid] = _Process(slot, printed)
             ended = _ended()
-            if ended not in living:
+            for each in living.values():
+                each.relay()
+            if not ended:
+                time.sleep(_LOOK_S)
+            elif ended not in living:
                 raise RuntimeError("the Dask scheduler has ended")
-            failures = 0 if _came_up(living.pop(ended)) else failures + 1
+            else:
+                failures = 0 if _came_up(living.pop(ended).over()) else failures + 1
     except KeyboardInterrupt:
         return  # As every map ends: nothing to be told.
     finally:
-        _end_all(set(living), cluster["grace_s"])
+        _end_all(living, cluster["grace_s"])
     raise RuntimeError("the Dask workers of this machine do not come up; their words are above")
 
 
-def _forked_worker(cluster: Mapping[str, Any], node: int, slot: int) -> int:
-    pid = _forked(functools.partial(_worker, cluster, node, slot))
+class _Process:
+    """A worker's process, and what it prints, which is read here as it grows."""
+
+    def __init__(self, slot: int, printed: Sequence[Any]) -> None:
+        self.slot, self._printed = slot, printed
+
+    def relay(self) -> None:
+        """Passes on to the machine's log what is new."""
+        for stream in self._printed:
+            stream.relay(stream.size(), b"", None)
+
+    def over(self) -> int:
+        """It has ended; gives its slot."""
+        self.relay()
+        self.close()
+        return self.slot
+
+    def close(self) -> None:
+        """In another process, too, where that are copies."""
+        for stream in self._printed:
+            stream.close()
+
+
+def _forked_worker(
+    cluster: Mapping[str, Any],
+    node: int,
+    slot: int,
+    printed: Sequence[Any],
+    others: Mapping[int, _Process],
+) -> int:
+    def work() -> None:
+        for target, stream in zip((1, 2), printed, strict=True):
+            os.dup2(stream.child_end, target)
+            stream.close()
+        for other in others.values():
+            other.close()
+        _worker(cluster, node, slot)
+
+    pid = _forked(work)
     # It does so itself, too, whoever is first: its group must be there before it is sent a signal.
     with contextlib.suppress(OSError):
         os.setpgid(pid, pid)
     return pid
 
 
-def _ended(how: int = 0) -> int:
-    """The next child that has ended, with what it has left in its group; 0 where there is none and `how` is WNOHANG."""
+def _ended() -> int:
+    """A child that has ended, with what it has left in its group; 0 where there is none."""
     if hasattr(os, "waitid"):
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | how)
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         if found is None:
             return 0
         # Before it is reaped: until then nobody else can get the number of its group.
         _signal_group(found.si_pid, signal.SIGKILL)
         os.waitpid(found.si_pid, 0)
         return int(found.si_pid)
-    pid, _ = os.waitpid(-1, how)
+    pid, _ = os.waitpid(-1, os.WNOHANG)
     if pid:
         _signal_group(pid, signal.SIGKILL)
     return pid
@@ -91,7 +138,7 @@ def _signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def _end_all(living: set[int], grace_s: float) -> None:
+def _end_all(living: dict[int, _Process], grace_s: float) -> None:
     """SIGTERM, the grace, SIGKILL: a call may be under way."""
     for pid in living:
         _signal_group(pid, signal.SIGTERM)
@@ -99,10 +146,12 @@ def _end_all(living: set[int], grace_s: float) -> None:
     # One that was reaped just before may be among them.
     with contextlib.suppress(ChildProcessError):
         while living and time.monotonic() < last:
-            living -= {_ended(os.WNOHANG)}
+            if (ended := _ended()) in living:
+                living.pop(ended).over()
             time.sleep(_PAUSE_S)
-    for pid in living:
+    for pid, process in living.items():
         _signal_group(pid, signal.SIGKILL)
+        process.over()
 
 
 def _came_up(slot: int) -> bool:

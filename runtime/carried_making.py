@@ -18,6 +18,9 @@ from importlib import import_module
 from queue import SimpleQueue
 from typing import Any
 
+_STREAMS = {"stdout": 1, "stderr": 2}
+# As much as there is of a call on one machine.
+_TAIL_BYTES = 16 << 10
 # What came of loading something: why it cannot be, or None; and what it is, or the exception.
 Loaded = tuple[dict[str, Any] | None, Any]
 
@@ -99,15 +102,29 @@ class Maker:
         failure, loaded = self._caller.load((), io.BytesIO(arguments))
         if failure is not None:
             return failure, loaded
-        load_s = time.monotonic() - began
+        load_s, ends = time.monotonic() - began, [_size(stream) for stream in _STREAMS.values()]
         try:
             outcome, value = self._caller.call(function, *loaded)
+            sys.stdout.flush()
+            sys.stderr.flush()
         except KeyboardInterrupt as error:
             sys.stderr.write(self._caller._traceback(error))
             raise
         if self._stopping.asked:
             raise KeyboardInterrupt  # The function has not let its own end anything.
-        return {**outcome, "load_s": load_s}, value
+        printed = {n: _tail(s, end) for (n, s), end in zip(_STREAMS.items(), ends, strict=True)}
+        return {**outcome, **printed, "load_s": load_s}, value
+
+
+def _size(stream: int) -> int:
+    return os.fstat(stream).st_size
+
+
+def _tail(stream: int, start: int) -> str:
+    """The end of what was printed since then; nothing where that does not lie in a file."""
+    end = _size(stream)
+    start = max(start, end - _TAIL_BYTES)
+    return os.pread(stream, end - start, start).decode(errors="replace") if end > start else ""
 
 
 class _Made(io.BytesIO):

@@ -105,9 +105,10 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         """
         header = outcome.take_header(result)
         if self._nested and header["outcome"] == "value":
-            # That of the process that only handed it on.
+            # That of the process that only handed it on, and has printed nothing.
             result = io.BytesIO(outcome.content(result, header, run_id=self.run_id))
             header = outcome.take_header(result)
+            stdout, stderr = (header.get(name, "").encode() for name in ("stdout", "stderr"))
         self._note(header, entry, stdout, stderr)
         try:
             value = outcome.content(result, header, run_id=self.run_id)

@@ -124,6 +124,13 @@ class Run:
         found = (listening.of_process(pid) for pid in carriers(self.keys.run_id))
         return {place for places in found for place in places}
 
+    def printed(self) -> str:
+        """What all machines have in their logs."""
+        jobs = [server.home / f"job-{self.keys.run_id}" for server in self.servers]
+        return "".join(
+            (job / f"std{name}.log").read_text() for job in jobs for name in ("out", "err")
+        )
+
     def have(self, function: Callable[..., Any]) -> DaskCalls[Any]:
         """The same line for another function."""
         self.calls._called = WarmFunction(function)
@@ -370,6 +377,30 @@ def test_calls_under_way_when_the_run_is_stopped_end_by_themselves(tmp_path: Pat
             assert run.fleet.stop().how == "stopped"
             run.calls.end(JobStopped("over"))
     assert len(list(tmp_path.glob("finally-*"))) == 2
+
+
+@pytest.mark.sshd
+def test_what_a_call_has_printed_is_in_its_handle(run: Run) -> None:
+    """And in the log of its machine, as that of a process that crashes is."""
+
+    def f(x: int) -> int:
+        os.write(2, f"words {x}\n".encode())
+        print("hello", x)
+        if not x:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    for _ in range(2):
+        (call,) = run.have(f).submit_all([((7,), {})])
+        assert call.result(warm.WAIT_S) == 7
+        assert (call.stdout, call.stderr) == ("hello 7\n", "words 7\n")
+    (error,) = run.map(f, range(1))
+    assert isinstance(error, JobKilled)
+    end = time.monotonic() + warm.WAIT_S
+    while "hello 0\n" not in run.printed() or "words 0\n" not in run.printed():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert run.printed().count("hello 7\n") == 2
 
 
 @pytest.mark.sshd
