@@ -200,7 +200,7 @@ def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
         f"{node}-{slot}-{os.getpid()}",
         cluster["scheduler"],
         security,
-        Maker(cluster["agent"], stopping),
+        Maker(cluster["agent"], node, stopping),
         cluster["grace_s"],
     )
     try:
@@ -373,7 +373,12 @@ def _security(cluster: Mapping[str, Any]) -> Any:
 
 
 def relayed(
-    cluster: Mapping[str, Any], digest: str = "", arguments: bytes = b"", begin: bool = False
+    cluster: Mapping[str, Any],
+    digest: str = "",
+    arguments: bytes = b"",
+    data: Sequence[Mapping[str, Any]] = (),
+    *,
+    begin: bool = False,
 ) -> bytes:
     """Has a worker make one call, and gives what came of it: a header and a pickle, as every result has them.
 
@@ -381,13 +386,14 @@ def relayed(
         cluster: where the scheduler is, and what its certificate is.
         digest: SHA-256 of the content that holds the function.
         arguments: the pickled arguments.
+        data: where Data among them is, on each machine.
         begin: starts scheduler and workers instead, and waits until all machines have theirs.
     """
     try:
         if begin:
             return _begin(cluster)
         task = _content(cluster, digest)
-        return _made_by_a_worker(_client(cluster), task, digest, arguments)
+        return _made_by_a_worker(_client(cluster), task, digest, arguments, data)
     except Exception as error:  # noqa: BLE001  # its own are not known where Dask is not installed
         raise RuntimeError(
             f"Dask could not make the call: {type(error).__name__}: {error}"
@@ -449,11 +455,11 @@ def _client(cluster: Mapping[str, Any]) -> Any:
     return _kept["client"]
 
 
-def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -> bytes:
+def _made_by_a_worker(client: Any, *what: Any) -> bytes:
     from uuid import uuid4
 
     call = uuid4().hex
-    future = client.submit(made, task, digest, arguments, call, key=PREFIX + call, pure=False)
+    future = client.submit(made, call, *what, key=PREFIX + call, pure=False)
     try:
         found: bytes = future.result()
     except BaseException:
@@ -484,7 +490,9 @@ async def _stop_here(call: str, dask_worker: Any) -> None:
 # -- in a worker
 
 
-def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
+def made(
+    call: str, task: bytes, digest: str, arguments: bytes, data: Sequence[Mapping[str, Any]]
+) -> bytes:
     """Makes one call, or waits for what came of it where it has been begun before."""
     from uuid import uuid4
 
@@ -504,7 +512,7 @@ def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
         # Of the process: this very function is unpickled anew for each call.
         if at_work.loaded is None:
             at_work.loaded = digest, at_work.maker.load(task)
-        found = at_work.maker.outcome(at_work.loaded[1], arguments)
+        found = at_work.maker.outcome(at_work.loaded[1], arguments, data)
         return found
     finally:
         at_work.end(call, found)

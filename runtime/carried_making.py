@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from importlib import import_module
 from queue import SimpleQueue
@@ -62,11 +62,12 @@ class Maker:
 
     Args:
         agent: the name of its package.
+        node: which machine of the run this is.
         stopping: whether this process was told to end.
     """
 
-    def __init__(self, agent: str, stopping: Any) -> None:
-        self._stopping, self._made = stopping, _Made()
+    def __init__(self, agent: str, node: int, stopping: Any) -> None:
+        self._node, self._stopping, self._made = node, stopping, _Made()
         self._caller = import_module(f"{agent}.caller").Caller(
             stopping, lambda: ([], ""), self._opened
         )
@@ -82,17 +83,31 @@ class Maker:
         head, _, pickled = task.partition(b"\n")
         header = json.loads(head)
         self._caller.take_sources(header["sources"])
+        self._tell_data(header.get("data"))
         loaded: Loaded = self._caller.load(header["imports"], io.BytesIO(pickled))
         return loaded
 
-    def outcome(self, function: Loaded, arguments: bytes) -> bytes:
+    def _tell_data(self, data: Sequence[Mapping[str, Any]] | None) -> None:
+        """Says where Data is on this machine, for what makes paths of it while the function or its arguments are loaded."""
+        if data:
+            os.environ["DAYFLY_DATA"] = json.dumps(data[self._node])
+
+    def outcome(
+        self, function: Loaded, arguments: bytes, data: Sequence[Mapping[str, Any]] = ()
+    ) -> bytes:
         """What comes of a call: a header and a pickle, as every result has them.
+
+        Args:
+            function: as it was loaded.
+            arguments: the pickled ones.
+            data: where Data among them is, on each machine.
 
         Raises:
             KeyboardInterrupt: this process was told to end.
         """
         failure, value = function
         if failure is None:
+            self._tell_data(data)
             failure, value = self._called(value, arguments)
         self._caller.leave(failure, value)
         return self._made.getvalue()

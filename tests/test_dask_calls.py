@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from dayfly import Data
 from dayfly.errors import (
     CallTimeout,
     EnvironmentFailed,
@@ -404,6 +405,37 @@ def test_what_a_call_has_printed_is_in_its_handle(run: Run) -> None:
 
 
 @pytest.mark.sshd
+def test_data_is_a_path_on_whichever_machine_makes_the_call(run: Run, tmp_path: Path) -> None:
+    """Sent to each of them once, as an argument and as what the function holds; the ledger has what was sent."""
+    for name in ("argument", "held"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (10**9, 10**9))
+    given, held = Data(tmp_path / "argument"), Data(tmp_path / "held")
+
+    def f(path: Path) -> tuple[str, str, str, str]:
+        time.sleep(0.05)
+        return os.environ["HOME"], str(path), path.read_text(), held.read_text()
+
+    calls = run.have(f).submit_all([((given,), {}) for _ in range(12)])
+    found = {call.result(warm.WAIT_S) for call in calls}
+    assert {home for home, *_ in found} == {str(server.home) for server in run.servers}
+    assert all(path.startswith(home) for home, path, *_ in found)
+    assert {tuple(texts) for _, _, *texts in found} == {("argument", "held")}
+    assert len({path for _, path, *_ in found}) == 2
+    assert [call.times.data_bytes for call in calls] == [16] + 11 * [0]
+    assert calls[0].times.total_s > calls[0].times.data_s > 0
+
+
+@pytest.mark.sshd
+def test_data_that_cannot_be_had_fails_the_call_alone(run: Run) -> None:
+    """It is fetched by the machine that makes it."""
+    url = Data("https://127.0.0.1:1/none", sha256="0" * 64)
+    (call,) = run.have(lambda path: path.read_text()).submit_all([((url,), {})])
+    with pytest.raises(OSError, match=r"127\.0\.0\.1:1"):
+        call.result(warm.WAIT_S)
+
+
+@pytest.mark.sshd
 def test_a_function_may_listen_for_signals(run: Run) -> None:
     """It is called in the main thread, as everywhere."""
 
@@ -469,7 +501,7 @@ def test_nothing_listens_where_another_machine_reaches_it(run: Run) -> None:
 
 def maker() -> Maker:
     """In a process that nobody has told to end."""
-    return Maker(agent.__name__, SimpleNamespace(asked=False))
+    return Maker(agent.__name__, 0, SimpleNamespace(asked=False))
 
 
 def _exits(code: object) -> None:
@@ -618,7 +650,8 @@ def test_a_process_that_is_told_to_end_makes_nothing_more(monkeypatch: pytest.Mo
 
 def test_calls_are_made_in_the_thread_that_asks_for_them() -> None:
     """Until that is interrupted; what fails is told, and what nobody waits for any more is left out."""
-    calls, made = MainThreadPoolExecutor(), []
+    calls = MainThreadPoolExecutor()
+    made: list[int] = []
 
     def interrupt() -> None:
         raise KeyboardInterrupt
