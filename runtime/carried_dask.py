@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -375,7 +376,7 @@ def _security(cluster: Mapping[str, Any]) -> Any:
 def relayed(
     cluster: Mapping[str, Any],
     digest: str = "",
-    arguments: bytes = b"",
+    arguments: Sequence[bytes | bytearray] = (),
     data: Sequence[Mapping[str, Any]] = (),
     *,
     begin: bool = False,
@@ -385,7 +386,7 @@ def relayed(
     Args:
         cluster: where the scheduler is, and what its certificate is.
         digest: SHA-256 of the content that holds the function.
-        arguments: the pickled arguments.
+        arguments: the pickled arguments, in pieces.
         data: where Data among them is, on each machine.
         begin: starts scheduler and workers instead, and waits until all machines have theirs.
     """
@@ -393,7 +394,7 @@ def relayed(
         if begin:
             return _begin(cluster)
         task = _content(cluster, digest)
-        return _made_by_a_worker(_client(cluster), task, digest, arguments, data)
+        return _made_by_a_worker(_client(cluster), task, digest, b"".join(arguments), data)
     except Exception as error:  # noqa: BLE001  # its own are not known where Dask is not installed
         raise RuntimeError(
             f"Dask could not make the call: {type(error).__name__}: {error}"
@@ -426,7 +427,7 @@ def _begin(cluster: Mapping[str, Any]) -> bytes:
         finally:
             os._exit(1)
     _client(cluster).wait_for_workers(sum(cluster["slots"]), timeout=_START_S)
-    return _header("value")
+    return _header("value") + pickle.dumps(None)
 
 
 def _become_service() -> None:
@@ -443,8 +444,12 @@ def _become_service() -> None:
 
 def _client(cluster: Mapping[str, Any]) -> Any:
     _import_distributed()
+    import warnings
+
     from distributed import Client
 
+    # How much a call takes is its caller's to say.
+    warnings.filterwarnings("ignore", "Sending large graph")
     if "client" not in _kept:
         _kept["client"] = Client(
             cluster["scheduler"],

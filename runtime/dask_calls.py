@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dayfly.runtime import payload
@@ -130,7 +131,8 @@ class EveryData(WarmData):
 class _Packed:
     """What a call is made with, on whichever machine; and what that took."""
 
-    arguments: bytes
+    # By reference: what is large is not in memory twice for this.
+    arguments: list[PickleBuffer]
     data: list[dict[str, Any]]
     pickle_s: float
     data_s: float
@@ -149,4 +151,4 @@ class _Packed:
         packed = time.perf_counter()
         told, data_bytes = every.bring(data)
         data_s = time.perf_counter() - packed
-        return cls(bytes(content), told.get("data", []), packed - began, data_s, data_bytes)
+        return cls(content.buffers(), told.get("data", []), packed - began, data_s, data_bytes)

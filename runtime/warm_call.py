@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
-import io
 import logging
 import threading
 import time
@@ -106,7 +105,7 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         header = outcome.take_header(result)
         if self._nested and header["outcome"] == "value":
             # That of the process that only handed it on, and has printed nothing.
-            result = io.BytesIO(outcome.content(result, header, run_id=self.run_id))
+            outcome.enter(result)
             header = outcome.take_header(result)
             stdout, stderr = (header.get(name, "").encode() for name in ("stdout", "stderr"))
         self._note(header, entry, stdout, stderr)

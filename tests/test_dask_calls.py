@@ -405,6 +405,22 @@ def test_what_a_call_has_printed_is_in_its_handle(run: Run) -> None:
 
 
 @pytest.mark.sshd
+def test_what_is_large_goes_and_comes_whole(run: Run) -> None:
+    """Also where it may be changed; and Dask has no word to say of it."""
+    given = bytearray(os.urandom(12 << 20))
+
+    def f(data: bytearray, text: str) -> tuple[int, bytes, str]:
+        data.append(1)
+        return len(data), bytes(data[:-1]), text
+
+    (call,) = run.have(f).submit_all([((given, "words"), {})])
+    size, data, text = call.result(warm.WAIT_S)
+    assert (size, text) == (len(given) + 1, "words")
+    assert data == given
+    assert "graph" not in run.printed()
+
+
+@pytest.mark.sshd
 def test_data_is_a_path_on_whichever_machine_makes_the_call(run: Run, tmp_path: Path) -> None:
     """Sent to each of them once, as an argument and as what the function holds; the ledger has what was sent."""
     for name in ("argument", "held"):
