@@ -1,7 +1,7 @@
 """Code of Dayfly that travels by value to the machines of a map: a Dask scheduler, its workers, and a call on them.
 
-Dayfly is not installed there, so what stands here uses the standard library, cloudpickle and distributed alone, and what
-travels as it does. Calls and results pass through Dask as bytes: what a result holds is unpickled by the client alone.
+Dayfly is not installed there, so what stands here uses the standard library, distributed and the agent that has started it
+alone, and what travels as it does. Calls and results pass through Dask as bytes: what a result holds is unpickled by the client alone.
 
 All of it listens on loopback.
 """
@@ -13,11 +13,10 @@ import functools
 import json
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from importlib import import_module
 from pathlib import Path
@@ -25,11 +24,8 @@ from typing import Any
 
 from dayfly.runtime.carried_calls import LOOK_S, PREFIX, AtWork, Begun
 from dayfly.runtime.carried_making import MainThreadPoolExecutor, Maker
+from dayfly.runtime.carried_processes import FAILURES, Processes, forked, up_mark
 
-# Between two looks at what processes print, and at whether one has ended; and where all of them were told to.
-_LOOK_S, _PAUSE_S = 0.05, 0.01
-# Where a worker ends so often before it has come up, none will.
-_FAILURES = 3
 # The run's key, which came over a pipe.
 KEY_VARIABLE = "DAYFLY_DASK_KEY"
 _START_S = 180.0
@@ -46,124 +42,9 @@ def work(cluster: Mapping[str, Any], node: int) -> None:
     """The workers of one machine, each a process for one call at a time; one that ends is made anew."""
     # Once for all of them, which are copies of this process.
     _import_distributed()
-    printing = import_module(f"{cluster['agent']}.call_output")
-    logs = printing.CallLog(1), printing.CallLog(2)
-    living: dict[int, _Process] = {}
-    failures = 0
-    try:
-        while failures < _FAILURES:
-            used = {each.slot for each in living.values()}
-            for slot in sorted(set(range(cluster["slots"][node])) - used):
-                printed = [printing.Printed(str(Path.cwd()), log) for log in logs]
-                pid = _forked_worker(cluster, node, slot, printed, living)
-                living[pid] = _Process(slot, printed)
-            ended = _ended()
-            for each in living.values():
-                each.relay()
-            if not ended:
-                time.sleep(_LOOK_S)
-            elif ended not in living:
-                raise RuntimeError("the Dask scheduler has ended")
-            else:
-                failures = 0 if _came_up(living.pop(ended).over()) else failures + 1
-    except KeyboardInterrupt:
-        return  # As every map ends: nothing to be told.
-    finally:
-        _end_all(living, cluster["grace_s"])
-    raise RuntimeError("the Dask workers of this machine do not come up; their words are above")
-
-
-class _Process:
-    """A worker's process, and what it prints, which is read here as it grows."""
-
-    def __init__(self, slot: int, printed: Sequence[Any]) -> None:
-        self.slot, self._printed = slot, printed
-
-    def relay(self) -> None:
-        """Passes on to the machine's log what is new."""
-        for stream in self._printed:
-            stream.relay(stream.size(), b"", None)
-
-    def over(self) -> int:
-        """It has ended; gives its slot."""
-        self.relay()
-        self.close()
-        return self.slot
-
-    def close(self) -> None:
-        """In another process, too, where that are copies."""
-        for stream in self._printed:
-            stream.close()
-
-
-def _forked_worker(
-    cluster: Mapping[str, Any],
-    node: int,
-    slot: int,
-    printed: Sequence[Any],
-    others: Mapping[int, _Process],
-) -> int:
-    def work() -> None:
-        for target, stream in zip((1, 2), printed, strict=True):
-            os.dup2(stream.child_end, target)
-            stream.close()
-        for other in others.values():
-            other.close()
-        _worker(cluster, node, slot)
-
-    pid = _forked(work)
-    # It does so itself, too, whoever is first: its group must be there before it is sent a signal.
-    with contextlib.suppress(OSError):
-        os.setpgid(pid, pid)
-    return pid
-
-
-def _ended() -> int:
-    """A child that has ended, with what it has left in its group; 0 where there is none."""
-    if hasattr(os, "waitid"):
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        if found is None:
-            return 0
-        # Before it is reaped: until then nobody else can get the number of its group.
-        _signal_group(found.si_pid, signal.SIGKILL)
-        os.waitpid(found.si_pid, 0)
-        return int(found.si_pid)
-    pid, _ = os.waitpid(-1, os.WNOHANG)
-    if pid:
-        _signal_group(pid, signal.SIGKILL)
-    return pid
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-def _end_all(living: dict[int, _Process], grace_s: float) -> None:
-    """SIGTERM, the grace, SIGKILL: a call may be under way."""
-    for pid in living:
-        _signal_group(pid, signal.SIGTERM)
-    last = time.monotonic() + grace_s
-    # One that was reaped just before may be among them.
-    with contextlib.suppress(ChildProcessError):
-        while living and time.monotonic() < last:
-            if (ended := _ended()) in living:
-                living.pop(ended).over()
-            time.sleep(_PAUSE_S)
-    for pid, process in living.items():
-        _signal_group(pid, signal.SIGKILL)
-        process.over()
-
-
-def _came_up(slot: int) -> bool:
-    mark = _mark(slot)
-    came_up = mark.exists()
-    mark.unlink(missing_ok=True)
-    return came_up
-
-
-def _mark(slot: int) -> Path:
-    return Path(f"worker-{slot}.up")
+    act = functools.partial(_worker, cluster, node)
+    slots, grace_s = cluster["slots"][node], cluster["grace_s"]
+    Processes(cluster["agent"], slots, act, grace_s).keep()
 
 
 def _import_distributed() -> None:
@@ -175,22 +56,7 @@ def _import_distributed() -> None:
     logging.getLogger("distributed").setLevel(logging.WARNING)
 
 
-def _forked(act: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        act()
-        code = 0
-    except BaseException:  # noqa: BLE001  # said on the log of the machine; the copy must never go on as its parent
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
-
-
 def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
-    os.setpgid(0, 0)
     if cluster["by"] == "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = cluster["devices"][node][slot]
     security = _security(cluster)
@@ -265,7 +131,7 @@ async def _serve(
     )
     listening, failures = _not_in_children(), 0
     # Functions may change the working folder.
-    mark = _mark(slot).absolute()
+    mark = up_mark(slot).absolute()
     while True:
         await at_work.join()
         try:
@@ -274,7 +140,7 @@ async def _serve(
         except Exception:
             failures += 1
             # A call may be under way, which ends with this process.
-            if failures == _FAILURES or not mark.exists():
+            if failures == FAILURES or not mark.exists():
                 raise
             sys.excepthook(*sys.exc_info())
             await asyncio.sleep(1.0)
@@ -420,7 +286,7 @@ def _begin(cluster: Mapping[str, Any]) -> bytes:
             _become_service()
             _stopping(cluster)
             _import_distributed()
-            _forked(functools.partial(_scheduler, cluster))
+            forked(functools.partial(_scheduler, cluster))
             work(cluster, 0)
         except BaseException:  # noqa: BLE001  # as above
             sys.excepthook(*sys.exc_info())
