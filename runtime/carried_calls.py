@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
+
+from dayfly.runtime.carried_making import end_group
 
 # A call's key in Dask is this and its name.
 PREFIX = "call-"
@@ -21,8 +24,10 @@ PREFIX = "call-"
 LOOK_S = 0.1
 # For so long a process whose way to the scheduler has broken may take to be there again: as a session does for its machine.
 _REJOIN_S = 600.0
-# Between two looks at whether Dask has handed on what was made here.
+# Between two looks at whether Dask has handed on what was made here, or at whether a call has ended.
 _PAUSE_S = 0.005
+# In this time whoever has stopped a call hears that it is over.
+_ANSWER_S = 0.05
 # After this time Dask has a result or has handed it on.
 _SETTLED_S = 5.0
 # What is larger is lost with its worker.
@@ -36,15 +41,23 @@ class AtWork:
 
     Attributes:
         process: its name, which its workers have, too.
+        security: of each of its connections.
+        maker: makes its calls.
         loaded: the digest of the function that it has, and what came of loading it; None before the first one.
     """
 
-    def __init__(self, process: str, scheduler: str, security: Any) -> None:
-        self.process = process
+    def __init__(
+        self, process: str, scheduler: str, security: Any, maker: Any, grace_s: float
+    ) -> None:
+        """`grace_s` is what a call has to end by itself when it is told to."""
+        self.process, self.maker = process, maker
         self.loaded: tuple[str, Any] | None = None
-        self._scheduler, self._security = scheduler, security
+        self.security, self._scheduler, self._grace_s = security, scheduler, grace_s
         # The thread that makes the calls, and the one that talks to the scheduler.
         self._changing = threading.Lock()
+        # Whether a call was stopped, and this process ends with it; and whether that call is over.
+        self._stopping, self._over = False, threading.Event()
+        self._ending: Any = None
         self._running = ""
         # What was made last, while Dask may not have it yet; and when.
         self._last: tuple[str, bytes, float] | None = None
@@ -75,11 +88,13 @@ class AtWork:
             if worker.status.name != "running":
                 raise ConnectionError("the way to the scheduler has broken")
             if not _holds(worker.data):
-                os._exit(0)
+                end_group()
             time.sleep(_PAUSE_S)
 
     async def stop(self, call: str, data: Mapping[Any, Any]) -> None:
-        """Ends this process if it makes that call, and no other: a thread cannot be ended.
+        """Ends this process if it makes that call, and no other: SIGTERM to all that it has started, its grace, SIGKILL.
+
+        It returns when the call is over, or its grace is; the process ends a moment later.
 
         Args:
             call: its name.
@@ -87,13 +102,41 @@ class AtWork:
         """
         import asyncio
 
-        while True:
-            with self._changing:
-                if self._running != call:
-                    return
-                if not _holds(data):
-                    os._exit(1)
+        if self._told_to_end(call):
+            await self._call_over()
+            self._ending = asyncio.create_task(self._end(data))
+
+    def _told_to_end(self, call: str) -> bool:
+        """Whether that is the call that is made, which is told to end; nothing else is begun here."""
+        with self._changing:
+            if self._running != call:
+                return False
+            self._stopping = True
+            # The main thread hears it, which makes the call.
+            os.killpg(0, signal.SIGTERM)
+            return True
+
+    async def _call_over(self) -> None:
+        import asyncio
+
+        last = time.monotonic() + self._grace_s
+        while not self._over.is_set() and time.monotonic() < last:
             await asyncio.sleep(_PAUSE_S)
+
+    async def _end(self, data: Mapping[Any, Any]) -> None:
+        import asyncio
+
+        await asyncio.sleep(_ANSWER_S)
+        while _holds(data):
+            await asyncio.sleep(_PAUSE_S)
+        end_group()
+
+    def interrupted(self) -> None:
+        """The main thread makes no more calls: it waits for whoever has stopped one, or ends the process with the whole run."""
+        self._over.set()
+        if not self._stopping:
+            end_group()
+        threading.Event().wait()
 
     def leave(self, data: Mapping[Any, Any]) -> None:
         """A worker of this process has closed: what it has is for the scheduler, and for the next one."""
@@ -108,7 +151,7 @@ class AtWork:
 
         from distributed.core import rpc
 
-        arguments = self._security.get_connection_args("worker")
+        arguments = self.security.get_connection_args("worker")
         while True:
             with contextlib.suppress(OSError):
                 async with rpc(self._scheduler, connection_args=arguments) as scheduler:
@@ -127,10 +170,11 @@ class AtWork:
             running, left = self._running, dict(self._left)
         told = {call: found for call, found in left.items() if len(found) <= _BROUGHT_BYTES}
         wanted = await scheduler.dayfly_join(process=self.process, running=running, results=told)
+        if running and not wanted and self._told_to_end(running):
+            # Stopped meanwhile. What was made before is with the scheduler.
+            await self._call_over()
+            end_group()
         with self._changing:
-            if running and not wanted and self._running == running:
-                # Stopped meanwhile: a thread cannot be ended, so its process is.
-                os._exit(1)
             for call in left:
                 del self._left[call]
         return bool(running)

@@ -1,7 +1,7 @@
 """Code of Dayfly that travels by value to the machines of a map: a Dask scheduler, its workers, and a call on them.
 
-Dayfly is not installed there, so what stands here uses the standard library, cloudpickle and distributed alone, and what
-travels as it does. Calls and results pass through Dask as bytes: what a result holds is unpickled by the client alone.
+Dayfly is not installed there, so what stands here uses the standard library, distributed and the agent that has started it
+alone, and what travels as it does. Calls and results pass through Dask as bytes: what a result holds is unpickled by the client alone.
 
 All of it listens on loopback.
 """
@@ -12,16 +12,20 @@ import contextlib
 import functools
 import json
 import os
+import pickle
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from dayfly.runtime.carried_calls import LOOK_S, PREFIX, AtWork, Begun
+from dayfly.runtime.carried_making import MainThreadPoolExecutor, Maker
+from dayfly.runtime.carried_processes import FAILURES, Processes, forked, up_mark
 
-# Where a worker ends so often before it has come up, none will.
-_FAILURES = 3
 # The run's key, which came over a pipe.
 KEY_VARIABLE = "DAYFLY_DASK_KEY"
 _START_S = 180.0
@@ -38,33 +42,9 @@ def work(cluster: Mapping[str, Any], node: int) -> None:
     """The workers of one machine, each a process for one call at a time; one that ends is made anew."""
     # Once for all of them, which are copies of this process.
     _import_distributed()
-    living: dict[int, int] = {}
-    failures = 0
-    try:
-        while failures < _FAILURES:
-            for slot in sorted(set(range(cluster["slots"][node])) - set(living.values())):
-                living[_forked(functools.partial(_worker, cluster, node, slot))] = slot
-            ended, _ = os.wait()
-            if ended not in living:
-                raise RuntimeError("the Dask scheduler has ended")
-            failures = 0 if _came_up(living.pop(ended)) else failures + 1
-    except KeyboardInterrupt:
-        return  # As every map ends: nothing to be told.
-    finally:
-        for pid in living:
-            os.kill(pid, 9)
-    raise RuntimeError("the Dask workers of this machine do not come up; their words are above")
-
-
-def _came_up(slot: int) -> bool:
-    mark = _mark(slot)
-    came_up = mark.exists()
-    mark.unlink(missing_ok=True)
-    return came_up
-
-
-def _mark(slot: int) -> Path:
-    return Path(f"worker-{slot}.up")
+    act = functools.partial(_worker, cluster, node)
+    slots, grace_s = cluster["slots"][node], cluster["grace_s"]
+    Processes(cluster["agent"], slots, act, grace_s).keep()
 
 
 def _import_distributed() -> None:
@@ -76,32 +56,51 @@ def _import_distributed() -> None:
     logging.getLogger("distributed").setLevel(logging.WARNING)
 
 
-def _forked(act: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        act()
-        code = 0
-    except BaseException:  # noqa: BLE001  # said on the log of the machine; the copy must never go on as its parent
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
-
-
 def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:
-    import asyncio
-
     if cluster["by"] == "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = cluster["devices"][node][slot]
     security = _security(cluster)
     # The function has no use for it.
     del os.environ[KEY_VARIABLE]
-    asyncio.run(_serve(cluster, node, slot, security))
+    calls, stopping = MainThreadPoolExecutor(), _stopping(cluster)
+    at_work = AtWork(
+        f"{node}-{slot}-{os.getpid()}",
+        cluster["scheduler"],
+        security,
+        Maker(cluster["agent"], node, stopping),
+        cluster["grace_s"],
+    )
+    try:
+        threading.Thread(
+            target=_serve_aside, args=(cluster, node, slot, at_work, calls), daemon=True
+        ).start()
+        calls.work()
+    except KeyboardInterrupt:
+        if not stopping.asked:
+            raise
+        at_work.interrupted()
 
 
-async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any) -> None:
+def _stopping(cluster: Mapping[str, Any]) -> Any:
+    """Has this process hear the first SIGTERM as an interrupt, as the agent does; what it is a copy of heard its own."""
+    return import_module(f"{cluster['agent']}.caller").Stopping()
+
+
+def _serve_aside(*what: Any) -> None:
+    """In a thread of its own: without it the process is of no use."""
+    import asyncio
+
+    try:
+        asyncio.run(_serve(*what))
+    except BaseException:  # noqa: BLE001  # said on the log of the machine, like whatever ends a copy
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(1)
+
+
+async def _serve(
+    cluster: Mapping[str, Any], node: int, slot: int, at_work: AtWork, calls: Executor
+) -> None:
     """Has a worker in this process, and another one each time that its way to the scheduler has broken."""
     import asyncio
     import logging
@@ -112,7 +111,6 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
     logging.getLogger("distributed.worker").addFilter(
         lambda record: not record.getMessage().startswith("Failed to communicate with scheduler")
     )
-    at_work = AtWork(f"{node}-{slot}-{os.getpid()}", cluster["scheduler"], security)
     ports = cluster["ports"][node]
     new_worker = functools.partial(
         Worker,
@@ -123,8 +121,8 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
         # Its own; and those that are nobody's, if somebody has taken it.
         port=[ports[slot], *ports[cluster["slots"][node] :]],
         protocol="tls",
-        security=security,
-        executor=_lasting_thread(),
+        security=at_work.security,
+        executor=calls,
         dashboard=False,
         # Also where there is no dashboard something is served there.
         dashboard_address=f"{HOST}:0",
@@ -133,7 +131,7 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
     )
     listening, failures = _not_in_children(), 0
     # Functions may change the working folder.
-    mark = _mark(slot).absolute()
+    mark = up_mark(slot).absolute()
     while True:
         await at_work.join()
         try:
@@ -142,7 +140,7 @@ async def _serve(cluster: Mapping[str, Any], node: int, slot: int, security: Any
         except Exception:
             failures += 1
             # A call may be under way, which ends with this process.
-            if failures == _FAILURES or not mark.exists():
+            if failures == FAILURES or not mark.exists():
                 raise
             sys.excepthook(*sys.exc_info())
             await asyncio.sleep(1.0)
@@ -163,18 +161,6 @@ async def _serve_once(worker: Any, at_work: AtWork, mark: Path, listening: list[
     finally:
         listening.clear()
         at_work.leave(worker.data)
-
-
-def _lasting_thread() -> Any:
-    """The one thread that makes the calls of this process, whichever worker they come to."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    # Dask knows one by its name.
-    class LastingThreadPoolExecutor(ThreadPoolExecutor):
-        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-            """A worker that closes would wait for the call, which goes on."""
-
-    return LastingThreadPoolExecutor(1, "call")
 
 
 def _not_in_children() -> list[int]:
@@ -254,21 +240,27 @@ def _security(cluster: Mapping[str, Any]) -> Any:
 
 
 def relayed(
-    cluster: Mapping[str, Any], digest: str = "", arguments: bytes = b"", begin: bool = False
+    cluster: Mapping[str, Any],
+    digest: str = "",
+    arguments: Sequence[bytes | bytearray] = (),
+    data: Sequence[Mapping[str, Any]] = (),
+    *,
+    begin: bool = False,
 ) -> bytes:
     """Has a worker make one call, and gives what came of it: a header and a pickle, as every result has them.
 
     Args:
         cluster: where the scheduler is, and what its certificate is.
         digest: SHA-256 of the content that holds the function.
-        arguments: the pickled arguments.
+        arguments: the pickled arguments, in pieces.
+        data: where Data among them is, on each machine.
         begin: starts scheduler and workers instead, and waits until all machines have theirs.
     """
     try:
         if begin:
             return _begin(cluster)
         task = _content(cluster, digest)
-        return _made_by_a_worker(_client(cluster), task, digest, arguments)
+        return _made_by_a_worker(_client(cluster), task, digest, b"".join(arguments), data)
     except Exception as error:  # noqa: BLE001  # its own are not known where Dask is not installed
         raise RuntimeError(
             f"Dask could not make the call: {type(error).__name__}: {error}"
@@ -292,15 +284,16 @@ def _begin(cluster: Mapping[str, Any]) -> bytes:
     if not os.fork():
         try:
             _become_service()
+            _stopping(cluster)
             _import_distributed()
-            _forked(functools.partial(_scheduler, cluster))
+            forked(functools.partial(_scheduler, cluster))
             work(cluster, 0)
         except BaseException:  # noqa: BLE001  # as above
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(1)
     _client(cluster).wait_for_workers(sum(cluster["slots"]), timeout=_START_S)
-    return _header("value")
+    return _header("value") + pickle.dumps(None)
 
 
 def _become_service() -> None:
@@ -317,8 +310,12 @@ def _become_service() -> None:
 
 def _client(cluster: Mapping[str, Any]) -> Any:
     _import_distributed()
+    import warnings
+
     from distributed import Client
 
+    # How much a call takes is its caller's to say.
+    warnings.filterwarnings("ignore", "Sending large graph")
     if "client" not in _kept:
         _kept["client"] = Client(
             cluster["scheduler"],
@@ -329,11 +326,11 @@ def _client(cluster: Mapping[str, Any]) -> Any:
     return _kept["client"]
 
 
-def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -> bytes:
+def _made_by_a_worker(client: Any, *what: Any) -> bytes:
     from uuid import uuid4
 
     call = uuid4().hex
-    future = client.submit(made, task, digest, arguments, call, key=PREFIX + call, pure=False)
+    future = client.submit(made, call, *what, key=PREFIX + call, pure=False)
     try:
         found: bytes = future.result()
     except BaseException:
@@ -347,13 +344,13 @@ def _made_by_a_worker(client: Any, task: bytes, digest: str, arguments: bytes) -
 
 
 def _stop(client: Any, call: str) -> None:
-    """Has a call not begun any more, and the process that has begun it ended, and made anew.
+    """Has a call not begun any more, and the process that has begun it ended, and made anew; waits until the call is over.
 
     One that was out of reach since then hears, when it is there again, that nobody wants the call.
     """
     where = client.sync(client.scheduler.dayfly_stop, call=call)
     if where:
-        client.run(_stop_here, call, workers=[where], wait=False, on_error="ignore")
+        client.run(_stop_here, call, workers=[where], on_error="ignore")
 
 
 async def _stop_here(call: str, dask_worker: Any) -> None:
@@ -364,7 +361,9 @@ async def _stop_here(call: str, dask_worker: Any) -> None:
 # -- in a worker
 
 
-def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
+def made(
+    call: str, task: bytes, digest: str, arguments: bytes, data: Sequence[Mapping[str, Any]]
+) -> bytes:
     """Makes one call, or waits for what came of it where it has been begun before."""
     from uuid import uuid4
 
@@ -383,9 +382,8 @@ def made(task: bytes, digest: str, arguments: bytes, call: str) -> bytes:
             return _awaited(worker, call)
         # Of the process: this very function is unpickled anew for each call.
         if at_work.loaded is None:
-            at_work.loaded = digest, _loaded(task)
-        failure, function = at_work.loaded[1]
-        found = _outcome(*(failure if failure is not None else _called(function, arguments)))
+            at_work.loaded = digest, at_work.maker.load(task)
+        found = at_work.maker.outcome(at_work.loaded[1], arguments, data)
         return found
     finally:
         at_work.end(call, found)
@@ -421,91 +419,7 @@ def _awaited(worker: Any, call: str) -> bytes:
         time.sleep(LOOK_S)
 
 
-def _loaded(task: bytes) -> tuple[tuple[dict[str, Any], Any] | None, Any]:
-    """The function; or what came of it instead, and the exception itself."""
-    import linecache
-    import pickle
-    from importlib.util import find_spec
-
-    head, _, pickled = task.partition(b"\n")
-    header = json.loads(head)
-    for name, text in header["sources"].items():
-        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
-    missing = [n for n in header["imports"] if n not in sys.modules and not find_spec(n)]
-    if missing:
-        return ({"outcome": "missing_import", "modules": missing}, None), None
-    try:
-        return None, pickle.loads(pickled)  # noqa: S301  # the client's own, by way of the run's machines alone
-    except ModuleNotFoundError as error:
-        return ({"outcome": "missing_import", "modules": [error.name]}, None), None
-    except Exception as error:  # noqa: BLE001  # whatever a class does when it is loaded is the user's to see
-        return _raised(error), None
-
-
-def _called(function: Any, arguments: bytes) -> tuple[dict[str, Any], Any]:
-    import pickle
-
-    try:
-        positional, named = pickle.loads(arguments)  # noqa: S301  # as above
-        return {"outcome": "value"}, function(*positional, **named)
-    except SystemExit as end:
-        if not end.code:
-            return {"outcome": "value"}, None
-        code = end.code if isinstance(end.code, int) else 1
-        return {"outcome": "exited", "code": code, "text": str(end.code)[:2000]}, None
-    except BaseException as error:  # noqa: BLE001  # the function's own, whatever it is
-        return _raised(error)
-
-
-def _raised(error: BaseException) -> tuple[dict[str, Any], Any]:
-    import traceback
-
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == made.__code__.co_filename:
-        trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace))
-    return {"outcome": "raised", "text": _repr(error), "traceback": text}, error
-
-
-def _outcome(head: dict[str, Any], value: Any) -> bytes:
-    """Header and pickle; where that cannot be pickled, the header of that."""
-    import pickle
-
-    import cloudpickle
-
-    head = {"type": f"{type(value).__module__}.{type(value).__qualname__}", **head}
-    if head["outcome"] not in ("value", "raised"):
-        return _header(**head)
-    try:
-        pickled: bytes = cloudpickle.dumps(value, protocol=5)
-        if head["outcome"] == "raised" and type(pickle.loads(pickled)) is not type(value):  # noqa: S301  # of a moment ago
-            raise TypeError(f"{type(value).__qualname__} does not survive pickling")
-    except Exception as error:  # noqa: BLE001  # pickling runs code of the user's classes
-        kind = "exception" if head["outcome"] == "raised" else "value"
-        reason = head.get("traceback") or _raised(error)[0]["traceback"]
-        head |= {"outcome": f"unpicklable_{kind}", "text": _repr(value), "traceback": reason}
-        return _header(**head)
-    return _header(**head) + pickled
-
-
 def _header(outcome: str, **more: Any) -> bytes:
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    usual = {
-        "type": "",
-        "text": "",
-        "traceback": "",
-        "modules": [],
-        "code": 0,
-        "provenance": {"host": os.uname().nodename, "pid": os.getpid()},
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-    }
+    """What is said of a call that has no result of its own."""
+    usual = {"type": "", "text": "", "traceback": ""}
     return json.dumps({**usual, "outcome": outcome, **more}).encode() + b"\n"
-
-
-def _repr(value: Any) -> str:
-    try:
-        return repr(value)[:2000]
-    except Exception as error:  # noqa: BLE001  # a repr is the user's code, too
-        return f"<{type(value).__qualname__}, whose repr raised {type(error).__name__}>"

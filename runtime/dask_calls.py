@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dayfly.errors import SpecError
 from dayfly.runtime import payload
 from dayfly.runtime.dask_cluster import DaskCluster
+from dayfly.runtime.fleet import side_by_side
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_calls import WarmCalls
 from dayfly.runtime.warm_data import WarmData
@@ -61,6 +65,7 @@ class DaskCalls(WarmCalls[R]):
     ) -> None:
         super().__init__(Relay(function, cluster), session, directory, greeted, warn)
         self._called, self._cluster = function, cluster
+        self._every = EveryData(session, warn)
 
     def begin(self, lost: Callable[[Exception], None] = lambda _: None) -> None:
         """As of WarmCalls; `lost` is also told where the machines cannot reach each other any more."""
@@ -91,31 +96,59 @@ class DaskCalls(WarmCalls[R]):
         """As of WarmCalls; which machine makes which call is Dask's to say, so that groups mean nothing."""
         if self.over is not None:
             return [self._never(self.over) for _ in calls]
-        function = self._called
+        function, every = self._called, self._every
         for args, kwargs in calls:
             function.check(args, kwargs)
-        digest = function.digest(self._session, _NoData(self._session))
-        packed = [_packed(function.bare, args, kwargs) for args, kwargs in calls]
-        return self._submit([((digest, each), {}) for each in packed], timeout_s=timeout_s)
+        digest = function.digest(self._session, every)
+        packed = [_Packed.of(function.bare, args, kwargs, every) for args, kwargs in calls]
+        sent = self._submit(
+            [((digest, p.arguments, p.data), {}) for p in packed], timeout_s=timeout_s
+        )
+        for call, each in zip(sent, packed, strict=True):
+            call.prepared(each.pickle_s, each.data_s, each.data_bytes)
+        return sent
 
 
-class _NoData(WarmData):
-    """Data is on one machine only."""
+class EveryData(WarmData):
+    """As WarmData, on each machine of a run: which of them makes a call is not known before it is made."""
+
+    def __init__(self, session: Session, warn: Callable[[str], None]) -> None:
+        # What stays here of a folder is said once.
+        self._each = [
+            WarmData(session, warn),
+            *(WarmData(other) for other in session.others),
+        ]
 
     def bring(self, items: Mapping[str, Data]) -> tuple[dict[str, Any], int]:
-        _refuse(items)
-        return {}, 0
+        """As of WarmData; what is said of them is said for each machine, in their order."""
+        if not items:
+            return {}, 0
+        found = side_by_side([partial(one.bring, items) for one in self._each])
+        return {"data": [told["data"] for told, _ in found]}, sum(sent for _, sent in found)
 
 
-def _packed(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-    content, data = payload.pack_arguments(function, args, kwargs)
-    _refuse(data)
-    return bytes(content)
+@dataclass(frozen=True)
+class _Packed:
+    """What a call is made with, on whichever machine; and what that took."""
 
+    # By reference: what is large is not in memory twice for this.
+    arguments: list[PickleBuffer]
+    data: list[dict[str, Any]]
+    pickle_s: float
+    data_s: float
+    data_bytes: int
 
-def _refuse(items: Mapping[str, Data]) -> None:
-    if items:
-        named = ", ".join(repr(each.source) for each in items.values())
-        raise SpecError(
-            f"Data of a session on several machines is not brought to all of them: {named}; read it in the function"
-        )
+    @classmethod
+    def of(
+        cls,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        every: EveryData,
+    ) -> _Packed:
+        began = time.perf_counter()
+        content, data = payload.pack_arguments(function, args, kwargs)
+        packed = time.perf_counter()
+        told, data_bytes = every.bring(data)
+        data_s = time.perf_counter() - packed
+        return cls(content.buffers(), told.get("data", []), packed - began, data_s, data_bytes)

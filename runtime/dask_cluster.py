@@ -12,6 +12,7 @@ from dayfly.errors import RunFailed
 from dayfly.infra.spec import Spec
 from dayfly.runtime import carried_dask, payload, redact
 from dayfly.runtime.cargo import with_needed
+from dayfly.runtime.ssh import bootstrap
 
 if TYPE_CHECKING:
     from dayfly.runtime.call import Call
@@ -39,6 +40,7 @@ class DaskCluster:
         spec: what is asked for.
         slots: calls at once on each machine; 0 for as many as it has cores.
         by: "cores", or "gpu" for one on each GPU.
+        grace_s: between asking a call to end and ending it.
 
     Attributes:
         slots: calls at once on all of them, once they have met.
@@ -46,7 +48,9 @@ class DaskCluster:
         mesh: the ways between the machines, once they have met.
     """
 
-    def __init__(self, function: Callable[..., Any], spec: Spec, slots: int, by: str) -> None:
+    def __init__(
+        self, function: Callable[..., Any], spec: Spec, slots: int, by: str, grace_s: float
+    ) -> None:
         self._function, self._slots = function, slots
         self._first: Payload | None = None
         self._settings: Mapping[str, Any] = {}
@@ -54,7 +58,12 @@ class DaskCluster:
         certificate, key = _own_key(timedelta(seconds=spec.max_runtime_s))
         self.secrets = {carried_dask.KEY_VARIABLE: key}
         redact.remember(self.secrets.values())
-        self._known: dict[str, Any] = {"by": by, "certificate": certificate}
+        self._known: dict[str, Any] = {
+            "by": by,
+            "certificate": certificate,
+            "grace_s": grace_s,
+            "agent": bootstrap.agent_digest(),
+        }
         self.mesh: Mesh | None = None
 
     def joined(self, call: Call, settings: Mapping[str, Any]) -> Call:

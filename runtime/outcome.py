@@ -91,6 +91,28 @@ def content(
     raise ResultFailed(f"run {run_id} ended with an unknown outcome {outcome!r}: update dayfly")
 
 
+def enter(result: BinaryIO) -> None:
+    """Leave a file, which stands behind its header, at the beginning of what the pickled bytes there hold.
+
+    None of them is read for that: what they are may be large, and is in memory once then.
+
+    Raises:
+        ResultFailed: that is no pickle of bytes.
+    """
+    result.read(2)  # Which protocol it is.
+    opcode = result.read(1)
+    if opcode == pickle.FRAME:
+        result.read(8)
+        opcode = result.read(1)
+    if opcode not in _SIZES:
+        raise ResultFailed("what came of a call is not what a call of several machines gives")
+    result.read(_SIZES[opcode])
+
+
+# Of the number that tells how many bytes follow, by what stands in front of it.
+_SIZES = {pickle.SHORT_BINBYTES: 1, pickle.BINBYTES: 4, pickle.BINBYTES8: 8}
+
+
 def header_of(result: BinaryIO) -> dict[str, Any]:
     """What is said of a result without unpickling any of it; the file stays at its beginning."""
     began = result.tell()

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
-import io
 import logging
 import threading
 import time
@@ -105,9 +104,10 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         """
         header = outcome.take_header(result)
         if self._nested and header["outcome"] == "value":
-            # That of the process that only handed it on.
-            result = io.BytesIO(outcome.content(result, header, run_id=self.run_id))
+            # That of the process that only handed it on, and has printed nothing.
+            outcome.enter(result)
             header = outcome.take_header(result)
+            stdout, stderr = (header.get(name, "").encode() for name in ("stdout", "stderr"))
         self._note(header, entry, stdout, stderr)
         try:
             value = outcome.content(result, header, run_id=self.run_id)
@@ -152,6 +152,13 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         self.times.run_s = max(0.0, float(entry.get("took_s", 0.0)) - self.times.load_s)
         self.times.peak_rss_bytes = int(header.get("peak_rss_bytes", 0))
         self.times.total_s = time.perf_counter() - self._began
+
+    def prepared(self, pickle_s: float, data_s: float, data_bytes: int) -> None:
+        """Adds what was done for it before it was handed on to be made."""
+        self._began -= pickle_s + data_s
+        self.times.pickle_s += pickle_s
+        self.times.data_s += data_s
+        self.times.data_bytes += data_bytes
 
     def fail(self, error: BaseException) -> None:
         """It will have no result, for a reason that lies outside of it."""

@@ -150,8 +150,8 @@ class WarmRun(Generic[P, R]):
         """The same call, with the machines as one Dask cluster."""
         from dayfly.runtime.dask_cluster import DaskCluster
 
-        by, slots = self._settings["by"], self._settings["slots"]
-        self._cluster = DaskCluster(self._function.bare, self._spec, slots, by)
+        by, slots, grace_s = (self._settings[name] for name in ("by", "slots", "grace_s"))
+        self._cluster = DaskCluster(self._function.bare, self._spec, slots, by, grace_s)
         return self._cluster.joined(call, self._settings)
 
     def _start_cluster(self) -> None:

@@ -1,6 +1,6 @@
 """A client process that sends a large buffer and may get another: prints by how many bytes its memory has grown at most.
 
-`python -m tests.array_client FOLDER in|both|tensors warm|own BYTES`: the folder is for it alone; its machine is a real OpenSSH server there.
+`python -m tests.array_client FOLDER in|both|tensors warm|own|nodes BYTES`: the folder is for it alone; its machines are real OpenSSH servers there.
 """
 
 from __future__ import annotations
@@ -92,6 +92,36 @@ def own(server: Server, folder: Path, function: Any, array: Any) -> Any:
     return stored.value(directory)
 
 
+def alone(folder: Path, function: Any, made: Any, way: str, size: int) -> tuple[int, Any]:
+    """As a call on one machine does; and what was in memory before it."""
+    with sshd(folder / "machine") as server:
+        if way == "own":
+            return resident_bytes(), own(server, folder, function, made(size, 1))
+        with begun(server, folder, None, {}) as run:
+            assert run.call(function, made(8 * _BLOCK, 1))
+            return resident_bytes(), run.call(function, made(size, 1))
+
+
+def shared(folder: Path, function: Any, made: Any, size: int) -> tuple[int, Any]:
+    """As a call does that Dask gives to one of two machines; and what was in memory before it."""
+    from tests.machines import machines
+    from tests.test_dask_calls import Run
+
+    with machines(folder, 2) as servers:
+        run = Run(servers, folder)
+        with run.fleet:
+            run.begin()
+
+            def called(size: int) -> Any:
+                return run.have(function).submit_all([((made(size, 1),), {})])[0].result()
+
+            called(8 * _BLOCK)
+            before = resident_bytes()
+            value = called(size)
+            run.end()
+    return before, value
+
+
 def peak_bytes() -> int:
     """The most that this process has had in memory."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -108,16 +138,11 @@ def main(folder: Path, kind: str, way: str, size: int) -> None:
     function = {"in": taken, "both": exchanged, "tensors": exchanged_tensors}[kind]
     made = filled_tensor if kind == "tensors" else filled
     made(_BLOCK, 1)  # What it takes to have torch is no part of it.
-    with sshd(folder / "machine") as server:
-        if way == "own":
-            before = resident_bytes()
-            value = own(server, folder, function, made(size, 1))
-        else:
-            with begun(server, folder, None, {}) as run:
-                assert run.call(function, made(8 * _BLOCK, 1))
-                before = resident_bytes()
-                value = run.call(function, made(size, 1))
-        grown = peak_bytes() - before
+    if way == "nodes":
+        before, value = shared(folder, function, made, size)
+    else:
+        before, value = alone(folder, function, made, way, size)
+    grown = peak_bytes() - before
     assert value is True if kind == "in" else is_whole(value, size, 2)
     print(grown)
 

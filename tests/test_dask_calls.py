@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from dayfly import Data
 from dayfly.errors import (
     CallTimeout,
     EnvironmentFailed,
@@ -32,9 +34,10 @@ from dayfly.errors import (
     UnpicklableResult,
 )
 from dayfly.infra.spec import Spec
-from dayfly.runtime import carried_calls, carried_dask, outcome, payload, ranks
+from dayfly.runtime import agent, carried_calls, carried_dask, outcome, payload, ranks
 from dayfly.runtime.agent import frames, known_call
 from dayfly.runtime.carried_calls import AtWork, Begun
+from dayfly.runtime.carried_making import MainThreadPoolExecutor, Maker
 from dayfly.runtime.dask_calls import DaskCalls
 from dayfly.runtime.dask_cluster import DaskCluster
 from dayfly.runtime.display import Display
@@ -61,7 +64,7 @@ class Run:
         self.directory = folder / self.keys.run_id
         for node in range(1, len(servers)):
             ranks.folder(self.directory, node).mkdir(parents=True)
-        self.cluster = DaskCluster(places, Spec(nodes=len(servers)), slots, by)
+        self.cluster = DaskCluster(places, Spec(nodes=len(servers)), slots, by, grace_s=2.0)
         self.fleet = Fleet(
             servers[0].machine,
             self.keys,
@@ -121,6 +124,13 @@ class Run:
         """Addresses and ports at which processes of the run listen: Dask's, and whatever else it has started."""
         found = (listening.of_process(pid) for pid in carriers(self.keys.run_id))
         return {place for places in found for place in places}
+
+    def printed(self) -> str:
+        """What all machines have in their logs."""
+        jobs = [server.home / f"job-{self.keys.run_id}" for server in self.servers]
+        return "".join(
+            (job / f"std{name}.log").read_text() for job in jobs for name in ("out", "err")
+        )
 
     def have(self, function: Callable[..., Any]) -> DaskCalls[Any]:
         """The same line for another function."""
@@ -284,6 +294,174 @@ def test_a_call_that_is_stopped_leaves_its_place_to_others(run: Run, tmp_path: P
     assert run.map(f, range(1)) == [0]
 
 
+class WithState:
+    """A callable that can keep its state, and what it has started."""
+
+    def __init__(self, folder: Path, deaf: bool) -> None:
+        self.folder, self.deaf = folder, deaf
+
+    def __call__(self, _: int) -> None:
+        child = subprocess.Popen(["sleep", "600"])
+        (self.folder / "begun").write_text(f"{os.getpid()} {child.pid}")
+        try:
+            time.sleep(600)
+        finally:
+            (self.folder / "finally").touch()
+            if self.deaf:
+                time.sleep(600)
+
+    def checkpoint(self) -> None:
+        (self.folder / "checkpoint").touch()
+
+
+def is_there(process: int) -> bool:
+    """Whether it lives; one that has ended and that nobody has asked after yet does not."""
+    ask = ["ps", "-o", "state=", "-p", str(process)]
+    state = subprocess.run(ask, check=False, capture_output=True).stdout.strip()
+    return bool(state) and not state.startswith(b"Z")
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_call_that_takes_too_long_is_ended_as_any_call_is(
+    run: Run, tmp_path: Path, deaf: bool
+) -> None:
+    """SIGTERM, its grace, SIGKILL, with all that it has started; what is left of it by then is its own."""
+    (error,) = run.map(WithState(tmp_path, deaf), range(1), timeout="2s")
+    assert isinstance(error, CallTimeout)
+    wanted = {"begun", "finally"} if deaf else {"begun", "finally", "checkpoint"}
+    assert {path.name for path in tmp_path.iterdir()} == wanted
+    process, child = map(int, (tmp_path / "begun").read_text().split())
+    end = time.monotonic() + warm.WAIT_S
+    while is_there(process) or is_there(child):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.sshd
+def test_what_a_call_has_started_ends_with_its_process(run: Run, tmp_path: Path) -> None:
+    """Also where that crashes."""
+
+    def f(_: int) -> None:
+        child = subprocess.Popen(["sleep", "600"])
+        (tmp_path / "begun").write_text(str(child.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    (error,) = run.map(f, range(1))
+    assert isinstance(error, JobKilled)
+    end, child = time.monotonic() + warm.WAIT_S, int((tmp_path / "begun").read_text())
+    while is_there(child):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.sshd
+def test_calls_under_way_when_the_run_is_stopped_end_by_themselves(tmp_path: Path) -> None:
+    """On each machine."""
+
+    def f(x: int) -> None:
+        (tmp_path / f"begun-{x}").touch()
+        try:
+            time.sleep(600)
+        finally:
+            (tmp_path / f"finally-{x}").touch()
+
+    with machines(tmp_path, 2) as servers:
+        run = Run(servers, tmp_path)
+        with run.fleet:
+            run.begin()
+            run.have(f).submit_all([((x,), {}) for x in range(2)])
+            end = time.monotonic() + warm.WAIT_S
+            while len(list(tmp_path.glob("begun-*"))) < 2:
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            assert run.fleet.stop().how == "stopped"
+            run.calls.end(JobStopped("over"))
+    assert len(list(tmp_path.glob("finally-*"))) == 2
+
+
+@pytest.mark.sshd
+def test_what_a_call_has_printed_is_in_its_handle(run: Run) -> None:
+    """And in the log of its machine, as that of a process that crashes is."""
+
+    def f(x: int) -> int:
+        os.write(2, f"words {x}\n".encode())
+        print("hello", x)
+        if not x:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    for _ in range(2):
+        (call,) = run.have(f).submit_all([((7,), {})])
+        assert call.result(warm.WAIT_S) == 7
+        assert (call.stdout, call.stderr) == ("hello 7\n", "words 7\n")
+    (error,) = run.map(f, range(1))
+    assert isinstance(error, JobKilled)
+    end = time.monotonic() + warm.WAIT_S
+    while "hello 0\n" not in run.printed() or "words 0\n" not in run.printed():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert run.printed().count("hello 7\n") == 2
+
+
+@pytest.mark.sshd
+def test_what_is_large_goes_and_comes_whole(run: Run) -> None:
+    """Also where it may be changed; and Dask has no word to say of it."""
+    given = bytearray(os.urandom(12 << 20))
+
+    def f(data: bytearray, text: str) -> tuple[int, bytes, str]:
+        data.append(1)
+        return len(data), bytes(data[:-1]), text
+
+    (call,) = run.have(f).submit_all([((given, "words"), {})])
+    size, data, text = call.result(warm.WAIT_S)
+    assert (size, text) == (len(given) + 1, "words")
+    assert data == given
+    assert "graph" not in run.printed()
+
+
+@pytest.mark.sshd
+def test_data_is_a_path_on_whichever_machine_makes_the_call(run: Run, tmp_path: Path) -> None:
+    """Sent to each of them once, as an argument and as what the function holds; the ledger has what was sent."""
+    for name in ("argument", "held"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (10**9, 10**9))
+    given, held = Data(tmp_path / "argument"), Data(tmp_path / "held")
+
+    def f(path: Path) -> tuple[str, str, str, str]:
+        time.sleep(0.05)
+        return os.environ["HOME"], str(path), path.read_text(), held.read_text()
+
+    calls = run.have(f).submit_all([((given,), {}) for _ in range(12)])
+    found = {call.result(warm.WAIT_S) for call in calls}
+    assert {home for home, *_ in found} == {str(server.home) for server in run.servers}
+    assert all(path.startswith(home) for home, path, *_ in found)
+    assert {tuple(texts) for _, _, *texts in found} == {("argument", "held")}
+    assert len({path for _, path, *_ in found}) == 2
+    assert [call.times.data_bytes for call in calls] == [16] + 11 * [0]
+    assert calls[0].times.total_s > calls[0].times.data_s > 0
+
+
+@pytest.mark.sshd
+def test_data_that_cannot_be_had_fails_the_call_alone(run: Run) -> None:
+    """It is fetched by the machine that makes it."""
+    url = Data("https://127.0.0.1:1/none", sha256="0" * 64)
+    (call,) = run.have(lambda path: path.read_text()).submit_all([((url,), {})])
+    with pytest.raises(OSError, match=r"127\.0\.0\.1:1"):
+        call.result(warm.WAIT_S)
+
+
+@pytest.mark.sshd
+def test_a_function_may_listen_for_signals(run: Run) -> None:
+    """It is called in the main thread, as everywhere."""
+
+    def f(_: int) -> bool:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        return threading.current_thread() is threading.main_thread()
+
+    assert run.map(f, range(2)) == [True, True]
+
+
 @pytest.mark.sshd
 def test_calls_that_are_ended_at_their_last_moment_cost_no_other_call(run: Run) -> None:
     """Whose process may have gone on to the next one by then."""
@@ -337,6 +515,11 @@ def test_nothing_listens_where_another_machine_reaches_it(run: Run) -> None:
     assert {known["port"], known["dashboard"], *workers} <= {port for _, port in found}
 
 
+def maker() -> Maker:
+    """In a process that nobody has told to end."""
+    return Maker(agent.__name__, 0, SimpleNamespace(asked=False))
+
+
 def _exits(code: object) -> None:
     sys.exit(code)  # type: ignore[arg-type]
 
@@ -364,14 +547,14 @@ def test_a_result_says_what_any_result_says(
     function: Callable[..., Any], argument: Any, error: type[Exception]
 ) -> None:
     """So that the client needs no other words for it."""
-    found = carried_dask._outcome(*carried_dask._called(function, pickle.dumps(((argument,), {}))))
+    found = maker().outcome((None, function), pickle.dumps(((argument,), {})))
     with pytest.raises(error):
         outcome.unpack(found, run_id="r")
 
 
 def test_an_exit_without_a_code_is_a_value() -> None:
     """As of a job."""
-    found = carried_dask._outcome(*carried_dask._called(_exits, pickle.dumps(((0,), {}))))
+    found = maker().outcome((None, _exits), pickle.dumps(((0,), {})))
     assert outcome.unpack(found, run_id="r") is None
 
 
@@ -380,10 +563,9 @@ def test_a_missing_module_is_named_before_the_call() -> None:
     packed = payload.pack_function(places)
     head, _, pickled = bytes(packed.task).partition(b"\n")
     wanting = head.replace(b'"imports": []', b'"imports": ["not_there"]') + b"\n" + pickled
-    failure, _ = carried_dask._loaded(wanting)
-    assert failure is not None
+    making = maker()
     with pytest.raises(EnvironmentFailed, match="not_there"):
-        outcome.unpack(carried_dask._outcome(*failure), run_id="r")
+        outcome.unpack(making.outcome(making.load(wanting), b""), run_id="r")
 
 
 class Ended(BaseException):
@@ -393,21 +575,36 @@ class Ended(BaseException):
 class Process:
     """As much of a worker as the code that ends its process looks at; and with which results that would be lost."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **data: bytes) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, grace_s: float = warm.WAIT_S, **data: bytes
+    ) -> None:
         self.data = {f"call-{call}": found for call, found in data.items()}
         self.status = SimpleNamespace(name="running")
-        self.at_work = AtWork("0-0-7", "tls://127.0.0.1:1", None)
+        self.at_work = AtWork("0-0-7", "tls://127.0.0.1:1", None, None, grace_s)
         self.lost: list[str] = []
-        monkeypatch.setattr(os, "_exit", self.end)
+        self.signals: list[int] = []
+        monkeypatch.setattr(os, "killpg", self.signal)
 
-    def end(self, _code: int) -> None:
-        """As os._exit."""
-        self.lost += self.data
-        raise Ended
+    def signal(self, _group: int, number: int) -> None:
+        """As os.killpg."""
+        self.signals.append(number)
+        if number == signal.SIGKILL:
+            self.lost += self.data
+            raise Ended
+
+    def stop(self, call: str) -> None:
+        """As who has the call made; with what happens behind the answer."""
+
+        async def stopped() -> None:
+            await self.at_work.stop(call, self.data)
+            if self.at_work._ending is not None:
+                await self.at_work._ending
+
+        asyncio.run(stopped())
 
     def hand_on(self) -> None:
         """As Dask, a moment later."""
-        threading.Timer(0.1, self.data.clear).start()
+        threading.Timer(0.2, self.data.clear).start()
 
 
 def test_a_process_makes_room_when_nothing_is_lost_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,23 +627,61 @@ def test_a_process_whose_worker_closes_makes_no_room(monkeypatch: pytest.MonkeyP
 def test_a_stop_ends_the_process_that_makes_the_call_and_costs_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What it has made before is handed on first."""
+    """Once the call is over, and what was made before is handed on."""
     process = Process(monkeypatch, a=b"value")
     process.at_work.begin("b")
+    threading.Timer(0.1, process.at_work._over.set).start()
     process.hand_on()
     with pytest.raises(Ended):
-        asyncio.run(process.at_work.stop("b", process.data))
+        process.stop("b")
+    assert process.signals == [signal.SIGTERM, signal.SIGKILL]
     assert process.lost == []
+
+
+def test_a_call_that_does_not_end_by_itself_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its grace."""
+    process = Process(monkeypatch, grace_s=0.0)
+    process.at_work.begin("b")
+    with pytest.raises(Ended):
+        process.stop("b")
+    assert process.signals == [signal.SIGTERM, signal.SIGKILL]
 
 
 def test_a_stop_that_comes_too_late_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process makes another call by then, or none."""
     process = Process(monkeypatch, a=b"value")
     process.at_work.begin("c")
-    asyncio.run(process.at_work.stop("b", process.data))
-    threading.Timer(0.1, process.at_work.end, ["c", b"value"]).start()
-    asyncio.run(process.at_work.stop("c", process.data))
-    assert process.lost == []
+    process.stop("b")
+    process.at_work.end("c", b"value")
+    process.stop("c")
+    assert process.signals == []
+
+
+def test_a_process_that_is_told_to_end_makes_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its whole run, it ends at once."""
+    process = Process(monkeypatch, a=b"value")
+    with pytest.raises(Ended):
+        process.at_work.interrupted()
+
+
+def test_calls_are_made_in_the_thread_that_asks_for_them() -> None:
+    """Until that is interrupted; what fails is told, and what nobody waits for any more is left out."""
+    calls = MainThreadPoolExecutor()
+    made: list[int] = []
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    found = calls.submit(threading.get_ident)
+    failed = calls.submit(int, "x")
+    unwanted = calls.submit(made.append, 1)
+    unwanted.cancel()
+    calls.submit(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        calls.work()
+    assert found.result(0) == threading.get_ident()
+    assert isinstance(failed.exception(0), ValueError)
+    assert made == []
 
 
 def scheduler(*calls: str, there: Iterable[str] = ()) -> Any:
@@ -525,7 +760,7 @@ def test_a_call_that_is_lost_says_so() -> None:
 
 def test_the_key_is_in_nothing_that_is_sent_as_content() -> None:
     """Content by digest stays in the machine's cache after the run."""
-    cluster = DaskCluster(places, Spec(nodes=2), 1, "cores")
+    cluster = DaskCluster(places, Spec(nodes=2), 1, "cores", grace_s=2.0)
     cluster._known |= {"slots": [1, 1], "ports": [[2], [3]], "scheduler": "tls://127.0.0.1:1"}
     (key,) = cluster.secrets.values()
     line = key.splitlines()[1].encode()
@@ -535,16 +770,14 @@ def test_the_key_is_in_nothing_that_is_sent_as_content() -> None:
 
 def test_what_nobody_has_fetched_is_told_as_what_it_is() -> None:
     """The run's own result holds the results of its calls, and those hold what a worker has made of them."""
-    inner = carried_dask._outcome({"outcome": "value"}, 16)
-    outer = carried_dask._outcome({"outcome": "value"}, inner)
-    failed = carried_dask._outcome({"outcome": "value"}, carried_dask._outcome(*_failure()))
+    making, calling = maker(), pickle.dumps(((2,), {}))
+    inner = making.outcome((None, lambda x: x << 3), calling)
+    outer = making.outcome((None, lambda _: inner), calling)
+    raised = making.outcome((None, lambda _: 1 // 0), calling)
+    failed = making.outcome((None, lambda _: raised), calling)
     whole = b'{"outcome": "calls"}\n'
     for number, part in ((3, outer), (4, failed)):
         whole += known_call.CALL_PREFIX.pack(number, len(part)) + part
     found = outcome.unpack(whole, run_id="r", nested=True)
     assert found[3] == 16
     assert isinstance(found[4], ZeroDivisionError)
-
-
-def _failure() -> tuple[dict[str, Any], Any]:
-    return carried_dask._called(lambda _: 1 // 0, pickle.dumps(((1,), {})))

@@ -16,7 +16,13 @@ _ELSE = 64 << 20
 
 @pytest.mark.sshd
 @pytest.mark.parametrize(
-    ("kind", "way", "most"), [("in", "warm", 1.15 * SIZE), ("both", "own", 1.15 * 2 * SIZE)]
+    ("kind", "way", "most"),
+    [
+        ("in", "warm", 1.15 * SIZE),
+        ("both", "own", 1.15 * 2 * SIZE),
+        ("in", "nodes", 1.15 * SIZE),
+        ("both", "nodes", 1.15 * 2 * SIZE),
+    ],
 )
 def test_an_array_is_in_the_clients_memory_once(
     tmp_path: Path, kind: str, way: str, most: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import io
 import json
 import subprocess
 import sys
@@ -138,3 +139,20 @@ def test_what_is_unknown_is_refused() -> None:
         outcome.unpack(result("novel"), run_id="r")
     with pytest.raises(ResultFailed, match="no exception"):
         outcome.unpack(result("raised", cloudpickle.dumps(7)), run_id="r")
+
+
+@pytest.mark.parametrize("size", [0, 10, 300, 70_000])
+def test_what_pickled_bytes_hold_is_read_from_where_it_lies(size: int) -> None:
+    """A result within a result: its own header and value come next, however long they are."""
+    inner = result("value", cloudpickle.dumps("x" * size))
+    file = io.BytesIO(result("value", cloudpickle.dumps(inner)))
+    outcome.take_header(file)
+    outcome.enter(file)
+    assert outcome.load(file, run_id="r") == "x" * size
+
+
+def test_what_are_no_pickled_bytes_is_refused() -> None:
+    """Nothing of them is loaded."""
+    file = io.BytesIO(cloudpickle.dumps(["not", "bytes"]))
+    with pytest.raises(ResultFailed, match="several machines"):
+        outcome.enter(file)

@@ -57,6 +57,16 @@ def test_large_buffers_are_not_copied() -> None:
     assert bytes(seen) == b"\1" * 1000
 
 
+def test_another_pickle_takes_them_without_a_copy() -> None:
+    """All of them, in their order."""
+    data = bytearray(os.urandom(1 << 20))
+    made = pickled(["before", Buffer(data), "after"])
+    again = pickled(made.buffers())
+    assert b"".join(pickle.loads(bytes(again))) == bytes(made)
+    data[:] = bytes(1 << 20)
+    assert bytes(1 << 20) in bytes(again)
+
+
 def test_a_piece_may_lie_in_several_parts() -> None:
     """As an upload asks for them."""
     made = Parts([b"abc", b"", b"de", b"f"])
