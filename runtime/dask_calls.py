@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -83,20 +84,24 @@ class DaskCalls(WarmCalls[R]):
 
     def submit_all(
         self,
-        calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
+        calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
         *,
         group: int = 0,
         timeout_s: float | None = None,
+        most_bytes: float = math.inf,
     ) -> list[WarmCall[R]]:
         """As of WarmCalls; which machine makes which call is Dask's to say, so that groups mean nothing."""
         if self.over is not None:
             return [self._never(self.over) for _ in calls]
         function = self._called
-        for args, kwargs in calls:
-            function.check(args, kwargs)
         digest = function.digest(self._session, _NoData(self._session))
-        packed = [_packed(function.bare, args, kwargs) for args, kwargs in calls]
-        return self._submit([((digest, each), {}) for each in packed], timeout_s=timeout_s)
+
+        def relayed() -> Iterator[tuple[Sequence[Any], Mapping[str, Any]]]:
+            for args, kwargs in calls:
+                function.check(args, kwargs)
+                yield (digest, _packed(function.bare, args, kwargs)), {}
+
+        return self._submit(relayed(), timeout_s=timeout_s, most_bytes=most_bytes)
 
 
 class _NoData(WarmData):

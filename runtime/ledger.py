@@ -32,6 +32,7 @@ class Times:
         download_s: fetching a large result.
         total_s: from `submit` to the value.
         data_bytes: sent for `data_s`.
+        argument_bytes: of its pickled arguments.
         peak_rss_bytes: of the process that made it.
     """
 
@@ -45,6 +46,7 @@ class Times:
     download_s: float = 0.0
     total_s: float = 0.0
     data_bytes: int = 0
+    argument_bytes: int = 0
     peak_rss_bytes: int = 0
 
 
