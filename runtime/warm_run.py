@@ -30,6 +30,7 @@ from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_map import MapOptions, WarmMap
 
 if TYPE_CHECKING:
+    from dayfly.infra.offers import Offer
     from dayfly.runtime.dask_cluster import DaskCluster
     from dayfly.runtime.session import Session
     from dayfly.stacks.receipt import Receipt
@@ -83,7 +84,7 @@ class WarmRun(Generic[P, R]):
         self._spec = dataclasses.replace(spec, retries=0)
         self._cluster: DaskCluster | None = None
         self._dashboard = contextlib.ExitStack()
-        self._settings = _settings(slots, isolation, linger)
+        self._slots, self._settings = slots, _settings(slots, isolation, linger)
         self._settings["grace_s"] = spec.grace_s * _GRACE_SHARE
         self._function = WarmFunction(function)
         self._ready = Moment()
@@ -137,6 +138,8 @@ class WarmRun(Generic[P, R]):
             raise SpecError(
                 f"slots='gpu': {call.offers[0].instance_type} has no GPU; ask for one with gpu=, or leave slots= out"
             )
+        if self._slots is None and (shared := _shared_gpus(call.offers)):
+            call.display.warning(shared)
         return call
 
     def _start(self, call: Call) -> None:
@@ -498,6 +501,18 @@ def _settings(slots: object, isolation: object, linger: object) -> dict[str, Any
         "isolation": isolation,
         "linger_s": seconds(cast("Any", linger), "linger"),
     }
+
+
+def _shared_gpus(offers: Sequence[Offer]) -> str:
+    """What should be said where nobody has chosen the slots of a machine with GPUs; "" where it has none."""
+    with_gpus = next((offer for offer in offers if offer.gpus), None)
+    if with_gpus is None:
+        return ""
+    gpus, cores = with_gpus.gpus, with_gpus.cores
+    return (
+        f"slots= is left out: as many calls at once as there are cores ({cores}), each of which sees all {gpus} GPUs;"
+        ' slots="gpu" makes one for each GPU, which sees that one alone, slots=1 one after the other with all of them'
+    )
 
 
 def _close_at_exit() -> None:
