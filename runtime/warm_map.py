@@ -8,7 +8,7 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from dayfly.errors import (
@@ -25,7 +25,9 @@ from dayfly.errors import (
 from dayfly.infra.units import seconds, shown
 from dayfly.runtime import wakeful
 from dayfly.runtime.aside import aside
+from dayfly.runtime.display import Display
 from dayfly.runtime.moment import Moment
+from dayfly.runtime.tally import Tally
 from dayfly.runtime.warm_call import WarmCall
 
 if TYPE_CHECKING:
@@ -70,9 +72,8 @@ class WarmMap(Generic[R]):
         there: WarmCalls[R],
         items: Iterable[Sequence[Any]],
         *,
-        total: int | None,
         ordered: bool,
-        progress: Callable[[str], None] = lambda _: None,
+        tally: Tally | None = None,
         max_concurrency: int | None = None,
         return_exceptions: bool = False,
         retries: int = 0,
@@ -85,7 +86,8 @@ class WarmMap(Generic[R]):
             if value is not None and (type(value) is not int or value < least):
                 raise SpecError(f"{name}={shown(value)} must be a whole number of at least {least}")
         self._there, self._items = there, enumerate(items)
-        self._total, self._ordered, self._progress = total, ordered, progress
+        self._ordered = ordered
+        self._tally = tally or Tally(Display.silent(), "map")
         self._group = there.new_group()
         self._most = max_concurrency or _AHEAD + 2 * there.slots
         self._sent_bytes = 0
@@ -101,6 +103,7 @@ class WarmMap(Generic[R]):
         self._sending = threading.Lock()
         self._done = 0
         try:
+            self._tally.count(0)
             self._refill([])
         except BaseException:
             self.leave()  # Nobody gets what would stop it when it is left.
@@ -133,12 +136,14 @@ class WarmMap(Generic[R]):
         finally:
             # A thread that a cancelled task has left behind may still be sending.
             self._left = True
+            self._tally.end()
             if self._under_way or self._sending.locked():
                 threading.Thread(target=self.leave, name="dayfly-stop", daemon=True).start()
 
     def leave(self) -> None:
         """Sends nothing more, and stops what is under way."""
         self._left = True
+        self._tally.end()
         with self._sending:
             for call in self._calls.values():
                 call.stop()
@@ -228,7 +233,7 @@ class WarmMap(Generic[R]):
             else:
                 settled.append((index, call.result() if error is None else error))
         self._done += len(settled)
-        self._progress(f"{self._done} of {'?' if self._total is None else self._total} items")
+        self._tally.count(self._done)
         return self._in_turn(settled), again
 
     def _in_turn(self, settled: list[tuple[int, Any]]) -> deque[R]:
