@@ -18,6 +18,7 @@ from dayfly.runtime.warm_function import WarmFunction
 
 if TYPE_CHECKING:
     from dayfly.runtime.data import Data
+    from dayfly.runtime.display import Display
     from dayfly.runtime.moment import Moment
     from dayfly.runtime.payload import Payload
     from dayfly.runtime.session import Session
@@ -45,7 +46,7 @@ class DaskCalls(WarmCalls[R]):
         session: with the machines.
         directory: the run's own on this computer.
         greeted: set as soon as calls can be sent.
-        warn: as of WarmCalls.
+        display: as of WarmCalls.
     """
 
     nested = True
@@ -58,9 +59,9 @@ class DaskCalls(WarmCalls[R]):
         directory: Path,
         greeted: threading.Event | Moment | None = None,
         *,
-        warn: Callable[[str], None] = lambda _: None,
+        display: Display | None = None,
     ) -> None:
-        super().__init__(Relay(function, cluster), session, directory, greeted, warn)
+        super().__init__(Relay(function, cluster), session, directory, greeted, display)
         self._called, self._cluster = function, cluster
 
     def begin(self, lost: Callable[[Exception], None] = lambda _: None) -> None:

@@ -24,6 +24,7 @@ from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_line import Sent, WarmLine
 
 if TYPE_CHECKING:
+    from dayfly.runtime.display import Display
     from dayfly.runtime.moment import Moment
     from dayfly.runtime.session import Session
 
@@ -41,7 +42,7 @@ class WarmCalls(Generic[R]):
         session: with the machine.
         directory: the run's own on this computer.
         greeted: set as soon as calls can be made.
-        warn: told what should be known of the Data of calls.
+        display: where is shown what should be known of the Data of calls, and how far it has come.
     """
 
     # Whether what a call gives is another's result, still packed.
@@ -53,9 +54,9 @@ class WarmCalls(Generic[R]):
         session: Session,
         directory: Path,
         greeted: threading.Event | Moment | None = None,
-        warn: Callable[[str], None] = lambda _: None,
+        display: Display | None = None,
     ) -> None:
-        self._data = WarmData(session, warn)
+        self._data = WarmData(session, display)
         self._function, self._session, self._directory = function, session, directory
         self._numbers, self._groups = itertools.count(1), itertools.count(1)
         self._ledger = Ledger(directory)

@@ -426,9 +426,11 @@ class WarmRun(Generic[P, R]):
     def _begun(self, session: Session) -> None:
         """The machine's side is started: calls are carried to it beside the log."""
         running = self._running
-        warn = running.display.warning
+        display = running.display
         if self._cluster is None:
-            self._calls = WarmCalls(self._function, session, running.directory, self._ready, warn)
+            self._calls = WarmCalls(
+                self._function, session, running.directory, self._ready, display
+            )
         else:
             from dayfly.runtime.dask_calls import DaskCalls
 
@@ -438,7 +440,7 @@ class WarmRun(Generic[P, R]):
                 session,
                 running.directory,
                 self._ready,
-                warn=warn,
+                display=display,
             )
         self._calls.begin(self._lost)
 
