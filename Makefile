@@ -43,7 +43,8 @@ bench: venv-bench engine
 test-kills: venv-dev engine
 	@$(PY) -m pytest -m kills tests/faults -s -q
 
-# Four machines that share a map, with calls that crash or take too long; and a step of torch on two, where torch is installed.
+# Four machines that share a map, with calls that crash or take too long; the examples of several machines; and a step of torch on
+# two, where torch is installed.
 test-nodes: venv-dev engine
 	@$(PY) -m pytest -m nodes tests/engine -s -q -rs
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # The driver that CUDA's builds of one major version ask for at least, on Linux; within a major version the older driver does.
 _CUDA_11, _CUDA_12, _CUDA_13 = (450, 80), (525, 60), (580, 0)
 # For which CUDA each release of torch was built; of a release that is not listed uv's own choice is the best.
+_TORCH_INDEX = "download.pytorch.org"
 _TORCH: Mapping[tuple[int, int], tuple[str, ...]] = {
     (2, 0): ("cu118", "cu117"),
     (2, 1): ("cu121", "cu118"),
@@ -30,10 +31,17 @@ _TORCH: Mapping[tuple[int, int], tuple[str, ...]] = {
     (2, 9): ("cu130", "cu128", "cu126"),
     (2, 10): ("cu130", "cu128", "cu126"),
 }
+# Nothing names it, and it may not have come along.
+_ABSENT = """
+import importlib.util
+if importlib.util.find_spec({!r}) is None:
+    raise SystemExit(0)
+"""
 _TORCH_CHECK = """
 import torch
 if not torch.cuda.is_available():
-    raise SystemExit(f"torch {torch.__version__} was built for CUDA {torch.version.cuda} and finds no GPU that it can use")
+    raise SystemExit(f"torch {torch.__version__} was built for CUDA {torch.version.cuda} and finds no GPU that it can use:"
+        " name one that does in environment=, as in 'torch==2.6.0+cu118'")
 for number in range(torch.cuda.device_count()):
     ones = torch.ones(1024, device=f"cuda:{number}")
     if float((ones + ones).sum()) != 2048.0:
@@ -47,20 +55,23 @@ import jax, jax.numpy
 try:
     devices = jax.devices("gpu")
 except RuntimeError as error:
-    raise SystemExit(f"jax {jax.__version__} finds no GPU that it can use: {error}")
+    raise SystemExit(f"jax {jax.__version__} finds no GPU that it can use: {error}; name the plugin in environment=, as in"
+        " 'jax[cuda12]'")
 for device in devices:
     if float(jax.device_put(jax.numpy.ones(1024), device).sum()) != 1024.0:
         raise SystemExit(f"jax {jax.__version__} computes wrong on {device}")
 print(f"jax {jax.__version__} works on {len(devices)} x {devices[0].device_kind}")
 """
+_CHECKS = (_ABSENT.format("torch") + _TORCH_CHECK, _ABSENT.format("jax") + _JAX_CHECK)
 
 
 def fitted(recipe: Recipe, facts: Facts, *, same_computer: bool) -> Recipe:
     """The recipe with the builds of torch and jax that work with the machine's GPUs, and the programs that prove it.
 
     What names its build itself is left as it is: a version with a label ("2.4.0+cu121"), an address, a hash, a torch
-    backend or a default index among the settings of uv. So is everything on this computer, where the user's own
-    environment shows what is right, but for the proof.
+    backend or a default index among the settings of uv, an index of torch's. So is everything on this computer, where the
+    user's own environment shows what is right. What no line names may come along with what is named, which only the
+    machine finds out: it is told what to do then.
 
     Args:
         recipe: what is to be installed.
@@ -69,27 +80,34 @@ def fitted(recipe: Recipe, facts: Facts, *, same_computer: bool) -> Recipe:
     """
     lines = recipe.requirements.splitlines()
     torch, jax = _named(lines, "torch"), _named(lines, "jax")
-    if torch is None and jax is None:
-        return recipe
     gpu = bool(facts.gpus) and facts.platform.startswith("linux")
-    checks = tuple(
-        code
-        for line, code in ((torch, _TORCH_CHECK), (jax, _JAX_CHECK))
-        if line is not None and gpu and not same_computer
-    )
+    if same_computer or not (gpu or torch):
+        return recipe
     variables = dict(recipe.variables)
-    if not same_computer:
-        if torch is not None and _is_open(torch) and not _is_decided(variables):
-            variables["UV_TORCH_BACKEND"] = _torch_backend(torch, facts.driver if gpu else "")
-        if jax is not None and gpu and _is_open(jax) and not _has_plugin(lines):
+    decided = _is_decided(variables, lines)
+    # Where one line has its hash, nothing comes that has none.
+    may_come = gpu and not any("--hash" in line for line in lines)
+    builds: Mapping[str, str] = {}
+    extra = ""
+    if torch is None and may_come and not decided:
+        builds = _torch_builds(facts.driver)
+    elif torch is not None and _is_open(torch) and not decided:
+        variables["UV_TORCH_BACKEND"] = _torch_backend(torch, facts.driver if gpu else "")
+    if gpu and not _has_plugin(lines):
+        if jax is None and may_come and _driver(facts.driver) >= _CUDA_12:
+            extra = "cuda12"
+        elif jax is not None and _is_open(jax):
             lines = [_with_cuda(line, facts.driver) if line == jax else line for line in lines]
     backend = variables.get("UV_TORCH_BACKEND", "") if torch is not None else ""
+    driver = f"driver {facts.driver}" if gpu else ""
     return dataclasses.replace(
         recipe,
         requirements="".join(f"{line}\n" for line in lines),
         variables=variables,
-        hardware=f"{backend} {facts.driver}".strip() if gpu else backend,
-        checks=checks,
+        hardware=", ".join(filter(None, (backend, driver))),
+        checks=_CHECKS if gpu else (),
+        torch_builds=builds,
+        jax_extra=extra,
     )
 
 
@@ -108,17 +126,34 @@ def _is_open(line: str) -> bool:
     return not any(mark in line for mark in ("+", "@", "--hash"))
 
 
-def _is_decided(variables: Mapping[str, str]) -> bool:
+def _is_decided(variables: Mapping[str, str], lines: list[str]) -> bool:
+    """Whether the user has said by settings, or by options among the lines, where torch comes from."""
     names = ("UV_TORCH_BACKEND", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_OFFLINE")
-    return any(variables.get(name) for name in names)
+    options = [line for line in lines if line.startswith("-")]
+    own = any(re.match(r"-i\b|--index-url\b|--no-index\b", option) for option in options)
+    told = [*options, *(value for name, value in variables.items() if name.startswith("UV_"))]
+    return (
+        own
+        or any(variables.get(name) for name in names)
+        or any(_TORCH_INDEX in text for text in told)
+    )
 
 
 def _torch_backend(line: str, driver: str) -> str:
     """The newest CUDA that a pinned release was built for and the driver can; what is not pinned is uv's to choose."""
     if not driver:
         return "cpu"
-    built_for = _TORCH.get(_release(line) or (0, 0), ())
-    return next((cuda for cuda in built_for if _driver(driver) >= _least_driver(cuda)), "auto")
+    return _torch_builds(driver).get(".".join(map(str, _release(line) or ())), "auto")
+
+
+def _torch_builds(driver: str) -> dict[str, str]:
+    """The newest CUDA that each release was built for and the driver can; "auto" leaves it to uv."""
+    return {
+        f"{major}.{minor}": next(
+            (cuda for cuda in built_for if _driver(driver) >= _least_driver(cuda)), "auto"
+        )
+        for (major, minor), built_for in _TORCH.items()
+    }
 
 
 def _least_driver(cuda: str) -> tuple[int, int]:

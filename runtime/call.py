@@ -9,6 +9,7 @@ import importlib
 import inspect
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from dayfly.runtime import (
     idle_floor,
     interpreter,
     keeping,
+    ledger,
     outputs,
     payload,
     preview,
@@ -46,8 +48,10 @@ from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.environment import Recipe
 from dayfly.runtime.heal import heal
+from dayfly.runtime.ledger import Times
 from dayfly.runtime.payload import Payload
 from dayfly.stacks.engine import Engine
+from dayfly.stacks.journal import History
 from dayfly.stacks.kept_stack import KeptStack
 from dayfly.stacks.run_stack import RunStack
 
@@ -76,6 +80,8 @@ class Call:
         begun: of a warm run: takes the session as soon as calls can be made; None where one call is all.
         serving: of a warm run on several machines: what each of them runs.
         idle_s: of a warm run: seconds without a call after which it ends; 0 for never.
+        began: when it was asked for, on the clock of `time.perf_counter`.
+        pickle_s: how long making bytes of it took.
     """
 
     context: Context
@@ -90,6 +96,8 @@ class Call:
     begun: Callable[[Session], None] | None = field(default=None, repr=False)
     serving: DaskCluster | None = field(default=None, repr=False)
     idle_s: float = 0.0
+    began: float = 0.0
+    pickle_s: float = 0.0
 
     @classmethod
     def prepare(
@@ -160,17 +168,19 @@ class Call:
         to_run: bool,
         borrowed: bool = False,
     ) -> Call:
-        context = Context.open()
+        began, context = time.perf_counter(), Context.open()
         secrets = _secrets(spec)
         # It takes its tenth of a second while all this is looked at; whether it came is seen when it is needed.
         with contextlib.suppress(KeeperMissing):
             entrust.call(context.workspace)
         redact.remember(secrets.values())
         outputs.check_folder(spec.outputs)
+        packing = time.perf_counter()
         packed = pack()
         if not borrowed:
             kept = packed.task.settled(context.workspace.home / "cache")
             packed = dataclasses.replace(packed, task=kept)
+        pickle_s = time.perf_counter() - packing
         recipe = environment.recipe(
             spec.environment,
             packed.project_root,
@@ -192,7 +202,17 @@ class Call:
         offers = ladder(spec, shown.note, to_run=to_run)
         heal(context, shown.note)
         return cls(
-            context, context.engine(shown.note), spec, offers, packed, recipe, secrets, cargo, shown
+            context,
+            context.engine(shown.note),
+            spec,
+            offers,
+            packed,
+            recipe,
+            secrets,
+            cargo,
+            shown,
+            began=began,
+            pickle_s=pickle_s,
         )
 
     def attempt(self, attendance: Attendance, offers: tuple[Offer, ...]) -> Any:
@@ -223,11 +243,38 @@ class Call:
             attendance.entrust(self.context.workspace, attendance.history)
             # Before it starts: were the client to die in between, the run would count as never started.
             attendance.record("job_started", python=self.recipe.python)
+            sending = time.perf_counter()
             session.start(*tasks)
+            upload_s = time.perf_counter() - sending
             attendance.deposit(self.context.workspace, self.engine)
             if self.begun is not None:
                 self.begun(session)
-            return attendance.finish(session)
+                return attendance.finish(session)
+            try:
+                return attendance.finish(session)
+            finally:
+                with contextlib.suppress(OSError):
+                    self._enter(attendance.history, upload_s)
+
+    def _enter(self, history: History, upload_s: float) -> None:
+        """Writes its line of the ledger, as each call of a session has one, unless it is not known how it has ended."""
+        ended, fetched = history.last("job_ended"), history.last("result_fetched")
+        if ended is None:
+            return
+        end = ended.fields
+        times = Times(
+            pickle_s=self.pickle_s,
+            upload_s=upload_s,
+            data_s=float(history.field("data", "seconds", 0.0)),
+            run_s=max(0.0, end["ended"] - end["started"]) if end["started"] else 0.0,
+            download_s=0.0 if fetched is None else fetched.time - ended.time,
+            total_s=time.perf_counter() - self.began,
+            data_bytes=int(history.field("data", "bytes", 0)),
+            argument_bytes=len(self.payload.task),
+            peak_rss_bytes=int(end["peak_rss_bytes"]),
+        )
+        outcome = str(history.field("result", "outcome", end["how"]))
+        ledger.write_one(history.directory, outcome, times)
 
     @property
     def environment_source(self) -> str:
@@ -328,6 +375,7 @@ class Call:
         """What the function's process needs to know of its Data, all of which is there then."""
         if self.begun is not None:
             return {}  # A session brings it with its calls, and again when it has changed.
+        began = time.perf_counter()
         if self.cargo.size:
             attendance.step("data", human_bytes(self.cargo.size))
 
@@ -337,7 +385,8 @@ class Call:
         variables = self.cargo.bring(session, session.machine.cache_dir, progress)
         if self.cargo.size:
             self.display.done(human_bytes(self.cargo.size))
-            attendance.record("data", bytes=self.cargo.size)
+            seconds = time.perf_counter() - began
+            attendance.record("data", bytes=self.cargo.size, seconds=seconds)
         return variables
 
     def _build_environment(self, session: Session) -> str:

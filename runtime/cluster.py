@@ -175,41 +175,70 @@ class RemoteFunction(Generic[P, R]):
         )
 
     async def _map_aio(
-        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+        self,
+        items: Iterable[Any],
+        *more: Iterable[Any],
+        slots: Slots | None = None,
+        **how: Unpack[MapOptions],
     ) -> list[R]:
-        async with self.session() as run:
+        async with self.session(slots=slots) as run:
             return [value async for value in run.map.aio(items, *more, **how)]
 
     @verb(_map_aio)
-    def map(self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]) -> list[R]:
+    def map(
+        self,
+        items: Iterable[Any],
+        *more: Iterable[Any],
+        slots: Slots | None = None,
+        **how: Unpack[MapOptions],
+    ) -> list[R]:
         """Calls it for each item on one machine, and gives the values in the items' order.
 
-        It is a session around `WarmRun.map`, where the arguments are explained; to have other slots, or values as they
-        come, use that.
+        It is a session around `WarmRun.map`, where the other arguments are explained.
+
+        Args:
+            items: the first argument of each call.
+            more: the second argument, and so on.
+            slots: calls at once on the machine, as of `session`: where GPUs are asked for, "gpu" gives each call its own.
+            how: see MapOptions.
 
         Raises:
             Exception: what the first item to fail has raised, unless `return_exceptions`.
             DayflyError: it could not run, or its machine could not be proved gone.
         """
-        with self.session() as run:
+        with self.session(slots=slots) as run:
             return list(run.map(items, *more, **how))
 
     async def _starmap_aio(
-        self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]
+        self,
+        items: Iterable[Sequence[Any]],
+        *,
+        slots: Slots | None = None,
+        **how: Unpack[MapOptions],
     ) -> list[R]:
-        async with self.session() as run:
+        async with self.session(slots=slots) as run:
             return [value async for value in run.starmap.aio(items, **how)]
 
     @verb(_starmap_aio)
-    def starmap(self, items: Iterable[Sequence[Any]], **how: Unpack[MapOptions]) -> list[R]:
+    def starmap(
+        self,
+        items: Iterable[Sequence[Any]],
+        *,
+        slots: Slots | None = None,
+        **how: Unpack[MapOptions],
+    ) -> list[R]:
         """As `map`, each item holding all the arguments of its call."""
-        with self.session() as run:
+        with self.session(slots=slots) as run:
             return list(run.starmap(items, **how))
 
     async def _map_unordered_aio(
-        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+        self,
+        items: Iterable[Any],
+        *more: Iterable[Any],
+        slots: Slots | None = None,
+        **how: Unpack[MapOptions],
     ) -> AsyncGenerator[R, None]:
-        async with self.session() as run:
+        async with self.session(slots=slots) as run:
             unordered = run.map_unordered.aio(items, *more, **how)
             async with contextlib.aclosing(unordered) as values:
                 async for value in values:
@@ -217,14 +246,18 @@ class RemoteFunction(Generic[P, R]):
 
     @verb(_map_unordered_aio)
     def map_unordered(
-        self, items: Iterable[Any], *more: Iterable[Any], **how: Unpack[MapOptions]
+        self,
+        items: Iterable[Any],
+        *more: Iterable[Any],
+        slots: Slots | None = None,
+        **how: Unpack[MapOptions],
     ) -> Generator[R, None, None]:
         """As `map`, each value as soon as it is there.
 
         It returns at once: the machine is made when the first value is asked for, and destroyed behind the last, or where the
         values are left early (`close`, or the end of the loop that no longer holds them).
         """
-        with self.session() as run:
+        with self.session(slots=slots) as run:
             yield from run.map_unordered(items, *more, **how)
 
     async def _plan_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:

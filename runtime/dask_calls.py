@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from dayfly.runtime.warm_function import WarmFunction
 
 if TYPE_CHECKING:
     from dayfly.runtime.data import Data
+    from dayfly.runtime.display import Display
     from dayfly.runtime.moment import Moment
     from dayfly.runtime.payload import Payload
     from dayfly.runtime.session import Session
@@ -48,7 +50,7 @@ class DaskCalls(WarmCalls[R]):
         session: with the machines.
         directory: the run's own on this computer.
         greeted: set as soon as calls can be sent.
-        warn: as of WarmCalls.
+        display: as of WarmCalls.
     """
 
     nested = True
@@ -61,11 +63,11 @@ class DaskCalls(WarmCalls[R]):
         directory: Path,
         greeted: threading.Event | Moment | None = None,
         *,
-        warn: Callable[[str], None] = lambda _: None,
+        display: Display | None = None,
     ) -> None:
-        super().__init__(Relay(function, cluster), session, directory, greeted, warn)
+        super().__init__(Relay(function, cluster), session, directory, greeted, display)
         self._called, self._cluster = function, cluster
-        self._every = EveryData(session, warn)
+        self._every = EveryData(session, display)
 
     def begin(self, lost: Callable[[Exception], None] = lambda _: None) -> None:
         """As of WarmCalls; `lost` is also told where the machines cannot reach each other any more."""
@@ -88,22 +90,25 @@ class DaskCalls(WarmCalls[R]):
 
     def submit_all(
         self,
-        calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
+        calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
         *,
         group: int = 0,
         timeout_s: float | None = None,
+        most_bytes: float = math.inf,
     ) -> list[WarmCall[R]]:
         """As of WarmCalls; which machine makes which call is Dask's to say, so that groups mean nothing."""
         if self.over is not None:
             return [self._never(self.over) for _ in calls]
-        function, every = self._called, self._every
-        for args, kwargs in calls:
-            function.check(args, kwargs)
+        function, every, packed = self._called, self._every, list[_Packed]()
         digest = function.digest(self._session, every)
-        packed = [_Packed.of(function.bare, args, kwargs, every) for args, kwargs in calls]
-        sent = self._submit(
-            [((digest, p.arguments, p.data), {}) for p in packed], timeout_s=timeout_s
-        )
+
+        def relayed() -> Iterator[tuple[Sequence[Any], Mapping[str, Any]]]:
+            for args, kwargs in calls:
+                function.check(args, kwargs)
+                packed.append(_Packed.of(function.bare, args, kwargs, every))
+                yield (digest, packed[-1].arguments, packed[-1].data), {}
+
+        sent = self._submit(relayed(), timeout_s=timeout_s, most_bytes=most_bytes)
         for call, each in zip(sent, packed, strict=True):
             call.prepared(each.pickle_s, each.data_s, each.data_bytes)
         return sent
@@ -112,10 +117,10 @@ class DaskCalls(WarmCalls[R]):
 class EveryData(WarmData):
     """As WarmData, on each machine of a run: which of them makes a call is not known before it is made."""
 
-    def __init__(self, session: Session, warn: Callable[[str], None]) -> None:
+    def __init__(self, session: Session, display: Display | None) -> None:
         # What stays here of a folder is said once.
         self._each = [
-            WarmData(session, warn),
+            WarmData(session, display),
             *(WarmData(other) for other in session.others),
         ]
 

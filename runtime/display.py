@@ -13,6 +13,7 @@ from dayfly.infra.units import human_seconds
 from dayfly.runtime import surface, wording
 from dayfly.runtime.redact import redact
 from dayfly.runtime.surface import Pipe, Silence, Stream
+from dayfly.runtime.tally import Tally
 from dayfly.stacks.receipt import Receipt
 
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
@@ -42,6 +43,7 @@ class Display:
         self._output_to = output_to
         self._in_company = False
         self._step: tuple[str, float, str] | None = None
+        self._tallies: list[Tally] = []
         self._held: dict[Stream, bytes] = dict.fromkeys(_STREAMS, b"")
 
     @classmethod
@@ -89,12 +91,26 @@ class Display:
                 self._leave()
             self._show_live()
 
-    def progress(self, detail: str) -> None:
-        """Says how far the step under way has come, in the live line of a terminal and when the step ends."""
+    @property
+    def is_live(self) -> bool:
+        """Whether what goes on is drawn again and again."""
+        return self._surface.is_live
+
+    def take(self, tally: Tally) -> None:
+        """Has it in the live line, beside the step under way."""
         with self._surface.lock:
-            if self._step is not None:
-                name, since, _ = self._step
-                self._step = (name, since, redact(detail))
+            if tally not in self._tallies:
+                self._tallies.append(tally)
+                self._show_live()
+
+    def drop(self, tally: Tally) -> bool:
+        """Takes it out of the live line; False where it is not there."""
+        with self._surface.lock:
+            there = tally in self._tallies
+            if there:
+                self._tallies.remove(tally)
+                self._show_live()
+            return there
 
     def output(self, stream: Stream, data: bytes) -> None:
         """Passes the function's own output on, as it is and at once."""
@@ -144,10 +160,13 @@ class Display:
             return
         name, since, begun_with = self._step
         self._step = None
-        took = human_seconds(time.monotonic() - since)
+        self.passing(name, time.monotonic() - since, detail or begun_with)
+
+    def passing(self, name: str, took_s: float, text: str) -> None:
+        """Says in a line what something has come to after a time."""
         if not self._quiet:
-            text = f"{name:<12}{took:>9}  {detail or begun_with}".rstrip()
-            self._surface.line(self._labelled(text))
+            line = f"{name:<12}{human_seconds(took_s):>9}  {redact(text)}".rstrip()
+            self._surface.line(self._labelled(line))
 
     def _join(self) -> None:
         with _live_lock:
@@ -160,6 +179,8 @@ class Display:
             if rest:
                 self._show_line(stream, rest)
             self._held[stream] = b""
+        # A map whose values nobody has asked for never says that it is over.
+        self._tallies.clear()
         with _live_lock:
             _live.discard(self)
 
@@ -186,6 +207,14 @@ class Display:
                 self._in_company = True
         return self._in_company
 
+    def _entries(self) -> list[tuple[str, float, str]]:
+        """What goes on: name, since when, and how far it has come."""
+        steps = [] if self._step is None else [self._step]
+        return steps + [
+            (tally.name, tally.since, f"{tally.bar} {tally.text}".strip())
+            for tally in self._tallies
+        ]
+
     def _show_live(self) -> None:
         if not self._quiet:
             self._surface.live(_steps)
@@ -196,7 +225,8 @@ def _steps() -> list[tuple[str, str, float, str]]:
         displays = list(_live)
     several = len(displays) > 1
     return [
-        (display.label if several else "", *display._step)
+        (display.label if several else "", *entry)
         for display in displays
-        if display._step is not None and not display._quiet
+        if not display._quiet
+        for entry in display._entries()
     ]

@@ -41,6 +41,9 @@ class Recipe:
         hardware: what of the machine decides about the wheels, "" where nothing does.
         checks: programs that must succeed in the environment before it is used.
         warnings: what should be said of it before anything is spent.
+        torch_builds: the torch backend of uv for each release ("2.4"), "auto" for any other, where no line names torch and
+            it comes along; empty leaves it as it comes.
+        jax_extra: what jax is installed with where no line names it and it comes along without a plugin; "" leaves it so.
     """
 
     python: str
@@ -52,6 +55,8 @@ class Recipe:
     hardware: str = ""
     checks: tuple[str, ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = field(default=(), repr=False)
+    torch_builds: Mapping[str, str] = field(default_factory=dict, repr=False)
+    jax_extra: str = ""
 
     @property
     def empty(self) -> bool:
@@ -64,7 +69,8 @@ class Recipe:
         wheels = sorted((wheel.name, content_digest(wheel)) for wheel in self.wheels)
         content = [RECIPE_VERSION, self.python, self.requirements, wheels]
         content += [self.constraints] if self.constraints else []
-        content += [self.hardware, self.checks] if self.hardware else []
+        if self.hardware:
+            content += [self.hardware, self.checks, dict(self.torch_builds), self.jax_extra]
         decided = index.deciding(self.variables, self.requirements + self.constraints)
         content += [decided] if decided else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()

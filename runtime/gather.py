@@ -26,8 +26,7 @@ async def _gather_aio(*jobs: Future[Any], return_exceptions: bool = False) -> li
         with lock:
             left.discard(job)
             over = not left
-        failed = not job.cancelled() and job.exception() is not None
-        if over or (failed and not return_exceptions):
+        if over or (not return_exceptions and _error(job) is not None):
             enough.set()
 
     for job in tuple(left):
@@ -81,28 +80,39 @@ def _check(jobs: Sequence[object]) -> None:
 def _outcomes(jobs: Sequence[Future[Any]], return_exceptions: bool) -> list[Any]:
     if not return_exceptions:
         for job in jobs:
-            if job.done() and (error := job.exception()) is not None:
+            if job.done() and (error := _error(job)) is not None:
                 raise error
     return [_outcome(job) for job in jobs]
 
 
 def _enough(jobs: Sequence[Future[Any]], return_exceptions: bool) -> None:
-    """Waits for all, or for the first exception."""
+    """Waits for all, or for the first that fails."""
     when = (
         concurrent.futures.ALL_COMPLETED
         if return_exceptions
         else concurrent.futures.FIRST_EXCEPTION
     )
 
+    def is_enough() -> bool:
+        done = [job for job in jobs if job.done()]
+        failed = not return_exceptions and any(_error(job) is not None for job in done)
+        return failed or len(done) == len(jobs)
+
     def turn(turn_s: float) -> bool:
-        done, left = concurrent.futures.wait(jobs, turn_s, when)
-        return not left or (not return_exceptions and any(map(_has_failed, done)))
+        # One that was cancelled before it began is done for whoever asks it, and not for `wait`.
+        if not is_enough():
+            concurrent.futures.wait([job for job in jobs if not job.done()], turn_s, when)
+        return is_enough()
 
     wakeful.wait(turn)
 
 
-def _has_failed(job: Future[Any]) -> bool:
-    return not job.cancelled() and job.exception() is not None
+def _error(job: Future[Any]) -> BaseException | None:
+    """What one that is done has failed with; that it was cancelled is a failure, too."""
+    try:
+        return job.exception()
+    except concurrent.futures.CancelledError as cancelled:
+        return cancelled
 
 
 def _asked(job: Future[Any]) -> None:
@@ -112,7 +122,7 @@ def _asked(job: Future[Any]) -> None:
 
 
 def _outcome(job: Future[Any]) -> Any:
-    error = job.exception()
+    error = _error(job)
     if error is None:
         return job.result()
     if not isinstance(error, Exception):

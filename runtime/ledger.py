@@ -1,4 +1,4 @@
-"""Ledger: what each call of a warm run has cost in time and memory, one line of JSON a call, kept with the run."""
+"""Ledger: what each call of a run has cost in time and memory, one line of JSON a call, kept with the run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Times:
 
     Attributes:
         pickle_s: making bytes of the arguments.
-        upload_s: bringing large ones to the machine, before the call was sent.
+        upload_s: bringing large ones to the machine, before the call was sent; of a run that is one call, bringing function and
+            arguments there, and starting it.
         data_s: bringing what the Data among its arguments is, as far as the machine had not got it.
         queue_s: waiting there for a free slot.
         start_s: from then until its process has taken it up: making that process, above all.
@@ -32,6 +33,7 @@ class Times:
         download_s: fetching a large result.
         total_s: from `submit` to the value.
         data_bytes: sent for `data_s`.
+        argument_bytes: of its pickled arguments; of a run that is one call, with the function.
         peak_rss_bytes: of the process that made it.
     """
 
@@ -45,6 +47,7 @@ class Times:
     download_s: float = 0.0
     total_s: float = 0.0
     data_bytes: int = 0
+    argument_bytes: int = 0
     peak_rss_bytes: int = 0
 
 
@@ -105,6 +108,13 @@ class Ledger:
                 ):  # What a full disk has not taken is tried once more.
                     self._file.close()
                 self._file = None
+
+
+def write_one(directory: Path, outcome: str, times: Times) -> None:
+    """Writes the ledger of a run that was one call."""
+    ledger = Ledger(directory)
+    ledger._done.append((1, outcome, times))
+    ledger.close()
 
 
 def _line(number: int, outcome: str, times: Times) -> str:

@@ -448,6 +448,8 @@ class Session:
             "constraints": recipe.constraints,
             "variables": dict(recipe.variables),
             "checks": list(recipe.checks),
+            "torch_builds": dict(recipe.torch_builds),
+            "jax_extra": recipe.jax_extra,
             "wheels": [],
             "uv": "",
         }

@@ -256,12 +256,12 @@ def _outputs(told: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _calls(totals: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """The sums of a warm run's ledger."""
+    """The sums of the run's ledger."""
     if totals is None:
         return []
     rows = [("made", f"{totals['calls']}, {totals['without_value']} of them without a value")]
     for name, value in totals.items():
-        if name.endswith("_s"):
+        if name.endswith("_s") and value:
             rows.append((name.removesuffix("_s"), human_seconds(value)))
     if totals["data_bytes"]:
         rows.append(("data sent", human_bytes(totals["data_bytes"])))

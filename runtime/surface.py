@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import IO, Any, Literal
+from typing import IO, Any, ClassVar, Literal
 
 from dayfly.infra.units import human_seconds
 from dayfly.runtime.wording import Rows
@@ -29,6 +29,9 @@ _ERASE = "\r\x1b[K"
 
 class Pipe:
     """Plain lines: a log file, a pipe, a notebook."""
+
+    # Whether `live` is heeded.
+    is_live: ClassVar[bool] = False
 
     def __init__(self) -> None:
         # One for all surfaces and jobs: lines of two jobs must not mix.
@@ -106,6 +109,8 @@ class Pipe:
 
 class Terminal(Pipe):
     """Rich text, and a live line below the output that says what goes on and for how long."""
+
+    is_live = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -23,6 +24,7 @@ from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_line import Sent, WarmLine
 
 if TYPE_CHECKING:
+    from dayfly.runtime.display import Display
     from dayfly.runtime.moment import Moment
     from dayfly.runtime.session import Session
 
@@ -40,7 +42,7 @@ class WarmCalls(Generic[R]):
         session: with the machine.
         directory: the run's own on this computer.
         greeted: set as soon as calls can be made.
-        warn: told what should be known of the Data of calls.
+        display: where is shown what should be known of the Data of calls, and how far it has come.
     """
 
     # Whether what a call gives is another's result, still packed.
@@ -52,9 +54,9 @@ class WarmCalls(Generic[R]):
         session: Session,
         directory: Path,
         greeted: threading.Event | Moment | None = None,
-        warn: Callable[[str], None] = lambda _: None,
+        display: Display | None = None,
     ) -> None:
-        self._data = WarmData(session, warn)
+        self._data = WarmData(session, display)
         self._function, self._session, self._directory = function, session, directory
         self._numbers, self._groups = itertools.count(1), itertools.count(1)
         self._ledger = Ledger(directory)
@@ -90,10 +92,11 @@ class WarmCalls(Generic[R]):
 
     def submit_all(
         self,
-        calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
+        calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
         *,
         group: int = 0,
         timeout_s: float | None = None,
+        most_bytes: float = math.inf,
     ) -> list[WarmCall[R]]:
         """Sends several calls together.
 
@@ -101,6 +104,7 @@ class WarmCalls(Generic[R]):
             calls: positional arguments and arguments by name, of each.
             group: calls of one `new_group` may be made by one process, one after the other; 0 is none.
             timeout_s: for which each may run; the machine ends it then, and it raises CallTimeout.
+            most_bytes: where the arguments of those that were taken from `calls` come to that, no more are taken.
 
         Returns:
             Their handles; where the run is over each has failed with what ended it.
@@ -110,20 +114,31 @@ class WarmCalls(Generic[R]):
         """
         if self.over is not None:
             return [self._never(self.over) for _ in calls]
-        for args, kwargs in calls:
-            self._function.check(args, kwargs)
-        return self._submit(calls, group=group, timeout_s=timeout_s)
+
+        def checked() -> Iterator[tuple[Sequence[Any], Mapping[str, Any]]]:
+            for args, kwargs in calls:
+                self._function.check(args, kwargs)
+                yield args, kwargs
+
+        return self._submit(checked(), group=group, timeout_s=timeout_s, most_bytes=most_bytes)
 
     def _submit(
         self,
-        calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
+        calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
         *,
         group: int = 0,
         timeout_s: float | None = None,
+        most_bytes: float = math.inf,
     ) -> list[WarmCall[R]]:
         with self._line.coming():
             digest = self._function.digest(self._session, self._data)
-            sent = [self._sent(digest, args, kwargs, group, timeout_s) for args, kwargs in calls]
+            sent: list[Sent] = []
+            size = 0
+            for args, kwargs in calls:
+                sent.append(self._sent(digest, args, kwargs, group, timeout_s))
+                size += sent[-1].call.times.argument_bytes
+                if size >= most_bytes:
+                    break
         self._line.send(sent)
         return [each.call for each in sent]
 
@@ -157,6 +172,7 @@ class WarmCalls(Generic[R]):
         )
         times = call.times
         times.data_s, times.data_bytes = brought - packed, data_bytes
+        times.argument_bytes = len(content)
         place = keys.hmac_key, keys.run_id, frames.call_seq(number)
         if len(front) + len(content) + frames.HEADER_BYTES <= known_call.WARM_INLINE_BYTES:
             sealed = frames.seal(*place, front + bytes(content))

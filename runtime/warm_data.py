@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dayfly.runtime import cargo
 from dayfly.runtime.data import Data
+from dayfly.runtime.display import Display
 from dayfly.runtime.local_tree import LocalTree
+from dayfly.runtime.tally import Tally
 
 if TYPE_CHECKING:
     from dayfly.runtime.session import Session
@@ -33,11 +35,11 @@ class WarmData:
 
     Args:
         session: with the machine.
-        warn: told what stays here of a folder, and what takes long to send.
+        display: where is shown what stays here of a folder, what takes long to send, and how far that has come.
     """
 
-    def __init__(self, session: Session, warn: Callable[[str], None] = lambda _: None) -> None:
-        self._session, self._warn = session, warn
+    def __init__(self, session: Session, display: Display | None = None) -> None:
+        self._session, self._display = session, display or Display.silent()
         self._there: dict[str, _There] = {}
         # One for each source: nobody waits for what another call has to send.
         self._bringing: dict[str, threading.Lock] = {}
@@ -68,8 +70,17 @@ class WarmData:
         if known is not None and likeness is not None and known.likeness == likeness:
             return 0
         for warning in cargo.warnings_of(tree) if known is None else ():
-            self._warn(warning)
-        sent = cargo.send(self._session, tree.blobs())
+            self._display.warning(warning)
+        tally = Tally(self._display, "data", unit="bytes")
+
+        def progress(have: int, total: int) -> None:
+            tally.total = total
+            tally.count(have)
+
+        try:
+            sent = cargo.send(self._session, tree.blobs(), progress)
+        finally:
+            tally.end()
         listing = self._session.put(tree.listing())
         # By its content, so that a changed folder is another one: a call may still be reading the former.
         self._there[key] = _There(likeness, self._session.make_tree(listing[:32], listing))

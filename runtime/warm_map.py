@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from dayfly.errors import (
@@ -23,17 +25,22 @@ from dayfly.errors import (
 from dayfly.infra.units import seconds, shown
 from dayfly.runtime import wakeful
 from dayfly.runtime.aside import aside
+from dayfly.runtime.display import Display
 from dayfly.runtime.moment import Moment
+from dayfly.runtime.tally import Tally
 from dayfly.runtime.warm_call import WarmCall
 
 if TYPE_CHECKING:
     from dayfly.runtime.warm_calls import WarmCalls
 
 R = TypeVar("R")
-# Under way at once, beyond what runs: so many short items fill a line with a long round trip.
-_AHEAD = 512
+# An item on its way: its place, its arguments, and how often it may be tried again.
+_Attempt = tuple[int, Sequence[Any], int]
+# Under way at once, or waiting for an earlier item of an ordered map, beyond what runs: so many short items fill a line with a
+# long round trip. Beyond two for each slot only as long as their arguments come to no more than this.
+_AHEAD, _AHEAD_BYTES = 512, 64 << 20
 # Sent together, so that the first of them runs before the last is pickled.
-_TOGETHER = 64
+_TOGETHER, _TOGETHER_BYTES = 64, 1 << 20
 _FINAL = (DeadlineReached, Detached, EnvironmentFailed, GpuIdle, InstanceLost, JobStopped)
 
 
@@ -65,9 +72,8 @@ class WarmMap(Generic[R]):
         there: WarmCalls[R],
         items: Iterable[Sequence[Any]],
         *,
-        total: int | None,
         ordered: bool,
-        progress: Callable[[str], None] = lambda _: None,
+        tally: Tally | None = None,
         max_concurrency: int | None = None,
         return_exceptions: bool = False,
         retries: int = 0,
@@ -80,12 +86,14 @@ class WarmMap(Generic[R]):
             if value is not None and (type(value) is not int or value < least):
                 raise SpecError(f"{name}={shown(value)} must be a whole number of at least {least}")
         self._there, self._items = there, enumerate(items)
-        self._total, self._ordered, self._progress = total, ordered, progress
+        self._ordered = ordered
+        self._tally = tally or Tally(Display.silent(), "map")
         self._group = there.new_group()
         self._most = max_concurrency or _AHEAD + 2 * there.slots
+        self._sent_bytes = 0
         self._returns, self._retries = return_exceptions, retries
         self._timeout_s = None if timeout is None else seconds(timeout, "timeout")
-        self._under_way: dict[int, tuple[int, Sequence[Any], int]] = {}
+        self._under_way: dict[int, _Attempt] = {}
         self._calls: dict[int, WarmCall[R]] = {}
         self._arrived: queue.SimpleQueue[WarmCall[R]] = queue.SimpleQueue()
         self._news: Moment | None = None
@@ -95,6 +103,7 @@ class WarmMap(Generic[R]):
         self._sending = threading.Lock()
         self._done = 0
         try:
+            self._tally.count(0)
             self._refill([])
         except BaseException:
             self.leave()  # Nobody gets what would stop it when it is left.
@@ -108,9 +117,10 @@ class WarmMap(Generic[R]):
         """
         try:
             while self._under_way:
-                settled, again = self._sorted(self._first())
+                values, again = self._sorted(self._first())
                 self._refill(again)
-                yield from self._in_turn(settled)
+                while values:
+                    yield values.popleft()
         finally:
             self.leave()
 
@@ -118,53 +128,74 @@ class WarmMap(Generic[R]):
         """As `results`, without blocking the event loop: what has to be sent meanwhile is sent by a thread."""
         try:
             while self._under_way:
-                settled, again = self._sorted(await self._come())
-                if again or (not self._over and len(self._under_way) < self._most):
+                values, again = self._sorted(await self._come())
+                if again or (not self._over and self._room() > 0):
                     await aside(functools.partial(self._refill, again))
-                for value in self._in_turn(settled):
-                    yield value
+                while values:
+                    yield values.popleft()
         finally:
             # A thread that a cancelled task has left behind may still be sending.
             self._left = True
+            self._tally.end()
             if self._under_way or self._sending.locked():
                 threading.Thread(target=self.leave, name="dayfly-stop", daemon=True).start()
 
     def leave(self) -> None:
         """Sends nothing more, and stops what is under way."""
         self._left = True
+        self._tally.end()
         with self._sending:
             for call in self._calls.values():
                 call.stop()
 
-    def _refill(self, again: list[tuple[int, Sequence[Any], int]]) -> None:
+    def _refill(self, again: list[_Attempt]) -> None:
         """Sends what is to be tried again, then further items."""
         with self._sending:
-            if not self._left:
-                self._send(again)
-                self._fill()
+            sent, attempts = 0, iter(again)
+            while sent < len(again) and not self._left:
+                sent += self._send(attempts)
+            self._fill()
 
     def _fill(self) -> None:
         """Sends items until enough are under way."""
-        while not (self._over or self._left) and len(self._under_way) < self._most:
-            room = min(_TOGETHER, self._most - len(self._under_way))
-            batch: list[tuple[int, Sequence[Any], int]] = []
-            while len(batch) < room and not self._over:
-                item = next(self._items, None)
-                if item is None:
-                    self._over = True
-                else:
-                    batch.append((item[0], tuple(item[1]), self._retries))
-            self._send(batch)
+        while not (self._over or self._left) and (room := self._room()) > 0:
+            self._send(self._fresh(room))
+            if self._sent_bytes >= _AHEAD_BYTES and not self._arrived.empty():
+                return  # A value that is there does not wait for more of what takes long to send.
 
-    def _send(self, batch: list[tuple[int, Sequence[Any], int]]) -> None:
-        if not batch:
-            return
+    def _room(self) -> int:
+        """How many further items may be sent now."""
+        under_way = len(self._under_way)
+        ahead = 2 * self._there.slots + (_AHEAD if self._sent_bytes < _AHEAD_BYTES else 0)
+        return min(self._most - under_way, ahead - under_way - len(self._waiting))
+
+    def _fresh(self, most: int) -> Iterator[_Attempt]:
+        for _ in range(most):
+            item = next(self._items, None)
+            if item is None:
+                self._over = True
+                return
+            yield item[0], tuple(item[1]), self._retries
+
+    def _send(self, attempts: Iterator[_Attempt]) -> int:
+        """Sends the first of them together, and tells how many that were."""
+        first, batch = next(attempts, None), list[_Attempt]()
+        if first is None:
+            return 0
+
+        def taken() -> Iterator[tuple[Sequence[Any], dict[str, Any]]]:
+            for attempt in itertools.chain([first], itertools.islice(attempts, _TOGETHER - 1)):
+                batch.append(attempt)
+                yield attempt[1], {}
+
         calls = self._there.submit_all(
-            [(args, {}) for _, args, _ in batch], group=self._group, timeout_s=self._timeout_s
+            taken(), group=self._group, timeout_s=self._timeout_s, most_bytes=_TOGETHER_BYTES
         )
         for call, attempt in zip(calls, batch, strict=True):
             self._under_way[call.number], self._calls[call.number] = attempt, call
+            self._sent_bytes += call.times.argument_bytes
             call.tell(self._arrive)
+        return len(batch)
 
     def _arrive(self, call: Any) -> None:
         self._arrived.put(call)
@@ -180,20 +211,19 @@ class WarmMap(Generic[R]):
                 return [self._arrived.get()]
             await news.come()
 
-    def _sorted(
-        self, calls: list[WarmCall[R]]
-    ) -> tuple[list[tuple[int, Any]], list[tuple[int, Sequence[Any], int]]]:
-        """Of these calls, and of all that have come by now: what is done for good, and what is to be tried again.
+    def _sorted(self, calls: list[WarmCall[R]]) -> tuple[deque[R], list[_Attempt]]:
+        """Of these calls, and of all that have come by now: the values that may be given, and what is to be tried again.
 
         Raises:
             Exception: that of an item that has failed for good.
         """
         while not self._arrived.empty():
             calls.append(self._arrived.get())
-        again: list[tuple[int, Sequence[Any], int]] = []
+        again: list[_Attempt] = []
         settled: list[tuple[int, Any]] = []
         for call in calls:
             del self._calls[call.number]
+            self._sent_bytes -= call.times.argument_bytes
             index, args, left = self._under_way.pop(call.number)
             error = call.exception()
             if error is not None and left and self._may_try_again(error):
@@ -203,18 +233,19 @@ class WarmMap(Generic[R]):
             else:
                 settled.append((index, call.result() if error is None else error))
         self._done += len(settled)
-        self._progress(f"{self._done} of {'?' if self._total is None else self._total} items")
-        return settled, again
+        self._tally.count(self._done)
+        return self._in_turn(settled), again
 
-    def _in_turn(self, settled: list[tuple[int, Any]]) -> Iterator[R]:
+    def _in_turn(self, settled: list[tuple[int, Any]]) -> deque[R]:
         """The values that may be given by now."""
         if not self._ordered:
-            yield from (value for _, value in settled)
-            return
+            return deque(value for _, value in settled)
+        values: deque[R] = deque()
         self._waiting.update(settled)
         while self._next in self._waiting:
-            yield self._waiting.pop(self._next)
+            values.append(self._waiting.pop(self._next))
             self._next += 1
+        return values
 
     def _first(self) -> list[WarmCall[R]]:
         """Waits for one that has arrived."""

@@ -23,6 +23,7 @@ from dayfly.runtime.aside import aside
 from dayfly.runtime.call import Call
 from dayfly.runtime.job import Job
 from dayfly.runtime.moment import Moment, ended
+from dayfly.runtime.tally import Tally
 from dayfly.runtime.verb import verb
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_calls import WarmCalls
@@ -30,6 +31,7 @@ from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_map import MapOptions, WarmMap
 
 if TYPE_CHECKING:
+    from dayfly.infra.offers import Offer
     from dayfly.runtime.dask_cluster import DaskCluster
     from dayfly.runtime.session import Session
     from dayfly.stacks.receipt import Receipt
@@ -85,7 +87,7 @@ class WarmRun(Generic[P, R]):
         self._spec = dataclasses.replace(spec, retries=0)
         self._cluster: DaskCluster | None = None
         self._dashboard = contextlib.ExitStack()
-        self._settings = _settings(slots, isolation, linger, idle)
+        self._slots, self._settings = slots, _settings(slots, isolation, linger, idle)
         self._settings["grace_s"] = spec.grace_s * _GRACE_SHARE
         self._function = WarmFunction(function)
         self._ready = Moment()
@@ -139,6 +141,8 @@ class WarmRun(Generic[P, R]):
             raise SpecError(
                 f"slots='gpu': {call.offers[0].instance_type} has no GPU; ask for one with gpu=, or leave slots= out"
             )
+        if self._slots is None and (shared := _shared_gpus(call.offers)):
+            call.display.warning(shared)
         return call
 
     def _start(self, call: Call) -> None:
@@ -350,10 +354,8 @@ class WarmRun(Generic[P, R]):
     def _mapped(
         self, calls: Iterable[Sequence[Any]], total: int | None, ordered: bool, how: MapOptions
     ) -> WarmMap[R]:
-        progress = self._running.display.progress
-        return WarmMap(
-            self._calls_there(), calls, total=total, ordered=ordered, progress=progress, **how
-        )
+        tally = Tally(self._running.display, "map", total)
+        return WarmMap(self._calls_there(), calls, ordered=ordered, tally=tally, **how)
 
     async def _mapped_aio(
         self, calls: Iterable[Sequence[Any]], total: int | None, ordered: bool, how: MapOptions
@@ -426,9 +428,11 @@ class WarmRun(Generic[P, R]):
     def _begun(self, session: Session) -> None:
         """The machine's side is started: calls are carried to it beside the log."""
         running = self._running
-        warn = running.display.warning
+        display = running.display
         if self._cluster is None:
-            self._calls = WarmCalls(self._function, session, running.directory, self._ready, warn)
+            self._calls = WarmCalls(
+                self._function, session, running.directory, self._ready, display
+            )
         else:
             from dayfly.runtime.dask_calls import DaskCalls
 
@@ -438,7 +442,7 @@ class WarmRun(Generic[P, R]):
                 session,
                 running.directory,
                 self._ready,
-                warn=warn,
+                display=display,
             )
         self._calls.begin(self._lost)
 
@@ -508,6 +512,18 @@ def _settings(slots: object, isolation: object, linger: object, idle: object) ->
         "linger_s": seconds(cast("Any", linger), "linger"),
         "idle_s": 0.0 if idle is None else seconds(cast("Any", idle), "idle"),
     }
+
+
+def _shared_gpus(offers: Sequence[Offer]) -> str:
+    """What should be said where nobody has chosen the slots of a machine with GPUs; "" where it has none."""
+    with_gpus = next((offer for offer in offers if offer.gpus), None)
+    if with_gpus is None:
+        return ""
+    gpus, cores = with_gpus.gpus, with_gpus.cores
+    return (
+        f"slots= is left out: as many calls at once as there are cores ({cores}), each of which sees all {gpus} GPUs;"
+        ' slots="gpu" makes one for each GPU, which sees that one alone, slots=1 one after the other with all of them'
+    )
 
 
 def _close_at_exit() -> None:

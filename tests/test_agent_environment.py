@@ -35,6 +35,8 @@ def environment(cache: Path, name: str = "environment", **request: Any) -> Envir
         "constraints": "",
         "variables": {},
         "checks": [],
+        "torch_builds": {},
+        "jax_extra": "",
         "wheels": [],
         "uv": "uv",
     }
@@ -70,6 +72,44 @@ def test_a_connection_that_ends_while_it_is_made_leaves_no_password(python_on_pa
     while listings(cache):
         assert time.monotonic() < until, listings(cache)
         time.sleep(0.01)
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize(
+    ("torch", "plugin", "backend", "said"),
+    [
+        ("2.4.0", "", "cu124", ["torch 2.4.0 comes along", "jax 0.6 comes along"]),
+        ("2.11.0", "", "auto", ["torch 2.11.0 comes along", "jax 0.6 comes along"]),
+        ("2.4.0+cu118", "jax_cuda12_plugin", "None", []),
+    ],
+    ids=["a release that is known", "one that is not", "both are chosen"],
+)
+def test_what_comes_along_unnamed_gets_the_build_for_the_gpus(
+    python_on_path: Runs, torch: str, plugin: str, backend: str, said: list[str]
+) -> None:
+    """As uv resolves it there; what has its build, or its plugin, is left as it is."""
+    runs, cache = python_on_path, python_on_path.server.home.parent / "cache"
+    (links := runs.folder / "links").mkdir()
+    plugins = "Provides-Extra: cuda12\nRequires-Dist: jax_cuda12_plugin; extra == 'cuda12'\n"
+    wheel(links, "torch", torch)
+    wheel(links, "lightning", more="Requires-Dist: torch\n")
+    wheel(links, "flax", more="Requires-Dist: jax\n")
+    wheel(links, "jax", "0.6", more=plugins)
+    wheel(links, "jax_cuda12_plugin", "0.6")
+    wanted = recipe(
+        requirements=f"--no-index\n--find-links {links}\nlightning\nflax\n{plugin}\n",
+        torch_builds={"2.4": "cu124"},
+        jax_extra="cuda12",
+        checks=(
+            "import os, jax_cuda12_plugin; print('backend', os.environ.get('UV_TORCH_BACKEND'))",
+        ),
+    )
+    lines: list[str] = []
+    with runs.session() as session:
+        session.build_environment(wanted, lines.append)
+    assert [line.partition(":")[0] for line in lines if "comes along" in line] == said
+    assert f"backend {backend}" in lines
+    assert not list(cache.rglob("resolved.txt"))
 
 
 def test_one_that_cannot_be_begun_leaves_no_password(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dayfly import cluster
 from dayfly.errors import ConfigurationError, PayloadError, SpecError
+from dayfly.infra.offers import Offer
 from dayfly.runtime.context import Context
+from dayfly.runtime.warm_run import _shared_gpus
 from dayfly.stacks import journal
 
 
@@ -57,6 +63,42 @@ def test_an_unknown_option_is_refused_where_it_is_written() -> None:
     """With the nearest name."""
     with pytest.raises(SpecError, match=r"'memroy'; did you mean 'memory'"):
         cluster(memroy="3GB")  # type: ignore[call-overload]  # the point
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda f: f.map([1], slots=0),
+        lambda f: f.starmap([(1,)], slots=0),
+        lambda f: next(f.map_unordered([1], slots=0)),
+        lambda f: asyncio.run(f.map.aio([1], slots=0)),
+        lambda f: asyncio.run(f.starmap.aio([(1,)], slots=0)),
+        lambda f: asyncio.run(anext(f.map_unordered.aio([1], slots=0))),
+    ],
+    ids=["map", "starmap", "map_unordered", "map.aio", "starmap.aio", "map_unordered.aio"],
+)
+def test_a_map_of_a_function_has_the_slots_of_its_session(
+    verb: Callable[[Any], object],
+) -> None:
+    """What a session refuses is refused there as well."""
+
+    @cluster(cores=1)
+    def f(x: int) -> int:
+        return x
+
+    with pytest.raises(SpecError, match="slots=0 must be a whole number of at least 1"):
+        verb(f)
+    assert nothing_exists()
+
+
+def test_slots_that_nobody_has_chosen_are_told_where_there_are_gpus() -> None:
+    """Every call would see all of them; without a GPU there is nothing to say."""
+    without = Offer("local", "here", "this-computer", 26, 8 * 10**9, 0.0)
+    with_gpus = dataclasses.replace(without, gpus=8, gpu_model="H100")
+    assert _shared_gpus([without]) == ""
+    said = _shared_gpus([without, with_gpus])
+    assert "as there are cores (26)" in said
+    assert "sees all 8 GPUs" in said
 
 
 def test_a_positional_option_is_refused() -> None:

@@ -949,6 +949,8 @@ def recipe(**fields: Any) -> Any:
         "wheels": (),
         "variables": {},
         "checks": (),
+        "torch_builds": {},
+        "jax_extra": "",
         "constraints": "",
         "empty": False,
         "digest": os.urandom(8).hex(),
@@ -956,14 +958,15 @@ def recipe(**fields: Any) -> Any:
     return SimpleNamespace(**{**given, **fields})
 
 
-def wheel(folder: Path, name: str, version: str = "1.0") -> Path:
-    """The smallest wheel: one module that says its own name."""
+def wheel(folder: Path, name: str, version: str = "1.0", more: str = "") -> Path:
+    """The smallest wheel: one module that says its own name; `more` are lines of its description."""
     path = folder / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}.py", f"NAME = {name!r}\n")
         archive.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            f"{info}/METADATA",
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}",
         )
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

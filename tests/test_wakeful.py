@@ -86,9 +86,12 @@ def call() -> Iterator[WarmCall[Any]]:
 def mapped(call: WarmCall[Any]) -> WarmMap[Any]:
     """A map of one item, which that call is."""
     there = SimpleNamespace(
-        slots=1, over=None, new_group=lambda: 1, submit_all=lambda *_, **__: [call]
+        slots=1,
+        over=None,
+        new_group=lambda: 1,
+        submit_all=lambda calls, **_: [call for _ in calls],
     )
-    return WarmMap(there, [()], total=1, ordered=True)  # type: ignore[arg-type]
+    return WarmMap(there, [()], ordered=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

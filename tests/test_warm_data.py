@@ -16,6 +16,7 @@ from dayfly import Data
 from dayfly.errors import SpecError
 from dayfly.runtime import ledger
 from dayfly.runtime.local_tree import LocalTree
+from dayfly.runtime.tally import Tally
 from tests.warm import WAIT_S, Warm, warm
 
 pytestmark = pytest.mark.sshd
@@ -66,6 +67,26 @@ def test_what_lies_here_is_sent_once_and_again_when_it_has_changed(
     assert told["data_s"] > 0
 
 
+def test_what_is_sent_is_counted_while_it_is(
+    shared: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the run's own step; what is there already needs no time."""
+    seen: list[tuple[str, str]] = []
+    count = Tally.count
+
+    def counted(tally: Tally, done: int) -> None:
+        count(tally, done)
+        seen.append((tally.name, tally.text.partition(",")[0]))
+
+    monkeypatch.setattr(Tally, "count", counted)
+    (tmp_path / "set").write_bytes(os.urandom(3 * 10**6))
+    data = Data(aged(tmp_path / "set"))
+    for _ in range(2):
+        assert shared.call(os.path.getsize, data) == 3 * 10**6
+    assert seen[-1] == ("data", "3.0 MB of 3.0 MB")
+    assert seen.count(seen[-1]) == 1
+
+
 def test_a_file_that_is_new_is_looked_into_again(tmp_path: Path) -> None:
     """It could change once more without its time and size telling so."""
     (tmp_path / "x").write_text("one")
@@ -78,7 +99,7 @@ def test_a_file_that_is_new_is_looked_into_again(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_a_path_in_a_map_and_what_stays_here_is_said_once(
-    shared: Warm, tmp_path: Path
+    shared: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A secret in it stays; every item has the same folder."""
     (folder := tmp_path / "set").mkdir()
@@ -86,7 +107,7 @@ def test_a_folder_is_a_path_in_a_map_and_what_stays_here_is_said_once(
     (folder / ".env").write_text("TOKEN=x")
     warnings: list[str] = []
     calls = shared.calls(abs)
-    calls._data._warn = warnings.append
+    monkeypatch.setattr(calls._data._display, "warning", warnings.append)
 
     def names(path: Path) -> list[str]:
         return sorted(entry.name for entry in path.iterdir())

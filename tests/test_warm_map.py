@@ -6,12 +6,15 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dayfly.errors import JobExited, PayloadError, RunFailed, SpecError
+from dayfly.runtime.display import Display
+from dayfly.runtime.tally import Tally
 from dayfly.runtime.warm_map import WarmMap
 from tests.warm import WAIT_S, Warm, warm, within
 
@@ -34,11 +37,11 @@ def test_values_come_in_the_items_order_and_processes_are_shared(shared: Warm) -
             print(number)
         return number, os.getpid()
 
-    said: list[str] = []
-    values = shared.map(function, range(300), total=300, progress=said.append)
+    tally = Tally(Display.silent(), "map", 300)
+    values = shared.map(function, range(300), tally=tally)
     assert [value for value, _ in values] == list(range(300))
     assert len({pid for _, pid in values}) < 100
-    assert said[-1] == "300 of 300 items"
+    assert tally.text.startswith("300 of 300 items, ")
     shown = [line.partition("] ")[2] for line in shared.log().splitlines()]
     assert sorted(map(int, shown)) == list(range(0, 300, 10))
 
@@ -56,7 +59,6 @@ def test_unordered_values_come_as_they_are_there(shared: Warm, tmp_path: Path) -
     made: WarmMap[int] = WarmMap(
         calls,
         [(go, 0), (go, 1)],
-        total=2,
         ordered=False,
     )
     values = made.results()
@@ -127,6 +129,64 @@ def test_no_more_run_at_once_than_was_asked_for(shared: Warm, tmp_path: Path) ->
     assert all(shared.map(function, range(6), max_concurrency=1))
 
 
+@pytest.mark.parametrize("size", [1 << 17, 1 << 19], ids=["with their call", "by themselves"])
+def test_large_items_are_sent_ahead_by_their_size(
+    shared: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Before the first value has come, and from then on, never more than the bytes that may be ahead, and what the slots need."""
+    monkeypatch.setattr("dayfly.runtime.warm_map._AHEAD_BYTES", 4 << 20)
+    taken: list[int] = []
+
+    def function(content: bytes) -> int:
+        while not (tmp_path / "go").exists():
+            time.sleep(0.005)
+        return content[0]
+
+    def items() -> Iterator[tuple[bytes]]:
+        for number in range(80):
+            taken.append(number)
+            yield (bytes([number]) * size,)
+
+    made: WarmMap[int] = WarmMap(shared.calls(function), items(), ordered=True)
+    ahead = (4 << 20) // size
+    assert len(taken) == ahead
+    (tmp_path / "go").touch()
+    values = made.results()
+    for number in range(80):
+        assert next(values) == number
+        assert len(taken) - number <= 2 * ahead
+
+
+def test_no_more_is_made_behind_a_slow_item_than_may_wait_for_it(
+    shared: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come and cannot be given yet counts as what is under way; all of it is made in the end."""
+    monkeypatch.setattr("dayfly.runtime.warm_map._AHEAD", 4)
+    taken: list[int] = []
+
+    def function(number: int) -> int:
+        while number == 0 and not (tmp_path / "go").exists():
+            time.sleep(0.005)
+        return number
+
+    def items() -> Iterator[tuple[int]]:
+        for number in range(40):
+            taken.append(number)
+            yield (number,)
+
+    made: WarmMap[int] = WarmMap(shared.calls(function), items(), ordered=True)
+    heard: Future[list[int]] = Future()
+    threading.Thread(target=lambda: heard.set_result(list(made.results())), daemon=True).start()
+    until = time.monotonic() + WAIT_S
+    while len(made._under_way) > 1:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    # 4, and two for each of the two slots.
+    assert len(taken) == 8
+    (tmp_path / "go").touch()
+    assert heard.result(WAIT_S) == list(range(40))
+
+
 def test_a_thread_that_is_left_behind_does_not_meet_the_next_item(shared: Warm) -> None:
     """Its process is not used again."""
 
@@ -161,7 +221,7 @@ def test_a_map_ends_with_its_run(tmp_path: Path) -> None:
         calls = run.calls(time.sleep)
 
         def sleeping(**how: Any) -> WarmMap[None]:
-            return WarmMap(calls, ((600,) for _ in range(9)), total=9, ordered=True, **how)
+            return WarmMap(calls, ((600,) for _ in range(9)), ordered=True, **how)
 
         bounded: dict[str, Any] = {"return_exceptions": True, "max_concurrency": 2}
         raising, giving = sleeping(retries=3), sleeping(**bounded)

@@ -46,7 +46,7 @@ async def use() -> None:
         assert_type(await call, float)
         assert_type(s.map([1.0, 2.0], timeout="1m"), Iterator[float])
     assert_type(s.receipt(), Receipt)
-    assert_type(halve.map([1.0]), list[float])
+    assert_type(halve.map([1.0], slots="gpu", retries=1), list[float])
     async with halve.session(isolation="process") as t:
         assert_type(await t.aio(3.0), float)
         assert_type(await t.submit.aio(3.0), WarmCall[float])

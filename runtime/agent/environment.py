@@ -25,7 +25,7 @@ class Environment:
 
     WORDS_LINES = 60
     # They may hold the passwords of indexes, and the folder outlives the run in the machine's cache.
-    LISTINGS = ("requirements.txt", "constraints.txt")
+    LISTINGS = ("requirements.txt", "constraints.txt", "resolved.txt")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Environment:
         self._base = os.path.join(cache, "environments")
         self._folder = os.path.join(self._base, os.path.basename(request["digest"]))
         self._tail: list[str] = []
+        self._chosen: dict[str, str] = {}
         self._listing = threading.Lock()
         self._has_listings = self._left = False
 
@@ -112,11 +113,40 @@ class Environment:
         if self._request["wheels"] or self._request["requirements"].strip():
             install = [uv, "pip", "install", "--python", self._python]
             install += ["-r", "requirements.txt", "-c", "constraints.txt"]
+            install += self._fitting(uv, emit)
             if self._run(install, emit):
                 raise Refusal("environment", "\n".join(self._tail))
         for check in self._request["checks"]:
             if self._run([self._python, "-c", check], emit):
                 raise Refusal("environment", "\n".join(self._tail))
+
+    def _fitting(self, uv: str, emit: Callable[[str], None]) -> list[str]:
+        """Choose the builds of what comes along without being named, and give what is to be installed besides for it."""
+        builds, extra = self._request["torch_builds"], self._request["jax_extra"]
+        if not builds and not extra:
+            return []
+        resolve = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
+        resolve += ["--python", self._python, "-c", "constraints.txt", "-o", "resolved.txt"]
+        if self._run([*resolve, "requirements.txt"], emit):
+            raise Refusal("environment", "\n".join(self._tail))
+        found = self._resolved()
+        torch, jax = found.get("torch", ""), found.get("jax", "")
+        # A version with a label is of an index that has this build alone.
+        if builds and torch and "+" not in torch:
+            backend = builds.get(".".join(torch.split(".")[:2]), "auto")
+            emit(f"torch {torch} comes along: its build for {backend} is installed")
+            self._chosen = {"UV_TORCH_BACKEND": backend}
+        if not extra or not jax or any(name.startswith("jax-cuda") for name in found):
+            return []
+        emit(f"jax {jax} comes along: it is installed with its plugin for GPUs")
+        return [f"jax[{extra}]=={jax}"]
+
+    def _resolved(self) -> dict[str, str]:
+        """Give the version of each distribution that would be installed from an index."""
+        import re
+
+        with open(os.path.join(self._folder, "resolved.txt"), encoding="utf-8") as file:
+            return dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", file.read(), re.MULTILINE))
 
     def _uv(self) -> str:
         """Give the path of uv, an executable under its own digest."""
@@ -188,6 +218,7 @@ class Environment:
             "UV_PYTHON_INSTALL_DIR": os.path.join(self._cache, "python"),
             "UV_NO_PROGRESS": "1",
             **self._request["variables"],
+            **self._chosen,
         }
 
     def _redact(self, line: str) -> str:

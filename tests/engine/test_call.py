@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
 import os
 import queue
 import signal
@@ -29,6 +30,7 @@ from dayfly.errors import (
 )
 from dayfly.infra import providers
 from dayfly.infra.run import new_id
+from dayfly.runtime import ledger, show
 from dayfly.runtime.context import Context
 from dayfly.runtime.stored import RESULT
 from dayfly.stacks import journal
@@ -74,6 +76,13 @@ def test_a_value_comes_back_with_log_receipt_and_story(capfd: pytest.CaptureFixt
     assert value["home"] != os.environ.get("HOME")
     assert (receipt.destroyed, receipt.declared, receipt.left, receipt.how) == (2, 2, 0, "pulumi")
     assert job.cost() == receipt.usd == 0.0
+    (line,) = map(json.loads, (job.directory / ledger.FILE).read_text().splitlines())
+    assert (line["call"], line["outcome"]) == (1, "value")
+    for name in ("pickle_s", "upload_s", "run_s", "download_s", "argument_bytes", "peak_rss_bytes"):
+        assert line[name] > 0, name
+    assert line["total_s"] > line["pickle_s"] + line["upload_s"] + line["run_s"]
+    calls = dict(show.paragraphs(show.story(journal.read(job.directory))))["calls"]
+    assert dict(calls)["made"] == "1, 0 of them without a value"
     assert sorted(job.logs()) == ["on stderr", "on stdout"]
     assert job.status() == "done"
     shown = capfd.readouterr()

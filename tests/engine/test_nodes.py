@@ -6,8 +6,10 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -182,6 +184,50 @@ def test_a_map_is_made_by_four_machines_and_each_call_at_most_once(tmp_path: Pat
     receipt = s.receipt(timeout=120)
     assert (receipt.destroyed, receipt.left) == (8, 0)
     assert left() == []
+
+
+def example(name: str, **variables: str) -> str:
+    """What one of the README's examples of several machines prints."""
+    script = Path(__file__).parents[2] / "examples" / name
+    command, environment = [sys.executable, "-W", "error", str(script)], {**os.environ, **variables}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=1800, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "local confirms 0 left" in done.stderr
+    return done.stdout
+
+
+@pytest.mark.nodes
+@pytest.mark.network
+def test_the_example_of_a_map_is_made_by_all_of_its_machines() -> None:
+    """As the README has it."""
+    lines = example("spread.py").splitlines()
+    assert lines[-1] == "machines 4"
+    assert re.search(r"^pi is about 3\.1\d+$", lines[-2])
+
+
+@pytest.mark.nodes
+@pytest.mark.network
+def test_the_example_of_torch_trains_on_both_of_its_machines() -> None:
+    """As the README has it, with the wheels that it names, where those can be had."""
+    variables = {"UV_TORCH_BACKEND": "cpu"}
+    resolve = [str(Path(sys.executable).parent / "uv"), "pip", "compile", "--quiet", "--python"]
+    resolved = subprocess.run(
+        [*resolve, sys.executable, "-"],
+        input="torch\nnumpy\n",
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if resolved.returncode:
+        pytest.skip(f"torch's wheels without CUDA cannot be had here: {resolved.stderr[-300:]}")
+    said = example("ddp.py", **variables)
+    assert re.search(r"^ranks +2$", said, re.MULTILINE)
+    assert re.search(r"^weights apart +0$", said, re.MULTILINE)
+    assert "[1] step  50" in said
 
 
 @pytest.mark.nodes
