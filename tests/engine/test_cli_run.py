@@ -126,7 +126,7 @@ def test_a_run_whose_client_was_killed_is_held_and_taken_in_hand_again(
     project: Path, workspace: Workspace
 ) -> None:
     """`ps` lists it, `ssh` reaches it, gc leaves it alone, and `attach` brings log and value."""
-    with started(project, 8) as client:
+    with started(project, 4) as client:
         client.kill()
     run_id = only_run(workspace).id
     (listed,) = json.loads(dayfly(project, "ps", "--json").stdout)
@@ -136,7 +136,7 @@ def test_a_run_whose_client_was_killed_is_held_and_taken_in_hand_again(
     assert "leave" in dayfly(project, "gc", "--yes").stdout + dayfly(project, "gc").stdout
     attached = dayfly(project, "attach", run_id[:8])
     assert attached.returncode == 0, attached.stderr
-    assert attached.stdout == "".join(f"tick {n}\n" for n in range(80)) + "'slow'\n"
+    assert attached.stdout == "".join(f"tick {n}\n" for n in range(40)) + "'slow'\n"
     assert only_run(workspace).closed
     # Nothing is open, so the keeper ends by itself.
     keeper = keepers.process(workspace.home)
