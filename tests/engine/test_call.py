@@ -104,9 +104,8 @@ def test_a_value_comes_back_with_log_receipt_and_story(capfd: pytest.CaptureFixt
 
 
 @pytest.mark.tried("local", "real")
-def test_two_threads_call_at_once() -> None:
-    """Each gets its own: one its value, the other the function's own exception, as itself, with the remote traceback and its
-    source lines, though the file is not on the machine."""
+def test_the_function_s_own_exception_comes_back_as_itself_with_the_remote_traceback() -> None:
+    """With source lines, though the file is not on the machine; another thread, which calls at the same time, gets its value."""
 
     @remote
     def f(n: int) -> int:

@@ -1,4 +1,4 @@
-"""The command line with the real engine and a real sshd: run, interrupt, attach, log in, and the plain pulumi CLI."""
+"""The command line with the real engine and a real sshd: run, interrupt, attach, log in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from tests import keepers
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd]
 COMMAND = [sys.executable, "-m", "dayfly.runtime.cli"]
-CHECKOUT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -142,34 +140,3 @@ def test_a_run_whose_client_was_killed_is_held_and_taken_in_hand_again(
     keeper = keepers.process(workspace.home)
     if keeper is not None:
         keepers.wait(keeper)
-
-
-def test_the_plain_pulumi_cli_works_after_engine_env(workspace: Workspace) -> None:
-    """`up` makes a run like any other, and after `destroy` the next `ps` brings the journal in line."""
-
-    def shell(line: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                "bash",
-                "-c",
-                f'eval "$({sys.executable} -m dayfly.runtime.cli engine env)" && {line}',
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=CHECKOUT,
-            timeout=180,
-        )
-
-    own = sysconfig.get_path("scripts")
-    assert shell("command -v python").stdout.startswith(own)
-    quiet = "--non-interactive --skip-preview --yes --stack plain"
-    try:
-        shell(f"pulumi stack init plain --non-interactive && pulumi up {quiet}")
-        (run,) = json.loads(dayfly(CHECKOUT, "ps", "--json").stdout)
-        assert (run["status"], run["stack"]) == ("RUNNING", "plain")
-        shell(f"pulumi destroy {quiet}")
-        assert dayfly(CHECKOUT, "ps", "--json").stdout == "[]\n"
-        assert only_run(workspace).closed
-    finally:
-        (CHECKOUT / "Pulumi.plain.yaml").unlink(missing_ok=True)
