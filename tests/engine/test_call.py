@@ -146,6 +146,7 @@ def _value(case: str) -> Any:
     raise AssertionError(case)
 
 
+@pytest.mark.long
 def test_every_unusual_end_has_its_own_outcome() -> None:
     """Six ways to end, side by side; none is mistaken for another, none leaves anything. (The others: test_session, test_outcome.)"""
     expected: dict[str, tuple[type[BaseException], str]] = {
@@ -204,10 +205,11 @@ def test_a_job_stopped_while_its_machine_comes_up_leaves_nothing() -> None:
     assert left() == []
 
 
+@pytest.mark.long
 def test_the_deadline_ends_the_function_and_says_so() -> None:
     """The log and the reason come home before the machine ends."""
 
-    @cluster(environment=[], time=12)
+    @cluster(environment=[], time=15)
     def f() -> None:
         print("before", flush=True)
         time.sleep(600)
@@ -367,6 +369,7 @@ def test_a_machine_that_disappears_is_an_instance_lost(workspace: Any) -> None:
     assert job.receipt(timeout=120).left == 0
 
 
+@pytest.mark.long
 def test_retries_make_further_attempts_of_one_lineage(workspace: Any, tmp_path: Path) -> None:
     """Without `retries=` the function starts at most once; with it each attempt is a run of its own, also where a machine has
     disappeared; all are in the lineage of the first, and proved gone."""

@@ -24,7 +24,7 @@ from tests import conftest
 from tests.emulators.s3 import S3, s3
 from tests.engine.client import WAIT_S, Client, alive, dayfly, wait_until_closed
 
-pytestmark = [pytest.mark.engine, pytest.mark.sshd]
+pytestmark = [pytest.mark.engine, pytest.mark.sshd, pytest.mark.long]
 _BUCKET = "state"
 _SCRIPT = """
 import sys

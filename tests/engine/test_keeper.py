@@ -74,6 +74,7 @@ def test_a_client_killed_before_the_start_leaves_nothing_and_nobody_types_a_comm
         keepers.wait(keeper)
 
 
+@pytest.mark.long
 def test_a_result_comes_home_without_its_client_and_is_there_after_its_machine(
     clean_environment: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
