@@ -1,7 +1,6 @@
 # A checkout's commands. `make demo` and `make test` make what they need on a fresh machine first.
 
 PY := .venv/bin/python
-CODE := $(wildcard benchmarks/*.py examples/*.py)
 
 # Tests start hundreds of Python processes: without bytecode each of them would compile all of Dayfly first.
 unexport PYTHONDONTWRITEBYTECODE
@@ -16,8 +15,8 @@ demo: venv engine
 JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
 
 # The kill matrix, the whole crash matrix and what needs many machines at once have targets of their own: they take minutes, and
-# more than an hour; a short sample of each is here.
-test: lint types engine
+# more than an hour; a short sample of each is here. The types are checked by one of the tests, so that they take no time of their own.
+test: lint engine
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal -m "not kills and not nodes"
 
 # The unit tests alone, on all cores and off the disk: what starts a server or a process at length is left to `make test`.
@@ -34,8 +33,7 @@ format: venv-dev
 	@$(PY) -m ruff check --fix .
 
 types: venv-dev
-	@$(PY) -m mypy -p dayfly
-	@$(PY) -m mypy --explicit-package-bases tests $(CODE)
+	@$(PY) -m mypy
 
 bench: venv-bench engine
 	@$(PY) -m benchmarks $(ONLY)

@@ -14,7 +14,6 @@ from typing import Any
 
 import psutil
 import pytest
-from gcsfs.retry import HttpError
 
 from dayfly.errors import DataFailed, SpecError
 from dayfly.infra.spec import Spec
@@ -668,6 +667,9 @@ def test_google_s_buckets_are_the_same_to_it(runs: Runs) -> None:
 @pytest.mark.sshd
 def test_a_key_that_google_refuses_is_shown_to_it_once(runs: Runs) -> None:
     """Before anything runs, with the reason, and without a word of the key."""
+    # Here, since gathering the tests would take a quarter longer by it, in each process.
+    from gcsfs.retry import HttpError
+
     with gcs() as google, gcs() as other, runs.session() as session:
         google.buckets["kept"] = {}
         account = {**google.account, "private_key": other.account["private_key"]}

@@ -95,13 +95,33 @@ def test_it_ends_by_itself_when_nothing_is_open(workspace: Workspace) -> None:
         assert line.process["pid"] != process.pid
 
 
-def test_a_client_on_the_line_keeps_it(workspace: Workspace) -> None:
-    """It may be about to write an intent."""
-    with entrust.reach(workspace) as line:
-        process = keepers.started(workspace.home)
-        time.sleep(keeper.LINGER_S + 2 * keeper.ROUND_S)
-        assert process.is_running()
+def test_a_client_on_the_line_keeps_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be about to write an intent; when it has gone nothing keeps it."""
+    monkeypatch.setattr(keeper, "LINGER_S", 1.5)
+    monkeypatch.setattr(keeper, "ROUND_S", 0.02)
+    keeper.folder_of(workspace.home).mkdir(mode=0o700)
+    kept = Keeper(workspace.home)
+    serving = threading.Thread(target=keeper.serve, args=(kept, workspace.home, "1", print))
+    serving.start()
+    with _line(workspace) as line:
+        serving.join(keeper.LINGER_S + 10 * keeper.ROUND_S)
+        assert serving.is_alive()
         line.ask("status")
+    serving.join(30)
+    assert not serving.is_alive()
+
+
+def _line(workspace: Workspace) -> Line:
+    """To one that is just beginning to listen."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            return Line(workspace)
+        except KeeperMissing:
+            assert time.monotonic() < until
+            time.sleep(0.005)
 
 
 def test_sigterm_ends_it_and_a_hangup_does_not(workspace: Workspace) -> None:

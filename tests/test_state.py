@@ -102,7 +102,18 @@ def test_a_stack_that_never_was_has_no_state(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"checkpoint": []}', b'{"version": 3}', b'"text"'],
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"\x00\xff garbage",
+        b"[]",
+        b"null",
+        b'{"checkpoint": []}',
+        b'{"checkpoint": 3}',
+        b'{"version": 3}',
+        b'"text"',
+    ],
 )
 def test_what_is_no_state_is_named_as_unusable(workspace: Workspace, content: bytes) -> None:
     """Never a parser's own exception."""

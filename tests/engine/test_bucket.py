@@ -16,6 +16,7 @@ from tests.emulators.s3 import s3
 pytestmark = [pytest.mark.engine, pytest.mark.sshd, pytest.mark.network]
 
 
+@pytest.mark.long
 def test_an_attempt_and_the_next_call_begin_with_what_the_bucket_keeps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

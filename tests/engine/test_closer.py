@@ -110,11 +110,11 @@ def test_an_edited_provider_is_never_given_to_the_engine(
     assert not sentinel.exists()
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\x00\xff garbage", b'{"checkpoint": 3}', None])
+@pytest.mark.parametrize("damage", [b"", None])
 def test_a_damaged_state_does_not_stop_the_teardown(
     standing: RunStack, damage: bytes | None
 ) -> None:
-    """Emptied, cut, garbage or half of it: provider and journal suffice."""
+    """Emptied, or half of it: provider and journal suffice. (What else is no state: test_state.)"""
     file = _state_file(standing)
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2] if damage is None else damage)

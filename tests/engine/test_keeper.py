@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dayfly.runtime import tend
+from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from dayfly.stacks.engine import Engine
 from tests import keepers
@@ -21,21 +23,27 @@ import os, sys
 from dayfly import cluster
 
 
-@cluster(provider="local", environment=[], hold="15s", secrets=["TEST_TOKEN"])
-def work(seconds):
+@cluster(provider="local", environment=[], hold="8s", secrets=["TEST_TOKEN"])
+def work(value, flag):
     import os, time
 
     print("begun with", os.environ["TEST_TOKEN"], flush=True)
     with open(os.environ["DAYFLY_OUTPUT_DIR"] + "/note", "w") as note:
         note.write("left behind")
-    time.sleep(seconds)
-    if seconds == 2.5:
+    while not os.path.exists(flag):
+        time.sleep(0.02)
+    if value == 2.5:
         os._exit(3)
-    return [seconds] * 3
+    return [value] * 3
 
 
-print("value", work(float(sys.argv[1])), flush=True)
+print("value", work(float(sys.argv[1]), os.path.abspath("flag")), flush=True)
 """
+
+
+def _let_end(home: Path) -> None:
+    """The function that is briefly held ends, which it does when its client is gone."""
+    (home / "flag").touch()
 
 
 def _wait_for_event(home: Path, run: str, name: str) -> journal.Event:
@@ -66,6 +74,7 @@ def test_a_client_killed_before_the_start_leaves_nothing_and_nobody_types_a_comm
         keepers.wait(keeper)
 
 
+@pytest.mark.long
 def test_a_result_comes_home_without_its_client_and_is_there_after_its_machine(
     clean_environment: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +86,7 @@ def test_a_result_comes_home_without_its_client_and_is_there_after_its_machine(
         client.hear("begun")
         client.signal(signal.SIGKILL)
         client.end()
+    _let_end(clean_environment)
     monkeypatch.delenv("TEST_TOKEN")
     assert _wait_for_event(clean_environment, run, "held").fields["with_log"]
     assert (clean_environment / "runs" / run / "outputs" / "note").read_text() == "left behind"
@@ -86,7 +96,7 @@ def test_a_result_comes_home_without_its_client_and_is_there_after_its_machine(
     history = journal.read(clean_environment / "runs" / run)
     closing, ended = history.last("closing"), history.field("job_ended", "ended")
     assert closing is not None
-    assert closing.time >= ended + 15
+    assert closing.time >= ended + 8
     attached = dayfly("attach", run)
     assert attached.returncode == 0, attached.stderr
     assert attached.stdout == f"begun with {'*' * 13}\n[3.0, 3.0, 3.0]\n"
@@ -99,11 +109,12 @@ def test_an_attach_during_the_hold_ends_it(
 ) -> None:
     """Whoever has the value has no use for the machine."""
     monkeypatch.setenv("TEST_TOKEN", "correct-horse")
-    with Client(clean_environment, 2, _BRIEFLY_HELD.replace("15s", "1h")) as client:
+    with Client(clean_environment, 2, _BRIEFLY_HELD.replace("8s", "1h")) as client:
         run = client.reach("job_started")
         client.hear("begun")
         client.signal(signal.SIGKILL)
         client.end()
+    _let_end(clean_environment)
     _wait_for_event(clean_environment, run, "held")
     attached = dayfly("attach", run)
     assert attached.returncode == 0, attached.stderr
@@ -116,11 +127,12 @@ def test_a_failure_is_a_result_too(
 ) -> None:
     """How the function ended without a value is told long after its machine is gone, with its exit code."""
     monkeypatch.setenv("TEST_TOKEN", "correct-horse")
-    with Client(clean_environment, 2.5, _BRIEFLY_HELD.replace("15s", "2s")) as client:
+    with Client(clean_environment, 2.5, _BRIEFLY_HELD.replace("8s", "1s")) as client:
         run = client.reach("job_started")
         client.hear("begun")
         client.signal(signal.SIGKILL)
         client.end()
+    _let_end(clean_environment)
     wait_until_closed(clean_environment, run)
     for verb in ("attach", "result"):
         told = dayfly(verb, run)
@@ -133,10 +145,11 @@ def test_a_log_whose_secrets_the_keeper_does_not_know_stays_on_the_machine(
 ) -> None:
     """The keeper was killed and its successor was never told: the result comes, the secret does not."""
     monkeypatch.setenv("TEST_TOKEN", "correct-horse")
-    with Client(clean_environment, 4, _BRIEFLY_HELD.replace("15s", "1h")) as client:
+    with Client(clean_environment, 4, _BRIEFLY_HELD.replace("8s", "1h")) as client:
         run = client.reach("job_started")
         client.hear("begun")
         client.die_unkept()
+    _let_end(clean_environment)
     monkeypatch.delenv("TEST_TOKEN")
     assert "HELD" in dayfly("ps").stdout
     assert not _wait_for_event(clean_environment, run, "held").fields["with_log"]
@@ -155,7 +168,7 @@ def test_a_keeper_killed_under_a_running_function_is_replaced_by_its_client(
     the machine, and nobody types a command."""
     monkeypatch.setenv("TEST_TOKEN", "correct-horse")
     soon = "from dayfly.runtime import session\nsession._MEANWHILE_S = 0.2\n"
-    with Client(clean_environment, 6, soon + _BRIEFLY_HELD.replace("15s", "2s")) as client:
+    with Client(clean_environment, 6, soon + _BRIEFLY_HELD.replace("8s", "1s")) as client:
         run = client.reach("job_started")
         client.hear("begun")
         former = keepers.started(clean_environment)
@@ -168,6 +181,7 @@ def test_a_keeper_killed_under_a_running_function_is_replaced_by_its_client(
             assert time.monotonic() < until, client.said
         client.signal(signal.SIGKILL)
         client.end()
+    _let_end(clean_environment)
     assert _wait_for_event(clean_environment, run, "held").fields["with_log"]
     wait_until_closed(clean_environment, run)
     assert dayfly("attach", run).stdout == f"begun with {'*' * 13}\n[6.0, 6.0, 6.0]\n"
@@ -176,7 +190,7 @@ def test_a_keeper_killed_under_a_running_function_is_replaced_by_its_client(
 def test_a_killed_keeper_is_restarted_by_the_next_command(
     clean_environment: Path, engine: Engine
 ) -> None:
-    """And sees to what was left meanwhile."""
+    """And sees to what was left meanwhile: nobody has to know of gc."""
     with Client(clean_environment, 60) as client:
         run = client.reach("connected")
         keeper = keepers.started(clean_environment)
@@ -185,6 +199,7 @@ def test_a_killed_keeper_is_restarted_by_the_next_command(
     assert "destroyed in the background" in dayfly("ps").stderr
     assert keepers.started(clean_environment).pid != keeper.pid
     wait_until_closed(clean_environment, run)
+    assert json.loads(dayfly("ps", "--json").stdout) == []
 
 
 def test_a_client_that_is_killed_after_its_ctrl_c_leaves_nothing_to_hold(
@@ -214,17 +229,22 @@ def test_an_act_that_is_killed_is_started_again(clean_environment: Path, engine:
 
 
 def test_a_machine_that_ends_under_a_held_run_is_noticed(
-    clean_environment: Path, engine: Engine
+    clean_environment: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing can come of it any more: the rest is destroyed, and the journal says why."""
+    """Nothing can come of it any more: the journal says why, and the keeper destroys the rest. (The look is made in this process,
+    with less patience than the keeper's.)"""
     with Client(clean_environment, 600) as client:
         run = client.reach("job_started")
         client.hear("begun")
-        client.signal(signal.SIGKILL)
-        client.end()
+        client.die_unkept()
     for machine in _guardians(run):
         machine.kill()
+    monkeypatch.setattr(tend, "_CONNECT_S", 0.5)
+    again = tend.tend(Context.open(), run, print)
+    assert again is not None
+    assert again <= time.time()
     assert _wait_for_event(clean_environment, run, "instance_lost").fields["state"] == "terminated"
+    assert "destroyed in the background" in dayfly("ps").stderr
     wait_until_closed(clean_environment, run)
 
 

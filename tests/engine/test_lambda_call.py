@@ -51,6 +51,7 @@ def runs() -> list[History]:
     return journal.histories(Context.open().workspace.runs, closed=True)
 
 
+@pytest.mark.long
 def test_the_function_runs_on_the_first_machine_that_is_what_was_paid_for(
     cloud: Emulator, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def _dayfly(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_the_tutorial_s_first_run_is_what_it_says(cloud: Emulator, tmp_path: Path) -> None:
     """Plan, steps, output and receipt in this order, its very lines; then `dayfly cost` agrees with the meter, and nothing is left."""
     (tmp_path / "gpus.py").write_text(_block("python", "def gpus()"))

@@ -128,6 +128,7 @@ def test_ranks_without_a_client_fail_as_one_and_nothing_is_left(clean_environmen
 
 
 @pytest.mark.network
+@pytest.mark.long
 def test_a_map_is_made_by_two_machines(clean_environment: Path) -> None:
     """A call for it by itself, with what it needs in their environment; what else may come is `make test-nodes`."""
 

@@ -18,6 +18,7 @@ from dayfly.stacks import journal
 pytestmark = [pytest.mark.engine, pytest.mark.sshd]
 
 
+@pytest.mark.long
 def test_an_attempt_that_fails_has_its_outputs_here_and_the_next_goes_on_from_its_checkpoints(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,9 +62,9 @@ def _left(home: Path, state: Path) -> list[object]:
     return [*kept, *alive(histories[0].id), *(h.id for h in histories if not h.closed)]
 
 
-@pytest.mark.parametrize("name", ["a b", "c#d", "e%20f", "g?h", "ü'&;$x", "%h%%"])
+@pytest.mark.parametrize("name", ["a b#c%20d?e", "?ü'&;$x#%h%%"])
 def test_a_home_may_have_any_name_that_can_be_written(folder: Path, name: str) -> None:
-    """Spaces, "#", "%" and "?" among them: a value comes back, and by its own stack everything goes."""
+    """Spaces, "#", "%" and "?" among them, in either order: a value comes back, and by its own stack everything goes."""
     home = folder / name
     assert _call(folder, home) == "42 0 pulumi\n"
     assert _left(home, home / "state") == []

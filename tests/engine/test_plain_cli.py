@@ -7,6 +7,8 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,17 +80,39 @@ def test_up_and_destroy_by_the_plain_cli_are_a_run_like_any_other(
     assert "dev" in pulumi("stack", "ls").stdout
 
 
-def test_gc_by_name_ends_a_plain_run_too(pulumi: Pulumi, clean_environment: Path) -> None:
-    """`dayfly cancel` destroys what `pulumi up` made, through its own stack, which stays for its owner."""
-    assert pulumi("stack", "init", "dev").returncode == 0
-    up = pulumi("up", "--yes", "--skip-preview")
-    assert up.returncode == 0, up.stdout + up.stderr
-    (listed,) = json.loads(dayfly("ps", "--json").stdout)
-    done = dayfly("cancel", listed["id"], "--yes", "--json")
-    assert done.returncode == 0, done.stderr
-    receipt = json.loads(done.stdout)
-    assert (receipt["destroyed"], receipt["left"], receipt["how"]) == (2, 0, "pulumi")
-    assert "dev" in pulumi("stack", "ls").stdout
+def _shell(line: str) -> str:
+    """What a line prints in the checkout, in a shell that has evaluated `dayfly engine env`."""
+    done = subprocess.run(
+        ["bash", "-c", f'eval "$({sys.executable} -m dayfly.runtime.cli engine env)" && {line}'],
+        cwd=_CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_gc_by_name_ends_a_plain_run_too(engine: Engine, clean_environment: Path) -> None:
+    """`dayfly cancel` destroys what `pulumi up` made in the checkout itself, through its own stack, which stays for its owner."""
+    quiet = "--non-interactive --stack plain"
+    try:
+        told = _shell(
+            "command -v python && pulumi stack init plain --non-interactive"
+            f" && pulumi up --yes --skip-preview {quiet}"
+        )
+        assert told.startswith(sysconfig.get_path("scripts"))
+        (listed,) = json.loads(dayfly("ps", "--json").stdout)
+        assert (listed["status"], listed["stack"]) == ("RUNNING", "plain")
+        done = dayfly("cancel", listed["id"], "--yes", "--json")
+        assert done.returncode == 0, done.stderr
+        receipt = json.loads(done.stdout)
+        assert (receipt["destroyed"], receipt["left"], receipt["how"]) == (2, 0, "pulumi")
+        assert "plain" in _shell("pulumi stack ls --non-interactive")
+    finally:
+        (_CHECKOUT / "Pulumi.plain.yaml").unlink(missing_ok=True)
 
 
 def test_an_impossible_configuration_fails_with_our_message(

@@ -43,6 +43,7 @@ def _pytest(**variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.engine
 @pytest.mark.sshd
+@pytest.mark.long
 def test_the_real_world_test_passes_on_the_emulator() -> None:
     """With the key in the variable; it says what it will cost first, and takes the cheapest machine that has a GPU."""
     with Emulator(Options(time_scale=10)) as cloud:

@@ -102,9 +102,10 @@ def test_a_program_that_fails_does_not_wait_for_what_it_has_left_open(
     assert history.closed
 
 
+@pytest.mark.long
 def test_a_session_that_reaches_its_deadline_says_so() -> None:
     """To the call that runs, to the one that waits, to the next one, and where its block is left."""
-    f = cluster(provider="local", environment=[], time=20)(time.sleep)
+    f = cluster(provider="local", environment=[], time=15)(time.sleep)
     with pytest.raises(DeadlineReached, match="max_runtime"), f.session(slots=1) as s:
         assert s(0) is None
         for call in [s.submit(600), s.submit(600)]:

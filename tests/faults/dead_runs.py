@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from tests.faults import left
 from tests.faults.place import COMMAND_S, Place
 
-_AT_ONCE = 2
 _CLIENT = """
 import sys
 from dayfly import cluster
@@ -36,8 +35,8 @@ class DeadRuns:
     Lifecycle: `take` gives one; `close` has what nobody took destroyed by `dayfly gc`.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, place: Place, at_once: int) -> None:
+        self._place, self._at_once = place, at_once
         self._stock: list[str] = []
 
     def take(self) -> str:
@@ -53,7 +52,7 @@ class DeadRuns:
         before = left.runs(home)
         with (home / "dead_client.log").open("wb") as log:
             client = subprocess.Popen(
-                [sys.executable, str(script), str(_AT_ONCE)],
+                [sys.executable, str(script), str(self._at_once)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -74,7 +73,9 @@ class DeadRuns:
     def _all_started(self, runs: set[str]) -> bool:
         names = [left.events(self._place.home, run) for run in runs]
         # "up_ended" is the engine's last word: before it the state is still being written.
-        return len(runs) == _AT_ONCE and all({"job_started", "up_ended"} <= {*n} for n in names)
+        return len(runs) == self._at_once and all(
+            {"job_started", "up_ended"} <= {*n} for n in names
+        )
 
     def _await_engines(self, runs: set[str]) -> None:
         """The program's process has nothing more to write, and no lock."""
@@ -90,9 +91,9 @@ class DeadRuns:
 
 
 @contextlib.contextmanager
-def dead_runs(place: Place) -> Iterator[DeadRuns]:
-    """A stock for as long as the block lasts."""
-    stock = DeadRuns(place)
+def dead_runs(place: Place, at_once: int = 2) -> Iterator[DeadRuns]:
+    """A stock for as long as the block lasts; one client fills it with so many."""
+    stock = DeadRuns(place, at_once)
     try:
         yield stock
     finally:

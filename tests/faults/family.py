@@ -25,7 +25,7 @@ class Family:
             is taken and ended after the last.
         engine: True where it needs the Pulumi CLI.
         jobs: processes that share the trials of a full run.
-        small: what a sample runs in its place, where one trial takes minutes.
+        small: what a sample runs in its place, where one trial takes minutes, or another's part would be made in vain.
         cells: seeds so far apart try the same thing, with other chances: as many things there are to try, or a multiple.
     """
 

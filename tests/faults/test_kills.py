@@ -37,6 +37,7 @@ def test_ten_kills_leave_nothing_and_lose_nothing(clean_environment: Path, engin
 
 
 @pytest.mark.engine
+@pytest.mark.long
 def test_three_kills_leave_nothing_and_lose_nothing(
     clean_environment: Path, engine: Engine
 ) -> None:
@@ -48,6 +49,7 @@ def test_three_kills_leave_nothing_and_lose_nothing(
 
 
 @pytest.mark.engine
+@pytest.mark.long
 def test_the_harness_sees_what_is_left_and_lost(
     clean_environment: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ _LIMIT_S = 300.0
 
 
 @pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.engine
 @pytest.mark.sshd
 @pytest.mark.parametrize("name", family.names())
@@ -49,6 +50,7 @@ def test_a_sample_of_every_family_leaves_and_loses_nothing(
 
 
 @pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.process
 @pytest.mark.parametrize(("rule", "seed"), [("proof", 5), ("adoption", 20)])
 def test_a_safety_rule_that_is_switched_off_is_noticed(rule: str, seed: int) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,9 @@ _WAYS: tuple[Callable[[_Spoiled], str], ...] = (
 )
 
 
-def run(place: Place, seeds: Iterator[int]) -> Iterator[Trial]:
+def run(place: Place, seeds: Iterator[int], at_once: int = 2) -> Iterator[Trial]:
     """Every way in turn."""
-    with dead_runs(place) as stock:
+    with dead_runs(place, at_once) as stock:
         for seed in seeds:
             yield _trial(place, stock.take(), seed)
 
@@ -180,4 +181,4 @@ def allowed(load: float) -> float:
     return _WITHIN_S * min(max(1.0, load), _MOST_LOAD)
 
 
-FAMILY = Family(_NAME, trials=200, sample=1, run=run, jobs=3)
+FAMILY = Family(_NAME, trials=200, sample=1, run=run, jobs=3, small=partial(run, at_once=1))
