@@ -175,7 +175,7 @@ def test_a_process_that_may_open_no_further_file_goes_on_without_a_way_of_its_ow
     def goes_on(child: InChild) -> bool:
         told = child._received(inbox.Inbox())
         assert told is not None
-        return [child._obey(*each) for each in told] == [True]
+        return [child._obey(each) for each in told] == [True]
 
     try:
         child = InChild(book, ([], ""), True, theirs)
@@ -207,15 +207,16 @@ def test_the_zygote_is_told_of_a_straight_call_before_its_result_and_gets_only_w
     try:
         child = InChild(CallBook(JobFolder(str(tmp_path)), key, run), ([], ""), True, theirs)
         child._functions["here"] = None, abs
-        assert child._take_straight({"calls": [{**entry, "function": "elsewhere"}]}, sealed)
-        assert child._take_straight({"calls": [{**entry, "function": "here"}]}, sealed)
+        for function in ("elsewhere", "here"):
+            called = {"calls": [{**entry, "function": function}]}
+            assert child._take_straight(frames.encode(called, sealed))
         refer, begun_here, result = zygote.feed(ours.recv(1 << 16))
     finally:
         signal.signal(signal.SIGTERM, heard)
         ours.close()
         theirs.close()
     assert refer == ({"refer": {**entry, "function": "elsewhere"}}, sealed)
-    assert begun_here == ({"begun": {**entry, "function": "here"}}, b"")
+    assert begun_here == ({"begun": {"calls": [{**entry, "function": "here"}]}}, b"")
     assert (result[0]["n"], result[0]["told"]) == (1, None)
     value = frames.unseal(key, run, frames.call_result_seq(1), result[1])
     assert outcome.unpack(value, run_id=run) == 7
