@@ -72,8 +72,9 @@ class WarmMap(Generic[R]):
         there: WarmCalls[R],
         items: Iterable[Sequence[Any]],
         *,
+        total: int | None,
         ordered: bool,
-        tally: Tally | None = None,
+        display: Display | None = None,
         max_concurrency: int | None = None,
         return_exceptions: bool = False,
         retries: int = 0,
@@ -87,7 +88,7 @@ class WarmMap(Generic[R]):
                 raise SpecError(f"{name}={shown(value)} must be a whole number of at least {least}")
         self._there, self._items = there, enumerate(items)
         self._ordered = ordered
-        self._tally = tally or Tally(Display.silent(), "map")
+        self._tally = Tally(display or Display.silent(), "map", total)
         self._group = there.new_group()
         self._most = max_concurrency or _AHEAD + 2 * there.slots
         self._sent_bytes = 0

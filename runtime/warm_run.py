@@ -23,7 +23,6 @@ from dayfly.runtime.aside import aside
 from dayfly.runtime.call import Call
 from dayfly.runtime.job import Job
 from dayfly.runtime.moment import Moment, ended
-from dayfly.runtime.tally import Tally
 from dayfly.runtime.verb import verb
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_calls import WarmCalls
@@ -354,8 +353,10 @@ class WarmRun(Generic[P, R]):
     def _mapped(
         self, calls: Iterable[Sequence[Any]], total: int | None, ordered: bool, how: MapOptions
     ) -> WarmMap[R]:
-        tally = Tally(self._running.display, "map", total)
-        return WarmMap(self._calls_there(), calls, ordered=ordered, tally=tally, **how)
+        display = self._running.display
+        return WarmMap(
+            self._calls_there(), calls, total=total, ordered=ordered, display=display, **how
+        )
 
     async def _mapped_aio(
         self, calls: Iterable[Sequence[Any]], total: int | None, ordered: bool, how: MapOptions

@@ -91,7 +91,7 @@ def mapped(call: WarmCall[Any]) -> WarmMap[Any]:
         new_group=lambda: 1,
         submit_all=lambda calls, **_: [call for _ in calls],
     )
-    return WarmMap(there, [()], ordered=True)  # type: ignore[arg-type]
+    return WarmMap(there, [()], total=1, ordered=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

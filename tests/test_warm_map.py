@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 
 from dayfly.errors import JobExited, PayloadError, RunFailed, SpecError
-from dayfly.runtime.display import Display
-from dayfly.runtime.tally import Tally
 from dayfly.runtime.warm_map import WarmMap
 from tests.warm import WAIT_S, Warm, warm, within
 
@@ -37,11 +35,12 @@ def test_values_come_in_the_items_order_and_processes_are_shared(shared: Warm) -
             print(number)
         return number, os.getpid()
 
-    tally = Tally(Display.silent(), "map", 300)
-    values = shared.map(function, range(300), tally=tally)
+    items = ((number,) for number in range(300))
+    made: WarmMap[tuple[int, int]] = WarmMap(shared.calls(function), items, total=300, ordered=True)
+    values = list(made.results())
     assert [value for value, _ in values] == list(range(300))
     assert len({pid for _, pid in values}) < 100
-    assert tally.text.startswith("300 of 300 items, ")
+    assert made._tally.text.startswith("300 of 300 items, ")
     shown = [line.partition("] ")[2] for line in shared.log().splitlines()]
     assert sorted(map(int, shown)) == list(range(0, 300, 10))
 
@@ -59,6 +58,7 @@ def test_unordered_values_come_as_they_are_there(shared: Warm, tmp_path: Path) -
     made: WarmMap[int] = WarmMap(
         calls,
         [(go, 0), (go, 1)],
+        total=2,
         ordered=False,
     )
     values = made.results()
@@ -147,7 +147,7 @@ def test_large_items_are_sent_ahead_by_their_size(
             taken.append(number)
             yield (bytes([number]) * size,)
 
-    made: WarmMap[int] = WarmMap(shared.calls(function), items(), ordered=True)
+    made: WarmMap[int] = WarmMap(shared.calls(function), items(), total=None, ordered=True)
     ahead = (4 << 20) // size
     assert len(taken) == ahead
     (tmp_path / "go").touch()
@@ -174,7 +174,7 @@ def test_no_more_is_made_behind_a_slow_item_than_may_wait_for_it(
             taken.append(number)
             yield (number,)
 
-    made: WarmMap[int] = WarmMap(shared.calls(function), items(), ordered=True)
+    made: WarmMap[int] = WarmMap(shared.calls(function), items(), total=None, ordered=True)
     heard: Future[list[int]] = Future()
     threading.Thread(target=lambda: heard.set_result(list(made.results())), daemon=True).start()
     until = time.monotonic() + WAIT_S
@@ -221,7 +221,7 @@ def test_a_map_ends_with_its_run(tmp_path: Path) -> None:
         calls = run.calls(time.sleep)
 
         def sleeping(**how: Any) -> WarmMap[None]:
-            return WarmMap(calls, ((600,) for _ in range(9)), ordered=True, **how)
+            return WarmMap(calls, ((600,) for _ in range(9)), total=9, ordered=True, **how)
 
         bounded: dict[str, Any] = {"return_exceptions": True, "max_concurrency": 2}
         raising, giving = sleeping(retries=3), sleeping(**bounded)

@@ -105,8 +105,9 @@ class Warm:
 
     def map(self, function: Callable[..., Any], items: Iterable[Any], **how: Any) -> list[Any]:
         """The values of a map."""
+        usual = {"total": None, "ordered": True}
         calls = ((item,) for item in items)
-        made: WarmMap[Any] = WarmMap(self.calls(function), calls, **{"ordered": True, **how})
+        made: WarmMap[Any] = WarmMap(self.calls(function), calls, **{**usual, **how})
         return list(made.results())
 
     def end(self) -> JobEnd:
