@@ -65,7 +65,7 @@ def left(workspace: Workspace, pickler: Path, tmp_path: Path) -> Iterator[Runs]:
 
 
 # A floor that no GPU here is below has them looked at every fifth of a second, where it would be every five seconds.
-OFTEN = {"gpu_floor_percent": 1.0, "gpu_window_s": 0.8}
+OFTEN: dict[str, Any] = {"gpu_floor_percent": 1.0, "gpu_window_s": 0.8}
 
 
 def look_until_sampled(onlooker: Onlooker) -> Usage:
