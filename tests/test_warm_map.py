@@ -136,6 +136,9 @@ def test_large_items_are_sent_ahead_by_their_size(
     """Before the first value has come, and from then on, never more than the bytes that may be ahead, and what the slots need."""
     monkeypatch.setattr("dayfly.runtime.warm_map._AHEAD_BYTES", 4 << 20)
     taken: list[int] = []
+    # As many items as may be ahead, and as many as go together.
+    ahead, parcel = (4 << 20) // size, (1 << 20) // size
+    total = 5 * ahead
 
     def function(content: bytes) -> int:
         while not (tmp_path / "go").exists():
@@ -143,18 +146,18 @@ def test_large_items_are_sent_ahead_by_their_size(
         return content[0]
 
     def items() -> Iterator[tuple[bytes]]:
-        for number in range(80):
+        for number in range(total):
             taken.append(number)
             yield (bytes([number]) * size,)
 
-    made: WarmMap[int] = WarmMap(shared.calls(function), items(), total=None, ordered=True)
-    ahead = (4 << 20) // size
+    made: WarmMap[int] = WarmMap(shared.calls(function), items(), total=total, ordered=True)
     assert len(taken) == ahead
     (tmp_path / "go").touch()
     values = made.results()
-    for number in range(80):
+    for number in range(total):
         assert next(values) == number
-        assert len(taken) - number <= 2 * ahead
+        # Those that are under way, and those that have come together with this one.
+        assert len(taken) - number <= 2 * (ahead + parcel)
 
 
 def test_no_more_is_made_behind_a_slow_item_than_may_wait_for_it(
