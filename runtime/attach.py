@@ -167,6 +167,9 @@ def _session(machine: Machine, attendance: Attendance, taking: Taking | None) ->
             if taking is not None:
                 taking.take(attendance, session)
         except BaseException as failed:
+            lives = not isinstance(failed, ConnectFailed) or attendance.machine_runs()
+            if not lives and was_ended_elsewhere(attendance):
+                raise ended_elsewhere(attendance.directory.name) from failed
             if taking is not None and taking.elsewhere:
                 # Whatever it was: nothing of it is this computer's to destroy.
                 if attendance.run_stack is None or attendance.run_stack.needs_closing:
@@ -175,11 +178,8 @@ def _session(machine: Machine, attendance: Attendance, taking: Taking | None) ->
                 if error is failed:
                     raise
                 raise error from failed
-            if isinstance(failed, ConnectFailed):
-                if attendance.machine_runs():
-                    raise attendance.left_there(failed) from failed
-                if was_ended_elsewhere(attendance):
-                    raise ended_elsewhere(attendance.directory.name) from failed
+            if isinstance(failed, ConnectFailed) and lives:
+                raise attendance.left_there(failed) from failed
             raise
         yield session
 

@@ -69,7 +69,7 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
         WarmRun: {"aio", "id", "dashboard", "slots", "directory"},
         # What they wait for is the call, which can be awaited.
         WarmCall: {"result", "exception"}
-        | {"add_done_callback", "tell", "settle", "settle_plain", "fail", "abandon"},
+        | {"add_done_callback", "tell", "settle", "settle_plain", "prepared", "fail", "abandon"},
         Job: {
             "id",
             "directory",

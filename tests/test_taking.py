@@ -170,10 +170,11 @@ def test_a_machine_that_cannot_take_it_in_is_left_up_with_what_is_on_it(
     assert closing == []
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_run_that_another_home_has_ended_meanwhile_says_so(
-    here: Workspace, closing: list[str], monkeypatch: pytest.MonkeyPatch
+    here: Workspace, closing: list[str], monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
-    """Its machine is gone, and nothing of it is kept: that is no loss."""
+    """Its machine is gone, and nothing of it is kept: that is no loss, and nothing is in hand any more."""
 
     def gone(_beside: Beside, _run: str) -> None:
         raise UnknownRun("gone")
@@ -184,7 +185,7 @@ def test_a_run_that_another_home_has_ended_meanwhile_says_so(
     monkeypatch.setattr(Attendance, "machine_runs", lambda _: False)
     monkeypatch.setattr(Beside, "fetch", gone)
     with pytest.raises(TakenOver, match="its log and its value are there"):
-        _takes(attendance, Taking(mine, elsewhere=False, force=False))
+        _takes(attendance, Taking(mine, elsewhere=elsewhere, force=False))
     # What is left of it here is its journal, which is closed.
     assert closing == [mine.id]
     assert attendance.history.field("attached", "closed")
