@@ -251,3 +251,43 @@ def test_channels_of_different_packets_share_a_connection(pair: Pair) -> None:
     assert b"".join(part for _, _, part in pair.read(2)) == data
     assert pair.ours.send_data(3, memoryview(b"small"), 1 << 30)
     assert pair.read(1) == [(94, 3, b"small")]
+
+
+def channel_data(number: int, data: bytes) -> Message:
+    return Message(b"\x5e" + number.to_bytes(4, "big") + len(data).to_bytes(4, "big") + data)
+
+
+def test_what_comes_for_a_channel_is_delivered_and_read_past(pair: Pair) -> None:
+    """In its order, with all else; what nobody takes, or is no such message, goes the usual way."""
+    came: list[tuple[int, bytes]] = []
+
+    def deliver(number: int, data: bytes) -> bool:
+        came.append((number, data))
+        return number != 9
+
+    pair.ours.deliver = deliver
+    for message in (
+        channel_data(1, b"one"),
+        channel_data(2, b"two"),
+        channel_data(9, b"nine"),
+        Message(b"\x5e\0\0"),
+        Message(b"\x5e\0\0\0\1\0\0\0\7short"),
+        channel_data(3, b"three"),
+        Message(b"\x5d\0\0\0\1"),
+    ):
+        pair.theirs.send_message(message)
+    read = [pair.ours.read_message() for _ in range(4)]
+    assert [kind for kind, _ in read] == [94, 94, 94, 93]
+    assert [message.seqno for _, message in read] == [2, 3, 4, 6]
+    assert came == [(1, b"one"), (2, b"two"), (9, b"nine"), (3, b"three")]
+
+
+def test_new_keys_that_are_due_are_not_waited_for_behind_what_is_delivered(pair: Pair) -> None:
+    """Whoever reads has to ask for them, and may not be kept until something else comes."""
+    pair.ours.deliver = lambda number, data: True
+    pair.ours.REKEY_PACKETS = 2
+    for _ in range(2):
+        pair.theirs.send_message(channel_data(1, b"data"))
+    kind, _ = pair.ours.read_message()
+    assert kind == 2
+    assert pair.ours.need_rekey()

@@ -1,4 +1,4 @@
-"""Arrivals: what a channel has received and nobody has read yet, packet by packet and never copied."""
+"""Arrivals: what a channel has received and nobody has read yet, packet by packet."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Arrivals(BufferedPipe):  # type: ignore[type-arg]  # it is generic in its 
             return self._there > 0
 
     def read(self, nbytes: int, timeout: float | None = None) -> bytes:
-        """Give what came next, of one packet at most; nothing where no more will come.
+        """Give what came next, as much as is there; nothing where no more will come.
 
         Raises:
             PipeTimeout: nothing came in time.
@@ -92,6 +92,13 @@ class Arrivals(BufferedPipe):  # type: ignore[type-arg]  # it is generic in its 
         if len(data) > most:
             self._waiting.appendleft(data[most:])
             data = data[:most]
+        elif self._waiting:
+            # Together: for each packet by itself whoever reads would have to wait for its turn to run.
+            parts, size = [data], len(data)
+            while self._waiting and size + len(self._waiting[0]) <= most:
+                parts.append(self._waiting.popleft())
+                size += len(parts[-1])
+            data = b"".join(parts)
         self._there -= len(data)
         if not self._there and self._told is not None and not self._over:
             self._told.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import paramiko
@@ -13,11 +14,13 @@ from paramiko.packet import NeedRekeyException, Packetizer
 # It works on attributes that are nobody's promise, so another paramiko gets its own packetizer.
 _WRITTEN_FOR = ("5.1.0",)
 _CHANNEL_DATA = 94
+_IGNORE = 2
 _BLOCK = 16
 _TAG = 16
 # Packet length, padding length, message, channel, length of the data.
 _HEAD = struct.Struct(">IBBII")
 _LENGTH = 4
+_DATA = struct.Struct(">II")
 # Room for the largest packet that the other side may send, and for what has come behind it.
 _AHEAD_BYTES = (256 << 10) + (16 << 10)
 _PACKET_MOST = 256 << 10 | 4096
@@ -61,6 +64,8 @@ class _Packetizer(Packetizer):
 
     __plain = bytearray()
     __sealed = bytearray()
+    # Takes what has come for a channel, by the channel's number here; False where that is to go the usual way.
+    deliver: Callable[[int, bytes], bool] = staticmethod(lambda number, data: False)
     # What has arrived and is not taken yet: a part of this buffer.
     __ahead = memoryview(b"")
     __start = __end = 0
@@ -68,21 +73,41 @@ class _Packetizer(Packetizer):
     # -- what arrives
 
     def read_message(self) -> tuple[int, Message]:
-        """As paramiko's own, which does it where another cipher is used, or new keys are due.
+        """As paramiko's own, which does it where another cipher is used, or new keys are due; but what is delivered is
+        read past.
 
         Raises:
             SSHException: the packet is not one.
             InvalidTag: it was changed on its way.
             EOFError: the connection ended.
         """
-        if (
-            not self.__aead_in
-            or self.__need_rekey
-            or self.__compress_engine_in
-            or self.__dump_packets
+        while self.__aead_in and not (
+            self.__need_rekey or self.__compress_engine_in or self.__dump_packets
         ):
-            read: tuple[int, Message] = super().read_message()
-            return read
+            kind, content = self._read_packet()
+            if kind == _CHANNEL_DATA and self._delivered(content):
+                self.__sequence_number_in = (self.__sequence_number_in + 1) & _SEQUENCE
+                if self.need_rekey():
+                    return _IGNORE, Message()  # Whoever reads has to begin with that.
+                continue
+            message = Message(content)
+            message.seqno = self.__sequence_number_in
+            self.__sequence_number_in = (self.__sequence_number_in + 1) & _SEQUENCE
+            return kind, message
+        read: tuple[int, Message] = super().read_message()
+        return read
+
+    def _delivered(self, content: bytes) -> bool:
+        """Whether a packet's content, a channel's number and a string, was taken."""
+        if len(content) < _DATA.size:
+            return False
+        number, size = _DATA.unpack_from(content)
+        if size != len(content) - _DATA.size:
+            return False
+        return self.deliver(number, content[_DATA.size :])
+
+    def _read_packet(self) -> tuple[int, bytes]:
+        """Read the next one, and give the kind and the rest of its message."""
         size = int.from_bytes(self._arrived(_LENGTH, check_rekey=True)[:_LENGTH], "big")
         if not _BLOCK <= size <= _PACKET_MOST:
             raise paramiko.SSHException(f"a packet of {size} bytes")
@@ -98,9 +123,6 @@ class _Packetizer(Packetizer):
         message_end = size - plain[0]
         if message_end < 2:
             raise paramiko.SSHException("a packet without a message")
-        message = Message(plain[2:message_end])
-        message.seqno = self.__sequence_number_in
-        self.__sequence_number_in = (self.__sequence_number_in + 1) & _SEQUENCE
         self.__received_bytes += whole
         self.__received_packets += 1
         if (
@@ -108,7 +130,7 @@ class _Packetizer(Packetizer):
             or self.__received_bytes >= self.REKEY_BYTES
         ):
             self._ask_for_new_keys()
-        return plain[1], message
+        return plain[1], plain[2:message_end]
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         """As paramiko's own, behind what was read ahead."""

@@ -55,6 +55,7 @@ class Transport(paramiko.Transport):
 
     if TYPE_CHECKING:
         active: bool
+        _expected_packet: tuple[int, ...]
         _send_message: Callable[[Message], None]
         clear_to_send: threading.Event
         clear_to_send_lock: threading.Lock
@@ -74,6 +75,7 @@ class Transport(paramiko.Transport):
         )
         self.packetizer.REKEY_BYTES = self.packetizer.REKEY_PACKETS = _REKEY_BYTES
         self._sends_data = hasattr(self.packetizer, "send_data")
+        self.packetizer.deliver = self._deliver  # type: ignore[attr-defined]
         self._later: deque[Message] = deque()
         self._asked: deque[_Answer] = deque()
         self._asking = threading.Lock()
@@ -136,6 +138,14 @@ class Transport(paramiko.Transport):
             if time.monotonic() > until:
                 raise paramiko.SSHException("the key exchange did not come to an end")
             self.clear_to_send.wait(0.1)
+
+    def _deliver(self, number: int, data: bytes) -> bool:
+        """Give a channel what has come for it; in the midst of a key exchange paramiko says what may come."""
+        channel = None if self._expected_packet else self._channels.get(number)
+        if channel is None:
+            return False
+        channel.in_buffer.feed(data)
+        return True
 
     # -- large data
 
