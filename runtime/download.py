@@ -21,7 +21,7 @@ FRAMES_BYTES = 4 << 20
 _PIECE_BYTES = 2 << 20
 # Wanted at once on each lane: a little more than its window.
 _PIECES_AHEAD = 10
-_RECEIVE_BYTES, _READ_BYTES = 4 << 20, 1 << 20
+_RECEIVE_BYTES, _READ_BYTES = 4 << 20, 4 << 20
 
 
 class Download:

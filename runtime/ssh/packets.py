@@ -84,30 +84,29 @@ class _Packetizer(Packetizer):
         while self.__aead_in and not (
             self.__need_rekey or self.__compress_engine_in or self.__dump_packets
         ):
-            kind, content = self._read_packet()
-            if kind == _CHANNEL_DATA and self._delivered(content):
+            plain, end = self._read_packet()
+            if plain[1] == _CHANNEL_DATA and self._delivered(plain, end):
                 self.__sequence_number_in = (self.__sequence_number_in + 1) & _SEQUENCE
                 if self.need_rekey():
                     return _IGNORE, Message()  # Whoever reads has to begin with that.
                 continue
-            message = Message(content)
+            message = Message(plain[2:end])
             message.seqno = self.__sequence_number_in
             self.__sequence_number_in = (self.__sequence_number_in + 1) & _SEQUENCE
-            return kind, message
+            return plain[1], message
         read: tuple[int, Message] = super().read_message()
         return read
 
-    def _delivered(self, content: bytes) -> bool:
-        """Whether a packet's content, a channel's number and a string, was taken."""
-        if len(content) < _DATA.size:
+    def _delivered(self, plain: bytes, end: int) -> bool:
+        """Whether a packet's message, a channel's number and a string, was taken."""
+        if end < 2 + _DATA.size:
             return False
-        number, size = _DATA.unpack_from(content)
-        if size != len(content) - _DATA.size:
-            return False
-        return self.deliver(number, content[_DATA.size :])
+        number, size = _DATA.unpack_from(plain, 2)
+        begin = 2 + _DATA.size
+        return size == end - begin and self.deliver(number, plain[begin:end])
 
-    def _read_packet(self) -> tuple[int, bytes]:
-        """Read the next one, and give the kind and the rest of its message."""
+    def _read_packet(self) -> tuple[bytes, int]:
+        """Read the next one, and give it decrypted, with where its message ends; its kind stands at 1."""
         size = int.from_bytes(self._arrived(_LENGTH, check_rekey=True)[:_LENGTH], "big")
         if not _BLOCK <= size <= _PACKET_MOST:
             raise paramiko.SSHException(f"a packet of {size} bytes")
@@ -130,7 +129,7 @@ class _Packetizer(Packetizer):
             or self.__received_bytes >= self.REKEY_BYTES
         ):
             self._ask_for_new_keys()
-        return plain[1], plain[2:message_end]
+        return plain, message_end
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         """As paramiko's own, behind what was read ahead."""
