@@ -8,11 +8,7 @@ import json
 import threading
 from collections import deque
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dayfly.runtime.warm_call import WarmCall
-
+from typing import IO, Any
 
 FILE = "calls.jsonl"
 
@@ -74,10 +70,10 @@ class Ledger:
         self._writing = threading.Lock()
         self._over = False
 
-    def enter(self, call: WarmCall[Any]) -> None:
+    def enter(self, number: int, outcome: str, times: Times) -> None:
         """Takes a call that is done, for the next `write`: whoever waits for its value does not wait for a file."""
         if not self._over:
-            self._done.append((call.number, call.outcome, call.times))
+            self._done.append((number, outcome, times))
 
     def write(self) -> None:
         """Writes down the calls that were entered; a full disk costs the record, never the call."""
@@ -103,9 +99,8 @@ class Ledger:
         with self._writing:
             self._over = True
             if self._file is not None:
-                with contextlib.suppress(
-                    OSError
-                ):  # What a full disk has not taken is tried once more.
+                # What a full disk has not taken is tried once more.
+                with contextlib.suppress(OSError):
                     self._file.close()
                 self._file = None
 
@@ -113,16 +108,13 @@ class Ledger:
 def write_one(directory: Path, outcome: str, times: Times) -> None:
     """Writes the ledger of a run that was one call."""
     ledger = Ledger(directory)
-    ledger._done.append((1, outcome, times))
+    ledger.enter(1, outcome, times)
     ledger.close()
 
 
 def _line(number: int, outcome: str, times: Times) -> str:
-    return _LINE % (
-        number,
-        json.dumps(outcome or "failed"),
-        *(getattr(times, name) for name in _NAMES),
-    )
+    values = [getattr(times, name) for name in _NAMES]
+    return _LINE % (number, json.dumps(outcome or "failed"), *values)
 
 
 def totals(directory: Path) -> dict[str, Any] | None:

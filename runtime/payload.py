@@ -22,6 +22,7 @@ import cloudpickle
 
 from dayfly.errors import PayloadError
 from dayfly.runtime import carried, fetched, fetched_objects
+from dayfly.runtime.agent import tensors
 from dayfly.runtime.code import Code
 from dayfly.runtime.culprit import Culprit, Search, advice
 from dayfly.runtime.data import Data
@@ -123,7 +124,7 @@ def pack_arguments(
         PayloadError: an argument cannot travel; `path` names the part.
     """
     content = (tuple(args), dict(kwargs))
-    if not kwargs and all(map(_is_atom, args)):
+    if not kwargs and all(map(tensors.is_atom, args)):
         return Parts([pickle.dumps(content, protocol=5)]), {}
     with contextlib.suppress(_NotPlain):
         return _plain(content), {}
@@ -179,11 +180,6 @@ def _packed_own(fn: Callable[..., Any], content: object, needs: Set[str] = froze
 def project_of(fn: Callable[..., Any]) -> Project:
     """The project whose code travels with a function."""
     return Project.of_file(_filename(bare_function(fn)))
-
-
-def _is_atom(value: object) -> bool:
-    """Whether it is small, and has a form of its own in a pickle; by identity, since a class may compare as it likes."""
-    return value is None or any(type(value) is kind for kind in (int, float, bool))
 
 
 class _NotPlain(Exception):

@@ -416,7 +416,7 @@ class WarmLine:
 
     def _enter(self, call: WarmCall[Any]) -> None:
         if self._ledger is not None:
-            self._ledger.enter(call)
+            self._ledger.enter(call.number, call.outcome, call.times)
 
     def _write_ledger(self) -> None:
         if self._ledger is not None:

@@ -212,7 +212,8 @@ def test_a_changed_byte_at_any_place_of_the_opening_is_a_dropped_connection(
         for _ in plan:
             connection = Connection(machine, server.keys.user_key)
             try:
-                connection.open("true", 1.0)
+                with connection.closed_after(1.0):
+                    connection.open("true", 1.0)
                 connection.receive(1, 1.0)
             except Disconnected as dropped:
                 ended.append(str(dropped))

@@ -59,9 +59,14 @@ class _Memory:
         return PickleBuffer(view)
 
 
+def is_atom(value: Any) -> bool:
+    """Tell what is small and has a form of its own in a pickle; by identity, since a class may compare as it likes."""
+    return value is None or any(type(value) is kind for kind in (int, float, bool))
+
+
 def dump(value: Any, writer: Any) -> None:
     """Pickle a value to `writer`; where torch is not in this process, as cloudpickle does."""
-    if value is None or any(type(value) is kind for kind in (int, float, bool)):
+    if is_atom(value):
         from pickle import dumps
 
         writer.write(dumps(value, protocol=5))

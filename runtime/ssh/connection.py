@@ -100,21 +100,24 @@ class Connection:
         self._stderr = b""
 
     def open(self, command: str, timeout_s: float) -> None:
-        """Connect, check the host key, log in and start `command`, all within `timeout_s`.
+        """Connect, check the host key, log in and start `command`.
+
+        Args:
+            command: what is run there.
+            timeout_s: for each step; all of it together has the bound of the caller's `closed_after`.
 
         Raises:
             HostKeyMismatch: the machine showed another key than the pinned one; nothing was sent to it.
             Disconnected: anything else that keeps it from being connected.
         """
-        with self.closed_after(timeout_s):
-            try:
-                with _mapped(f"{self._machine.host}:{self._machine.port}"):
-                    self._connect(timeout_s)
-                    self._login(timeout_s)
-                    self._start(command)
-            except BaseException:
-                self.close()
-                raise
+        try:
+            with _mapped(f"{self._machine.host}:{self._machine.port}"):
+                self._connect(timeout_s)
+                self._login(timeout_s)
+                self._start(command)
+        except BaseException:
+            self.close()
+            raise
 
     @contextlib.contextmanager
     def closed_after(self, timeout_s: float) -> Iterator[None]:

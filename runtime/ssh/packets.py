@@ -85,15 +85,14 @@ class _Packetizer(Packetizer):
             self.__need_rekey or self.__compress_engine_in or self.__dump_packets
         ):
             plain, end = self._read_packet()
-            if plain[1] == _CHANNEL_DATA and self._delivered(plain, end):
-                self.__sequence_number_in = (self.__sequence_number_in + 1) & _SEQUENCE
-                if self.need_rekey():
-                    return _IGNORE, Message()  # Whoever reads has to begin with that.
-                continue
-            message = Message(plain[2:end])
-            message.seqno = self.__sequence_number_in
-            self.__sequence_number_in = (self.__sequence_number_in + 1) & _SEQUENCE
-            return plain[1], message
+            number = self.__sequence_number_in
+            self.__sequence_number_in = (number + 1) & _SEQUENCE
+            if plain[1] != _CHANNEL_DATA or not self._delivered(plain, end):
+                message = Message(plain[2:end])
+                message.seqno = number
+                return plain[1], message
+            if self.need_rekey():
+                return _IGNORE, Message()  # Whoever reads has to begin with that.
         read: tuple[int, Message] = super().read_message()
         return read
 
