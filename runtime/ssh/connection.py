@@ -334,10 +334,6 @@ class Connection:
 
     def close(self) -> None:
         """Close socket, channel and connection; whoever waits on them is told."""
-        if self._socket is not None:
-            # Closing alone would leave paramiko's thread in its read until the next time-out.
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
         if self._transport is not None:
             with contextlib.suppress(Exception):
                 self._transport.close()
