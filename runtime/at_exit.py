@@ -21,7 +21,6 @@ leaks: list[LeakRisk] = []
 # How jobs have failed whose outcome nobody has asked for, by what stands for the job; no traceback, which would hold arguments.
 unheard: dict[object, str] = {}
 _interrupted = threading.Event()
-_worked_after_interrupt = threading.Event()
 
 
 def remember(leak: LeakRisk) -> None:
@@ -38,17 +37,22 @@ def _wait_for_open_jobs() -> None:
     jobs = list(open_jobs)
     if not jobs:
         return
-    # The Ctrl-C that ended a program is meant for all that it has started; at a prompt it was only the last command's.
-    ended_by = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     try:
-        if isinstance(ended_by, KeyboardInterrupt):
-            _worked_after_interrupt.set()
+        # The Ctrl-C that ended a program is meant for all that it has started.
+        if _ended_by_interrupt():
             with signals_as_interrupts():
                 stop_and_prove(jobs)
         else:
             see_out(*jobs)
     except (KeyboardInterrupt, LeakRisk):
         _interrupted.set()
+
+
+def _ended_by_interrupt() -> bool:
+    """Whether the program has ended of one; at a prompt it was only the last command that has."""
+    return not hasattr(sys, "ps1") and isinstance(
+        getattr(sys, "last_value", None), KeyboardInterrupt
+    )
 
 
 def _tell_unheard() -> bool:
@@ -63,7 +67,7 @@ def _exit_code() -> None:
     with another code."""
     failed_with = getattr(sys, "last_value", None)
     failed_unheard = _tell_unheard()
-    if _worked_after_interrupt.is_set():
+    if _ended_by_interrupt():
         _die_of_interrupt()
     if (failed_with is not None and not isinstance(failed_with, LeakRisk)) or _exit.asked:
         return
@@ -77,7 +81,7 @@ def _exit_code() -> None:
 
 def _die_of_interrupt() -> None:
     """By the signal, as Python itself does after an interrupt; but it forgets to, and ends with 1, where code has been
-    made from text since: of a dataclass, say, in a module that a teardown loads."""
+    made from text since: of a dataclass, say, in a module that a teardown loads, also one that has been left to the keeper."""
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -107,7 +111,6 @@ def _forget_in_child() -> None:
     leaks.clear()
     unheard.clear()
     _interrupted.clear()
-    _worked_after_interrupt.clear()
 
 
 _exit = _Exit()

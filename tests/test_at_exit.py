@@ -75,6 +75,24 @@ raise KeyboardInterrupt
     assert b"once more leaves that to the keeper" in done.stdout
 
 
+def test_a_second_interrupt_stays_the_reason_whatever_goes_on_behind_it() -> None:
+    """The job was left to the keeper by then and is open no more, while its thread still works."""
+    code = """
+import threading
+from dayfly.runtime import at_exit
+
+def work():
+    exec("made = 'from text'")
+
+threading._register_atexit(work)
+raise KeyboardInterrupt
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGINT, done.stderr
+
+
 def test_open_jobs_may_use_pools_to_their_end() -> None:
     """Though the program's last statement is past, and nobody has loaded what makes pools before."""
     code = """
