@@ -23,7 +23,7 @@ _CALLS_OF_A_CLIENT = 10
 _KILLED = 0.05
 # Clients of one call that end by themselves, for each that dies at any moment: one of them lives when it is time.
 _SPARE = 2
-_POLL_S = 0.02
+_POLL_S = 0.05
 # Where a kill is aimed at a moment of its own run, and not of the crowd's.
 POINTS = ("intent", "up_started", "launched", "machine", "job_started", "job_ended", "closing")
 

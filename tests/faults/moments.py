@@ -26,7 +26,7 @@ POINTS = (
     "destroying",
     "removed",
 )
-_POLL_S = 0.0005
+_POLL_S = 0.002
 
 
 class Lines:
