@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dayfly.runtime import payload
 from dayfly.runtime.dask_cluster import DaskCluster
 from dayfly.runtime.fleet import side_by_side
+from dayfly.runtime.parts import Parts
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_calls import WarmCalls
 from dayfly.runtime.warm_data import WarmData
@@ -156,4 +157,5 @@ class _Packed:
         packed = time.perf_counter()
         told, data_bytes = every.bring(data)
         data_s = time.perf_counter() - packed
-        return cls(content.buffers(), told.get("data", []), packed - began, data_s, data_bytes)
+        buffers = Parts.of(content).buffers()
+        return cls(buffers, told.get("data", []), packed - began, data_s, data_bytes)

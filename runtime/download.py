@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from dayfly.runtime.agent import arrival as agent_arrival
-from dayfly.runtime.agent import files, frames
+from dayfly.runtime.agent import files, frames, running_digest
 from dayfly.runtime.packing import Line, Packing
 from dayfly.runtime.pieces import pieces_of
 from dayfly.runtime.ssh.connection import Disconnected
@@ -21,7 +20,9 @@ FRAMES_BYTES = 4 << 20
 _PIECE_BYTES = 2 << 20
 # Wanted at once on each lane: a little more than its window.
 _PIECES_AHEAD = 10
-_RECEIVE_BYTES, _READ_BYTES = 4 << 20, 4 << 20
+_RECEIVE_BYTES = 4 << 20
+# Whoever fetches hears of what has arrived when it is so much, or after so long.
+_TOLD_BYTES, _TOLD_S = 4 << 20, 0.25
 
 
 class Download:
@@ -39,7 +40,8 @@ class Download:
         self._arrival = agent_arrival.Arrival(0)
         self._packing = Packing("", Line())
         self._have = 0
-        self._header, self._digest = b"", hashlib.sha256()
+        # The header is no part of what it tells the digest of.
+        self._digest = running_digest.RunningDigest(descriptor, frames.HEADER_BYTES)
 
     def fetch(self, link: Link, heard: Callable[[], None]) -> None:
         """Bring all of it that is not here yet.
@@ -67,8 +69,11 @@ class Download:
         Raises:
             FrameError: it is not.
         """
-        length, digest = frames.open_header(key, run_id, seq, self._header)
-        frames.check_payload(self._have - len(self._header), self._digest.digest(), length, digest)
+        header = os.pread(self._descriptor, frames.HEADER_BYTES, 0)
+        length, digest = frames.open_header(key, run_id, seq, header)
+        self._digest.catch_up(self._have)
+        payload = self._have - len(header)
+        frames.check_payload(payload, self._digest.digest(), length, digest)
 
     def _by_frames(self, link: Link, heard: Callable[[], None], most: int) -> int:
         """Give the size of all of it; it is brought unless more than `most` bytes of it are missing."""
@@ -77,7 +82,8 @@ class Download:
             heard()
             if data:
                 files.write_at(self._descriptor, answer["offset"], data)
-                self._take_in(answer["offset"] + len(data))
+                self._digest.add(answer["offset"], data)
+                self._have = answer["offset"] + len(data)
         return int(answer["size"])
 
     def _by_lanes(
@@ -103,9 +109,13 @@ class Download:
             thread.start()
         try:
             while self._have < size:
-                self._take_in(arrival.await_more(self._have))
-                self._packing.arrived(self._have)
-                heard()
+                have = arrival.await_more(self._have, step=_TOLD_BYTES, within_s=_TOLD_S)
+                if have > self._have:
+                    have = min(have, max(self._have, self._digest.done) + _TOLD_BYTES)
+                    self._digest.catch_up(have)
+                    self._have = have
+                    self._packing.arrived(have)
+                    heard()
         except BaseException:
             # A lane that is out of step is of no use any more, and without its link nobody waits for it.
             link.fail(Disconnected("the fetching was broken off"))
@@ -114,6 +124,7 @@ class Download:
             # None may write when the file is somebody else's.
             for thread in threads:
                 thread.join()
+            self._have = max(self._have, arrival.have)
 
     def _receive(
         self, lane: Lane, pieces: Sequence[tuple[int, int]], arrival: agent_arrival.Arrival
@@ -147,20 +158,6 @@ class Download:
         while offset < end:
             data = lane.receive(min(end - offset, _RECEIVE_BYTES))
             files.write_at(self._descriptor, offset, data)
+            self._digest.add(offset, data)
             offset += len(data)
             arrival.note(start, offset, end)
-
-    def _take_in(self, have: int) -> None:
-        """Digest what has arrived without a gap; the header is no part of that."""
-        while self._have < have:
-            room = _READ_BYTES
-            if not self._header:
-                room = frames.HEADER_BYTES
-                if have < room:
-                    return
-            data = os.pread(self._descriptor, min(room, have - self._have), self._have)
-            if self._header:
-                self._digest.update(data)
-            else:
-                self._header = data
-            self._have += len(data)

@@ -39,6 +39,11 @@ class Parts:
         for part in parts:
             self.write(part)
 
+    @classmethod
+    def of(cls, content: bytes | Parts) -> Parts:
+        """What may be bytes by itself."""
+        return cls([content]) if isinstance(content, bytes) else content
+
     def write(self, data: Flat, /) -> int:
         """Take the next bytes, and tell how many they are."""
         view = flat(data)

@@ -114,7 +114,7 @@ def pack_function(
 
 def pack_arguments(
     fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Parts, Mapping[str, Data]]:
+) -> tuple[bytes | Parts, Mapping[str, Data]]:
     """Pickle what a function is to be called with, for a process in which it is loaded.
 
     Returns:
@@ -125,7 +125,7 @@ def pack_arguments(
     """
     content = (tuple(args), dict(kwargs))
     if not kwargs and all(map(tensors.is_atom, args)):
-        return Parts([pickle.dumps(content, protocol=5)]), {}
+        return pickle.dumps(content, protocol=5), {}
     with contextlib.suppress(_NotPlain):
         return _plain(content), {}
     function, _, project = _prepared(fn)

@@ -799,15 +799,17 @@ class Session:
             file.truncate(0)
             download = Download(file.fileno(), call)
             self._persist(lambda link: download.fetch(link, self._progress))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            seq = agent_frames.call_result_seq(call)
-            download.check(self._keys.hmac_key, self._keys.run_id, seq)
-        except agent_frames.FrameError as error:
-            aside.unlink()
-            raise Forged(f"the result is not authentic: {error}") from error
+            try:
+                seq = agent_frames.call_result_seq(call)
+                download.check(self._keys.hmac_key, self._keys.run_id, seq)
+            except agent_frames.FrameError as error:
+                aside.unlink()
+                raise Forged(f"the result is not authentic: {error}") from error
+            if not call:
+                os.fsync(file.fileno())
         aside.rename(path)
+        if call:
+            return  # It is read at once; until it is acknowledged the machine has it, too.
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

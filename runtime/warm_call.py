@@ -68,9 +68,11 @@ class WarmCall(concurrent.futures.Future[R], Generic[R]):
         return super().exception(0)
 
     def _ended(self, turn_s: float) -> bool:
-        with contextlib.suppress(TimeoutError):
+        try:
             super().exception(turn_s)
-        return self.done()
+        except TimeoutError:
+            return self.done()
+        return True
 
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
         """As of a Future; one that is not called at once is called in a thread by which no result comes."""

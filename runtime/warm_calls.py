@@ -18,6 +18,7 @@ from dayfly.runtime.agent import frames, known_call
 from dayfly.runtime.aside import aside
 from dayfly.runtime.ledger import Ledger
 from dayfly.runtime.moment import ended
+from dayfly.runtime.parts import Parts
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_data import WarmData
 from dayfly.runtime.warm_function import WarmFunction
@@ -164,9 +165,7 @@ class WarmCalls(Generic[R]):
         brought = time.perf_counter()
         # Only now: a number that is never sent would be waited for on the machine.
         number = next(self._numbers)
-        front = b'{"function": "%b"}\n' % digest.encode()
-        if told:
-            front = json.dumps({"function": digest, **told}).encode() + b"\n"
+        front = b'{"function": "%b"}\n' % digest.encode() if not told else _front(digest, told)
         call: WarmCall[R] = WarmCall(
             number, keys.run_id, self._line.stop, began, nested=self.nested
         )
@@ -178,12 +177,15 @@ class WarmCalls(Generic[R]):
             sealed = frames.seal(*place, front + bytes(content))
             times.pickle_s = time.perf_counter() - began - times.data_s
             return Sent(call, digest, sealed, "", group, timeout_s)
-        large = content.behind(front).sealed(*place)
         times.pickle_s = time.perf_counter() - began - times.data_s
-        sealing = time.perf_counter()
+        sending = time.perf_counter()
+        # Of this call alone, whatever another one is called with: it goes with its reader.
+        large = Parts.of(content).behind(_front(digest, told, of=[keys.run_id, number]))
+        # Its digest, which is what the header tells of it, is taken while it is sent.
         blob = self._session.put(large)
-        times.upload_s = time.perf_counter() - sealing
-        return Sent(call, digest, b"", blob, group, timeout_s)
+        header = frames.header_of(*place, len(large), bytes.fromhex(blob))
+        times.upload_s = time.perf_counter() - sending
+        return Sent(call, digest, header, blob, group, timeout_s)
 
     def _fetch(self, number: int) -> Path:
         file = self._directory / f"call-{number}.sealed"
@@ -214,3 +216,8 @@ class WarmCalls(Generic[R]):
                 self._line.deliver(stored.calls(self._directory))
         self._line.fail(why)
         self._ledger.close()
+
+
+def _front(digest: str, told: Mapping[str, Any], **more: Any) -> bytes:
+    """The line in front of arguments."""
+    return json.dumps({"function": digest, **told, **more}).encode() + b"\n"

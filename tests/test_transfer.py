@@ -8,6 +8,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,17 @@ def test_a_cut_in_the_midst_of_a_download_costs_what_was_on_its_way(
         session.fetch_result(tmp_path / "result")
     assert between.cuts >= 1
     assert (tmp_path / "result").read_bytes() == sealed.read_bytes()
+
+
+def test_contents_that_are_much_alike_are_not_mixed(server: Server) -> None:
+    """Both on their way at once, of one size, and the same wherever a look at a few places of them falls."""
+    clear(server)
+    other = bytearray(CONTENT)
+    other[1 << 20] ^= 1
+    both = [CONTENT, bytes(other)]
+    with Session(server.machine, server.keys) as session, ThreadPoolExecutor(2) as pool:
+        digests = list(pool.map(session.put, both))
+    assert blobs(server) == dict(zip(digests, both, strict=True))
 
 
 def flip(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None:
@@ -438,6 +450,7 @@ def test_what_is_there_of_a_content_is_known_by_its_note(server: Server) -> None
     clear(server)
     wanted, empty = "ab" * 32, hashlib.sha256(b"").hexdigest()
     part = server.home.parent / "cache" / "blobs" / f"{wanted}.{server.keys.run_id}.part"
+    part.parent.mkdir(parents=True, exist_ok=True)
     part.write_bytes(bytes(5000))
     note = struct.pack(">5Q", 2, 0, 1000, 4000, 5000)
     part.with_name(part.name + ".have").write_bytes(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -345,6 +346,33 @@ def test_a_call_sealed_for_another_number_is_not_made(shared: Warm, tmp_path: Pa
     assert "FrameError" in made.call.stderr
 
 
+@pytest.mark.parametrize("what", ["changed", "another", "gone"])
+def test_large_arguments_that_are_not_what_was_sent_are_not_loaded(shared: Warm, what: str) -> None:
+    """Content lies under its digest, which the seal of the call names; what was changed there since shows that."""
+    calls = shared.calls(len)
+    digest = calls._function.digest(shared.session, calls._data)
+    made, other, right = (
+        calls._sent(digest, (os.urandom(1 << 20),), {}, 0, None) for _ in range(3)
+    )
+    assert made.blob != other.blob
+    content = Path(shared.server.machine.cache_dir, "blobs", made.blob)
+    sent = made
+    if what == "changed":
+        with content.open("r+b") as file:
+            file.seek(1 << 19)
+            file.write(bytes(16))
+    elif what == "gone":
+        content.unlink()
+    else:
+        sent = dataclasses.replace(made, blob=other.blob)
+    calls._line.send([sent])
+    with pytest.raises(JobExited):
+        made.call.result(WAIT_S)
+    assert ("FileNotFoundError" if what == "gone" else "FrameError") in made.call.stderr
+    calls._line.send([right])
+    assert right.call.result(WAIT_S) == 1 << 20
+
+
 # -- stopping
 
 
@@ -625,6 +653,78 @@ def test_straight_calls_are_made_once_however_often_the_connection_drops(tmp_pat
         run.end()
     assert between.cuts > 1
     assert list(map(int, made.read_text().split())) == list(range(300))
+
+
+@pytest.mark.parametrize("ends_by", ["crash", "kill"])
+def test_what_the_zygote_hears_late_it_hears_whole(tmp_path: Path, ends_by: str) -> None:
+    """Of calls that were made, and of the one that ended their process, while it was not let run: each is made once."""
+    made = tmp_path / "made"
+
+    def function(number: int, path: str) -> int:
+        with Path(path).open("a") as file:
+            file.write(f"{number}\n")
+        if number == 40 and ends_by == "crash":
+            os._exit(3)
+        if number == 40:
+            os.kill(os.getpid(), signal.SIGKILL)
+        print("number", number)
+        return number
+
+    with warm(tmp_path, isolation="process", slots=0) as run:
+        zygote = run.call(os.getppid)
+        run.call(function, 0, str(made))
+        await_shortcut(run)
+        assert [run.call(function, number, str(made)) for number in range(1, 20)] == [*range(1, 20)]
+        os.kill(zygote, signal.SIGSTOP)
+        try:
+            assert [run.call(function, number, str(made)) for number in range(20, 40)] == [
+                *range(20, 40)
+            ]
+            last = run.submit(function, 40, str(made))
+            until = time.monotonic() + WAIT_S
+            while "\n40\n" not in made.read_text():
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            assert not last.done()
+        finally:
+            os.kill(zygote, signal.SIGCONT)
+        with pytest.raises(JobExited if ends_by == "crash" else JobKilled):
+            last.result(WAIT_S)
+        assert run.call(function, 41, str(made)) == 41
+        assert run.end().how == "finished"
+        assert run.log().split("\n")[:40] == [f"number {number}" for number in range(40)]
+        assert run.left() == {}
+    assert list(map(int, made.read_text().split())) == list(range(42))
+
+
+def test_a_call_that_comes_straight_is_stopped_and_ended_as_any(tmp_path: Path) -> None:
+    """Also where many have come just before it, so that the zygote is not told of each at once; what it prints is seen."""
+
+    def function(begun: Path | None) -> int:
+        if begun is not None:
+            print("begun", flush=True)
+            begun.touch()
+            time.sleep(600)
+        return 1
+
+    with warm(tmp_path, isolation="process", slots=0) as run:
+        shortcut: object = None
+        for number in range(2):
+            run.call(function, None)
+            shortcut = await_shortcut(run, shortcut)
+            assert [run.call(function, None) for _ in range(20)] == [1] * 20
+            begun_at = tmp_path / f"begun-{number}"
+            call = run.submit(function, begun_at, timeout_s=1.0 if number else None)
+            await_file(begun_at)
+            until = time.monotonic() + WAIT_S
+            while run.log().count("begun") <= number:
+                assert time.monotonic() < until
+                time.sleep(0.005)
+            if not number:
+                call.stop()
+            with pytest.raises(CallTimeout if number else JobStopped):
+                call.result(WAIT_S)
+        assert run.end().how == "finished"
 
 
 # -- places

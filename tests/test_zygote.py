@@ -131,7 +131,9 @@ def room_for(count: int) -> Iterator[list[int]]:
 def test_a_child_that_cannot_be_forked_holds_no_file(tmp_path: Path, count: int) -> None:
     """It is tried again at every turn: it has two files and a channel, and any of them may be one too many."""
     with selectors.DefaultSelector() as selector:
-        forker = Forker(str(tmp_path), selector, lambda _: None, lambda _: 0, lambda: ())
+        forker = Forker(
+            str(tmp_path), selector, lambda _: None, lambda *_: 0, lambda: (), slates=True
+        )
         with room_for(count) as numbers, pytest.raises(OSError, match="Too many open files"):
             forker.fork()
     for number in numbers:
@@ -178,7 +180,7 @@ def test_a_process_that_may_open_no_further_file_goes_on_without_a_way_of_its_ow
         return [child._obey(each) for each in told] == [True]
 
     try:
-        child = InChild(book, ([], ""), True, theirs)
+        child = InChild(book, ([], ""), True, theirs, None)
         passing.send_with(ours, lent, way.fileno())
         with room_for(0):
             assert goes_on(child)
@@ -205,7 +207,7 @@ def test_the_zygote_is_told_of_a_straight_call_before_its_result_and_gets_only_w
     sealed = frames.seal(key, run, frames.call_seq(1), content)
     entry = {**usual, "size": len(sealed)}
     try:
-        child = InChild(CallBook(JobFolder(str(tmp_path)), key, run), ([], ""), True, theirs)
+        child = InChild(CallBook(JobFolder(str(tmp_path)), key, run), ([], ""), True, theirs, None)
         child._functions["here"] = None, abs
         for function in ("elsewhere", "here"):
             called = {"calls": [{**entry, "function": function}]}
@@ -321,10 +323,10 @@ def test_a_process_that_does_not_end_keeps_no_results_back(tmp_path: Path) -> No
             str(tmp_path),
             selector=selector,
             book=book,
-            work=lambda _: 0,
+            work=lambda *_: 0,
         )
         out, err = (Printed(str(tmp_path), CallLog(log)) for log in (1, 2))
-        stuck = Stuck(1, ours, (out, err), "")
+        stuck = Stuck(1, ours, (out, err), "", None)
         stuck.given.append(running)
         children._children[1] = stuck
         children.end_all(False, turn)

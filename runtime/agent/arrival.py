@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,6 +26,8 @@ class Arrival:
         self.size, self.have, self._at = size, 0, 0
         self.failure: Exception | None = None
         self.changed = threading.Condition()
+        # With fewer bytes than that from the start nobody is woken.
+        self._awaited: float = 0
         # By where a piece starts: up to where it has arrived, and where it ends.
         self._pieces = {start: (end, end) for start, end in ranges if start < end <= size}
         self._advance()
@@ -41,7 +45,8 @@ class Arrival:
         with self.changed:
             self._pieces[start] = (end, whole)
             self._advance()
-            self.changed.notify_all()
+            if self.have >= self._awaited:
+                self.changed.notify_all()
 
     def ranges(self) -> list[tuple[int, int]]:
         """Give what is there, as (start, end), in order and never two where there could be one."""
@@ -68,15 +73,36 @@ class Arrival:
             self.failure = self.failure or error
             self.changed.notify_all()
 
-    def await_more(self, known: int, or_else: Callable[[], bool] = bool) -> int:
-        """Wait until more than `known` bytes are there, or something else has changed; gives how many are.
+    def await_more(
+        self,
+        known: int,
+        or_else: Callable[[], bool] = bool,
+        step: int = 1,
+        within_s: float | None = None,
+    ) -> int:
+        """Wait until there are more bytes than `known`, or something else has changed; for one thread.
+
+        Args:
+            known: so many are known to be there.
+            or_else: whether something else has changed.
+            step: so many more are waited for, where as many are still to come.
+            within_s: for so long at most.
+
+        Returns:
+            How many are there.
 
         Raises:
             Exception: what it failed with.
         """
+        until = None if within_s is None else time.monotonic() + within_s
         with self.changed:
-            while self.have <= known and self.failure is None and not or_else():
-                self.changed.wait()
+            # Of what is there already no more can come.
+            self._awaited = min(known + step, self.size) if known < self.size else float("inf")
+            while self.have < self._awaited and self.failure is None and not or_else():
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0.0:
+                    break
+                self.changed.wait(left)
             if self.failure is not None:
                 raise self.failure
             return self.have

@@ -56,6 +56,12 @@ def is_whole(blob: str, size: int) -> bool:
     return False
 
 
+def is_as_put(descriptor: int, size: int) -> bool:
+    """Tell whether an open file is content that nobody has changed since it was put here."""
+    found = os.fstat(descriptor)
+    return (found.st_size, int(found.st_mtime)) == (size, BLOB_TIME)
+
+
 def prune(folder: str, before: float) -> None:
     """Throw away content that no run has a link to, and that none has asked for since this time."""
     for entry in os.scandir(folder):

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import os
+import time
 
+from .frames import decode
 from .peer import Peer
 from .shortcut import end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from .call_output import Printed
     from .known_call import KnownCall
+    from .slate import Slate
 
 
 class Child:
     """A forked process, seen from the zygote."""
 
     def __init__(
-        self, pid: int, channel: Any, printed: tuple[Printed, Printed], device: str | None
+        self,
+        pid: int,
+        channel: Any,
+        printed: tuple[Printed, Printed],
+        device: str | None,
+        slate: Slate | None,
     ) -> None:
         self.pid, self.peer, self.printed = pid, Peer(channel), printed
+        # Where it may write down what need not be heard at once, and how many parcels have come of it otherwise.
+        self._slate, self._heard = slate, 0
+        # It relies on being looked at until then, and was when the last look began.
+        self.looked_at_until = self.looked_at = -float("inf")
         # None is no place at all: a child that was forked ahead has one from its first call on.
         self.device = device
         self.function, self.group = "", 0
@@ -50,6 +62,26 @@ class Child:
         if shortcut is not None:
             end(shortcut)
             shortcut.close()
+
+    def hear(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Give all that it has said and written down, in its order."""
+        for head, body in self.peer.receive():
+            yield from self.look()
+            self._heard += 1
+            self._look_on()
+            yield head, body
+        yield from self.look()
+
+    def look(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Give what it has written down and nobody has heard yet, up to what it has said since and that has not come."""
+        self.looked_at = time.monotonic()
+        for payload in self._slate.take(self._heard) if self._slate is not None else ():
+            self._look_on()
+            yield decode(payload)
+
+    def _look_on(self) -> None:
+        if self._slate is not None:
+            self.looked_at_until = time.monotonic() + self._slate.LOOKED_AT_S
 
     def relay(self, call: KnownCall | None, ends: Iterable[int], label: bytes) -> bool:
         pairs = zip(self.printed, ends)  # noqa: B905 - 3.8 has no strict

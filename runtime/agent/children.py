@@ -8,6 +8,7 @@ import time
 from .facts import core_count, devices
 from .forker import Forker
 from .processes import oom_kills
+from .slate import Slate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Children:
         ending: nothing new is begun: calls are stopped, or the last ones come to their ends.
         stopped: the run is, and each of them was told so with it: what ends from then on has ended of that.
         to_import: modules that a child has imported without harm, for the next ones to have.
+        moved: when one of them was last given a call, began one or printed something; of the monotonic clock.
     """
 
     # For so long a process waits for the next item of its map.
@@ -43,25 +45,26 @@ class Children:
         *,
         selector: BaseSelector,
         book: CallBook,
-        work: Callable[[Any], int],
+        work: Callable[[Any, Slate | None], int],
     ) -> None:
         """Args:
         settings: of the run: "by", "slots", "isolation", "grace_s".
         gpus: how many the machine has.
         folder: where what they print lies, without a name.
-        work: what a child does with its channel, once it has let go of all that is the zygote's.
+        work: what a child does with its channel and its slate, once it has let go of all that is the zygote's.
         """
         self._selector, self._book = selector, book
-        self._forker = Forker(folder, selector, self._on_child, work, self._all)
         self._by_gpu = settings["by"] == "gpu"
         self._keeps = settings["isolation"] == "process"
         self._grace_s: float = settings["grace_s"]
         self._free = self._places(settings["slots"], gpus)
         self.slots = len(self._free)
+        slates = self.takes_shortcut
+        self._forker = Forker(folder, selector, self._on_child, work, self._all, slates=slates)
         self._children: dict[int, Child] = {}
         self._spare: Child | None = None
         self._loaded = ""
-        self._looked = self._moved = time.monotonic()
+        self._looked = self.moved = time.monotonic()
         self._imported: set[str] = set()
         self.to_import: list[str] = []
         self.ending = self.stopped = False
@@ -129,8 +132,11 @@ class Children:
         now = time.monotonic()
         for child in self._children.values():
             most = min(most, child.kill_at - now)
+            if child.looked_at < child.looked_at_until:
+                # Soon where another call waits for the end of the one that it makes.
+                most = min(most, 0.001 if self._book.queue else Slate.LOOK_EVERY_S)
             if child.given:
-                most = min(most, 0.005 if now - self._moved < 1.0 else 0.05)
+                most = min(most, 0.005 if now - self.moved < 1.0 else 0.05)
             elif self._waits(child):
                 most = min(most, child.idle_since + self.IDLE_S - now)
         return max(0.0, most)
@@ -144,6 +150,8 @@ class Children:
         for child in list(self._children.values()):
             if look and child.given:
                 self._relay(child)
+            for head, body in child.look():
+                self._on_word(child, head, body)
             self._check_time(child, now)
             self._reap(child)
 
@@ -201,7 +209,7 @@ class Children:
         head = {"blobs": blobs, "calls": [call.entry for call in calls], "last": child.last}
         child.peer.send({**head, "device": child.device}, b"".join(c.sealed for c in calls))
         child.peer.watch(self._selector)
-        self._loaded, self._moved = child.function, now
+        self._loaded, self.moved = child.function, now
 
     def fork_ahead(self, blobs: str) -> None:
         """Have the next child ready before there is a call for it, with the function that was called last."""
@@ -251,15 +259,26 @@ class Children:
             child.peer.watch(self._selector)
 
     def _hear(self, child: Child) -> None:
-        for head, body in child.peer.receive():
-            if "loaded" in head:
-                self._on_loaded(head)
-            elif "refer" in head:
-                self._book.take(head["refer"], body)
-            elif "begun" in head:
-                self._on_begun(child, head["begun"]["calls"][0])
-            elif child.given:
-                self._on_result(child, head, body)
+        for head, body in child.hear():
+            self._on_word(child, head, body)
+
+    def hear_all(self) -> None:
+        """Learn what they have said before anything is made of it that they have not."""
+        for child in self._all():
+            try:
+                self._hear(child)
+            except Exception:  # noqa: BLE001, S112 - of the others there may still be something
+                continue
+
+    def _on_word(self, child: Child, head: Mapping[str, Any], body: bytes) -> None:
+        if "loaded" in head:
+            self._on_loaded(head)
+        elif "refer" in head:
+            self._book.take(head["refer"], body)
+        elif "begun" in head:
+            self._on_begun(child, head["begun"]["calls"][0])
+        elif "n" in head and child.given:
+            self._on_result(child, head, body)
 
     def _on_loaded(self, head: Mapping[str, Any]) -> None:
         if head["safe"]:
@@ -273,7 +292,7 @@ class Children:
         if call in child.given:
             child.given.remove(call)
         child.given.insert(0, call)
-        call.given = self._moved = time.monotonic()
+        call.given = self.moved = time.monotonic()
 
     def _on_result(self, child: Child, head: Mapping[str, Any], sealed: bytes) -> None:
         call = child.given.pop(0)
@@ -302,7 +321,7 @@ class Children:
         sizes = [stream.size() for stream in child.printed]
         self._hear(child)
         if child.given and child.relay(child.given[0], sizes, self._label(child.given[0])):
-            self._moved = time.monotonic()
+            self.moved = time.monotonic()
 
     def _label(self, call: KnownCall) -> bytes:
         return f"[{call.number}] ".encode() if self.slots > 1 else b""

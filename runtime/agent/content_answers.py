@@ -27,6 +27,9 @@ class ContentAnswers:
         self, channel: Channel, store: Store, job: JobFolder, lend: Callable[[Any, int], None]
     ) -> None:
         """`lend` is for the lanes."""
+        import threading
+
+        self._opening = threading.Lock()
         self._channel, self._store = channel, store
         self._transfers: dict[int, Transfer] = {}
         self._lanes = Lanes(channel, job, self._transfers, lend)
@@ -48,8 +51,7 @@ class ContentAnswers:
         size = request["size"]
         if request["digest"] and is_whole(self._store.path(request["digest"]), size):
             return {"have": size}
-        part = self._store.part(request["name"])
-        transfer = self._transfers[request["of"]] = Transfer(part, size)
+        transfer = self._opened(request)
         if request["digest"]:
             transfer.name(request["digest"])
         try:
@@ -65,8 +67,18 @@ class ContentAnswers:
             transfer.keep(self._store.path(transfer.named))
             return {"have": size}
         finally:
-            del self._transfers[request["of"]]
+            with self._opening:
+                del self._transfers[request["of"]]
             transfer.close()
+
+    def _opened(self, request: dict[str, Any]) -> Transfer:
+        part = self._store.part(request["name"])
+        with self._opening:
+            if any(transfer.part == part for transfer in self._transfers.values()):
+                # What is much alike, or the same twice: neither may write over the other's.
+                part = f"{part}.{request['of']:x}"
+            transfer = self._transfers[request["of"]] = Transfer(part, request["size"])
+        return transfer
 
     def on_piece(self, request: dict[str, Any], body: bytes) -> None:
         """Take a piece of what is being received."""

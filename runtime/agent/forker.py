@@ -6,6 +6,7 @@ import functools  # noqa: F401 - this and what else every child needs is importe
 import gc
 import importlib.util  # noqa: F401
 import linecache  # noqa: F401
+import mmap  # noqa: F401
 import os
 import pickle  # noqa: F401
 import resource  # noqa: F401
@@ -21,6 +22,7 @@ from .call_child import Child
 from .call_output import CallLog, Printed
 from .in_child import refresh_randomness
 from .processes import end_process, oom_kills, volunteer_for_oom
+from .slate import Slate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,17 +43,21 @@ class Forker:
         folder: str,
         selector: BaseSelector,
         heard: Callable[[Child], None],
-        work: Callable[[Any], int],
+        work: Callable[[Any, Slate | None], int],
         others: Callable[[], Iterable[Child]],
+        *,
+        slates: bool,
     ) -> None:
         """Args:
         folder: where what they print lies, without a name.
         heard: called where a child has said something, or has gone.
-        work: what a child does with its channel, once it has let go of all that is the zygote's; gives its exit code.
+        work: what a child does with its channel and its slate, once it has let go of all that is the zygote's; gives its
+            exit code.
         others: those that are there, of whose channels a new one gets copies that it must let go of.
+        slates: each child has one, which is looked at.
         """
         self._folder, self._selector, self._heard, self._work = folder, selector, heard, work
-        self._others = others
+        self._others, self._slates = others, slates
         self.logs = (CallLog(1), CallLog(2))
         self._counted, self._oom_count = -float("inf"), 0
 
@@ -61,6 +67,7 @@ class Forker:
             for log in self.logs:
                 opened.append(Printed(self._folder, log))
             opened += socket.socketpair()
+            slate = Slate() if self._slates else None
             # A collection in the child would copy every page that it only looks at.
             gc.freeze()
             pid = os.fork()
@@ -73,12 +80,12 @@ class Forker:
             # The copy of the zygote must never go on as the zygote.
             try:
                 ours.close()
-                self._become_child(theirs, printed)
+                self._become_child(theirs, printed, slate)
             finally:
                 os._exit(70)
         theirs.close()
         self._give_group(pid)
-        child = Child(pid, ours, printed, None)
+        child = Child(pid, ours, printed, None, slate)
         child.oom_before = self._oom_kills_of_late()
         self._selector.register(ours, selectors.EVENT_READ, lambda events: self._heard(child))
         return child
@@ -98,7 +105,9 @@ class Forker:
             self._counted, self._oom_count = now, oom_kills()
         return self._oom_count
 
-    def _become_child(self, channel: Any, printed: tuple[Printed, Printed]) -> None:
+    def _become_child(
+        self, channel: Any, printed: tuple[Printed, Printed], slate: Slate | None
+    ) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
@@ -111,7 +120,7 @@ class Forker:
         refresh_randomness()
         code = 1
         try:
-            code = self._work(channel)
+            code = self._work(channel, slate)
         except BaseException:  # noqa: BLE001 - said on the call's stderr, and the zygote sees the code
             sys.excepthook(*sys.exc_info())
         end_process(code)

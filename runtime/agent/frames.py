@@ -109,17 +109,25 @@ def open_sealed(key: bytes, run_id: str, seq: int, path: str) -> Any:
     """
     file = open(path, "rb")  # noqa: SIM115 - whoever asked for it closes it
     try:
-        digest, length = new_sha256(), 0
-        expected_length, expected = open_header(key, run_id, seq, file.read(HEADER_BYTES))
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-            length += len(chunk)
-        check_payload(length, digest.digest(), expected_length, expected)
-        file.seek(HEADER_BYTES)
+        check_file(file, *open_header(key, run_id, seq, file.read(HEADER_BYTES)))
     except BaseException:
         file.close()
         raise
     return file
+
+
+def check_file(file: Any, expected_length: int, expected: bytes) -> None:
+    """Compare all that follows in an open file with what a header says, and leave the file where it was.
+
+    Raises:
+        FrameError: it is another.
+    """
+    begin, digest, length = file.tell(), new_sha256(), 0
+    for chunk in iter(lambda: file.read(1 << 20), b""):
+        digest.update(chunk)
+        length += len(chunk)
+    check_payload(length, digest.digest(), expected_length, expected)
+    file.seek(begin)
 
 
 def check_sealed_file(key: bytes, run_id: str, seq: int, path: str) -> None:

@@ -6,27 +6,32 @@ import json
 import os
 import sys
 import time
+from functools import lru_cache
 
+from .blobs import is_as_put
 from .call_output import WARM_OUTPUT_BYTES
 from .caller import Caller, Stopping, peak_rss_bytes, type_name
 from .frames import (
     FrameError,
     call_result_seq,
     call_seq,
+    check_file,
     decode,
     encode,
     joined,
     new_sha256,
-    open_sealed,
+    open_header,
     parted,
     seal,
     unseal,
 )
-from .inbox import Inbox, parcel
+from .inbox import Inbox
 from .known_call import WARM_INLINE_BYTES
 from .passing import receive_with
 from .sealed_writer import SealedWriter
 from .shortcut import Shortcut
+from .telling import Telling
+from .tensors import is_atom
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +39,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .call_book import CallBook
+    from .slate import Slate
 
 
+# What is said of a small value from a process that stays; the same holds for that.
+_VALUE = b'{"outcome": "value", "type": "%b", "text": "", "traceback": "", "load_s": %.6f, "peak_rss_bytes": %d}\n'
 # What goes in front of the one result of a parcel; `json` would take as long for it as all else that is done with it.
 _TOLD = b'{"results": [{"n": %d, "size": %d, "file": false, "out": %d, "err": %d, "queued_s": 0.0, "took_s": %.6f}]}'
 
@@ -44,10 +52,16 @@ class InChild(Caller):
     """A forked child's own side: calls one function after another until nothing more comes."""
 
     def __init__(
-        self, book: CallBook, gpus: tuple[list[str], str], keeps: bool, channel: Any
+        self,
+        book: CallBook,
+        gpus: tuple[list[str], str],
+        keeps: bool,
+        channel: Any,
+        slate: Slate | None,
     ) -> None:
         super().__init__(Stopping(), lambda: gpus, self._opened_result)
         self._book, self._channel = book, channel
+        self._zygote = Telling(channel, slate)
         self._pid = os.getpid()
         self._functions: dict[str, tuple[dict[str, Any] | None, Any]] = {}
         self._blobs = ""
@@ -136,7 +150,7 @@ class InChild(Caller):
             self._send({"refer": entry}, body)
             return True
         # As the client has said it, without the call, which is given to nobody else from now on.
-        self._channel.sendall(parcel(joined(b'{"begun": %b}' % head)))
+        self._zygote.note(joined(b'{"begun": %b}' % head))
         self._straight = entry["n"]
         return self._make(entry, body)
 
@@ -162,9 +176,13 @@ class InChild(Caller):
             from io import BytesIO
 
             return BytesIO(unseal(book.key, book.run_id, seq, sealed))
+        length, digest = open_header(book.key, book.run_id, seq, sealed)
         path = os.path.join(self._blobs, os.path.basename(blob))
-        call = open_sealed(book.key, book.run_id, seq, path)
+        call = open(path, "rb")  # noqa: SIM115 - whoever reads it closes it
         os.unlink(path)
+        # What is as it was put there had the digest that is its name; anything else is looked through.
+        if digest.hex() != blob or not is_as_put(call.fileno(), length):
+            check_file(call, length, digest)
         return call
 
     @staticmethod
@@ -175,7 +193,7 @@ class InChild(Caller):
 
     def _outcome(self, call: Any) -> tuple[dict[str, Any], Any]:
         with call:
-            head = json.loads(call.readline())
+            head = _head_of(call.readline())
             failure, function = self._function(head["function"])
             if failure is not None:
                 return failure, function
@@ -232,6 +250,17 @@ class InChild(Caller):
         )
         return self._writer
 
+    def leave(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
+        """As any call's; what has a form of its own in a pickle takes a way on which little is done."""
+        if not (self._keeps and outcome["outcome"] == "value" and is_atom(value)):
+            return super().leave(outcome, value)
+        from pickle import dumps
+
+        head = _VALUE % (type_name(value).encode(), outcome["load_s"], peak_rss_bytes())
+        writer = self._opened_result()
+        writer.sealed = seal(*writer.place, head + dumps(value, protocol=5))
+        return outcome
+
     def _said(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
         """Of a value from a process that stays, what its client looks at is enough."""
         if not self._keeps or outcome["outcome"] != "value":
@@ -263,7 +292,10 @@ class InChild(Caller):
             "took_s": took_s,
             "told": told,
         }
-        self._send(head, sealed)
+        if told is None:
+            self._send(head, sealed)
+        else:
+            self._zygote.note(encode(head, sealed))
         return clean
 
     def _tell(self, took_s: float, sealed: bytes, ends: tuple[int, int]) -> int | None:
@@ -283,7 +315,7 @@ class InChild(Caller):
         return self._shortcut.generation if told else None
 
     def _send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
-        self._channel.sendall(parcel(encode(head, body)))
+        self._zygote.say(encode(head, body))
 
     def _threads_run_on(self, names: str) -> None:
         if not self._keeps:
@@ -294,7 +326,7 @@ class _Spilling:
     """A sealed result that stays in memory while it is small, and becomes a file where it is not."""
 
     def __init__(self, path: str, key: bytes, run_id: str, seq: int) -> None:
-        self._place = (path, key, run_id, seq)
+        self.path, self.place = path, (key, run_id, seq)
         self._parts: list[bytes] = []
         self._length = 0
         self._file: SealedWriter | None = None
@@ -308,7 +340,8 @@ class _Spilling:
         size = memoryview(data).nbytes
         self._length += size
         if self._file is None and self._length > WARM_INLINE_BYTES:
-            self._file = SealedWriter(*self._place)
+            # What its machine loses when it goes off, it loses with the whole run.
+            self._file = SealedWriter(self.path, *self.place, durable=False)
             for held in self._parts:
                 self._file.write(held)
             self._parts.clear()
@@ -321,8 +354,7 @@ class _Spilling:
         if self._file is not None:
             self._file.commit()
         else:
-            _, key, run_id, seq = self._place
-            self.sealed = seal(key, run_id, seq, b"".join(self._parts))
+            self.sealed = seal(*self.place, b"".join(self._parts))
 
     def discard(self) -> None:
         if self._file is not None:
@@ -336,6 +368,13 @@ def _tail(stream: int, start: int, end: int) -> bytes:
         return os.pread(stream, end - start, start) if end > start else b""
     except OSError:
         return b""  # The function has led it elsewhere.
+
+
+@lru_cache(maxsize=64)
+def _head_of(line: bytes) -> dict[str, Any]:
+    """Take apart what stands in front of a call's arguments, which is mostly what stood in front of the last one's."""
+    head: dict[str, Any] = json.loads(line)
+    return head
 
 
 def _is_installed(name: str) -> bool:

@@ -31,6 +31,11 @@ class Inbox:
 
     def payloads(self, data: bytes) -> Iterator[bytes]:
         """Give each as it is."""
+        if not self._held and len(data) > PREFIX.size:
+            (length,) = PREFIX.unpack_from(data)
+            if len(data) == PREFIX.size + length:
+                yield data[PREFIX.size :]
+                return
         self._held += data
         while len(self._held) >= PREFIX.size:
             (length,) = PREFIX.unpack_from(self._held)

@@ -173,7 +173,7 @@ class Lanes:
             if not count:
                 raise EOFError
             if transfer is not None:
-                transfer.write(start, offset, buffer[:count], start + size)
+                transfer.write(start, offset, buffer[:count], start + size, digest=True)
             offset += count
 
     def _give(self, connection: Any, what: str, offset: int, size: int) -> None:

@@ -61,7 +61,8 @@ class _Memory:
 
 def is_atom(value: Any) -> bool:
     """Tell what is small and has a form of its own in a pickle; by identity, since a class may compare as it likes."""
-    return value is None or any(type(value) is kind for kind in (int, float, bool))
+    kind = type(value)
+    return value is None or kind is int or kind is float or kind is bool
 
 
 def dump(value: Any, writer: Any) -> None:

@@ -8,9 +8,10 @@ import struct
 from .arrival import Arrival
 from .blobs import finish_blob, is_whole
 from .files import size_of, write_at
-from .frames import FRAME_BYTES_MAX, new_sha256
+from .frames import FRAME_BYTES_MAX
 from .packing import unpack
 from .refusal import Refusal
+from .running_digest import RunningDigest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Transfer:
     def __init__(self, part: str, size: int) -> None:
         import threading
 
-        self._part, self.named = part, ""
+        self.part, self.named = part, ""
         self._known = self._asked = self._closed = False
         self._writing = 0
         flags = os.O_RDWR | os.O_CREAT
@@ -38,6 +39,7 @@ class Transfer:
         note = os.pread(self._note, 8 + 16 * self._RANGES, 0)
         self.arrival = Arrival(size, self._noted(note, os.fstat(self._file).st_size))
         self.resumed = self.arrival.gaps() != [(0, size)]
+        self._digest = RunningDigest(self._file)
         self._noting = threading.Lock()
 
     @classmethod
@@ -66,8 +68,19 @@ class Transfer:
             self.named, self._known = digest, True
             self.arrival.changed.notify_all()
 
-    def write(self, start: int, offset: int, data: bytes | memoryview, whole: int) -> None:
-        """Write a part of the piece from `start` to `whole`; what goes wrong is told to whoever waits."""
+    def write(
+        self,
+        start: int,
+        offset: int,
+        data: bytes | memoryview,
+        whole: int,
+        *,
+        digest: bool = False,
+    ) -> None:
+        """Write a part of the piece from `start` to `whole`; what goes wrong is told to whoever waits.
+
+        With `digest` it is digested at once, if it comes next: for a thread that has nothing else to do.
+        """
         with self.arrival.changed:
             if self._closed:
                 return
@@ -76,6 +89,8 @@ class Transfer:
             if not 0 <= start <= offset <= offset + len(data) <= whole <= self.arrival.size:
                 raise ValueError(f"a piece from {start} to {whole} of {self.arrival.size} bytes")
             write_at(self._file, offset, data)
+            if digest:
+                self._digest.add(offset, data)
             self.arrival.note(start, offset + len(data), whole)
             with self._noting:
                 ranges = self.arrival.ranges()[: self._RANGES]
@@ -103,25 +118,21 @@ class Transfer:
 
     def digested(self, needless: Callable[[], bool], tell: Callable[[int], None]) -> str:
         """Digest it until all is there and its digest is known; "" as soon as it turns out to be here already."""
-        digest, done, told = new_sha256(), 0, 0
-        buffer = memoryview(bytearray(min(1 << 20, self.arrival.size)))
+        have = told = 0
         # Often enough for whoever has to see to other things meanwhile, also on a slow line.
         every = min(4 * self.PROGRESS_BYTES, max(self.PROGRESS_BYTES, self.arrival.size // 64))
-        with open(self._file, "rb", buffering=0, closefd=False) as file:
-            while done < self.arrival.size or not self._known:
-                have = self.arrival.await_more(done, self._newly_named)
-                if self._newly_named():
-                    self._asked = True
-                    if needless():
-                        return ""
-                if have > done:
-                    size = file.readinto(buffer[: have - done]) or 0
-                    digest.update(buffer[:size])
-                    done += size
-                if done - told >= every:
-                    tell(done)
-                    told = done
-        return str(digest.hexdigest())
+        while have < self.arrival.size or not self._known:
+            there = self.arrival.await_more(have, self._newly_named, every)
+            if self._newly_named():
+                self._asked = True
+                if needless():
+                    return ""
+            have = min(there, max(have, self._digest.done) + every)
+            self._digest.catch_up(have)
+            if have - told >= every:
+                tell(have)
+                told = have
+        return self._digest.digest().hex()
 
     def _newly_named(self) -> bool:
         return self._known and not self._asked
@@ -130,7 +141,7 @@ class Transfer:
         """Give it the name under which it is looked for."""
         try:
             if not is_whole(path, self.arrival.size):
-                finish_blob(self._part, path)
+                finish_blob(self.part, path)
         except FileNotFoundError:
             if not is_whole(path, self.arrival.size):
                 raise
@@ -139,7 +150,7 @@ class Transfer:
 
     def discard(self) -> None:
         """Remove what is there of it."""
-        for path in (self._part, self._part + ".have"):
+        for path in (self.part, self.part + ".have"):
             try:
                 os.unlink(path)
             except FileNotFoundError:

@@ -6,8 +6,8 @@ call; a child that may be used again takes the next one. Each `serve` whose clie
 length, then what `encode` makes) between that client and the socket; the latest client is the one that counts.
 
     client -> zygote   {"calls": [{n, size, blob, function, group, timeout_s}], "after": n, "ack": [n], "stop": [n],
-                       "ask": [n], "coming": true, "close": true} and the sealed calls, one after the other; a large
-                       one is content by digest instead (`blob`)
+                       "ask": [n], "coming": true, "close": true} and the sealed calls, one after the other; of a
+                       large one the header alone: the rest is content by digest (`blob`)
     serve -> zygote    {"shortcut": generation} with a connection of that client, see below
     zygote -> client   {"hello": {slots, pid, shortcut}}, once a client is attached
                        {"results": [{n, size, file, out, err, queued_s, start_s, took_s}]} and, for each, the sealed
@@ -15,7 +15,7 @@ length, then what `encode` makes) between that client and the socket; the latest
                        both streams
     zygote -> child    {"blobs": folder, "calls": [{n, size, blob}], "last": bool, "device": text}, {"load": function},
                        {"shortcut": generation, "blobs", "device"} with a connection, {"shortcut": null}
-    child -> zygote    {"loaded": function, ...}, {"n", "file", "out", "err", "clean", "began", "took_s", "told"} and
+    child -> zygote    {"loaded": function, ...}, {"look": true}, {"n", "file", "out", "err", "clean", "began", "took_s", "told"} and
                        the result, {"begun": {"calls": [entry]}}, or {"refer": entry} and the call
 
 A call is known by its number, which begins with 1 and is never used again: what is sent twice runs once, and its
@@ -25,7 +25,9 @@ holds it, so that a changed function, or one with a changed global, is another o
 Where one process makes all calls, a client may lend a connection that leads straight to it, for one call at a time:
 two processes less each way. The child says {"ready": true} there, tells the zygote of each call
 before it begins it, and sends the result to both, so that what was said above holds as it is; a call of a function that
-it does not have it hands on to the zygote. What is sent meanwhile the usual way says which call it comes after, and
+it does not have it hands on to the zygote. Where such calls follow each other closely, what it tells of them is written
+down in memory that both share (a slate), and the zygote looks there every few milliseconds: waking it twice for each
+would take a fifth of the call's time. {"look": true} tells it of something there. What is sent meanwhile the usual way says which call it comes after, and
 waits until that is known. The parcels there are those between client and zygote.
 The zygote loads no function and calls none. It ends when it is told to close, when it has had nothing to do and no
 client for `linger_s`, and, where there is an `idle_s`, when a client is there that has had no call for so long, nor one
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .job_folder import JobFolder
+    from .slate import Slate
 
 
 class Zygote:
@@ -108,6 +111,7 @@ class Zygote:
             self._children.end_all(self._stopping, lambda: self._turn(0.01))
         except BaseException:
             # The children are the supervisor's to end; what has come to its end must not be lost with the rest.
+            self._children.hear_all()
             self._book.give_up()
             raise
         finally:
@@ -136,6 +140,8 @@ class Zygote:
             self._line.alone_since = now
         if self._line.client is None or self._book.queue or self._book.ready or self._children.busy:
             self._idle_since = now
+        # A call that came straight to a child may be known of when it is over.
+        self._idle_since = max(self._idle_since, self._children.moved)
         idle = bool(self._idle_s) and now - self._idle_since >= self._idle_s
         return idle or now - self._line.alone_since >= self._alone_s
 
@@ -202,12 +208,12 @@ class Zygote:
 
     # -- children
 
-    def _in_child(self, channel: Any) -> int:
+    def _in_child(self, channel: Any, slate: Slate | None) -> int:
         """What a forked child does: it lets go of what is the zygote's, and makes calls."""
         self._line.close()
         self._selector.close()
         self._children.return_lent()
-        child = InChild(self._book, self._gpus, self._keeps, channel)
+        child = InChild(self._book, self._gpus, self._keeps, channel, slate)
         # A stop that came before it listened for its own was heard by what it is a copy of.
         return 143 if self._stopping else child.work()
 
