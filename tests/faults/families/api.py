@@ -258,4 +258,4 @@ def _closed_after_all(place: Place, runs: set[str]) -> list[str]:
     return problems
 
 
-FAMILY = Family(_NAME, trials=CELLS, sample=8, run=run, jobs=4, cells=CELLS)
+FAMILY = Family(_NAME, trials=CELLS, sample=8, run=run, jobs=6, cells=CELLS)

@@ -79,4 +79,4 @@ def _used(job: MachineJob, port: int) -> list[str]:
     return found
 
 
-FAMILY = Family(_NAME, trials=300, sample=4, run=run, engine=False, jobs=4)
+FAMILY = Family(_NAME, trials=300, sample=4, run=run, engine=False, jobs=8)
