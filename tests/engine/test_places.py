@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dayfly.stacks import journal
+from tests import keepers
 from tests.engine.client import alive
 
 pytestmark = pytest.mark.engine
@@ -35,7 +36,15 @@ if __name__ == "__main__":
 def folder() -> Iterator[Path]:
     """A short way to it: an SSH server's socket and lock names have an end."""
     with tempfile.TemporaryDirectory(prefix="dayfly-place-") as name:
-        yield Path(name)
+        try:
+            yield Path(name)
+        finally:
+            # What it writes into a run's folder must not come in between its being emptied and its being removed.
+            for lock in Path(name).rglob("keeper/*.lock"):
+                home = lock.parents[1]
+                keepers.end(home)
+                for act in keepers.acts(home):
+                    keepers.wait(act)
 
 
 def _call(folder: Path, home: Path, **variables: str) -> str:
