@@ -529,6 +529,16 @@ def test_in_one_process_calls_keep_what_they_keep(tmp_path: Path) -> None:
         assert run.log().endswith("0\n1\n2\n")
 
 
+def test_a_number_that_is_large_goes_beside_the_line_as_any_large_value(tmp_path: Path) -> None:
+    """Though a small one takes a way on which little is done."""
+    with warm(tmp_path, isolation="process", slots=0) as run:
+        call = run.submit(pow, 2, 1 << 23)
+        assert call.result(WAIT_S) == 1 << (1 << 23)
+        assert call.times.download_s > 0
+        assert run.call(abs, -1) == 1
+        assert run.end().how == "finished"
+
+
 def await_shortcut(run: Warm, former: object = None) -> object:
     """Wait until calls can come straight to the process that makes them, by another way than the former one."""
     until = time.monotonic() + WAIT_S

@@ -160,7 +160,7 @@ class Caller:
     def _write(self, outcome: Mapping[str, Any], *values: Any) -> bool:
         """Write the result; tell whether the value, if one is given, could be pickled."""
         writer = self._opened()
-        writer.write(json.dumps(outcome).encode() + b"\n")
+        writer.write(self._line(outcome))
         try:
             for value in values:
                 pickle_value(value, writer, check=outcome["outcome"] == "raised")
@@ -170,6 +170,10 @@ class Caller:
             return False
         writer.commit()
         return True
+
+    def _line(self, said: Mapping[str, Any]) -> bytes:
+        """Give what is said of an outcome as it stands in front of it."""
+        return json.dumps(said).encode() + b"\n"
 
     def _common(self) -> dict[str, Any]:
         import threading

@@ -17,21 +17,18 @@ from .frames import (
     call_seq,
     check_file,
     decode,
+    digest_of,
     encode,
     joined,
-    new_sha256,
     open_header,
     parted,
-    seal,
     unseal,
 )
 from .inbox import Inbox
-from .known_call import WARM_INLINE_BYTES
 from .passing import receive_with
-from .sealed_writer import SealedWriter
 from .shortcut import Shortcut
+from .spilling import Spilling
 from .telling import Telling
-from .tensors import is_atom
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +39,9 @@ if TYPE_CHECKING:
     from .slate import Slate
 
 
-# What is said of a small value from a process that stays; the same holds for that.
+# What is said of a value from a process that stays; `json` would take as long for it as all else that is done with it.
 _VALUE = b'{"outcome": "value", "type": "%b", "text": "", "traceback": "", "load_s": %.6f, "peak_rss_bytes": %d}\n'
-# What goes in front of the one result of a parcel; `json` would take as long for it as all else that is done with it.
+# What goes in front of the one result of a parcel; the same holds for that.
 _TOLD = b'{"results": [{"n": %d, "size": %d, "file": false, "out": %d, "err": %d, "queued_s": 0.0, "took_s": %.6f}]}'
 
 
@@ -67,7 +64,7 @@ class InChild(Caller):
         self._blobs = ""
         self._number = 0
         self._keeps = keeps
-        self._writer: _Spilling | None = None
+        self._writer: Spilling | None = None
         # The way of the client's own, the last call that came by it, and where the output of the one before ended.
         self._shortcut: Shortcut | None = None
         self._passed: list[int] = []
@@ -212,9 +209,7 @@ class InChild(Caller):
             began, before = time.monotonic(), set(sys.modules)
             with open(os.path.join(self._blobs, os.path.basename(digest)), "rb") as file:
                 content = file.read()
-            found = new_sha256()
-            found.update(content)
-            if found.hexdigest() != digest:
+            if digest_of(content) != digest:
                 raise FrameError("the function is not the one that was sent")
             head, _, pickled = content.partition(b"\n")
             header = json.loads(head)
@@ -241,8 +236,8 @@ class InChild(Caller):
             safe = _is_alone() and not _touches_gpu()
             self._send({"loaded": digest, "modules": new, "safe": safe})
 
-    def _opened_result(self) -> _Spilling:
-        self._writer = _Spilling(
+    def _opened_result(self) -> Spilling:
+        self._writer = Spilling(
             self._book.file(self._number),
             self._book.key,
             self._book.run_id,
@@ -250,23 +245,20 @@ class InChild(Caller):
         )
         return self._writer
 
-    def leave(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
-        """As any call's; what has a form of its own in a pickle takes a way on which little is done."""
-        if not (self._keeps and outcome["outcome"] == "value" and is_atom(value)):
-            return super().leave(outcome, value)
-        from pickle import dumps
-
-        head = _VALUE % (type_name(value).encode(), outcome["load_s"], peak_rss_bytes())
-        writer = self._opened_result()
-        writer.sealed = seal(*writer.place, head + dumps(value, protocol=5))
-        return outcome
-
     def _said(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
         """Of a value from a process that stays, what its client looks at is enough."""
         if not self._keeps or outcome["outcome"] != "value":
             return super()._said(outcome, value)
         named = {"type": type_name(value), "text": "", "traceback": ""}
         return {**outcome, **named, "peak_rss_bytes": peak_rss_bytes()}
+
+    def _line(self, said: Mapping[str, Any]) -> bytes:
+        """As any outcome's; that of a value from a process that stays is filled in, unless its type's name needs `json`."""
+        name = said["type"]
+        plain = name.isascii() and name.replace(".", "_").isidentifier()
+        if not (self._keeps and plain and said["outcome"] == "value"):
+            return super()._line(said)
+        return _VALUE % (name.encode(), said["load_s"], said["peak_rss_bytes"])
 
     def _report(self) -> bool:
         """Send the result; tell whether this process can be given another call."""
@@ -320,45 +312,6 @@ class InChild(Caller):
     def _threads_run_on(self, names: str) -> None:
         if not self._keeps:
             super()._threads_run_on(names)
-
-
-class _Spilling:
-    """A sealed result that stays in memory while it is small, and becomes a file where it is not."""
-
-    def __init__(self, path: str, key: bytes, run_id: str, seq: int) -> None:
-        self.path, self.place = path, (key, run_id, seq)
-        self._parts: list[bytes] = []
-        self._length = 0
-        self._file: SealedWriter | None = None
-        self.sealed = b""
-
-    @property
-    def spilt(self) -> bool:
-        return self._file is not None
-
-    def write(self, data: Any) -> int:
-        size = memoryview(data).nbytes
-        self._length += size
-        if self._file is None and self._length > WARM_INLINE_BYTES:
-            # What its machine loses when it goes off, it loses with the whole run.
-            self._file = SealedWriter(self.path, *self.place, durable=False)
-            for held in self._parts:
-                self._file.write(held)
-            self._parts.clear()
-        if self._file is not None:
-            return self._file.write(data)
-        self._parts.append(bytes(data))
-        return size
-
-    def commit(self) -> None:
-        if self._file is not None:
-            self._file.commit()
-        else:
-            self.sealed = seal(*self.place, b"".join(self._parts))
-
-    def discard(self) -> None:
-        if self._file is not None:
-            self._file.discard()
 
 
 def _tail(stream: int, start: int, end: int) -> bytes:
