@@ -39,6 +39,7 @@ from dayfly.errors import (
 )
 from dayfly.infra.found import LOST, State
 from dayfly.infra.machine import Machine
+from dayfly.runtime.agent import files as agent_files
 from dayfly.runtime.agent import frames as agent_frames
 from dayfly.runtime.content import Content
 from dayfly.runtime.download import Download
@@ -805,16 +806,12 @@ class Session:
             except agent_frames.FrameError as error:
                 aside.unlink()
                 raise Forged(f"the result is not authentic: {error}") from error
+            # That of a call is read at once; until it is acknowledged the machine has it, too.
             if not call:
                 os.fsync(file.fileno())
         aside.rename(path)
-        if call:
-            return  # It is read at once; until it is acknowledged the machine has it, too.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if not call:
+            agent_files.sync_folder(str(path.parent))
 
     def transfer(self, act: Callable[[Link, Callable[[], None]], None]) -> None:
         """Do what takes many frames, and do it again on a new link each time that one breaks.

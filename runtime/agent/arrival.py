@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -94,15 +92,13 @@ class Arrival:
         Raises:
             Exception: what it failed with.
         """
-        until = None if within_s is None else time.monotonic() + within_s
         with self.changed:
             # Of what is there already no more can come.
             self._awaited = min(known + step, self.size) if known < self.size else float("inf")
-            while self.have < self._awaited and self.failure is None and not or_else():
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0.0:
-                    break
-                self.changed.wait(left)
+            self.changed.wait_for(
+                lambda: self.have >= self._awaited or self.failure is not None or or_else(),
+                within_s,
+            )
             if self.failure is not None:
                 raise self.failure
             return self.have

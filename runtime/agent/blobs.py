@@ -45,20 +45,20 @@ def link_blob(blob: str, path: str) -> None:
 def is_whole(blob: str, size: int) -> bool:
     """Tell whether content is here as it was put; what was changed since is thrown away."""
     try:
-        found = os.stat(blob)
+        whole = is_as_put(blob, size)
     except FileNotFoundError:
         return False
-    if (found.st_size, int(found.st_mtime)) == (size, BLOB_TIME):
+    if whole:
         # The same time again: what has been asked for now is not unused.
         os.utime(blob, (BLOB_TIME, BLOB_TIME))
-        return True
-    os.unlink(blob)
-    return False
+    else:
+        os.unlink(blob)
+    return whole
 
 
-def is_as_put(descriptor: int, size: int) -> bool:
-    """Tell whether an open file is content that nobody has changed since it was put here."""
-    found = os.fstat(descriptor)
+def is_as_put(content: str | int, size: int) -> bool:
+    """Tell whether a file, by its path or as it is open, is content that nobody has changed since it was put here."""
+    found = os.stat(content)
     return (found.st_size, int(found.st_mtime)) == (size, BLOB_TIME)
 
 

@@ -31,6 +31,7 @@ class Inbox:
 
     def payloads(self, data: bytes) -> Iterator[bytes]:
         """Give each as it is."""
+        # Mostly it is one, and whole: that need not be collected first.
         if not self._held and len(data) > PREFIX.size:
             (length,) = PREFIX.unpack_from(data)
             if len(data) == PREFIX.size + length:

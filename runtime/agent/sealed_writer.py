@@ -56,11 +56,12 @@ class SealedWriter:
             self._digest.update(view)  # There may be no more threads.
             return self._file.write(view)
         try:
-            return self._file.write(view)
+            written = self._file.write(view)
         finally:
             beside.join()
-            for failure in failures:
-                raise failure
+        if failures:
+            raise failures[0]
+        return written
 
     def commit(self) -> None:
         digest = self._digest.digest()

@@ -34,15 +34,15 @@ class Telling:
 
     def note(self, payload: bytes) -> None:
         """Tell it what it must not miss, and need not hear at once."""
-        slate, now = self._slate, self._clock()
-        if slate is None or now > self._told_at + slate.LOOKED_AT_S / 2:
-            self.say(payload)
-            return
-        looked_at_until = self._told_at + slate.LOOKED_AT_S
-        if not slate.put(self._sent, payload):
+        slate, told_at, now = self._slate, self._told_at, self._clock()
+        if (
+            slate is None
+            or now > told_at + slate.LOOKED_AT_S / 2
+            or not slate.put(self._sent, payload)
+        ):
             self.say(payload)
             return
         self._told_at = now
-        if self._clock() >= looked_at_until:
+        if self._clock() >= told_at + slate.LOOKED_AT_S:
             # Nobody has let this process run for so long; it may have looked for the last time before.
             self.say(encode({"look": True}))

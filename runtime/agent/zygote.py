@@ -15,8 +15,8 @@ length, then what `encode` makes) between that client and the socket; the latest
                        both streams
     zygote -> child    {"blobs": folder, "calls": [{n, size, blob}], "last": bool, "device": text}, {"load": function},
                        {"shortcut": generation, "blobs", "device"} with a connection, {"shortcut": null}
-    child -> zygote    {"loaded": function, ...}, {"look": true}, {"n", "file", "out", "err", "clean", "began", "took_s", "told"} and
-                       the result, {"begun": {"calls": [entry]}}, or {"refer": entry} and the call
+    child -> zygote    {"loaded": function, ...}, {"n", "file", "out", "err", "clean", "began", "took_s", "told"} and
+                       the result, {"begun": {"calls": [entry]}}, {"refer": entry} and the call, or {"look": true}
 
 A call is known by its number, which begins with 1 and is never used again: what is sent twice runs once, and its
 result is kept, and sent to each new client, until it is acknowledged. Call n is sealed as number 2n of the run, its
@@ -26,9 +26,9 @@ Where one process makes all calls, a client may lend a connection that leads str
 two processes less each way. The child says {"ready": true} there, tells the zygote of each call
 before it begins it, and sends the result to both, so that what was said above holds as it is; a call of a function that
 it does not have it hands on to the zygote. Where such calls follow each other closely, what it tells of them is written
-down in memory that both share (a slate), and the zygote looks there every few milliseconds: waking it twice for each
-would take a fifth of the call's time. {"look": true} tells it of something there. What is sent meanwhile the usual way says which call it comes after, and
-waits until that is known. The parcels there are those between client and zygote.
+down in memory that both share (a slate), and the zygote, which would take a core from the call if it were woken for
+each, looks there every few milliseconds; {"look": true} has it look. What is sent meanwhile the usual way says which
+call it comes after, and waits until that is known. The parcels there are those between client and zygote.
 The zygote loads no function and calls none. It ends when it is told to close, when it has had nothing to do and no
 client for `linger_s`, and, where there is an `idle_s`, when a client is there that has had no call for so long, nor one
 that is "coming" while what it needs is brought: what was not acknowledged by then is in the result of the run.

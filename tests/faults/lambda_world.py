@@ -49,7 +49,7 @@ class World:
             "instance_type_name": "gpu_1x_a100",
             "ssh_key_names": ["somebody-else"],
             "name": "not-ours",
-            # No more host keys than it needs: one of RSA takes as long as a seventh of a trial.
+            # No more host keys than it needs: making one of RSA is 7% of a kill's work.
             "user_data": "#cloud-config\nssh_genkeytypes: [ed25519]\n",
         }
         self._post("instance-operations/launch", machine)

@@ -1,4 +1,4 @@
-"""Peak: the most memory that all processes of a place have had together, looked at every two seconds: a look costs as much as a tenth of a run."""
+"""Peak: the most memory that all processes of a place have had together, looked at every two seconds: twice a second it was a tenth of a round's work."""
 
 from __future__ import annotations
 
