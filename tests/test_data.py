@@ -237,7 +237,8 @@ def test_a_folder_is_a_path_on_the_machine(runs: Runs, tmp_path: Path) -> None:
         def progress(have: int, total: int) -> None:
             seen.append(have)
             assert total == 3_012_000 + 10 + sum(len(str(n)) * 50 for n in range(100))
-            if cuts and have > cuts[0]:
+            # What is written until the cut is noticed goes nowhere, and is no moment for the next.
+            if cuts and have > cuts[0] and between.connections + len(cuts) > 3:
                 cuts.pop(0)
                 between.cut()
 
@@ -247,8 +248,7 @@ def test_a_folder_is_a_path_on_the_machine(runs: Runs, tmp_path: Path) -> None:
         value = runs.outcome(session).value
         assert value[:5] == ("set", True, True, True, (True, 0o400))
         assert not cuts
-        # Of two cuts in a row the second may meet a connection that is dead already.
-        assert between.connections >= 3
+        assert between.connections >= 4
         seen.clear()
         bring(Cargo(packed.data), session, runs.server, progress)
         assert [have for have in seen if have] == seen[:1] or not seen
