@@ -246,4 +246,4 @@ def _trial(place: Place, cloud: World, number: int) -> Trial:
     return Trial(_NAME, number, tuple(done), (), (), (), tuple(problems))
 
 
-FAMILY = Family(_NAME, trials=2000, sample=4, run=run, engine=False, jobs=4)
+FAMILY = Family(_NAME, trials=2000, sample=4, run=run, engine=False, jobs=6)
