@@ -7,7 +7,7 @@ import json
 import operator
 import pickle
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NoReturn
 
 import cloudpickle.cloudpickle as machinery
@@ -23,6 +23,7 @@ from dayfly.errors import (
     UnpicklableResult,
 )
 from dayfly.runtime.agent import known_call
+from dayfly.runtime.agent.in_place import in_place
 
 # Where the name to import is not the name to install, for what is not installed here.
 _DISTRIBUTIONS = {
@@ -45,7 +46,7 @@ def unpack(result: bytes, *, run_id: str, nested: bool = False) -> Any:
 
 
 def load(result: BinaryIO, *, run_id: str, nested: bool = False) -> Any:
-    """Give the value that the function returned; large buffers in it are read to where they stay.
+    """Give the value that the function returned; large buffers in it stay in the file, or are read to where they stay.
 
     Args:
         result: a file of the unsealed result, at its beginning: authentic for this run, or this must not be called.
@@ -230,8 +231,8 @@ class _Unpickler(pickle.Unpickler):
     `except` and `isinstance` do not know, or overwrite the methods of the first.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
+    def __init__(self, file: BinaryIO, buffers: Iterable[memoryview] = ()) -> None:
+        super().__init__(file, buffers=buffers)
         self._known: dict[int, type] = {}
 
     def find_class(self, module: str, name: str, /) -> Any:
@@ -279,7 +280,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _loaded(pickled: BinaryIO, header: Mapping[str, Any], run_id: str) -> Any:
     try:
-        return _Unpickler(pickled).load()
+        return _Unpickler(*in_place(pickled)).load()
     except ModuleNotFoundError as exc:
         module = (exc.name or "").partition(".")[0]
         message = (

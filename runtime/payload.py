@@ -22,7 +22,8 @@ import cloudpickle
 
 from dayfly.errors import PayloadError
 from dayfly.runtime import carried, fetched, fetched_objects
-from dayfly.runtime.agent import tensors
+from dayfly.runtime.agent import frames, tensors
+from dayfly.runtime.agent.layout import Layout, aligned
 from dayfly.runtime.code import Code
 from dayfly.runtime.culprit import Culprit, Search, advice
 from dayfly.runtime.data import Data
@@ -199,10 +200,12 @@ class _PlainPickler(pickle.Pickler):
 
 def _plain(content: object) -> Parts:
     file = Parts()
+    layout = Layout(file)
     try:
-        _PlainPickler(file, protocol=5).dump(content)
+        _PlainPickler(layout, protocol=5).dump(content)
     except RecursionError:
         raise _NotPlain from None
+    layout.end()
     return file
 
 
@@ -222,9 +225,11 @@ def _pickled(
     kwargs: Mapping[str, Any],
 ) -> tuple[Pickler, Parts]:
     file = Parts()
-    pickler = Pickler(file, project, _innermost(function))
+    layout = Layout(file)
+    pickler = Pickler(layout, project, _innermost(function))
     try:
         pickler.pack(content)
+        layout.end()
     except PayloadError:
         raise  # A module that cannot travel, with its reason.
     except Exception as exc:  # Pickling runs the code of any class, which may raise anything.
@@ -249,7 +254,8 @@ def _payload(
         "imports": sorted(pickler.required),
         "sources": _sources(pickler.codes),
     }
-    task = pickled.behind(json.dumps(header).encode() + b"\n")
+    # Its seal goes in front of all, and what is large in it stays where arrays may begin.
+    task = pickled.behind(aligned(json.dumps(header).encode(), frames.HEADER_BYTES))
     size = len(pickled)
     code = Code.of(project.root, pickler.files, size if digest is None else digest.size, size)
     hexdigest = task.sha256().hex() if digest is None else digest.hexdigest()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from dayfly.errors import DayflyError, JobStopped
 from dayfly.runtime import payload, stored
 from dayfly.runtime.agent import frames, known_call
+from dayfly.runtime.agent.layout import aligned
 from dayfly.runtime.aside import aside
 from dayfly.runtime.ledger import Ledger
 from dayfly.runtime.moment import ended
@@ -220,4 +221,4 @@ class WarmCalls(Generic[R]):
 
 def _front(digest: str, told: Mapping[str, Any], **more: Any) -> bytes:
     """The line in front of arguments."""
-    return json.dumps({"function": digest, **told, **more}).encode() + b"\n"
+    return aligned(json.dumps({"function": digest, **told, **more}).encode())

@@ -7,6 +7,9 @@ import os
 import sys
 import time
 
+from .frames import HEADER_BYTES
+from .in_place import in_place
+from .layout import Layout
 from .refusal import TEXT_CHARACTERS
 from .tensors import dump
 
@@ -64,7 +67,7 @@ class Caller:
     def load(self, imports: Iterable[str], pickled: Any) -> tuple[dict[str, Any] | None, Any]:
         """Unpickle from a file what is authentic; give it, or describe why it cannot be loaded, with the exception itself.
 
-        A large buffer is read to where it stays: it is in memory once.
+        A large buffer stays where it is in the file, or is read to where it stays: it is in memory once at most.
         """
         import pickle
 
@@ -72,7 +75,8 @@ class Caller:
         if missing:
             return {"outcome": "missing_import", "modules": missing}, None
         try:
-            return None, pickle.load(pickled)  # noqa: S301 - unsealed with this run's key
+            stream, buffers = in_place(pickled)
+            return None, pickle.load(stream, buffers=buffers)  # noqa: S301 - unsealed with this run's key
         except ModuleNotFoundError as error:
             text = self._traceback(error)
             return {"outcome": "missing_import", "modules": [error.name], "traceback": text}, None
@@ -160,10 +164,13 @@ class Caller:
     def _write(self, outcome: Mapping[str, Any], *values: Any) -> bool:
         """Write the result; tell whether the value, if one is given, could be pickled."""
         writer = self._opened()
-        writer.write(self._line(outcome))
+        line = self._line(outcome)
+        writer.write(line)
+        layout = Layout(writer, HEADER_BYTES + len(line))
         try:
             for value in values:
-                pickle_value(value, writer, check=outcome["outcome"] == "raised")
+                pickle_value(value, layout, check=outcome["outcome"] == "raised")
+            layout.end()
         except Exception as error:  # noqa: BLE001 - pickling runs code of the user's classes
             self._pickling_traceback = self._traceback(error)
             writer.discard()
