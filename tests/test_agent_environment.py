@@ -13,7 +13,8 @@ import pytest
 
 from dayfly.errors import InstanceLost
 from dayfly.runtime.agent import environment as agent_environment
-from dayfly.runtime.agent import files, frames
+from dayfly.runtime.agent import files
+from dayfly.runtime.agent.digests import digest_of
 from dayfly.runtime.agent.environment import Environment
 from dayfly.runtime.agent.refusal import Refusal
 from dayfly.runtime.agent.store import Store
@@ -170,8 +171,8 @@ def test_wheels_are_there_also_on_a_disk_without_links(
     monkeypatch.setattr(os, "link", _no_links)
     (folder := tmp_path / "environments" / "environment").mkdir(parents=True)
     store = Store(str(tmp_path), RUN)
-    store.take(frames.digest_of(b"wheel"), b"wheel")
-    wheels = [["own-1.0-py3-none-any.whl", frames.digest_of(b"wheel")]]
+    store.take(digest_of(b"wheel"), b"wheel")
+    wheels = [["own-1.0-py3-none-any.whl", digest_of(b"wheel")]]
     environment(tmp_path, wheels=wheels, requirements="numpy\n")._place_files()
     assert (folder / "own-1.0-py3-none-any.whl").read_bytes() == b"wheel"
     assert (folder / "requirements.txt").read_text() == "numpy\n./own-1.0-py3-none-any.whl\n"

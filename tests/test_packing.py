@@ -16,6 +16,7 @@ from dayfly.errors import Forged
 from dayfly.runtime import packing
 from dayfly.runtime.agent import frames, sealed_writer
 from dayfly.runtime.agent import packing as agent_packing
+from dayfly.runtime.agent.digests import digest_of
 from dayfly.runtime.homecoming import Homecoming
 from dayfly.runtime.packing import Line, Packing, best
 from dayfly.runtime.session import Session
@@ -270,7 +271,7 @@ def test_many_small_files_are_packed_together(
 
 
 def agent_digest(path: Path) -> str:
-    return frames.digest_of(path.read_bytes())
+    return digest_of(path.read_bytes())
 
 
 @pytest.mark.sshd

@@ -31,6 +31,7 @@ from dayfly.errors import (
     ResultFailed,
 )
 from dayfly.runtime.agent import frames, processes
+from dayfly.runtime.agent.digests import digest_of
 from dayfly.runtime.records import JobEnd, Task
 from dayfly.runtime.session import Session
 from dayfly.runtime.ssh import bootstrap, link
@@ -277,7 +278,7 @@ def test_content_is_put_once_and_resumed_where_it_broke_off(runs: Runs) -> None:
             session.put(content)
             assert blob.read_bytes() == content
             assert [entry.name for entry in blob.parent.iterdir()] == [digest]
-        assert session.put(b"") == frames.digest_of(b"")
+        assert session.put(b"") == digest_of(b"")
 
 
 # -- every way a job can end

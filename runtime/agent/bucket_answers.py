@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 from .facts import interpreter_at
 from .files import home_folder, remove_tree
+from .json_text import dumps, loads
 from .processes import launch_command, login_environment
 from .refusal import TEXT_CHARACTERS, Refusal, cleared
 
@@ -41,7 +41,7 @@ class BucketAnswers:
         order = {name: request[name] for name in ("url", "secrets", "claim")}
         order["run_id"] = self._channel.run_id
         told, words = self._followed(
-            request, launch_command(python, (), "restore", aside), json.dumps(order)
+            request, launch_command(python, (), "restore", aside), dumps(order)
         )
         if "files" in told:
             remove_tree(folder)
@@ -97,18 +97,18 @@ class BucketAnswers:
 
     def close(self) -> None:
         """End what is still being brought: nobody hears of it."""
-        import signal
-
         for process in list(self._working):
+            from signal import SIGTERM
+
             try:
-                os.killpg(process.pid, signal.SIGTERM)
+                os.killpg(process.pid, SIGTERM)
             except ProcessLookupError:
                 continue
 
 
 def _told(line: str) -> dict[str, Any]:
     try:
-        told = json.loads(line)
+        told = loads(line)
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}

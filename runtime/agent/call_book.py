@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 from .files import size_of
 from .frames import HEADER_BYTES, RESULT_SEQ, call_result_seq, seal
+from .json_text import dumps
 from .known_call import CALL_PREFIX, KnownCall
 from .sealed_writer import SealedWriter
 
@@ -141,7 +141,7 @@ class CallBook:
                 except OSError:
                     continue  # There is none.
         header = {"outcome": outcome, "type": "", "text": "", "traceback": "", **more}
-        payload = json.dumps(header).encode() + b"\n"
+        payload = dumps(header).encode() + b"\n"
         sealed = seal(self.key, self.run_id, call_result_seq(call.number), payload)
         self.finish(call, {"took_s": time.monotonic() - (call.given or call.arrived)}, sealed)
 
@@ -193,7 +193,7 @@ class CallBook:
         writer = SealedWriter(self._job.file("result.sealed"), self.key, self.run_id, RESULT_SEQ)
         header = {"outcome": "calls", "type": "", "text": "", "traceback": ""}
         try:
-            writer.write(json.dumps(header).encode() + b"\n")
+            writer.write(dumps(header).encode() + b"\n")
             for number, call in self._calls.items():
                 if call.result is not None:
                     self._copy_result(writer, number, call)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 
 from .frames import HEADER_BYTES
 from .in_place import in_place
+from .json_text import dumps
 from .layout import Layout
 from .refusal import TEXT_CHARACTERS
 from .tensors import dump
@@ -180,7 +180,7 @@ class Caller:
 
     def _line(self, said: Mapping[str, Any]) -> bytes:
         """Give what is said of an outcome as it stands in front of it."""
-        return json.dumps(said).encode() + b"\n"
+        return dumps(said).encode() + b"\n"
 
     def _common(self) -> dict[str, Any]:
         import threading

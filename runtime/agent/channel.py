@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import time
 
 from .credit import Credit
+from .digests import sha256_of
 from .files import write_all
 from .frames import (
     FRAME_BYTES_MAX,
@@ -15,7 +17,6 @@ from .frames import (
     check_payload,
     decode,
     encode,
-    new_sha256,
     open_header,
     seal,
 )
@@ -36,12 +37,10 @@ class Channel:
     """
 
     def __init__(self, run_id: str, key: bytes, nonce: bytes) -> None:
-        import threading
-
         self.run_id, self.key, self.nonce = run_id, key, nonce
         self._receive_key, self._send_key = channel_keys(key, nonce)
         self._received = self._sent = 0
-        self._sending = threading.Lock()
+        self._sending = _thread.allocate_lock()
         self._credits: dict[int, Credit] = {}
         self.hearing = Hearing(0)
 
@@ -64,7 +63,7 @@ class Channel:
             if length > FRAME_BYTES_MAX:
                 raise FrameError(f"a frame of {length} bytes")
             payload = self.hearing.exactly(length)
-            check_payload(len(payload), new_sha256(payload).digest(), length, digest)
+            check_payload(len(payload), sha256_of(payload), length, digest)
             self._received += 1
             yield decode(payload)
 

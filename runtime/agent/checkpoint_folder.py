@@ -6,7 +6,7 @@ import os
 import time
 from contextlib import contextmanager
 
-from .frames import new_sha256
+from .digests import new_sha256
 from .output_folder import OutputFolder
 from .snapshot import Snapshot
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 from .blobs import BLOB_MODE, BLOB_UNUSED_S, is_whole, prune
 from .files import home_folder, remove_tree
 from .frames import FRAME_BYTES_MAX
+from .json_text import loads
 from .packing import unpack
 from .refusal import Refusal
 from .transfer import Transfer
@@ -37,7 +37,7 @@ class DataAnswers:
         folder = os.path.dirname(self._store.path(""))
         names = set(os.listdir(folder))
         have = []
-        for digest, size in json.loads(body):
+        for digest, size in loads(body):
             part = os.path.basename(self._store.part(digest))
             if digest in names and is_whole(os.path.join(folder, digest), size):
                 have.append(size)

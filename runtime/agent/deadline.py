@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -10,6 +9,7 @@ import time
 from .asked import Asked, as_root
 from .files import boot_clock_s, home_folder, lock_file, read_json, write_file
 from .job_folder import JobFolder, await_end, request_stop
+from .json_text import dumps
 from .processes import carriers, launch_command, login_environment, send_signal, spawn
 
 
@@ -32,12 +32,12 @@ def arm_deadline(run_id: str, seconds: float, timer: bool = False, power_off: bo
     path, at = _deadline_file(run_id), boot_clock_s() + seconds
     fires = (read_json(path) or {}).get("fires")
     armed = {"at": at, "timer": timer, "power_off": power_off, "fires": fires}
-    write_file(path, json.dumps(armed).encode())
+    write_file(path, dumps(armed).encode())
     # One that fires too early reads in the file that it has to wait, so none has to be taken back.
     soon_enough = fires is not None and boot_clock_s() < fires <= at
     if timer and (soon_enough or _start_timer(run_id, seconds)):
         if not soon_enough:
-            write_file(path, json.dumps({**armed, "fires": at}).encode())
+            write_file(path, dumps({**armed, "fires": at}).encode())
         return "systemd"
     _start_watching(run_id, path)
     return "process"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import _thread
-import json
 import os
 import sys
 import time
+
+from .json_text import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def read_json(path: str) -> Any:
     """Give the file's value, or None where there is no such file."""
     try:
         with open(path, "rb") as file:
-            return json.loads(file.read())
+            return loads(file.read())
     except FileNotFoundError:
         return None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools  # noqa: F401 - this and what else every child needs is imported once, before any of them is forked
 import gc
+import hashlib  # noqa: F401
+import hmac  # noqa: F401
 import importlib.util  # noqa: F401
 import linecache  # noqa: F401
 import mmap  # noqa: F401

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import struct
+
+from .digests import code_of, is_same, new_sha256, sha256_of
+from .json_text import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,26 +30,14 @@ class FrameError(ValueError):
     """Bytes that are not an authentic frame of this run in this place; nothing of them may be used."""
 
 
-def new_sha256(data: bytes | memoryview = b"") -> Any:
-    from hashlib import sha256
-
-    return sha256(data)
-
-
-def digest_of(data: bytes | memoryview) -> str:
-    return str(new_sha256(data).hexdigest())
-
-
 def header_of(key: bytes, run_id: str, seq: int, length: int, digest: bytes) -> bytes:
-    import hmac
-
     head = _HEAD.pack(_MAGIC, _VERSION, bytes.fromhex(run_id), seq, length, digest)
-    return head + hmac.digest(key, head, "sha256")
+    return head + code_of(key, head)
 
 
 def seal(key: bytes, run_id: str, seq: int, payload: bytes) -> bytes:
     """Make the frame that only a holder of `key` can make, for this run and this place in the sequence."""
-    return header_of(key, run_id, seq, len(payload), new_sha256(payload).digest()) + payload
+    return header_of(key, run_id, seq, len(payload), sha256_of(payload)) + payload
 
 
 def open_header(key: bytes, run_id: str, seq: int, header: bytes) -> tuple[int, bytes]:
@@ -59,12 +49,10 @@ def open_header(key: bytes, run_id: str, seq: int, header: bytes) -> tuple[int, 
     Raises:
         FrameError: it is truncated, of another run or place, or not made with `key`.
     """
-    import hmac
-
     if len(header) != HEADER_BYTES:
         raise FrameError(f"truncated: a header has {HEADER_BYTES} bytes, these are {len(header)}")
     head, code = header[: _HEAD.size], header[_HEAD.size :]
-    if not hmac.compare_digest(hmac.digest(key, head, "sha256"), code):
+    if not is_same(code_of(key, head), code):
         raise FrameError("the authentication code does not fit this run's key")
     magic, version, run, number, length, digest = _HEAD.unpack(head)
     if (magic, version, run.hex(), number) != (_MAGIC, _VERSION, run_id, seq):
@@ -82,7 +70,7 @@ def unseal(key: bytes, run_id: str, seq: int, sealed: bytes) -> bytes:
     """
     length, expected = open_header(key, run_id, seq, bytes(sealed[:HEADER_BYTES]))
     payload = sealed[HEADER_BYTES:]
-    check_payload(len(payload), new_sha256(payload).digest(), length, expected)
+    check_payload(len(payload), sha256_of(payload), length, expected)
     return payload
 
 
@@ -141,7 +129,7 @@ def check_sealed_file(key: bytes, run_id: str, seq: int, path: str) -> None:
 
 def encode(head: Mapping[str, Any], body: bytes | memoryview = b"") -> bytes:
     """Put a message's JSON head and its bytes into one payload."""
-    return joined(json.dumps(head).encode(), body)
+    return joined(dumps(head).encode(), body)
 
 
 def joined(head: bytes, body: bytes | memoryview = b"") -> bytes:
@@ -152,7 +140,7 @@ def joined(head: bytes, body: bytes | memoryview = b"") -> bytes:
 def decode(payload: bytes) -> tuple[dict[str, Any], bytes]:
     """Take apart what `encode` made."""
     head, body = parted(payload)
-    return json.loads(str(head, "utf-8")), body
+    return loads(str(head, "utf-8")), body
 
 
 def parted(payload: bytes) -> tuple[bytes, bytes]:
@@ -163,12 +151,7 @@ def parted(payload: bytes) -> tuple[bytes, bytes]:
 
 def channel_keys(key: bytes, nonce: bytes) -> tuple[bytes, bytes]:
     """Keys of one channel, to the machine and to the client: a frame of another channel or direction fits neither."""
-    import hmac
-
-    return (
-        hmac.digest(key, b"to machine" + nonce, "sha256"),
-        hmac.digest(key, b"to client" + nonce, "sha256"),
-    )
+    return code_of(key, b"to machine" + nonce), code_of(key, b"to client" + nonce)
 
 
 def call_seq(number: int) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 
 from .asked import Asked
+from .json_text import loads
 from .processes import launch_command
 from .refusal import TEXT_CHARACTERS
 
@@ -86,7 +86,7 @@ def _used_gpus(driver: Asked, seconds: float) -> dict[str, Any]:
     told: dict[str, Any] = {"step": "start"}
     for line in driver.words.splitlines():
         try:
-            told = json.loads(line)
+            told = loads(line)
         except ValueError:
             continue  # The library's own words.
     if driver.code == 0 and "devices" in told:

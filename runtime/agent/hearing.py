@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import time
 
@@ -48,11 +49,10 @@ class Hearing:
 
     def watch(self, gone: Callable[[], None]) -> None:
         """Look again and again, in a thread of its own, and tell once it is."""
-        import threading
 
         def look() -> None:
             while not self.is_gone():
                 time.sleep(self.LOOK_S)
             gone()
 
-        threading.Thread(target=look, daemon=True).start()
+        _thread.start_new_thread(look, ())

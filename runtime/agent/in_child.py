@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -11,13 +10,13 @@ from functools import lru_cache
 from .blobs import is_as_put
 from .call_output import WARM_OUTPUT_BYTES
 from .caller import Caller, Stopping, peak_rss_bytes, type_name
+from .digests import digest_of
 from .frames import (
     FrameError,
     call_result_seq,
     call_seq,
     check_file,
     decode,
-    digest_of,
     encode,
     joined,
     open_header,
@@ -25,6 +24,7 @@ from .frames import (
     unseal,
 )
 from .inbox import Inbox
+from .json_text import dumps, loads
 from .passing import receive_with
 from .shortcut import Shortcut
 from .spilling import Spilling
@@ -142,7 +142,7 @@ class InChild(Caller):
     def _take_straight(self, payload: bytes) -> bool:
         """Make the one call that has come by the shortcut; the zygote must know of it before it begins."""
         head, body = parted(payload)
-        entry = json.loads(str(head, "utf-8"))["calls"][0]
+        entry = loads(str(head, "utf-8"))["calls"][0]
         if entry["function"] not in self._functions:
             self._send({"refer": entry}, body)
             return True
@@ -186,7 +186,7 @@ class InChild(Caller):
     def _tell_data(head: Mapping[str, Any]) -> None:
         """Say where Data is, for what makes paths of it while the function or its arguments are loaded."""
         if "data" in head:
-            os.environ["DAYFLY_DATA"] = json.dumps(head["data"])
+            os.environ["DAYFLY_DATA"] = dumps(head["data"])
 
     def _outcome(self, call: Any) -> tuple[dict[str, Any], Any]:
         with call:
@@ -212,7 +212,7 @@ class InChild(Caller):
             if digest_of(content) != digest:
                 raise FrameError("the function is not the one that was sent")
             head, _, pickled = content.partition(b"\n")
-            header = json.loads(head)
+            header = loads(head)
             self.take_sources(header["sources"])
             self._tell_data(header)
             self._functions[digest] = self.load(header["imports"], BytesIO(pickled))
@@ -326,7 +326,7 @@ def _tail(stream: int, start: int, end: int) -> bytes:
 @lru_cache(maxsize=64)
 def _head_of(line: bytes) -> dict[str, Any]:
     """Take apart what stands in front of a call's arguments, which is mostly what stood in front of the last one's."""
-    head: dict[str, Any] = json.loads(line)
+    head: dict[str, Any] = loads(line)
     return head
 
 

@@ -6,16 +6,11 @@ import os
 import sys
 import time
 
-from .bucket_answers import restored_folder
-from .cloudpickle_folder import unpack_pickler
-from .facts import interpreter_at
 from .files import size_of, write_file
 from .frames import CHUNK_BYTES
 from .job_folder import request_stop
-from .log_follower import LogFollower
 from .processes import carriers, launch_command, login_environment, spawn_with_order
 from .refusal import Refusal
-from .sample_file import SampleReader
 from .samples import IDLE_ORDERS, SAMPLES
 
 TYPE_CHECKING = False
@@ -57,6 +52,9 @@ class JobAnswers:
 
     def on_start(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Start the job unless it was started before; the task is the frame's body or a blob."""
+        from .bucket_answers import restored_folder
+        from .cloudpickle_folder import unpack_pickler
+        from .facts import interpreter_at
 
         def place_task(path: str) -> None:
             if request["task"]:
@@ -152,6 +150,8 @@ class JobAnswers:
 
     def on_attach(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Send both logs from the given offsets, and the samples after a number, until the job has ended and all is sent."""
+        from .log_follower import LogFollower
+
         self._job.require()
         home = request.get("home", "")
 
@@ -174,6 +174,8 @@ class JobAnswers:
 
     def on_look(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Send the samples after a number, and so many of the last bytes of each log, once."""
+        from .sample_file import SampleReader
+
         self._job.require()
         reader = SampleReader(self._job.file(SAMPLES), request["samples"])
         for number, data in reader.unread():

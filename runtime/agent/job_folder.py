@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 from .files import boot_clock_s, home_folder, lock_file, read_json, remove_tree, size_of, write_file
+from .json_text import dumps
 from .processes import carriers, end_processes, process_table, send_signal
 from .refusal import TEXT_CHARACTERS, Refusal
 
@@ -117,7 +117,7 @@ class JobFolder:
             raise Refusal("taken", f"{named} has fetched its result, and ends the machine")
         if not force and self._is_followed_by_other(hand["home"]):
             raise Refusal("busy", "a client of another computer follows the run right now")
-        write_file(self.file("hand.json"), json.dumps(hand).encode())
+        write_file(self.file("hand.json"), dumps(hand).encode())
 
     def acknowledge(self, home: str) -> None:
         """The result is safe with a home that has the run in hand, and may be forgotten here."""

@@ -7,6 +7,7 @@ import struct
 import sys
 import time
 
+from .digests import code_of, new_sha256
 from .files import write_all
 from .frames import (
     CHUNK_BYTES,
@@ -15,7 +16,6 @@ from .frames import (
     FrameError,
     check_payload,
     decode,
-    new_sha256,
     open_header,
 )
 from .packing import timed_pack
@@ -196,9 +196,7 @@ class Lanes:
 
 def lane_key(key: bytes, nonce: bytes, number: int) -> bytes:
     """The key of the orders on one lane: one of another lane, channel or run does not fit."""
-    import hmac
-
-    return hmac.digest(key, b"lane %d of " % number + nonce, "sha256")
+    return code_of(key, b"lane %d of " % number + nonce)
 
 
 def _receive(connection: Any, size: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -14,6 +13,7 @@ from .facts import interpreters, machine_facts
 from .files import remove_tree
 from .gpus import gpu_findings
 from .job_folder import JobFolder, end_rest
+from .json_text import dumps
 from .processes import launch_command
 from .refusal import TEXT_CHARACTERS, Refusal
 
@@ -36,7 +36,7 @@ class MachineAnswers:
 
     def on_host_key(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Make the key that is to replace the pinned one, or, where the client has written it down, install it."""
-        step = json.dumps({name: request[name] for name in ("pinned", "offered")})
+        step = dumps({name: request[name] for name in ("pinned", "offered")})
         command = as_root(launch_command(sys.executable, ("-I", "-S", "-B"), "host_key", step))
         done = Asked(command).wait(request["seconds"])
         if done.code != 0:

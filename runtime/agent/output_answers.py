@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
+from .json_text import dumps, loads
 from .output_folder import OutputFolder
 from .snapshot import Snapshot
 
@@ -53,7 +53,7 @@ class OutputAnswers:
         return {}
 
     def _emit_list(self, request: Mapping[str, Any], credit: Credit, batch: list[Any]) -> None:
-        data = json.dumps(batch).encode()
+        data = dumps(batch).encode()
         credit.take(len(data))
         self._channel.emit(request, {"entries": len(batch)}, data)
 
@@ -66,7 +66,7 @@ class OutputAnswers:
             credit.take(len(data))
             self._channel.emit(request, head, data)
 
-        for number, (path, offset, size) in enumerate(json.loads(body)):
+        for number, (path, offset, size) in enumerate(loads(body)):
             try:
                 for head, data in folder.read(path, offset, size):
                     send({"file": number, **head}, data)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from .frames import CHUNK_BYTES, new_sha256
+from .digests import new_sha256
+from .frames import CHUNK_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 
 from .files import boot_clock_s, write_all
+from .json_text import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def spawn_with_order(
     finally:
         os.close(reading)
     try:
-        write_all(writing, json.dumps(order).encode())
+        write_all(writing, dumps(order).encode())
     except BrokenPipeError:
         pass  # It ended at once; whoever waits for it sees why.
     finally:
@@ -84,7 +84,7 @@ def take_order() -> Any:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    return json.loads(b"".join(parts))
+    return loads(b"".join(parts))
 
 
 def process_table() -> dict[int, tuple[int, int]]:

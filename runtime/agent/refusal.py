@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .json_text import loads
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,11 +34,10 @@ def cleared(text: str, secrets: Mapping[str, str]) -> str:
 
 
 def _parts_of(secret: str) -> Iterator[str]:
-    import json
 
     yield secret
     try:
-        waiting: list[Any] = [json.loads(secret)]
+        waiting: list[Any] = [loads(secret)]
     except ValueError:
         return
     while waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -10,6 +9,7 @@ from .caller import Caller, Stopping
 from .frames import RESULT_SEQ, TASK_SEQ, open_sealed
 from .gpus import GpuQuery
 from .job_folder import JobFolder
+from .json_text import loads
 from .processes import end_process, take_order, volunteer_for_oom
 from .sealed_writer import SealedWriter
 
@@ -34,7 +34,7 @@ class Runner(Caller):
     def run(self) -> int:
         """Run the task and give the exit code of the process."""
         task = open_sealed(self._key, self._run_id, TASK_SEQ, self.job.file("task.sealed"))
-        header = json.loads(task.readline())
+        header = loads(task.readline())
         here = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - as everywhere here, 3.8 must read it
         if header["python"] != here:
             os.write(

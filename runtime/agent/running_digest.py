@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .frames import new_sha256
+from .digests import new_sha256
 
 
 class RunningDigest:

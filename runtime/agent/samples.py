@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from .json_text import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def read_samples(data: bytes) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for line in data.splitlines():
         try:
-            sample = json.loads(line)
+            sample = loads(line)
             first = sample["n"] - sample["k"] + 1
         except (ValueError, KeyError, TypeError):
             continue
@@ -39,7 +39,9 @@ def read_samples(data: bytes) -> list[dict[str, Any]]:
 
 def sample_line(sample: Mapping[str, Any]) -> bytes:
     """Give a sample as its line in a file."""
-    return json.dumps(sample, separators=(",", ":")).encode() + b"\n"
+    from json import dumps
+
+    return dumps(sample, separators=(",", ":")).encode() + b"\n"
 
 
 def thin_samples(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:

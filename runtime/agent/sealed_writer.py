@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
+from .digests import new_sha256
 from .files import sync_folder
-from .frames import HEADER_BYTES, header_of, new_sha256
+from .frames import HEADER_BYTES, header_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,24 +1,16 @@
-"""The agent's end of one channel: who answers what, and what is answered aside."""
+"""The agent's end of one channel: what is answered aside, and what is not answered at all."""
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 
-from .bucket_answers import BucketAnswers
+from .answers import Answers
 from .channel import Channel
-from .content_answers import ContentAnswers
-from .data_answers import DataAnswers
-from .environment_answers import EnvironmentAnswers
 from .frames import FrameError
-from .job_answers import JobAnswers
-from .job_folder import JobFolder
-from .machine_answers import MachineAnswers
-from .output_answers import OutputAnswers
 from .packing import codecs
 from .refusal import Refusal
-from .store import Store
-from .warm_answers import WarmAnswers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,29 +42,7 @@ class Server:
     }
 
     def __init__(self, channel: Channel, cache: str) -> None:
-        run_id = channel.run_id
-        job, store = JobFolder.of(run_id), Store(cache, run_id)
-        self._channel = channel
-        warm = WarmAnswers(channel, store, job)
-        self._content = ContentAnswers(channel, store, job, warm.lend)
-        self._environments = EnvironmentAnswers(channel, store, cache)
-        self._buckets = BucketAnswers(channel, cache)
-        parts = (
-            MachineAnswers(run_id, cache),
-            self._content,
-            DataAnswers(run_id, store),
-            self._environments,
-            self._buckets,
-            JobAnswers(channel, store, job, cache),
-            OutputAnswers(channel, job),
-            warm,
-        )
-        self._answers = {
-            name[len("on_") :]: getattr(part, name)
-            for part in parts
-            for name in dir(part)
-            if name.startswith("on_")
-        }
+        self._channel, self._answers = channel, Answers(channel, cache)
 
     def serve(self) -> None:
         """Answer until the channel closes, or its client has been silent for too long."""
@@ -92,19 +62,18 @@ class Server:
 
     def close(self) -> None:
         """End what would outlive the channel."""
-        self._content.close()
-        self._environments.close()
-        self._buckets.close()
+        self._answers.close()
 
     def _dispatch(self, request: dict[str, Any], body: bytes) -> None:
         if request["op"] == "credit":
             self._channel.give_credit(request["of"], request["bytes"], request.get("codec", ""))
         elif request["op"] in self.THREADED:
-            import threading
+            # Until Python 3.12 it takes the thread that loads it for the main one.
+            import threading  # noqa: F401
 
             if request["op"] in self.CREDITED:
                 self._channel.lend(request)
-            threading.Thread(target=self._answer, args=(request, body), daemon=True).start()
+            _thread.start_new_thread(self._answer, (request, body))
         else:
             self._answer(request, body)
 
@@ -124,11 +93,10 @@ class Server:
                 return  # The channel closed; the main thread is ending the process.
 
     def _answered(self, request: dict[str, Any], body: bytes) -> dict[str, Any] | None:
-        answers = self._answers.get(request["op"])
+        answers = self._answers.to(request["op"])
         if answers is None:
             raise Refusal("machine", f"the agent has no answer to {request['op']!r}")
-        answer: dict[str, Any] | None = answers(request, body)
-        return answer
+        return answers(request, body)
 
 
 def serve(opening: bytes, cache: str) -> None:

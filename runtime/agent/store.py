@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from .blobs import is_whole, place_blob
-from .frames import digest_of
+from .digests import digest_of
+from .json_text import loads
 from .refusal import Refusal
 
 TYPE_CHECKING = False
@@ -72,4 +72,4 @@ class Store:
     def listing(self, digest: str) -> Any:
         """Read a list of files, which is content, too."""
         with open(self.path(digest), "rb") as file:
-            return json.loads(file.read())
+            return loads(file.read())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -11,6 +10,7 @@ from .checkpoint_sync import CheckpointSync
 from .deadline import hold
 from .files import boot_clock_s, write_file
 from .job_folder import JobFolder, end_record
+from .json_text import dumps
 from .processes import (
     adopt_orphans,
     carriers,
@@ -51,7 +51,7 @@ class Supervisor:
         started, oom_before = time.time(), oom_kills()
         self._listen()
         record = {"pid": os.getpid(), "time": started}
-        write_file(self.job.file("started.json"), json.dumps(record).encode())
+        write_file(self.job.file("started.json"), dumps(record).encode())
         # Before the job, whose environment it has, and before any thread: it is forked.
         self._checkpoints.start()
         self._sampler.apart = self._checkpoints.processes
@@ -71,7 +71,7 @@ class Supervisor:
         end["peak_rss_bytes"] = peak_rss_bytes
         self._checkpoints.finish(reason, deadline)
         self._hold()
-        write_file(self.job.file("end.json"), json.dumps(end).encode())
+        write_file(self.job.file("end.json"), dumps(end).encode())
 
     def _hold(self) -> None:
         # Before the end can be read: a client that reads it may set a deadline of its own, which must stand.
@@ -109,7 +109,7 @@ class Supervisor:
         self._pid = spawn_with_order(command, environment, folder, streams, order=order)
         for descriptor in outputs:
             os.close(descriptor)
-        write_file(self.job.file("process.json"), json.dumps({"pid": self._pid}).encode())
+        write_file(self.job.file("process.json"), dumps({"pid": self._pid}).encode())
 
     def _wait(self, deadline: float) -> str:
         """Wait for the job's end; give why it has to be ended, or "" where it ended by itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import functools
 import hashlib
 import json
@@ -17,7 +18,8 @@ NO_AGENT = bytes(4)
 READY, NEED_AGENT, TOO_OLD = b"R", b"N", b"V"
 
 # Runs under any Python 3: takes the opening from stdin, and the agent itself with it or, where the machine has none of
-# that hash and the client thought it had, after asking for it. Under a Python that is too old it looks for a newer one before it has read anything.
+# that hash and the client thought it had, after asking for it. Whether what is there is whole is told by a sum beside it: its hash would
+# take longer than all else, since OpenSSL and json have to be loaded for that. Under a Python that is too old it looks for a newer one before it has read anything.
 _STUB = """
 import os,sys
 if sys.version_info<(3,8):
@@ -33,7 +35,7 @@ def rd(n):
   if not c:sys.exit(0)
   b+=c
  return b
-import hashlib,json
+from binascii import crc32
 os.umask(63)
 def block():return rd(int.from_bytes(rd(4),"big"))
 o=rd(OPENING);c=block()
@@ -41,23 +43,29 @@ d=os.path.join(os.path.expanduser(CACHE),"agents");p=os.path.join(d,SHA)
 os.makedirs(d,448,exist_ok=True)
 s=os.stat(d)
 if s.st_uid!=os.getuid() or s.st_mode&18:sys.exit(d+" belongs to or can be written by somebody else")
-def text(n):
- with open(os.path.join(p,n),encoding="utf-8",newline="") as f:return f.read()
+def read(q,n):
+ with open(os.path.join(q,n),"rb") as f:return f.read()
+def sum_of(q):
+ s=0
+ for n in sorted(os.listdir(q)):
+  if n.endswith(".py"):s=crc32(read(q,n),crc32(n.encode(),s))
+ return b"%d"%s
 def whole():
- try:t={n:text(n) for n in sorted(os.listdir(p)) if n.endswith(".py")}
- except (OSError,ValueError):return False
- return hashlib.sha256(json.dumps(t).encode()).hexdigest()==SHA
+ try:return read(p,"sum")==sum_of(p)
+ except OSError:return False
 ok=whole()
 if ok or c:os.write(1,MARK+b"R")
 else:
  os.write(1,MARK+b"N")
  c=block()
 if not ok:
- import shutil,zlib
+ import json,shutil,zlib
  t="%s.%d"%(p,os.getpid())
  shutil.rmtree(t,True);os.mkdir(t,448)
  for n,x in json.loads(zlib.decompress(c).decode()).items():
-  with open(os.path.join(t,n),"w",encoding="utf-8",newline="") as f:f.write(x)
+  with open(os.path.join(t,n),"wb") as f:f.write(x.encode())
+ s=sum_of(t)
+ with open(os.path.join(t,"sum"),"wb") as f:f.write(s)
  try:os.rename(p,t+".old")
  except OSError:pass
  try:os.rename(t,p)
@@ -73,6 +81,14 @@ def text_of(folder: Path) -> str:
     """Give all modules of a folder as one JSON object, from name to text: what has the agent's hash."""
     files = sorted(folder.glob("*.py"))
     return json.dumps({file.name: file.read_bytes().decode() for file in files})
+
+
+def sum_of(folder: Path) -> bytes:
+    """Give what stands in the file `sum` of a folder on a machine, by which it is known to be whole."""
+    made = 0
+    for file in sorted(folder.glob("*.py")):
+        made = binascii.crc32(file.read_bytes(), binascii.crc32(file.name.encode(), made))
+    return b"%d" % made
 
 
 @functools.cache

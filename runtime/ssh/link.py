@@ -17,6 +17,7 @@ from dayfly.errors import ConnectFailed, Forged
 from dayfly.infra.machine import Machine
 from dayfly.runtime.agent import frames
 from dayfly.runtime.agent import lanes as agent_lanes
+from dayfly.runtime.agent.digests import sha256_of
 from dayfly.runtime.packing import Line, Packing, best
 from dayfly.runtime.ssh import bootstrap
 from dayfly.runtime.ssh.connection import Connection, Disconnected
@@ -382,7 +383,7 @@ class Link:
             if len(self._arrived) < size:
                 return None
             payload = bytes(memoryview(self._arrived)[frames.HEADER_BYTES : size])
-            frames.check_payload(len(payload), frames.new_sha256(payload).digest(), length, digest)
+            frames.check_payload(len(payload), sha256_of(payload), length, digest)
         except frames.FrameError as error:
             raise Forged(f"a frame from {self._machine.host} is not authentic: {error}") from error
         del self._arrived[:size]
