@@ -13,7 +13,7 @@ from dayfly.runtime import agent
 
 FILES = sorted(Path(agent.__file__).parent.glob("*.py"))
 # What came after 3.8, by the name under which it is called, given or imported; the agent needs none of it.
-_MODULES = {"annotationlib", "compression", "graphlib", "tomllib", "zoneinfo"}
+_MODULES = {"_sha2", "annotationlib", "compression", "graphlib", "tomllib", "zoneinfo"}
 _NAMES = {
     *("add_note", "batched", "bit_count", "eventfd", "file_digest", "functools.cache"),
     *("hardlink_to", "is_relative_to", "nextafter", "orig_argv", "pairwise", "pidfd_open"),

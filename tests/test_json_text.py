@@ -48,6 +48,13 @@ def test_what_is_no_json_is_refused(text: str) -> None:
         json_text.loads(text)
 
 
+def test_a_python_that_has_it_otherwise_does_it_by_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in C is no door for everybody, and may change."""
+    monkeypatch.setattr(json_text, "_scan", None)
+    monkeypatch.setattr(json_text, "_pieces", None)
+    assert json_text.loads(json_text.dumps({"a": [1, None]})) == {"a": [1, None]}
+
+
 def test_what_json_has_no_form_for_is_refused() -> None:
     """Named by its type."""
     with pytest.raises(TypeError, match="set"):

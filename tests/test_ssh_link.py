@@ -24,7 +24,7 @@ pytestmark = pytest.mark.sshd
 LIAR = """
 import os,sys,hmac,hashlib
 sys.path.insert(0,{folder!r})
-import files,frames
+from agent import files,frames
 o=b""
 while len(o)<64:o+=os.read(0,64-len(o))
 run=o[48:].hex();key=frames.channel_keys(o[16:48],o[:16])[1];other=frames.channel_keys(o[16:48],o[:16])[0]
@@ -37,7 +37,10 @@ while os.read(0,65536):pass
 @pytest.fixture
 def lying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Server, str], Link]:
     def make(server: Server, body: str) -> Link:
-        code = LIAR.format(folder=str(Path(agent.__file__).parent), body=body)
+        (place := tmp_path / "liar").mkdir(exist_ok=True)
+        if not (place / "agent").exists():
+            (place / "agent").symlink_to(Path(agent.__file__).parent)
+        code = LIAR.format(folder=str(place), body=body)
         command = f"exec /usr/bin/env python3 -c \"exec(bytes.fromhex('{code.encode().hex()}'))\""
         monkeypatch.setattr(bootstrap, "command", lambda run_id, cache_dir: command)
         keys = server.keys

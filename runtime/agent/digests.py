@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 try:
-    from _sha2 import sha256 as _own_sha256
-except ImportError:
-    try:
-        from _sha256 import sha256 as _own_sha256  # Until Python 3.11.
-    except ImportError:  # A Python that is made without its own.
-        from hashlib import sha256 as _own_sha256
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256 as _own_sha256
+    else:
+        from _sha256 import sha256 as _own_sha256  # type: ignore[import-not-found]
+except ImportError:  # A Python that is made without its own.
+    from hashlib import sha256 as _own_sha256
 
 __all__ = ["code_of", "digest_of", "is_same", "new_sha256", "sha256_of"]
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 # What is not in a buffer of its own is read. More of it than that, and all is: it would have to be cut out of what it lies in.
 _MOST_BESIDE_BYTES = 16 << 20
-# File systems of this computer alone. What another one may remove from under us ends us with SIGBUS.
-_OWN = frozenset(
-    ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs")
-)
+# A file keeps its room on the disk for as long as a buffer is used, also when it has no name any more: so many times that must be free.
+_ROOM_LEFT = 8
+# File systems on a disk of this computer. What another computer may take away under us ends us with SIGBUS; tmpfs is memory already.
+_OWN = frozenset(("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "xfs", "zfs"))
 
 
 def in_place(file: Any) -> tuple[Any, list[memoryview]]:
@@ -38,21 +38,22 @@ def in_place(file: Any) -> tuple[Any, list[memoryview]]:
         descriptor = file.fileno()
     except OSError:  # It is in memory already.
         return file, []
-    status = os.fstat(descriptor)
-    if status.st_size < LEAST_BYTES:
+    size = os.fstat(descriptor).st_size
+    if size < LEAST_BYTES:
         return file, []
-    end = os.pread(descriptor, END_BYTES, status.st_size - END_BYTES)
-    if not ends_laid_out(end) or not _is_own(status.st_dev):
+    end = os.pread(descriptor, END_BYTES, size - END_BYTES)
+    if not (ends_laid_out(end) and _is_own(descriptor) and _has_room(descriptor, size)):
         return file, []
-    view = _mapped(descriptor, status.st_size)
-    taken = None if view is None else _taken_apart(view, file.tell())
+    mapping = _mapped(descriptor, size)
+    taken = None if mapping is None else _taken_apart(mapping, file.tell())
     return (file, []) if taken is None else taken
 
 
-def _taken_apart(view: memoryview, began: int) -> tuple[Any, list[memoryview]] | None:
+def _taken_apart(mapping: Any, began: int) -> tuple[Any, list[memoryview]] | None:
     from io import BytesIO
     from pickle import BYTEARRAY8, NEXT_BUFFER, READONLY_BUFFER
 
+    view = memoryview(mapping)
     starts, end = starts_in(view)
     pieces: list[Any] = []
     buffers: list[memoryview] = []
@@ -66,7 +67,7 @@ def _taken_apart(view: memoryview, began: int) -> tuple[Any, list[memoryview]] |
             return None
         pieces += [view[began:start], NEXT_BUFFER]
         pieces += [] if head[:1] == BYTEARRAY8 else [READONLY_BUFFER]
-        buffers.append(view[data:after])
+        buffers.append(_part(mapping, data, after - data))
         began = after
     pieces.append(view[began:end])
     if not buffers or sum(map(len, pieces)) > _MOST_BESIDE_BYTES:
@@ -74,48 +75,53 @@ def _taken_apart(view: memoryview, began: int) -> tuple[Any, list[memoryview]] |
     return BytesIO(b"".join(pieces)), buffers
 
 
-def _is_own(device: int) -> bool:
-    """Tell whether it is known to be a file system of this computer alone."""
-    number = f"{os.major(device)}:{os.minor(device)}"
+def _part(mapping: Any, offset: int, size: int) -> memoryview:
+    """Give a part whose owner, for whoever asks a view for that, has these bytes and no others."""
+    from ctypes import c_ubyte
+    from pickle import PickleBuffer
+
+    return PickleBuffer((c_ubyte * size).from_buffer(mapping, offset)).raw()
+
+
+def _is_own(descriptor: int) -> bool:
+    """Tell whether the file is known to be on a disk of this computer."""
     try:
+        with open(f"/proc/self/fdinfo/{descriptor}") as told:
+            number = next(line.split()[1] for line in told if line.startswith("mnt_id:"))
         with open("/proc/self/mountinfo", errors="replace") as mounts:
             for mount in mounts:
                 front, _, rest = mount.partition(" - ")
-                if front.split(" ", 3)[2] == number:
+                if front.split(" ", 1)[0] == number:
                     return rest.split(" ", 1)[0] in _OWN
-    except OSError:  # No Linux.
+    except (OSError, StopIteration):  # No Linux.
         pass
     return False
 
 
-def _mapped(descriptor: int, size: int) -> memoryview | None:
-    """Map a file for this process alone; `mmap` of the standard library keeps a descriptor for each, of which there are few."""
-    from ctypes import CDLL, c_int, c_long, c_size_t, c_ubyte, c_void_p
-    from mmap import MAP_PRIVATE, PROT_READ, PROT_WRITE
-    from pickle import PickleBuffer
+def _has_room(descriptor: int, size: int) -> bool:
+    disk = os.fstatvfs(descriptor)
+    return disk.f_bavail * disk.f_frsize >= _ROOM_LEFT * size
 
+
+def _mapped(descriptor: int, size: int) -> Any:
+    """Map a file for this process alone; None where that cannot be.
+
+    `mmap` by itself keeps a descriptor for each, of which there are few: so it maps nothing, and the file comes in the place of that. Who
+    has the memory is in C then, too, and gives it back when nothing refers to it, and not when a finalizer happens to be called.
+    """
     if sys.maxsize < 1 << 32:
         return None  # There is little room for it.
-    libc = CDLL(None)
-    libc.mmap.restype = c_void_p
-    libc.mmap.argtypes = (c_void_p, c_size_t, c_int, c_int, c_int, c_long)
-    place = libc.mmap(None, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0)
-    if place == c_void_p(-1).value:
+    try:
+        from ctypes import CDLL, addressof, c_int, c_long, c_size_t, c_ubyte, c_void_p
+        from mmap import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap
+
+        place = CDLL(None).mmap
+        held = mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS, PROT_READ | PROT_WRITE)
+    except (ImportError, OSError, AttributeError):  # A Python without `ctypes`; no room.
         return None
-    array: Any = (c_ubyte * size).from_address(place)
-    # Whoever has a part of the view has this, too.
-    array.mapping = _Mapping(libc, place, size)
-    return PickleBuffer(array).raw()
-
-
-class _Mapping:
-    """Memory that is given back with this."""
-
-    def __init__(self, libc: Any, place: int, size: int) -> None:
-        from ctypes import c_size_t, c_void_p
-
-        self._end = libc.munmap, c_void_p(place), c_size_t(size)
-
-    def __del__(self) -> None:
-        unmap, place, size = self._end
-        unmap(place, size)
+    place.restype = c_void_p
+    place.argtypes = (c_void_p, c_size_t, c_int, c_int, c_int, c_long)
+    address = addressof(c_ubyte.from_buffer(held))
+    fixed = 0x10  # MAP_FIXED: Linux has that on all of its architectures.
+    taken = place(address, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | fixed, descriptor, 0)
+    return held if taken == address else None

@@ -22,30 +22,40 @@ def _refuse(value: Any) -> Any:
 try:
     from _json import encode_basestring_ascii, make_encoder, make_scanner
 
-    _scan = make_scanner(_Context)
-    _pieces = make_encoder(
+    _context: Any = _Context
+    _scan: Any = make_scanner(_context)
+    _pieces: Any = make_encoder(
         None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True
     )
     _pieces({}, 0)
 except (ImportError, AttributeError, TypeError):  # A Python that has it otherwise.
-    from json import dumps, loads
-else:
+    _scan = _pieces = None
 
-    def dumps(value: Any) -> str:
-        """As `json.dumps` without options."""
-        return "".join(_pieces(value, 0))
 
-    def loads(text: str | bytes) -> Any:
-        """As `json.loads` of what `dumps` has made.
+def dumps(value: Any) -> str:
+    """As `json.dumps` without options."""
+    if _pieces is None:
+        import json
 
-        Raises:
-            ValueError: it is no JSON, or more than one value.
-        """
-        line = (text if isinstance(text, str) else str(text, "utf-8")).strip(" \t\r\n")
-        try:
-            value, end = _scan(line, 0)
-        except StopIteration as error:
-            raise ValueError(f"no JSON: {line[:80]!r}") from error
-        if end != len(line):
-            raise ValueError(f"more than JSON: {line[end : end + 80]!r}")
-        return value
+        return json.dumps(value)
+    return "".join(_pieces(value, 0))
+
+
+def loads(text: str | bytes) -> Any:
+    """As `json.loads` of what `dumps` has made.
+
+    Raises:
+        ValueError: it is no JSON, or more than one value.
+    """
+    if _scan is None:
+        import json
+
+        return json.loads(text)
+    line = (text if isinstance(text, str) else str(text, "utf-8")).strip(" \t\r\n")
+    try:
+        value, end = _scan(line, 0)
+    except StopIteration as error:
+        raise ValueError(f"no JSON: {line[:80]!r}") from error
+    if end != len(line):
+        raise ValueError(f"more than JSON: {line[end : end + 80]!r}")
+    return value

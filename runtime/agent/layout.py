@@ -24,6 +24,9 @@ _END = struct.Struct(">I12s")
 _MARK = b".laid-out-1\n"
 _START = struct.Struct(">Q")
 END_BYTES = _END.size
+# Packages whose buffers are taken by their own code; and what our own have in the place of a package.
+_ARRAYS = frozenset(("numpy", "pyarrow"))
+IS_ARRAY = "dayfly_array"
 
 
 class Layout:
@@ -47,7 +50,7 @@ class Layout:
             self._held = data
             return len(data)
         size = _size(data)
-        if type(data) is PickleBuffer and size >= LEAST_BYTES:
+        if type(data) is PickleBuffer and size >= LEAST_BYTES and _is_array(data):
             self._align(size)
         self._pass_on(self._held)
         self._held = b""
@@ -66,7 +69,10 @@ class Layout:
         self._pass_on(table + _END.pack(len(self._starts), _MARK))
 
     def _align(self, size: int) -> None:
-        head = head_of(self._held[-9:], size) or head_of(self._held[-5:], size)
+        heads = [self._held[-length:] for length in (9, 5)]
+        head = next(
+            (head for head in heads if head_of(head) == head and size_in(head) == size), b""
+        )
         if not head:
             return  # Not what picklers are known to write: it is read as any other then.
         self._pass_on(self._held[: -len(head)])
@@ -90,13 +96,11 @@ def aligned(line: bytes, offset: int = 0) -> bytes:
     return line + b" " * (-(offset + len(line) + 1) % ALIGNED_BYTES) + b"\n"
 
 
-def head_of(data: Any, size: int | None = None) -> bytes:
-    """Give what stands in front of a buffer, if that is what these bytes begin with; of so many bytes if that is asked for."""
+def head_of(data: Any) -> bytes:
+    """Give what stands in front of a buffer, if that is what these bytes begin with; nothing where they do not."""
     width = _SIZES.get(bytes(data[:1]), 0)
     head = bytes(data[: 1 + width])
-    if not width or len(head) != 1 + width:
-        return b""
-    return head if size is None or size_in(head) == size else b""
+    return head if width and len(head) == 1 + width else b""
 
 
 def size_in(head: bytes) -> int:
@@ -121,6 +125,13 @@ def starts_in(file: memoryview) -> tuple[list[int], int]:
         return [], len(file)
     table = file[began : len(file) - END_BYTES]
     return [len(file) - back for (back,) in _START.iter_unpack(table)], began
+
+
+def _is_array(buffer: PickleBuffer) -> bool:
+    """Tell whether what takes it is known to take any buffer: a class of the user's may count on bytes, or on a bytearray."""
+    with memoryview(buffer) as view:
+        owner = view.obj
+    return hasattr(owner, IS_ARRAY) or type(owner).__module__.partition(".")[0] in _ARRAYS
 
 
 def _size(data: Any) -> int:

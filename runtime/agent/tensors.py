@@ -55,7 +55,7 @@ class _Memory:
         from pickle import PickleBuffer
 
         view: Any = (c_ubyte * self._size).from_address(self._place)
-        view.storage = self._storage
+        view.storage, view.dayfly_array = self._storage, True
         return PickleBuffer(view)
 
 

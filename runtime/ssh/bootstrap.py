@@ -18,8 +18,8 @@ NO_AGENT = bytes(4)
 READY, NEED_AGENT, TOO_OLD = b"R", b"N", b"V"
 
 # Runs under any Python 3: takes the opening from stdin, and the agent itself with it or, where the machine has none of
-# that hash and the client thought it had, after asking for it. Whether what is there is whole is told by a sum beside it: its hash would
-# take longer than all else, since OpenSSL and json have to be loaded for that. Under a Python that is too old it looks for a newer one before it has read anything.
+# that hash and the client thought it had, after asking for it. Whether what is there is whole is told by a sum of it: its hash would take
+# longer than all else, since OpenSSL and json have to be loaded for that. Under a Python that is too old it looks for a newer one before it has read anything.
 _STUB = """
 import os,sys
 if sys.version_info<(3,8):
@@ -43,16 +43,14 @@ d=os.path.join(os.path.expanduser(CACHE),"agents");p=os.path.join(d,SHA)
 os.makedirs(d,448,exist_ok=True)
 s=os.stat(d)
 if s.st_uid!=os.getuid() or s.st_mode&18:sys.exit(d+" belongs to or can be written by somebody else")
-def read(q,n):
- with open(os.path.join(q,n),"rb") as f:return f.read()
-def sum_of(q):
- s=0
- for n in sorted(os.listdir(q)):
-  if n.endswith(".py"):s=crc32(read(q,n),crc32(n.encode(),s))
- return b"%d"%s
 def whole():
- try:return read(p,"sum")==sum_of(p)
- except OSError:return False
+ s=0
+ try:
+  for n in sorted(os.listdir(p)):
+   if n.endswith(".py"):
+    with open(os.path.join(p,n),"rb") as f:s=crc32(f.read(),crc32(n.encode(),s))
+ except (OSError,ValueError):return False
+ return s==SUM
 ok=whole()
 if ok or c:os.write(1,MARK+b"R")
 else:
@@ -64,10 +62,9 @@ if not ok:
  shutil.rmtree(t,True);os.mkdir(t,448)
  for n,x in json.loads(zlib.decompress(c).decode()).items():
   with open(os.path.join(t,n),"wb") as f:f.write(x.encode())
- s=sum_of(t)
- with open(os.path.join(t,"sum"),"wb") as f:f.write(s)
- try:os.rename(p,t+".old")
- except OSError:pass
+ if not whole():
+  try:os.rename(p,t+".old")
+  except OSError:pass
  try:os.rename(t,p)
  except OSError:
   if not whole():raise
@@ -83,12 +80,13 @@ def text_of(folder: Path) -> str:
     return json.dumps({file.name: file.read_bytes().decode() for file in files})
 
 
-def sum_of(folder: Path) -> bytes:
-    """Give what stands in the file `sum` of a folder on a machine, by which it is known to be whole."""
+@functools.cache
+def agent_sum() -> int:
+    """Give the sum by which a machine knows the agent that it has to be whole: names and texts in their order."""
     made = 0
-    for file in sorted(folder.glob("*.py")):
-        made = binascii.crc32(file.read_bytes(), binascii.crc32(file.name.encode(), made))
-    return b"%d" % made
+    for name, text in sorted(json.loads(agent_text()).items()):
+        made = binascii.crc32(text.encode(), binascii.crc32(name.encode(), made))
+    return made
 
 
 @functools.cache
@@ -119,6 +117,7 @@ def command(run_id: str, cache_dir: str) -> str:
     values = {
         "CACHE": cache_dir,
         "SHA": agent_digest(),
+        "SUM": agent_sum(),
         "OPENING": frames.OPENING_BYTES,
         "MARK": MARK,
     }
