@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 # What is not in a buffer of its own is read. More of it than that, and all is: it would have to be cut out of what it lies in.
 _MOST_BESIDE_BYTES = 16 << 20
-# A file keeps its room on the disk for as long as a buffer is used, also when it has no name any more: so many times that must be free.
+# A file keeps its room for as long as a buffer is used, also when it has no name any more: so many times that must be free.
 _ROOM_LEFT = 8
-# File systems on a disk of this computer. What another computer may take away under us ends us with SIGBUS; tmpfs is memory already.
-_OWN = frozenset(("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "xfs", "zfs"))
+# File systems of this computer alone: what another one may take away under us ends us with SIGBUS.
+_OWN = frozenset(
+    ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs")
+)
 
 
 def in_place(file: Any) -> tuple[Any, list[memoryview]]:
@@ -84,7 +86,7 @@ def _part(mapping: Any, offset: int, size: int) -> memoryview:
 
 
 def _is_own(descriptor: int) -> bool:
-    """Tell whether the file is known to be on a disk of this computer."""
+    """Tell whether the file is known to be on a disk of this computer, or in its memory."""
     try:
         with open(f"/proc/self/fdinfo/{descriptor}") as told:
             number = next(line.split()[1] for line in told if line.startswith("mnt_id:"))
