@@ -65,11 +65,15 @@ def _attempt(shared: Bench, aim: Aim, attempt: int, lasts_s: float) -> Trial:
             run = moments.wait_for_run(home, before, client, COMMAND_S)
             if run is None:
                 return _failed(aim, f"the client made no run: {shared.said(aim.seed)}")
+            began = time.monotonic()
             call = Call(home, aim.seed, client, run)
             sight = Sight(home, run, shared.starts, cloud)
             chance = random.Random(f"{aim.seed}.{attempt}")
             kill = _Kill(shared, aim, call, sight, call_held, chance, before)
-            return kill.made(lasts_s, in_haste=attempt > 0)
+            trial = kill.made(lasts_s, in_haste=attempt > 0)
+            if not (aim.point or trial.counted or trial.wrong):
+                shared.lasted(aim, time.monotonic() - began)
+            return trial
         finally:
             client.kill()
             client.wait()
