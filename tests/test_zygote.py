@@ -357,5 +357,5 @@ def test_a_zygote_that_fails_leaves_what_there_is(tmp_path: Path) -> None:
             end = run.session.follow(lambda *_: None)
         assert (end.how, end.code) == ("finished", 1)
         assert isinstance(run.left()[call.number], JobExited)
-        assert "JSONDecodeError" in run.log("stderr")
+        assert "ValueError: no JSON" in run.log("stderr")
         assert int((tmp_path / "pid").read_text()) not in processes.process_table()
