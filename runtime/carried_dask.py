@@ -54,6 +54,23 @@ def _import_distributed() -> None:
 
     # Its every step is not for the function's log.
     logging.getLogger("distributed").setLevel(logging.WARNING)
+    _tell_closed_connections()
+
+
+def _tell_closed_connections() -> None:
+    """Has a connection that is closed before TLS has begun fail with OSError, as any other does, so that it is tried again: each is that
+    comes by the client's way before the scheduler listens. Tornado (6.6) raises ValueError, and distributed (2026.8) lets it through."""
+    from distributed.comm.core import CommClosedError
+    from distributed.comm.tcp import TLSBackend, TLSConnector
+
+    class Connector(TLSConnector):  # type: ignore[misc]
+        async def connect(self, address: str, *args: Any, **more: Any) -> Any:
+            try:
+                return await super().connect(address, *args, **more)
+            except ValueError as error:
+                raise CommClosedError(f"{address} closed the connection: {error}") from error
+
+    TLSBackend._connector_class = Connector
 
 
 def _worker(cluster: Mapping[str, Any], node: int, slot: int) -> None:

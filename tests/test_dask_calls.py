@@ -16,6 +16,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +41,7 @@ from dayfly.runtime.agent import frames, known_call
 from dayfly.runtime.carried_calls import AtWork, Begun
 from dayfly.runtime.carried_making import MainThreadPoolExecutor, Maker
 from dayfly.runtime.dask_calls import DaskCalls
-from dayfly.runtime.dask_cluster import DaskCluster
+from dayfly.runtime.dask_cluster import DaskCluster, _own_key
 from dayfly.runtime.display import Display
 from dayfly.runtime.fleet import Fleet
 from dayfly.runtime.payload import Payload
@@ -51,6 +53,7 @@ from dayfly.runtime.warm_function import WarmFunction
 from dayfly.runtime.warm_map import WarmMap
 from tests import listening, warm
 from tests.machines import machines
+from tests.proxy import reset
 from tests.sshd import Server, carriers
 
 
@@ -515,6 +518,45 @@ def test_nothing_listens_where_another_machine_reaches_it(run: Run) -> None:
     assert {known["port"], known["dashboard"], *workers} <= {port for _, port in found}
 
 
+# In a process of its own: Dask stays changed there. Its arguments are a port and the certificate with its key.
+_CONNECTS = """
+import asyncio, os, sys
+from dayfly.runtime import carried_dask
+os.environ[carried_dask.KEY_VARIABLE] = sys.argv[3]
+carried_dask._import_distributed()
+from distributed.core import connect
+how = carried_dask._security({"certificate": sys.argv[2]}).get_connection_args("worker")
+for _ in range(20):
+    try:
+        asyncio.run(connect(f"tls://127.0.0.1:{sys.argv[1]}", timeout=0.1, **how))
+    except OSError:
+        print("OSError")
+"""
+
+
+def test_a_connection_that_is_closed_before_it_is_one_has_failed_as_any_other() -> None:
+    """As each is that a worker makes by the client's way before the scheduler listens: it is to be tried again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+        def close_all() -> int:
+            closed = 0
+            with contextlib.suppress(OSError):
+                while True:
+                    reset(listener.accept()[0])
+                    closed += 1
+            return closed
+
+        closing = pool.submit(close_all)
+        keys = _own_key(timedelta(hours=1))
+        command = [sys.executable, "-c", _CONNECTS, str(listener.getsockname()[1]), *keys]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+        assert done.stdout.split() == ["OSError"] * 20
+        assert closing.result() >= 20
+
+
 def maker() -> Maker:
     """In a process that nobody has told to end."""
     return Maker(agent.__name__, 0, SimpleNamespace(asked=False))
@@ -525,10 +567,13 @@ def _exits(code: object) -> None:
 
 
 class Unloadable(Exception):
-    """Pickles, and cannot be loaded."""
+    """Pickles, and cannot be loaded: also where Dask, once it is imported here, has exceptions loaded without their `__init__`."""
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(one)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Unloadable, (1,)
 
 
 def _raises(_: object) -> None:
