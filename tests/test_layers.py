@@ -69,10 +69,7 @@ def test_the_agent_and_the_guardian_need_the_standard_library_only() -> None:
             - set(sys.stdlib_module_names)
             - {"cloudpickle", "fsspec"}  # in processes of the environment's Python
             - {"compression"}  # of the standard library from Python 3.14 on
-            - {
-                "_sha2",
-                "_sha256",
-            }  # of the standard library, the one until Python 3.11, the other later
+            - {"_sha2", "_sha256"}  # of the standard library from Python 3.12 on, and until then
         )
         assert not foreign, f"{file.name} imports {foreign}"
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import _thread
 
+from .job_folder import JobFolder
+from .store import Store
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +33,6 @@ class Answers:
     """The parts of one channel."""
 
     def __init__(self, channel: Channel, cache: str) -> None:
-        from .job_folder import JobFolder
-        from .store import Store
-
         self._channel, self._cache = channel, cache
         self._job, self._store = JobFolder.of(channel.run_id), Store(cache, channel.run_id)
         self._parts: dict[str, Any] = {}

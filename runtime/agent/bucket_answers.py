@@ -97,11 +97,11 @@ class BucketAnswers:
 
     def close(self) -> None:
         """End what is still being brought: nobody hears of it."""
-        for process in list(self._working):
-            from signal import SIGTERM
+        import signal
 
+        for process in list(self._working):
             try:
-                os.killpg(process.pid, SIGTERM)
+                os.killpg(process.pid, signal.SIGTERM)
             except ProcessLookupError:
                 continue
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import sys
 
 from .blobs import is_whole
@@ -28,7 +27,9 @@ class ContentAnswers:
         self, channel: Channel, store: Store, job: JobFolder, lend: Callable[[Any, int], None]
     ) -> None:
         """`lend` is for the lanes."""
-        self._opening = _thread.allocate_lock()
+        import threading
+
+        self._opening = threading.Lock()
         self._channel, self._store = channel, store
         self._transfers: dict[int, Transfer] = {}
         self._lanes = Lanes(channel, job, self._transfers, lend)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import time
 
@@ -36,13 +35,15 @@ class Environment:
         builds: set[Popen[str]],
         request: Mapping[str, Any],
     ) -> None:
+        import threading
+
         self._cache, self._run_id, self._store = cache, run_id, store
         self._builds, self._request = builds, request
         self._base = os.path.join(cache, "environments")
         self._folder = os.path.join(self._base, os.path.basename(request["digest"]))
         self._tail: list[str] = []
         self._chosen: dict[str, str] = {}
-        self._listing = _thread.allocate_lock()
+        self._listing = threading.Lock()
         self._has_listings = self._left = False
 
     @property

@@ -51,11 +51,11 @@ class EnvironmentAnswers:
 
     def close(self) -> None:
         """End what is still being made: nobody hears of it."""
-        for build in list(self._builds):
-            from signal import SIGTERM
+        import signal
 
+        for build in list(self._builds):
             try:
-                os.killpg(build.pid, SIGTERM)
+                os.killpg(build.pid, signal.SIGTERM)
             except ProcessLookupError:
                 continue
         for environment in list(self._making):

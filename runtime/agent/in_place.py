@@ -121,9 +121,11 @@ def _mapped(descriptor: int, size: int) -> Any:
         held = mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS, PROT_READ | PROT_WRITE)
     except (ImportError, OSError, AttributeError):  # A Python without `ctypes`; no room.
         return None
+    fixed = 0x10  # MAP_FIXED, but where that is what the other is: on Alpha and PA-RISC.
+    if fixed == MAP_ANONYMOUS:
+        return None
     place.restype = c_void_p
     place.argtypes = (c_void_p, c_size_t, c_int, c_int, c_int, c_long)
     address = addressof(c_ubyte.from_buffer(held))
-    fixed = 0x10  # MAP_FIXED: Linux has that on all of its architectures.
     taken = place(address, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | fixed, descriptor, 0)
     return held if taken == address else None

@@ -49,7 +49,7 @@ class Layout:
             self._pass_on(self._held)
             self._held = data
             return len(data)
-        size = _size(data)
+        size = memoryview(data).nbytes
         if type(data) is PickleBuffer and size >= LEAST_BYTES and _is_array(data):
             self._align(size)
         self._pass_on(self._held)
@@ -88,7 +88,7 @@ class Layout:
     def _pass_on(self, data: Any) -> None:
         if data:
             self._writer.write(data)
-            self._offset += _size(data)
+            self._offset += memoryview(data).nbytes
 
 
 def aligned(line: bytes, offset: int = 0) -> bytes:
@@ -132,7 +132,3 @@ def _is_array(buffer: PickleBuffer) -> bool:
     with memoryview(buffer) as view:
         owner = view.obj
     return hasattr(owner, IS_ARRAY) or type(owner).__module__.partition(".")[0] in _ARRAYS
-
-
-def _size(data: Any) -> int:
-    return len(data) if type(data) is bytes else memoryview(data).nbytes

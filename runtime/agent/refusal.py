@@ -34,7 +34,6 @@ def cleared(text: str, secrets: Mapping[str, str]) -> str:
 
 
 def _parts_of(secret: str) -> Iterator[str]:
-
     yield secret
     try:
         waiting: list[Any] = [loads(secret)]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from .layout import IS_ARRAY
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -55,7 +57,8 @@ class _Memory:
         from pickle import PickleBuffer
 
         view: Any = (c_ubyte * self._size).from_address(self._place)
-        view.storage, view.dayfly_array = self._storage, True
+        view.storage = self._storage
+        setattr(view, IS_ARRAY, True)
         return PickleBuffer(view)
 
 

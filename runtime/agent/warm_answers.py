@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import time
 
@@ -24,9 +23,11 @@ class WarmAnswers:
     """Parcels, carried both ways as they are."""
 
     def __init__(self, channel: Channel, store: Store, job: JobFolder) -> None:
+        import threading
+
         self._channel, self._store, self._job = channel, store, job
         self._zygotes: dict[int, Any] = {}
-        self._moving = _thread.allocate_lock()
+        self._moving = threading.Lock()
 
     def on_warm(self, request: dict[str, Any], body: bytes) -> dict[str, Any]:
         """Carry parcels between this client and the zygote until that one hangs up; the others come by `on_pass`."""
