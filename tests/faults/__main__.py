@@ -70,6 +70,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
         "--self-check", action="store_true", help="switch off each rule and see it noticed"
     )
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--shared", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(given)
     options.full = options.trials is None and not options.sample
     if options.records is None:
@@ -120,6 +121,7 @@ def _work(options: argparse.Namespace) -> int:
             Share(family, options.work, options.seed, options.shard),
             records=records,
             say=_say,
+            shared=options.shared,
             until_wrong=options.without is not None,
         )
     return 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from tests.faults import place
@@ -71,11 +73,16 @@ def made(share: Share, missing: Mapping[int, int], where: place.Place) -> Iterat
 
 
 def work(
-    share: Share, *, records: Records, say: Callable[[str], None], until_wrong: bool = False
+    share: Share,
+    *,
+    records: Records,
+    say: Callable[[str], None],
+    shared: Path | None = None,
+    until_wrong: bool = False,
 ) -> None:
     """Makes what is missing in a place of this process's own, and writes each down as it ends; perhaps to the first that fails."""
     missing = share.missing(records.trials(share.family.name))
-    with place.place() as where:
+    with place.place(shared) as where:
         for trial in made(share, missing, where):
             # Hypothesis, for one, takes the exception for something that it has found.
             if _told_to_end.is_set():
@@ -101,24 +108,25 @@ def share_out(share: Share, missing: int, records: Records, *, sample: bool = Fa
     parts = jobs if sample or jobs == 1 else parts_of(jobs, missing)
     waiting, working = [share.part(n, parts) for n in range(parts)], list[subprocess.Popen[bytes]]()
     codes = list[int]()
-    try:
-        while waiting or working:
-            while waiting and len(working) < jobs:
-                command = _command(waiting.pop(0), records, sample=sample)
-                working.append(subprocess.Popen(command, cwd=ROOT))
-            time.sleep(_POLL_S)
-            codes += [p.returncode for p in working if p.poll() is not None]
-            working = [p for p in working if p.returncode is None]
-        return not any(codes)
-    finally:
-        for process in working:
-            process.terminate()
-            process.wait()
-        records.add_took(share.family.name, time.monotonic() - began)
+    with tempfile.TemporaryDirectory(prefix="faults-shared-") as shared:
+        try:
+            while waiting or working:
+                while waiting and len(working) < jobs:
+                    command = _command(waiting.pop(0), records, shared, sample=sample)
+                    working.append(subprocess.Popen(command, cwd=ROOT))
+                time.sleep(_POLL_S)
+                codes += [p.returncode for p in working if p.poll() is not None]
+                working = [p for p in working if p.returncode is None]
+            return not any(codes)
+        finally:
+            for process in working:
+                process.terminate()
+                process.wait()
+            records.add_took(share.family.name, time.monotonic() - began)
 
 
-def _command(share: Share, records: Records, *, sample: bool) -> list[str]:
+def _command(share: Share, records: Records, shared: str, *, sample: bool) -> list[str]:
     command = [sys.executable, "-m", "tests.faults", "--family", share.family.name]
     command += ["--shard", str(share.shard), "--seed", str(share.seed)]
-    command += ["--work", str(share.trials), "--records", str(records.file)]
+    command += ["--work", str(share.trials), "--records", str(records.file), "--shared", shared]
     return [*command, *["--sample"] * sample]

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 from tests.emulators.lambda_cloud import Options
 from tests.faults import left, moments
@@ -50,7 +51,6 @@ class Bench:
     starts: Starts
     _stack: contextlib.ExitStack
     _cloud: World | None = None
-    _lasts_s: dict[str, float] = field(default_factory=dict)
 
     def cloud(self, provider: str) -> World | None:
         """An account of Lambda's emulator for one run, with nothing in it but a stranger's; None for this computer."""
@@ -85,24 +85,35 @@ class Bench:
 
     def lasted(self, aim: Aim, took_s: float) -> None:
         """Takes note of how long one has taken that ended before its kill: the first of all takes longer than most."""
-        known_s = self._lasts_s[aim.provider]
-        self._lasts_s[aim.provider] = (known_s + took_s / _LONGER.get(aim.kind, 1.0)) / 2
+        known_s = self._call_lasts_s(aim.provider)
+        self._note(aim.provider, (known_s + took_s / _LONGER.get(aim.kind, 1.0)) / 2)
 
     def _call_lasts_s(self, provider: str) -> float:
         """The same of a plain call."""
-        if provider not in self._lasts_s:
-            self.cloud(provider)
-            before = left.runs(self.place.home)
-            client = self.client(provider, PLAIN, 0)
-            try:
-                assert moments.wait_for_run(self.place.home, before, client, COMMAND_S)
-                began = time.monotonic()
-                assert client.wait(COMMAND_S) == 0, self.said(0)
-            finally:
-                client.kill()
-                client.wait()
-            self._lasts_s[provider] = time.monotonic() - began
-        return self._lasts_s[provider]
+        with contextlib.suppress(FileNotFoundError):
+            return float(self._noted(provider).read_text())
+        self.cloud(provider)
+        before = left.runs(self.place.home)
+        client = self.client(provider, PLAIN, 0)
+        try:
+            assert moments.wait_for_run(self.place.home, before, client, COMMAND_S)
+            began = time.monotonic()
+            assert client.wait(COMMAND_S) == 0, self.said(0)
+        finally:
+            client.kill()
+            client.wait()
+        took_s = time.monotonic() - began
+        self._note(provider, took_s)
+        return took_s
+
+    def _noted(self, provider: str) -> Path:
+        return self.place.shared / f"lasts.{provider}"
+
+    def _note(self, provider: str, lasts_s: float) -> None:
+        """For all processes of the campaign."""
+        whole = self.place.home / f"lasts.{provider}.new"
+        whole.write_text(str(lasts_s))
+        whole.replace(self._noted(provider))
 
 
 @contextlib.contextmanager

@@ -28,10 +28,12 @@ class Place:
 
     Attributes:
         home: DAYFLY_HOME of this process and its children.
+        shared: a folder that all processes of a campaign have: what one has measured, the others need not.
         strangers: processes that look like machines of somebody else, or of nobody.
     """
 
     home: Path
+    shared: Path
     strangers: tuple[subprocess.Popen[bytes], ...] = ()
 
     def dayfly(
@@ -112,8 +114,12 @@ def strangers() -> Iterator[tuple[subprocess.Popen[bytes], ...]]:
 
 
 @contextlib.contextmanager
-def place() -> Iterator[Place]:
-    """A new one for this process; afterwards its keeper ends as at shutdown, and whatever else is alive of it is ended."""
+def place(shared: Path | None = None) -> Iterator[Place]:
+    """A new one for this process; afterwards its keeper ends as at shutdown, and whatever else is alive of it is ended.
+
+    Args:
+        shared: its folder of a campaign; None: it is alone.
+    """
     for name in list(os.environ):
         if name.startswith(("DAYFLY_", "PULUMI_", "LAMBDA_")) and name != "DAYFLY_ENGINE_HOME":
             del os.environ[name]
@@ -121,7 +127,7 @@ def place() -> Iterator[Place]:
     os.environ |= {"DAYFLY_HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")}
     try:
         with strangers() as beside:
-            yield Place(home, beside)
+            yield Place(home, shared or home, beside)
     finally:
         try:
             keepers.end(home)

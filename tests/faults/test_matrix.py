@@ -75,7 +75,7 @@ def test_what_is_left_is_seen_without_the_product(tmp_path: Path) -> None:
     with subprocess.Popen(sleep, env={"DAYFLY_RUN": run}, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()  # The kernel shows its environment a moment after Popen returns.
-        where = Place(tmp_path, (process,))
+        where = Place(tmp_path, tmp_path, (process,))
         assert len(where.settled(run, wait_s=0.1)) == 1
         alive, problems = where.broken_promises(run, wait_s=0.1)
         process.kill()
