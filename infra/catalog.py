@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
+
+from dayfly.infra.offers import Offer
+
+ANY_REGION = "any"
 
 
 @dataclass(frozen=True)
@@ -14,10 +18,13 @@ class MachineType:
     """One machine type of one provider.
 
     Attributes:
+        provider: whose it is.
         name: the provider's own word for it.
         cores: virtual cores.
         memory_bytes: main memory.
         usd_per_hour: price while it exists; None where only a live look-up tells.
+        spot_usd_per_hour: price where the provider may take it back; None where there is none, or nobody says.
+        region: for which the prices are; "" for all.
         gpus: number of GPUs.
         gpu_model: what they are, as `GpuRequest.model`; "" without.
         gpu_memory_gb: memory of each, as the vendor writes it.
@@ -27,6 +34,7 @@ class MachineType:
         source: where the price comes from.
     """
 
+    provider: str
     name: str
     cores: int
     memory_bytes: int
@@ -38,25 +46,72 @@ class MachineType:
     as_of: str
     source: str
     storage_bytes: int = 0
+    spot_usd_per_hour: float | None = None
+    region: str = ""
+
+    def on_demand(self, region: str = "") -> Offer:
+        """The Offer of one, in a region or in any; it has a price."""
+        assert self.usd_per_hour is not None
+        return self._offer(region, self.usd_per_hour, spot=False)
+
+    def offers(self) -> Iterator[Offer]:
+        """One for each way of buying it whose price is known."""
+        if self.usd_per_hour is not None:
+            yield self.on_demand()
+        if self.spot_usd_per_hour is not None:
+            yield self._offer("", self.spot_usd_per_hour, spot=True)
+
+    def _offer(self, region: str, usd_per_hour: float, *, spot: bool) -> Offer:
+        return Offer(
+            provider=self.provider,
+            region=region or self.region or ANY_REGION,
+            instance_type=self.name,
+            cores=self.cores,
+            memory_bytes=self.memory_bytes,
+            usd_per_hour=usd_per_hour,
+            gpus=self.gpus,
+            gpu_model=self.gpu_model,
+            spot=spot,
+            as_of=self.as_of,
+            source=self.source,
+            gpu_memory_gb=self.gpu_memory_gb,
+            arch=self.arch,
+        )
+
+
+def providers() -> tuple[str, ...]:
+    """Whose machines it has."""
+    return tuple(dict.fromkeys(each.provider for each in all_types()))
+
+
+def price_list(provider: str) -> list[Offer]:
+    """All that it knows prices of."""
+    return [offer for each in machine_types(provider).values() for offer in each.offers()]
+
+
+@functools.cache
+def all_types() -> tuple[MachineType, ...]:
+    """The whole catalog, in the order of its file."""
+    file = resources.files("dayfly.infra") / "catalog.csv"
+    return tuple(map(_machine_type, csv.DictReader(file.read_text().splitlines())))
 
 
 @functools.cache
 def machine_types(provider: str) -> Mapping[str, MachineType]:
-    """The catalog of one provider by name, in the order of its file; empty where it has none."""
-    file = resources.files("dayfly.infra") / "prices" / f"{provider}.csv"
-    if not file.is_file():
-        return {}
-    rows = csv.DictReader(file.read_text().splitlines())
-    return {row["instance_type"]: _machine_type(row) for row in rows}
+    """The catalog of one provider by name; empty where it has none."""
+    return {each.name: each for each in all_types() if each.provider == provider}
 
 
 def _machine_type(row: Mapping[str, str]) -> MachineType:
-    price = row["ondemand_usd_h"]
+    price, spot = row["ondemand_usd_h"], row["spot_usd_h"]
     return MachineType(
+        provider=row["provider"],
         name=row["instance_type"],
         cores=int(row["vcpus"]),
         memory_bytes=int(row["memory_gib"]) << 30,
         usd_per_hour=float(price) if price else None,
+        spot_usd_per_hour=float(spot) if spot else None,
+        region=row["region"],
         gpus=int(row["gpu_count"]),
         gpu_model=row["gpu_model"],
         gpu_memory_gb=float(row["gpu_mem_gb_each"] or 0),

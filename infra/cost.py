@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from dayfly.errors import BudgetExceeded, SpecError
 from dayfly.infra.offers import Offer
@@ -26,6 +27,24 @@ def allowed_runtime_s(spec: Spec, offer: Offer) -> float:
             f" ${offer.usd_per_hour:g}/h; raise max_cost or choose a cheaper machine"
         )
     return min(spec.max_runtime_s, paid_s)
+
+
+def within_price(spec: Spec, offers: Sequence[Offer]) -> list[Offer]:
+    """The Offers that cost no more than `max_price` an hour, all machines of the run together.
+
+    Raises:
+        BudgetExceeded: each costs more; names the cheapest.
+    """
+    most = math.inf if spec.max_price is None else spec.max_price
+    found = [offer for offer in offers if offer.usd_per_hour * spec.nodes <= most]
+    if offers and not found:
+        least = min(offers, key=lambda offer: offer.usd_per_hour)
+        times = f"{spec.nodes} x " if spec.nodes > 1 else ""
+        raise BudgetExceeded(
+            f"max_price=${most:g}/h: the cheapest machine for the rest of what is asked for is {times}{least.instance_type} of"
+            f" {least.provider} at ${least.usd_per_hour:g}/h; raise max_price, or ask for less"
+        )
+    return found
 
 
 def check_grace(spec: Spec, offer: Offer) -> None:

@@ -2,59 +2,99 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
 from dayfly.errors import SpecError
 
-_FORM = re.compile(
-    r"^(?P<model>[A-Za-z0-9][A-Za-z0-9 ]*?)(?:-(?P<memory>\d+)GB)?(?::(?P<count>\d+))?$", re.I
+# A hyphen begins a size, "-80GB", or goes on with the name: "H100-NVL", "RTX-PRO-6000".
+_MODEL = re.compile(
+    r"(?P<model>[A-Z][A-Z0-9 ]*(?:-(?:[A-Z]|\d{3,}(?!\d*GB))[A-Z0-9 ]*)*)(?:-(?P<memory>\d+)GB)?",
+    re.I,
 )
+_MEMORY = re.compile(r"(?P<least>\d+)GB|(?:(?P<low>\d+)GB)?\.\.(?:(?P<high>\d+)GB)?", re.I)
+_COUNT = re.compile(r"[1-9]\d{0,3}")
+# Drivers and price lists round the same memory differently: 80 GB, 81,559 MiB, 79.6 GiB; 24 GB, 22.4 GiB.
+_ROUNDED = 0.1
+_MAKERS = re.compile(r"^(NVIDIA|TESLA|QUADRO|GEFORCE)")
+# How it is built in, which nobody has to know who asks for the model.
+_FORM = re.compile(r"-(NVL|PCIE|SXM\d*)$", re.I)
 
 
 @dataclass(frozen=True)
 class GpuRequest:
-    """GPUs that a Spec asks for.
+    """One kind of GPUs that a Spec asks for.
 
     Attributes:
-        model: as vendors write it, in capitals without blanks: "A100", "RTX6000".
+        model: as vendors write it, in capitals without blanks: "A100", "RTX6000"; "" is any.
         count: how many at least.
-        memory_gb: memory of each, as vendors write it; None is any.
+        least_gb: memory of each at least, as vendors write it.
+        most_gb: memory of each at most.
     """
 
     model: str
     count: int = 1
-    memory_gb: int | None = None
+    least_gb: float = 0.0
+    most_gb: float = math.inf
 
     @classmethod
-    def parse(cls, text: str) -> GpuRequest:
-        """From "A100", "A100:1" or "A100-80GB:8".
+    def parse(cls, text: str) -> tuple[GpuRequest, ...]:
+        """The kinds of which any will do, the preferred one first.
+
+        From "A100", "A100-80GB:8", "24GB..48GB:2" (any model with so much memory each; either end may be left out, and
+        "24GB" is that much at least), or several of them: "H100,A100-80GB".
 
         Raises:
-            SpecError: it is not of that form.
+            SpecError: it is not of that form, or says of some kinds how many, and not of others.
         """
-        match = _FORM.match(text.strip())
-        if match is None or (match["count"] is not None and int(match["count"]) < 1):
-            raise SpecError(f'gpu={text!r}: write "MODEL:COUNT", e.g. "A100:1" or "A100-80GB:8"')
-        memory = match["memory"]
-        return cls(
-            normal_model(match["model"]), int(match["count"] or 1), int(memory) if memory else None
-        )
+        parts = [part.strip() for part in text.split(",")]
+        found = [each for each in map(cls._one, parts) if each is not None]
+        if len(found) < len(parts):
+            raise SpecError(
+                f'gpu={text!r}: write "MODEL:COUNT", e.g. "A100:1" or "A100-80GB:8", a range of memory, "24GB..48GB:2",'
+                ' or several, the preferred one first: "H100:8,A100-80GB:8"'
+            )
+        without = [part for part in parts if ":" not in part]
+        if without and len(without) < len(parts):
+            raise SpecError(
+                f"gpu={text!r} does not say how many {without[0]} it asks for: write a number behind each, {without[0]}:1"
+            )
+        return tuple(dict.fromkeys(found))
+
+    @classmethod
+    def _one(cls, text: str) -> GpuRequest | None:
+        """One kind; None where it is of no form."""
+        kind, colon, number = text.partition(":")
+        if colon and not _COUNT.fullmatch(number):
+            return None
+        count = int(number or 1)
+        if match := _MEMORY.fullmatch(kind):
+            least, most = match["least"] or match["low"], match["high"]
+            if least is None and most is None:
+                return None
+            found = cls("", count, float(least or 0), float(most or math.inf))
+            return found if found.least_gb <= found.most_gb else None
+        if match := _MODEL.fullmatch(kind):
+            memory = match["memory"]
+            low, high = (float(memory), float(memory)) if memory else (0.0, math.inf)
+            return cls(normal_model(match["model"]), count, low, high)
+        return None
 
     def fits(self, model: str, memory_gb: float) -> bool:
         """Whether GPUs that a price list calls so are the kind that is asked for, however many there are."""
-        return normal_model(model) == self.model and self._is_near(memory_gb)
+        names = ("", normal_model(model), normal_model(_FORM.sub("", model)))
+        return self.model in names and self._is_near(memory_gb)
 
     def is_met_by(self, gpu: DriverGpu) -> bool:
         """Whether a GPU that a driver has found is of the kind that is asked for."""
-        # "Quadro RTX 6000" is an RTX6000, and an "A100" is no A10.
-        model = re.sub(r"(?<=[A-Z])(?=[0-9])", " ?", self.model)
-        named = re.search(rf"(?<![A-Z0-9]){model}(?![A-Z0-9])", gpu.name.upper()) is not None
-        return named and self._is_near(gpu.memory_gb)
+        return (not self.model or is_named(self.model, gpu.name)) and self._is_near(gpu.memory_gb)
 
     def _is_near(self, memory_gb: float) -> bool:
-        # Drivers and price lists round the same memory differently: 80 GB, 81,559 MiB, 79.6 GiB.
-        return self.memory_gb is None or abs(memory_gb - self.memory_gb) <= 0.1 * self.memory_gb
+        if (self.least_gb, self.most_gb) == (0.0, math.inf):
+            return True
+        low, high = self.least_gb * (1 - _ROUNDED), self.most_gb * (1 + _ROUNDED)
+        return memory_gb > 0 and low <= memory_gb <= high
 
 
 @dataclass(frozen=True)
@@ -80,5 +120,15 @@ class DriverGpu:
 
 
 def normal_model(text: str) -> str:
-    """A model's name as it is compared: "RTX 6000", "rtx6000" and "Tesla V100" are RTX6000 and V100."""
-    return re.sub(r"^(NVIDIA|TESLA|QUADRO)", "", text.upper().replace(" ", ""))
+    """A model's name as it is compared: "RTX 6000", "rtx6000" and "Quadro RTX-6000" are RTX6000."""
+    return _MAKERS.sub("", text.upper().replace(" ", "").replace("-", ""))
+
+
+def is_named(model: str, name: str) -> bool:
+    """Whether a driver's full name of a GPU has that model in it: RTX6000 in "Quadro RTX 6000", and no A10 in "NVIDIA A100"."""
+    words = re.findall(r"[A-Z0-9]+", name.upper())
+    return any(
+        "".join(words[start:end]) == model
+        for start in range(len(words))
+        for end in range(start + 1, len(words) + 1)
+    )

@@ -23,7 +23,6 @@ REGIONS = (
     *("europe-central-1", "asia-south-1", "asia-northeast-1", "asia-northeast-2"),
     *("australia-east-1", "me-west-1"),
 )
-ANY_REGION = "any"
 # Rungs that nobody has named cost at most so many times what the first one does.
 _DEAREST = 2.0
 _LIVE = "Lambda Cloud API"
@@ -49,10 +48,16 @@ def from_api(rows: Iterable[TypeRow], today: str | None = None) -> list[Sold]:
     return [_live(row, as_of) for row in rows]
 
 
+def price_list(rows: Iterable[TypeRow]) -> list[Offer]:
+    """What can be had just now, of each type one Offer for each region that says it has it."""
+    return [each.type.on_demand(place) for each in from_api(rows) for place in each.regions or ()]
+
+
 def _live(row: TypeRow, as_of: str) -> Sold:
     listed = catalog.machine_types("lambda").get(row.name)
     model, memory_gb = _gpu_of(row.gpu_description) if row.gpus else ("", 0.0)
     found = MachineType(
+        provider="lambda",
         name=row.name,
         cores=row.vcpus,
         memory_bytes=row.memory_gib << 30,
@@ -101,11 +106,17 @@ def ladder(
     region = _region(spec, sold, regions)
     if spec.file_systems:
         region = _region_of_file_systems(spec, region, file_systems())
-    fitting = _fitting(spec, sold)
-    offers = [offer for each in fitting for offer in _rungs(each, region, spec)]
+    kinds = _fitting(spec, sold)
+    offers = [offer for fitting in kinds for offer in _affordable(fitting, region, spec)]
     if not offers:
-        raise NoCapacity(_nowhere(spec, fitting, sold))
-    named = spec.instance_type is not None
+        raise NoCapacity(_nowhere(spec, [each for fitting in kinds for each in fitting], sold))
+    return list(dict.fromkeys(offers))
+
+
+def _affordable(fitting: Sequence[Sold], region: str | None, spec: Spec) -> list[Offer]:
+    """What there is of one kind, without what nobody has named and would be a surprise on the bill."""
+    offers = [offer for each in fitting for offer in _rungs(each, region, spec)]
+    named = spec.instance_type is not None or not offers
     most = float("inf") if named else offers[0].usd_per_hour * _DEAREST
     return [offer for offer in offers if offer.usd_per_hour <= most]
 
@@ -141,30 +152,42 @@ def _region_of_file_systems(spec: Spec, region: str | None, there: Sequence[File
     return places.pop()
 
 
-def _fitting(spec: Spec, sold: Sequence[Sold]) -> list[Sold]:
-    """The types that satisfy a Spec, cheapest first."""
+def _fitting(spec: Spec, sold: Sequence[Sold]) -> list[list[Sold]]:
+    """The types that satisfy a Spec, cheapest first: those of the preferred kind of GPU, then those of the next."""
     priced = [each for each in sold if each.type.usd_per_hour is not None]
     enough = sorted(
         (each for each in priced if not _lacks(spec, each.type)),
         key=lambda each: (each.type.usd_per_hour, each.type.name),
     )
     if spec.instance_type is not None:
-        return [_named(spec, sold, enough)]
+        return [[_named(spec, sold, enough)]]
     if not enough:
         raise SpecError(_nothing_fits(spec, priced))
-    return enough if spec.gpu is None else _with_few_gpus(spec.gpu, enough)
+    return _with_few_gpus(spec, enough) if spec.gpus else [enough]
 
 
-def _with_few_gpus(gpu: str, enough: Sequence[Sold]) -> list[Sold]:
-    """Those with the fewest GPUs: eight are "at least one", and nobody who asks for one wants to pay for them."""
-    wanted, least = GpuRequest.parse(gpu), min(each.type.gpus for each in enough)
-    fewest = [each for each in enough if each.type.gpus == least]
-    if least > wanted.count * _DEAREST:
+def _with_few_gpus(spec: Spec, enough: Sequence[Sold]) -> list[list[Sold]]:
+    """Of each kind those with the fewest GPUs: eight are "at least one", and nobody who asks for one wants to pay for them."""
+    kinds, too_many = list[list[Sold]](), list[Sold]()
+    for wanted in spec.gpus:
+        fitting = [each for each in enough if _has(wanted, each.type)]
+        least = min((each.type.gpus for each in fitting), default=0)
+        fewest = [each for each in fitting if each.type.gpus == least]
+        if least > wanted.count * _DEAREST:
+            too_many += fewest
+        elif fewest:
+            kinds.append(fewest)
+    if not kinds:
+        first = too_many[0].type
         raise SpecError(
-            f"gpu={gpu!r}: Lambda has them {least} at a time only, {_described(fewest[0].type)}; if that is what you"
-            f" want, write gpu={_gpu_words(fewest[0].type)!r}"
+            f"gpu={spec.gpu!r}: Lambda has them {first.gpus} at a time only, {_described(first)}; if that is what you"
+            f" want, write gpu={_gpu_words(first)!r}"
         )
-    return fewest
+    return kinds
+
+
+def _has(wanted: GpuRequest, each: MachineType) -> bool:
+    return each.gpus >= wanted.count and wanted.fits(each.gpu_model, each.gpu_memory_gb)
 
 
 def _named(spec: Spec, sold: Sequence[Sold], enough: Sequence[Sold]) -> Sold:
@@ -202,12 +225,9 @@ def _shortages(spec: Spec, each: MachineType) -> Iterator[str]:
     if each.storage_bytes and spec.disk_bytes > each.storage_bytes:
         asked = human_bytes(spec.disk_bytes)
         yield f"{human_bytes(each.storage_bytes)} of disk, less than disk={asked}"
-    if spec.gpu is not None:
-        wanted = GpuRequest.parse(spec.gpu)
-        fits = wanted.fits(each.gpu_model, each.gpu_memory_gb)
-        if not fits or wanted.count > each.gpus:
-            have = f"{each.gpus} x {each.gpu_model} {each.gpu_memory_gb:.0f} GB"
-            yield f"{have if each.gpus else 'no GPU'}, not gpu={spec.gpu!r}"
+    if spec.gpus and not any(_has(wanted, each) for wanted in spec.gpus):
+        have = f"{each.gpus} x {each.gpu_model} {each.gpu_memory_gb:.0f} GB"
+        yield f"{have if each.gpus else 'no GPU'}, not gpu={spec.gpu!r}"
 
 
 def _nothing_fits(spec: Spec, priced: Sequence[Sold]) -> str:
@@ -252,7 +272,7 @@ def _described(each: MachineType) -> str:
 
 def _rungs(each: Sold, region: str | None, spec: Spec) -> Iterator[Offer]:
     if each.regions is None:
-        places: tuple[str, ...] = (region or ANY_REGION,)
+        places: tuple[str, ...] = (region or catalog.ANY_REGION,)
     elif region is None:
         places = each.regions
     else:
@@ -260,25 +280,7 @@ def _rungs(each: Sold, region: str | None, spec: Spec) -> Iterator[Offer]:
         listed = region in each.regions or spec.instance_type is not None
         places = (region,) if listed else ()
     for place in places:
-        yield _offer(each.type, place)
-
-
-def _offer(each: MachineType, region: str) -> Offer:
-    assert each.usd_per_hour is not None
-    return Offer(
-        provider="lambda",
-        region=region,
-        instance_type=each.name,
-        cores=each.cores,
-        memory_bytes=each.memory_bytes,
-        usd_per_hour=each.usd_per_hour,
-        gpus=each.gpus,
-        gpu_model=each.gpu_model,
-        gpu_memory_gb=each.gpu_memory_gb,
-        arch=each.arch,
-        as_of=each.as_of,
-        source=each.source,
-    )
+        yield each.type.on_demand(place)
 
 
 def _nowhere(spec: Spec, fitting: Sequence[Sold], sold: Sequence[Sold]) -> str:

@@ -50,7 +50,8 @@ class Spec:
         cores: virtual cores at least.
         memory: bytes at least (given as "32GB" or a number).
         disk: free bytes at least.
-        gpu: GPUs at least, "A100:1" or "A100-80GB:8".
+        gpu: GPUs at least, "A100:1" or "A100-80GB:8"; any model by its memory, "24GB..48GB:2"; or several kinds of which
+            any will do, the preferred one first, "H100:8,A100-80GB:8" or a list.
         nodes: machines in the stack, each as the other fields say.
         distributed: "torchrun" runs the function once on each machine, with a rank, as torchrun does; None runs it on one,
             and the items of a map on all.
@@ -62,6 +63,7 @@ class Spec:
         allow_cidr: IPv4 network that may reach the machine, "203.0.113.7/32"; None is this computer's own address.
         max_runtime: seconds after which the machine ends (given as "24h", "01:00:00" or a number).
         max_cost: dollars that the run may cost at most; turns into a deadline from the actual rate.
+        max_price: dollars an hour that the machines of the run may cost together.
         hold: seconds for which a result waits on the machine when the client is gone.
         grace: seconds between asking a function to end, at its deadline or when it is stopped, and ending it; what is longer
             than 10 s is taken from the time before the deadline. Half of `max_runtime` at most.
@@ -90,7 +92,7 @@ class Spec:
     cores: int | None = None
     memory: int | str | None = None
     disk: int | str | None = None
-    gpu: str | None = None
+    gpu: str | Sequence[str] | None = None
     nodes: int = 1
     distributed: str | None = None
     python: str | None = None
@@ -101,6 +103,7 @@ class Spec:
     allow_cidr: str | None = None
     max_runtime: float | str | timedelta = DEFAULT_MAX_RUNTIME_S
     max_cost: float | None = None
+    max_price: float | None = None
     hold: float | str | timedelta = DEFAULT_HOLD_S
     grace: float | str | timedelta = DEFAULT_GRACE_S
     keep: float | str | timedelta | None = None
@@ -115,6 +118,7 @@ class Spec:
 
     def __post_init__(self) -> None:
         self._set("provider", _providers(self.provider))
+        self._set("gpu", _gpu(self.gpu))
         self._set("secrets", _secret_names(self.secrets))
         self._set("file_systems", _names(self.file_systems))
         self._set("system_packages", _packages(self.system_packages))
@@ -135,8 +139,6 @@ class Spec:
         self._check_keep()
         self._check_texts()
         _check_python(self.python)
-        if self.gpu is not None:
-            GpuRequest.parse(self.gpu)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -150,15 +152,17 @@ class Spec:
                 raise SpecError(f"{name}={shown(value)} must be a whole number of at least {least}")
             if value > _MOST:
                 raise SpecError(f"{name}={shown(value)} must be at most {_MOST}")
-        cost = self.max_cost
-        if cost is not None and (
-            not isinstance(cost, int | float)
-            or isinstance(cost, bool)
-            or not 0 < number(cost) < float("inf")
-        ):
-            raise SpecError(
-                f"max_cost={shown(cost)} must be a number of dollars above 0; leave it out for no limit"
-            )
+        for name in ("max_cost", "max_price"):
+            limit = getattr(self, name)
+            if limit is not None and (
+                not isinstance(limit, int | float)
+                or isinstance(limit, bool)
+                or not 0 < number(limit) < float("inf")
+            ):
+                per = " an hour" if name == "max_price" else ""
+                raise SpecError(
+                    f"{name}={shown(limit)} must be a number of dollars{per} above 0; leave it out for no limit"
+                )
 
     def _check_keep(self) -> None:
         if self.keep is not None and self.nodes > 1:
@@ -195,7 +199,7 @@ class Spec:
         self._set("gpu_utilization_window", window_s)
 
     def _check_texts(self) -> None:
-        for name in ("instance_type", "region", "gpu", "job_name"):
+        for name in ("instance_type", "region", "job_name"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise SpecError(f"{name}={value!r} must be a text that is not empty")
@@ -211,6 +215,11 @@ class Spec:
     def providers(self) -> tuple[str, ...]:
         """The ladder of providers, first choice first."""
         return tuple(self.provider)
+
+    @property
+    def gpus(self) -> tuple[GpuRequest, ...]:
+        """The kinds of GPUs of which any will do, the preferred one first; none where a machine needs none."""
+        return () if self.gpu is None else GpuRequest.parse(str(self.gpu))
 
     @property
     def max_runtime_s(self) -> float:
@@ -298,6 +307,18 @@ def _providers(value: object) -> tuple[str, ...]:
                 f"unknown provider {name!r}; {suggestion(str(name), providers.names())}"
             )
     return tuple(names)
+
+
+def _gpu(value: object) -> str | None:
+    """As one text, which people read as they wrote it."""
+    if value is None:
+        return None
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise SpecError(f'gpu={shown(value)} must be a text, "A100:1", or a list of texts')
+    whole = ",".join(texts)
+    GpuRequest.parse(whole)
+    return whole
 
 
 def _secret_names(value: object) -> tuple[str, ...]:

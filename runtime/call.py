@@ -470,6 +470,7 @@ def ladder(
 
     Raises:
         SpecError: none can satisfy the Spec.
+        BudgetExceeded: none does at `max_price`, or for as long as a minute at `max_cost`.
         NoCapacity: one could, and has no such machine now.
         ConfigurationError: a provider lacks something on this computer; names its fix.
     """
@@ -488,6 +489,7 @@ def ladder(
         raise _refused(spec, refusals)
     for reason in refusals:
         note(f"not in the ladder: {reason}")
+    offers = cost.within_price(spec, offers)
     for offer in offers:
         cost.check_grace(spec, offer)
         idle_floor.check_offer(spec, offer)

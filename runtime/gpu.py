@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dayfly.errors import GpuUnfit
+from dayfly.infra.gpu_request import is_named
 from dayfly.infra.offers import Offer
 
 if TYPE_CHECKING:
@@ -94,13 +95,7 @@ def unfitness(offer: Offer, findings: GpuFindings) -> tuple[str, str] | None:
 def is_model(wanted: str, name: str) -> bool:
     """Whether a GPU of this full name is one of that model: "A100" is "NVIDIA A100-SXM4-40GB" and not "NVIDIA A10"."""
     asked = [word for word in _words(wanted) if word not in _VENDOR and not _FORM.fullmatch(word)]
-    words = _words(name)
-    runs = {
-        "".join(words[start:end])
-        for start in range(len(words))
-        for end in range(start + 1, len(words) + 1)
-    }
-    return "".join(asked) in runs
+    return is_named("".join(asked).upper(), name)
 
 
 def _words(name: str) -> list[str]:

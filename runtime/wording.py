@@ -76,23 +76,39 @@ def machine(offer: Mapping[str, Any]) -> str:
     """One rung of the ladder: where and what."""
     parts = [f"{offer['cores']} cores", human_bytes(offer["memory_bytes"])]
     if offer.get("gpus"):
-        memory = f" {offer['gpu_memory_gb']:.0f} GB" if offer.get("gpu_memory_gb") else ""
-        parts.append(f"{offer['gpus']} x {offer['gpu_model']}{memory}")
+        parts.append(gpus(offer))
     if offer.get("spot"):
         parts.append("spot")
     place = f"{offer['provider']} {offer['instance_type']} in {offer['region']}"
     return f"{place}  ({', '.join(parts)}, {dollars(offer['usd_per_hour'])}/h)"
 
 
+def gpus(offer: Mapping[str, Any]) -> str:
+    """How many of what GPUs, "1 x A100 40 GB"; "" without."""
+    if not offer.get("gpus"):
+        return ""
+    memory = f" {offer['gpu_memory_gb']:.0f} GB" if offer.get("gpu_memory_gb") else ""
+    return f"{offer['gpus']} x {offer['gpu_model']}{memory}"
+
+
 def price_source(offer: Mapping[str, Any], today: date | None = None) -> str:
     """Where a price comes from and of when it is; an old one is called old."""
     source, as_of = str(offer.get("source") or "source unknown"), str(offer.get("as_of") or "")
+    if not as_of:
+        return f"{source}, date unknown"
+    age = price_age(as_of, today)
+    return f"{source}, {as_of}" + (f": {age}" if age.endswith("old") else "")
+
+
+def price_age(as_of: str, today: date | None = None) -> str:
+    """How old a price is of that date; one that may have changed since is called old."""
     try:
         age = ((today or datetime.now(UTC).date()) - date.fromisoformat(as_of)).days
     except ValueError:
         # A price list may say no more than the year.
-        return f"{source}, {as_of}: may be old" if as_of else f"{source}, date unknown"
-    return f"{source}, {as_of}" + (f": {age} days old" if age > _OLD_PRICE_DAYS else "")
+        return "may be old"
+    days = f"{age} days" if age > 1 else "1 day" if age else "today"
+    return f"{days} old" if age > _OLD_PRICE_DAYS else days
 
 
 def receipt_line(receipt: Receipt) -> str:

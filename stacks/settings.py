@@ -144,7 +144,7 @@ def _typed(name: str, text: str) -> Any:
         return parts[0] if len(parts) == 1 and name not in _NAMES else parts
     if name in ("cores", "nodes", "retries", "max_machines") and text.isdigit():
         return int(text)
-    if name in ("max_cost", "min_gpu_utilization"):
+    if name in ("max_cost", "max_price", "min_gpu_utilization"):
         try:
             return float(text)
         except ValueError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
 
-from dayfly.errors import ConfigurationError, NoCapacity, SpecError
+from dayfly.errors import BudgetExceeded, ConfigurationError, NoCapacity, SpecError
 from dayfly.infra.spec import Spec
 from dayfly.runtime.call import ladder
 from tests.emulators.lambda_cloud.emulator import Emulator
@@ -47,6 +48,16 @@ def test_when_none_is_left_every_reason_is_told() -> None:
         ladder(Spec(provider="lambda"))
     with pytest.raises(SpecError, match=r"cores=9999.*; cores=9999"):
         ladder(Spec(provider=["lambda", "local"], cores=9999))
+
+
+def test_no_offer_costs_more_than_max_price_an_hour() -> None:
+    """All machines of the run together; the refusal names the cheapest."""
+    spec = Spec(provider="lambda", gpu="H100", max_price=4)
+    assert [o.instance_type for o in ladder(spec, to_run=False)] == ["gpu_1x_h100_pcie"]
+    with pytest.raises(
+        BudgetExceeded, match=r"max_price=\$4/h: .* 2 x gpu_1x_h100_pcie of lambda at \$3.29/h"
+    ):
+        ladder(dataclasses.replace(spec, nodes=2), to_run=False)
 
 
 def test_a_plan_needs_no_key_and_a_run_does() -> None:

@@ -28,6 +28,7 @@ def test_every_field_of_a_spec_has_an_option() -> None:
     ("given", "options"),
     [
         ({"cores": "4", "max_cost": "2.5"}, {"cores": 4, "max_cost": 2.5}),
+        ({"max_price": "3", "gpu": "H100,A100"}, {"max_price": 3.0, "gpu": "H100,A100"}),
         ({"provider": ["lambda,aws", "gcp"]}, {"provider": ["lambda", "aws", "gcp"]}),
         ({"environment": ["live"]}, {"environment": "live"}),
         ({"environment": ["reqs.txt"]}, {"environment": "reqs.txt"}),

@@ -107,6 +107,30 @@ def test_a_model_that_is_sold_by_the_dozen_only_has_to_be_asked_for_so() -> None
     assert rungs(from_catalog(), gpu="A100-80GB:8") == [("gpu_8x_a100_80gb_sxm4", "any")]
 
 
+def test_several_kinds_are_offered_in_the_order_in_which_they_are_asked_for() -> None:
+    """Also where the first one is dearer; one that is not to be had is left out."""
+    gh200_first = rungs(gpu="GH200,A100")
+    assert gh200_first == [
+        ("gpu_1x_gh200", "us-east-1"),
+        ("gpu_1x_a100", "us-east-1"),
+        ("gpu_1x_a100", "us-west-2"),
+        ("gpu_1x_a100_sxm4", "asia-south-1"),
+    ]
+    assert rungs(gpu=["B300", "A100"]) == gh200_first[1:]
+    assert rungs(gpu="A10:1,A100:8") == [("gpu_8x_a100", "us-east-1")]
+    with pytest.raises(SpecError, match=r"8 at a time only.*gpu='A100-80GB:8'"):
+        rungs(from_catalog(), gpu="A100-80GB,B300")
+
+
+def test_a_range_of_memory_takes_any_model_within() -> None:
+    """The cheapest first, and none that costs more than twice as much."""
+    assert {name for name, _ in rungs(from_catalog(), gpu="24GB..48GB:2")} == {"gpu_2x_a6000"}
+    assert rungs(from_catalog(), gpu="40GB..")[0] == ("gpu_1x_a6000", "any")
+    assert ("gpu_1x_h100_sxm5", "any") not in rungs(from_catalog(), gpu="40GB..")
+    # Each type once, though both kinds name it.
+    assert rungs(gpu="A100,40GB..") == [*rungs(gpu="A100"), ("gpu_1x_gh200", "us-east-1")]
+
+
 def test_no_capacity_anywhere_says_where_there_is_some() -> None:
     """Of machines that have enough of the rest."""
     with pytest.raises(NoCapacity) as refused:

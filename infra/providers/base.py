@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from dayfly.infra import catalog
 from dayfly.infra.found import Found, State
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
@@ -71,6 +72,14 @@ class Provider(ABC):
         Raises:
             SpecError: nothing that this provider has can satisfy the Spec; names the nearest that fits.
         """
+
+    def price_list(self) -> Sequence[Offer]:
+        """All that can be had here at a price, for people to choose from: live where credentials are there, else the catalog's.
+
+        Raises:
+            DayflyError: credentials are there, and the provider cannot be asked.
+        """
+        return catalog.price_list(self.name)
 
     @abstractmethod
     def declare(

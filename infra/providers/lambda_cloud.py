@@ -76,6 +76,11 @@ class LambdaCloud(Provider):
         sold = lambda_offers.from_api(api.instance_types())
         return lambda_offers.ladder(spec, sold, regions=api.regions, file_systems=api.file_systems)
 
+    def price_list(self) -> Sequence[Offer]:
+        if not lambda_key.is_there():
+            return super().price_list()
+        return lambda_offers.price_list(LambdaApi.from_environment().instance_types())
+
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         from pulumi import Output
         from pulumi.dynamic import Resource

@@ -24,7 +24,7 @@ import psutil
 from dayfly.errors import ConfigurationError, ProvisionFailed, SpecError
 from dayfly.infra import loopback, processes, sshd
 from dayfly.infra.found import Found, State
-from dayfly.infra.gpu_request import DriverGpu, GpuRequest
+from dayfly.infra.gpu_request import DriverGpu
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import (
     CreateResult,
@@ -158,6 +158,9 @@ class Local(Provider):
             )
         ]
 
+    def price_list(self) -> Sequence[Offer]:
+        return self.offers(Spec())
+
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         from pulumi import Output
         from pulumi.dynamic import Resource
@@ -262,16 +265,16 @@ def _check_disk(spec: Spec) -> None:
 
 def _check_gpus(spec: Spec) -> list[DriverGpu]:
     gpus = _gpus()
-    if spec.gpu is None:
+    if not spec.gpus:
         return gpus
-    wanted = GpuRequest.parse(spec.gpu)
-    fitting = [gpu for gpu in gpus if wanted.is_met_by(gpu)]
-    if len(fitting) < wanted.count:
-        have = ", ".join(gpu.name for gpu in gpus) or "no GPU"
-        raise SpecError(
-            f"gpu={spec.gpu!r}: this computer has {have}; leave gpu= out or name another provider"
-        )
-    return fitting
+    for wanted in spec.gpus:
+        fitting = [gpu for gpu in gpus if wanted.is_met_by(gpu)]
+        if len(fitting) >= wanted.count:
+            return fitting
+    have = ", ".join(gpu.name for gpu in gpus) or "no GPU"
+    raise SpecError(
+        f"gpu={spec.gpu!r}: this computer has {have}; leave gpu= out or name another provider"
+    )
 
 
 def _gpus() -> list[DriverGpu]:

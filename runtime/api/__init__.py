@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dayfly.runtime.data import Data
     from dayfly.runtime.gather import gather
     from dayfly.runtime.job import Job
+    from dayfly.runtime.market import offers
     from dayfly.runtime.warm_call import WarmCall
     from dayfly.runtime.warm_run import WarmRun
     from dayfly.stacks.receipt import Receipt
@@ -36,6 +37,7 @@ __all__ = [
     "attach",
     "cluster",
     "gather",
+    "offers",
 ]
 
 # Loaded at first use, so that `import dayfly` costs next to nothing.
@@ -55,6 +57,7 @@ _HOME = {
     "attach": "dayfly.runtime.attach",
     "cluster": "dayfly.runtime.cluster",
     "gather": "dayfly.runtime.gather",
+    "offers": "dayfly.runtime.market",
 }
 
 

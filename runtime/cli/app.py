@@ -16,6 +16,7 @@ from dayfly.runtime.cli import (
     held,
     keeper,
     listing,
+    offers,
     refresh,
     run,
     top,
@@ -99,6 +100,7 @@ top.register(app)
 held.register(app)
 forward.register(app)
 refresh.register(app)
+offers.register(app)
 cost.register(app)
 gc.register(app)
 keeper.register(app)

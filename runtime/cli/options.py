@@ -37,7 +37,9 @@ SPEC_OPTIONS = (
     SpecOption("cores", ("--cores",), "Virtual cores at least."),
     SpecOption("memory", ("--memory",), 'Memory at least, "32GB".'),
     SpecOption("disk", ("--disk",), 'Free disk at least, "100GB".'),
-    SpecOption("gpu", ("--gpu",), 'GPUs at least, "A100:1" or "A100-80GB:8".'),
+    SpecOption(
+        "gpu", ("--gpu",), 'GPUs at least, "A100:1", "24GB..48GB:2" or "H100:8,A100-80GB:8".'
+    ),
     SpecOption("nodes", ("--nodes",), "Machines in the stack."),
     SpecOption(
         "distributed",
@@ -78,6 +80,9 @@ SPEC_OPTIONS = (
         "max_runtime", ("--max-runtime", "--time"), 'The machine ends after this, "90m", "24h".'
     ),
     SpecOption("max_cost", ("--max-cost",), "Dollars that the run may cost at most."),
+    SpecOption(
+        "max_price", ("--max-price",), "Dollars an hour that its machines may cost together."
+    ),
     SpecOption("hold", ("--hold",), "How long a result waits when this client is gone."),
     SpecOption(
         "grace", ("--grace",), 'How long a function may take to end that is asked to, "2m".'
