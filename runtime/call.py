@@ -50,6 +50,7 @@ from dayfly.runtime.environment import Recipe
 from dayfly.runtime.heal import heal
 from dayfly.runtime.ledger import Times
 from dayfly.runtime.payload import Payload
+from dayfly.stacks import budget
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.kept_stack import KeptStack
@@ -200,6 +201,10 @@ class Call:
         for warning in cargo.warnings():
             shown.note(warning)
         offers = ladder(spec, shown.note, to_run=to_run)
+        if to_run and spec.kept is None:
+            # Also when its intent is written, under a lock: here nobody has waited for anything yet.
+            worst_usd = cost.worst_case_usd(spec, offers[0])
+            budget.check(context.workspace.home, context.workspace.budgets, worst_usd)
         heal(context, shown.note)
         return cls(
             context,

@@ -13,6 +13,9 @@ from dayfly.stacks.bill import Bill
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 
+# What expenses are added up by.
+NAMES = ("day", "provider", "function")
+
 
 @dataclass(frozen=True)
 class Expense:
@@ -131,16 +134,12 @@ class Spending:
             groups.setdefault(str(getattr(expense, name)), []).append(expense)
         return [Total.of(key, groups[key]) for key in sorted(groups)]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        names = ("day", "provider", "function")
+    def as_dict(self, by: Sequence[str] = NAMES) -> dict[str, Any]:
+        """Plain JSON values, with the sums by these."""
         return {
             "since": self.since or None,
             "total": dataclasses.asdict(self.total),
-            **{
-                f"by_{name}": [dataclasses.asdict(total) for total in self.by(name)]
-                for name in names
-            },
+            **{f"by_{name}": [dataclasses.asdict(total) for total in self.by(name)] for name in by},
             "open": [expense.run for expense in self.expenses if expense.open],
             "at_most": [expense.run for expense in self.at_most],
             "runs": [dataclasses.asdict(expense) for expense in self.expenses],

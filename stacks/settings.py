@@ -18,9 +18,16 @@ from dayfly.infra.spec import Spec
 from dayfly.infra.units import suggestion
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(Spec))
-OWN = ("backend", "owner", "secrets_provider")
+OWN = ("backend", "owner", "secrets_provider", "budget_per_day", "budget_per_month")
 _SPELLINGS = {"time": "max_runtime"}
 _LISTS = ("provider", "environment", "secrets", "file_systems", "system_packages")
+_NUMBERS = (
+    "max_cost",
+    "max_price",
+    "min_gpu_utilization",
+    "budget_per_day",
+    "budget_per_month",
+)
 _NAMES = ("secrets", "file_systems", "system_packages")
 
 
@@ -144,7 +151,7 @@ def _typed(name: str, text: str) -> Any:
         return parts[0] if len(parts) == 1 and name not in _NAMES else parts
     if name in ("cores", "nodes", "retries", "max_machines") and text.isdigit():
         return int(text)
-    if name in ("max_cost", "max_price", "min_gpu_utilization"):
+    if name in _NUMBERS:
         try:
             return float(text)
         except ValueError:

@@ -24,6 +24,7 @@ from dayfly.infra.home import home_path
 from dayfly.infra.providers.base import Provider
 from dayfly.infra.run import is_id
 from dayfly.stacks import journal, slots
+from dayfly.stacks.budget import Budget
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.settings import Settings
 
@@ -65,19 +66,22 @@ class Workspace:
         backend: URL of the Pulumi state backend.
         secrets_provider: "passphrase" or a KMS URL.
         owner: whose runs these are, in the tags of every resource.
+        budgets: what all of them together may cost.
     """
 
     home: Path
     backend: str
     secrets_provider: str
     owner: str
+    budgets: tuple[Budget, ...] = ()
 
     @classmethod
     def open(cls, settings: Settings) -> Workspace:
         """Makes the folders where they are missing and checks them.
 
         Raises:
-            ConfigurationError: a folder belongs to someone else, others may write to it, or its name cannot be used.
+            ConfigurationError: a folder belongs to someone else, others may write to it, or its name cannot be used; or a
+                budget is no number of dollars.
         """
         home = home_path()
         if not str(home).isprintable() or '"' in str(home):
@@ -100,7 +104,7 @@ class Workspace:
         provider = settings.get("secrets_provider") or "passphrase"
         with explained(home):
             owner = _owner(settings.get("owner"), home)
-        return cls(home, backend, provider, owner)
+        return cls(home, backend, provider, owner, Budget.all_of(settings))
 
     @property
     def runs(self) -> Path:

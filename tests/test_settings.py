@@ -112,6 +112,8 @@ def test_a_project_without_our_table_is_passed_over(project: Path) -> None:
         ("RETRIES", "two", "two"),
         ("MAX_COST", "2.5", 2.5),
         ("MAX_COST", "cheap", "cheap"),
+        ("MAX_PRICE", "3", 3.0),
+        ("BUDGET_PER_DAY", "20", 20.0),
         ("WAIT_FOR_TEARDOWN", "True", True),
         ("WAIT_FOR_TEARDOWN", "0", False),
         ("BACKEND", "s3://bucket", "s3://bucket"),

@@ -17,6 +17,7 @@ from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.workspace import Workspace
 from tests import runs
 from tests.test_cli import dayfly
+from tests.test_page import read
 
 _RECEIPT = Receipt("r", "local", 2, 2, 0, 0.0, 50.0, 3.6, 0.06, "pulumi", billed_s=60.0)
 
@@ -107,5 +108,32 @@ def test_the_command_line_tells_all_of_it(workspace: Workspace, tmp_path: Path) 
     assert "total  2     2.0      $0.12" in shown.stdout
     assert f"{doubtful.id[:12]} has cost $0.06 at most" in shown.stderr
     assert json.loads(dayfly("cost", "--json", "--since", "2100-01-01").stdout)["runs"] == []
+    by_day = dayfly("cost", "--by", "day").stdout
+    assert "DAY" in by_day
+    assert "FUNCTION" not in by_day
+    assert "by_day" not in json.loads(dayfly("cost", "--json", "--by", "provider").stdout)
     wrong = dayfly("cost", "--since", "yesterday")
     assert (wrong.returncode, "'yesterday'" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.process
+def test_a_page_draws_a_bar_for_each_sum(workspace: Workspace, tmp_path: Path) -> None:
+    """Well formed, with every run, and nothing in it that could load or run."""
+    file = tmp_path / "cost.html"
+    assert dayfly("cost", "--html", str(file)).returncode == 0
+    assert "$0.00 spent" in read(file.read_text()).text
+    _run(workspace, _RECEIPT, function="a:<script>")
+    doubtful = _run(workspace, dataclasses.replace(_RECEIPT, usd=3.0, at_most=True), function="b:g")
+    done = dayfly("cost", "--html", str(file), "--since", "1d")
+    assert str(file) in done.stderr
+    page = read(file.read_text())
+    assert "$3.06 spent since" in page.text
+    assert "a:<script>" in page.text
+    assert f"{doubtful.id[:12]}" in page.text
+    assert "$3.00 at most" in page.text
+    bars = [float(attributes["width"] or 0) for tag, attributes in page.elements if tag == "rect"]
+    # By day, by provider, and two functions, of which the second has cost the most.
+    assert len(bars) == 4
+    assert bars[3] == max(bars)
+    assert bars[2] == pytest.approx(bars[3] * 0.02, abs=0.1)
+    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "link", "img", "iframe"})

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from dayfly.infra import catalog
 from dayfly.infra.found import Found, State
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
@@ -79,6 +78,10 @@ class Provider(ABC):
         Raises:
             DayflyError: credentials are there, and the provider cannot be asked.
         """
+        from dayfly.infra import (
+            catalog,
+        )  # the engine, which loads a provider for each resource, has no use for it
+
         return catalog.price_list(self.name)
 
     @abstractmethod

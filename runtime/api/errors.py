@@ -6,7 +6,7 @@
     ├── PayloadError            the function or an argument cannot travel (phase plan)
     ├── EngineMissing           no Pulumi CLI could be found, installed or built (phase plan)
     ├── BackendFailed           the state backend could not be asked, or holds what cannot be trusted (phase plan)
-    ├── BudgetExceeded          the plan's worst case is over max_cost (phase plan)
+    ├── BudgetExceeded          it may cost more than max_cost, max_price or a budget allows (phase plan)
     ├── UnknownRun              no run of that id, or more than one of that prefix
     ├── RunBusy                 another client is using this run right now
     ├── KeeperMissing           the keeper is not there and cannot be started
@@ -87,7 +87,7 @@ class BackendFailed(DayflyError):
 
 
 class BudgetExceeded(DayflyError):
-    """The worst case of the plan is over `max_cost`."""
+    """The worst case is over `max_cost` or what is left of a budget, or the rate over `max_price`."""
 
     exit_code = 2
 

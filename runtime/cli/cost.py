@@ -4,42 +4,74 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from dayfly.runtime.spending import Spending, Total
+    from dayfly.stacks.budget import Budget
+    from dayfly.stacks.journal import History
+
+
+class _By(StrEnum):
+    """What expenses are added up by."""
+
+    DAY = "day"
+    PROVIDER = "provider"
+    FUNCTION = "function"
 
 
 def cost(
+    *,
     since: Annotated[
         str | None,
         typer.Option(
             "--since", metavar="DAY|DURATION", help='From that day on, "2026-01-31", or "7d" ago.'
         ),
     ] = None,
+    by: Annotated[
+        list[_By] | None,
+        typer.Option("--by", help="Only the sums by this; may be repeated. All three if left out."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Draw it, with a bar for each sum."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Add up what the runs of this computer have cost.
 
     By day, provider and function; open runs up to now. A run whose launch was never answered is listed: it has cost so much
-    at most.
+    at most. Budgets that are set are told with what is left of them.
     """
-    from dayfly.runtime.cli.output import emit_json, tell
+    from dayfly.runtime.cli.output import emit_json, tell, write_page
     from dayfly.runtime.context import Context
     from dayfly.runtime.spending import Spending
+    from dayfly.runtime.spending_page import page
     from dayfly.stacks import journal
 
-    now = time.time()
-    histories = journal.histories(Context.open().workspace.runs, closed=True)
+    now, workspace = time.time(), Context.open().workspace
+    histories = journal.histories(workspace.runs, closed=True)
     spending = Spending.of(histories, now, since=_moment(since, now))
-    if json:
-        emit_json(spending.as_dict())
-    elif spending.expenses:
-        _print(spending)
+
+    def budgets() -> list[dict[str, Any]]:
+        return [_budget(each, histories, now) for each in workspace.budgets]
+
+    if html is not None:
+        write_page(page(spending), html)
+        tell(f"dayfly: what has been spent is drawn in {html}")
+    elif json:
+        emit_json(spending.as_dict(by or tuple(_By)) | {"budgets": budgets()})
     else:
-        tell("nothing has been spent")
+        if spending.expenses:
+            _print(spending, by or tuple(_By))
+        else:
+            tell("nothing has been spent")
+        for each in budgets():
+            tell(_budget_line(each))
 
 
 def register(app: typer.Typer) -> None:
@@ -69,10 +101,29 @@ def _moment(since: str | None, now: float) -> float:
         raise SpecError(f'--since {since!r}: write a day, "2026-01-31", or "7d", "12h"') from None
 
 
-def _print(spending: Spending) -> None:
+def _budget(budget: Budget, histories: Sequence[History], now: float) -> dict[str, Any]:
+    """A budget as plain JSON values."""
+    return {
+        "setting": budget.setting,
+        "usd": budget.usd,
+        "period": budget.period(now),
+        "committed_usd": budget.committed_usd(histories, now),
+    }
+
+
+def _budget_line(budget: dict[str, Any]) -> str:
+    from dayfly.runtime.wording import dollars
+
+    return (
+        f"{budget['setting']}: {dollars(budget['committed_usd'])} of {dollars(budget['usd'])} are spent in {budget['period']}, or"
+        " may still be by open runs"
+    )
+
+
+def _print(spending: Spending, by: Sequence[str]) -> None:
     from dayfly.runtime.cli.output import emit_rows, tell
 
-    for name in ("day", "provider", "function"):
+    for name in by:
         emit_rows(
             (name.upper(), "RUNS", "MINUTES", "$"), [_row(total) for total in spending.by(name)]
         )

@@ -81,15 +81,12 @@ def show(
 
 
 def _draw(told: dict[str, Any], history: History, file: Path) -> None:
-    """Writes the story as a page; aside first, so that whoever has it open never sees half of it."""
+    """Writes the story as a page."""
     from dayfly.runtime import samples
-    from dayfly.runtime.cli.output import tell
+    from dayfly.runtime.cli.output import tell, write_page
     from dayfly.runtime.page import page
 
-    aside = file.with_name(f".{file.name}.part")
-    of_all = samples.read_all(history.directory, history.nodes)
-    aside.write_text(page(told, *of_all), encoding="utf-8")
-    aside.replace(file)
+    write_page(page(told, *samples.read_all(history.directory, history.nodes)), file)
     tell(f"dayfly: run {history.id[:12]} is drawn in {file}")
 
 
