@@ -10,16 +10,17 @@ from dayfly.errors import SpecError
 
 # A hyphen begins a size, "-80GB", or goes on with the name: "H100-NVL", "RTX-PRO-6000".
 _MODEL = re.compile(
-    r"(?P<model>[A-Z][A-Z0-9 ]*(?:-(?:[A-Z]|\d{3,}(?!\d*GB))[A-Z0-9 ]*)*)(?:-(?P<memory>\d+)GB)?",
+    r"(?P<model>[A-Z][A-Z0-9 ]*(?:-(?:[A-Z]|\d{3,}(?!\d*GB))[A-Z0-9 ]*)*)(?:-(?P<memory>[1-9]\d*)GB)?",
     re.I,
 )
-_MEMORY = re.compile(r"(?P<least>\d+)GB|(?:(?P<low>\d+)GB)?\.\.(?:(?P<high>\d+)GB)?", re.I)
+_SIZE = r"[1-9]\d*"
+_MEMORY = re.compile(
+    rf"(?P<least>{_SIZE})GB|(?:(?P<low>{_SIZE})GB)?\.\.(?:(?P<high>{_SIZE})GB)?", re.I
+)
 _COUNT = re.compile(r"[1-9]\d{0,3}")
-# Drivers and price lists round the same memory differently: 80 GB, 81,559 MiB, 79.6 GiB; 24 GB, 22.4 GiB.
-_ROUNDED = 0.1
+# A driver counts in GiB what is left of the vendor's gigabytes: 44.7 of 48, 22.5 of 24, 79.6 of 80.
+_TAKEN = 0.07
 _MAKERS = re.compile(r"^(NVIDIA|TESLA|QUADRO|GEFORCE)")
-# How it is built in, which nobody has to know who asks for the model.
-_FORM = re.compile(r"-(NVL|PCIE|SXM\d*)$", re.I)
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,20 @@ class GpuRequest:
 
     def fits(self, model: str, memory_gb: float) -> bool:
         """Whether GPUs that a price list calls so are the kind that is asked for, however many there are."""
-        names = ("", normal_model(model), normal_model(_FORM.sub("", model)))
-        return self.model in names and self._is_near(memory_gb)
+        # A vendor's size is a whole number; some lists have what the driver tells of it, 44.7.
+        return self._is_model(model) and self._is_between(round(memory_gb), 0.0)
 
     def is_met_by(self, gpu: DriverGpu) -> bool:
         """Whether a GPU that a driver has found is of the kind that is asked for."""
-        return (not self.model or is_named(self.model, gpu.name)) and self._is_near(gpu.memory_gb)
+        return self._is_model(gpu.name) and self._is_between(gpu.memory_gb, _TAKEN)
 
-    def _is_near(self, memory_gb: float) -> bool:
+    def _is_model(self, name: str) -> bool:
+        return not self.model or is_named(self.model, name)
+
+    def _is_between(self, memory_gb: float, tolerance: float) -> bool:
         if (self.least_gb, self.most_gb) == (0.0, math.inf):
             return True
-        low, high = self.least_gb * (1 - _ROUNDED), self.most_gb * (1 + _ROUNDED)
+        low, high = self.least_gb * (1 - tolerance), self.most_gb * (1 + tolerance)
         return memory_gb > 0 and low <= memory_gb <= high
 
 
@@ -125,7 +129,8 @@ def normal_model(text: str) -> str:
 
 
 def is_named(model: str, name: str) -> bool:
-    """Whether a driver's full name of a GPU has that model in it: RTX6000 in "Quadro RTX 6000", and no A10 in "NVIDIA A100"."""
+    """Whether the full name of a GPU has that model in it: RTX6000 in "Quadro RTX 6000", H100 in "H100-NVL", and no A10 in
+    "NVIDIA A100"."""
     words = re.findall(r"[A-Z0-9]+", name.upper())
     return any(
         "".join(words[start:end]) == model

@@ -50,7 +50,7 @@ from dayfly.runtime.environment import Recipe
 from dayfly.runtime.heal import heal
 from dayfly.runtime.ledger import Times
 from dayfly.runtime.payload import Payload
-from dayfly.stacks import budget
+from dayfly.stacks import allowance
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.kept_stack import KeptStack
@@ -201,11 +201,11 @@ class Call:
         for warning in cargo.warnings():
             shown.note(warning)
         offers = ladder(spec, shown.note, to_run=to_run)
+        heal(context, shown.note)
         if to_run and spec.kept is None:
             # Also when its intent is written, under a lock: here nobody has waited for anything yet.
-            worst_usd = cost.worst_case_usd(spec, offers[0])
-            budget.check(context.workspace.home, context.workspace.budgets, worst_usd)
-        heal(context, shown.note)
+            workspace = context.workspace
+            offers = allowance.affordable(workspace.home, workspace.budgets, spec, offers)
         return cls(
             context,
             context.engine(shown.note),

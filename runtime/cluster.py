@@ -44,7 +44,7 @@ class Options(TypedDict, total=False):
     cores: int | None
     memory: int | str | None
     disk: int | str | None
-    gpu: str | None
+    gpu: str | Sequence[str] | None
     nodes: int
     distributed: str | None
     python: str | None
@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
     max_runtime: float | str | timedelta
     time: float | str | timedelta | None
     max_cost: float | None
+    max_price: float | None
     hold: float | str | timedelta
     grace: float | str | timedelta
     keep: float | str | timedelta | None

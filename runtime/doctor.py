@@ -20,6 +20,7 @@ from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
 from dayfly.runtime.redact import redact
 from dayfly.stacks import engine, settings
+from dayfly.stacks.budget import Budget
 from dayfly.stacks.settings import OWN, SPEC_FIELDS, Settings
 from dayfly.stacks.workspace import Workspace
 
@@ -85,6 +86,7 @@ def examine() -> Report:
         ("ssh", _ssh),
         ("sshd", partial(_sshd, "local" in wanted)),
         ("home", partial(_workspace, found)),
+        ("budgets", partial(_budgets, found)),
     ]
     looks += [(f"provider {n}", partial(_provider, n, n in wanted)) for n in providers.names()]
     for name, look in looks:
@@ -199,6 +201,15 @@ def _provider(name: str, wanted: bool) -> Iterator[Check]:
         yield Check(f"provider {name}", "fail" if wanted else "warn", "not ready", problem)
     if not missing:
         yield Check(f"provider {name}", "ok", "ready")
+
+
+def _budgets(found: Settings) -> Iterator[Check]:
+    for budget in Budget.all_of(found):
+        name = budget.setting
+        try:
+            yield Check(name, "ok", f"${budget.usd:g} for all runs of this computer together")
+        except ConfigurationError as error:
+            yield Check(name, "fail", str(error), "correct it")
 
 
 def _origins(found: Settings) -> Iterator[tuple[str, Any, str]]:

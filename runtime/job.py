@@ -100,6 +100,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         self._stopping = threading.RLock()  # a callback of `cancel` may stop it, too
         self._heard, self._unheard = False, object()
         self._unfit: UnfitMachines | None = None
+        self._earlier: BaseException | None = None  # of the attempt before
 
     @classmethod
     def start(cls, call: Call) -> Self:
@@ -488,6 +489,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             error = self._settle(work, last=left == 0, wait=call.spec.wait_for_teardown)
             if error is None or self.done():
                 return
+            self._earlier = error
             lineage = lineage or self._id
             fresh = fresh or isinstance(error, KeptMachineLost)
             if isinstance(error, MachineUnfit):
@@ -515,6 +517,10 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         if isinstance(error, Detached):
             self._conclude(functools.partial(self.set_exception, error))
             return error
+        if isinstance(error, BudgetExceeded) and self._earlier is not None:
+            # Why the function failed is what its caller has to know.
+            self._earlier.add_note(f"there was no further attempt: {error}")
+            error, last = self._earlier, True
         original = error
         leak = self._unproved(error)
         if leak is not None:

@@ -13,8 +13,8 @@ _ROW, _BAR, _LABEL = 22, 14, 250
 _LETTERS = 36
 
 
-def page(spending: Spending) -> str:
-    """The whole file."""
+def page(spending: Spending, by: Sequence[str] = NAMES) -> str:
+    """The whole file, with the sums by these."""
     total = spending.total
     since = f" since {spending.since}" if spending.since else ""
     runs = "run" if total.runs == 1 else "runs"
@@ -22,7 +22,7 @@ def page(spending: Spending) -> str:
         head(f"{wording.dollars(total.usd)} spent{since}"),
         f"<p>{total.runs} {runs}, {escaped(wording.minutes(total.minutes))} billed</p>\n",
     ]
-    for name in NAMES:
+    for name in by:
         totals = spending.by(name)
         if totals:
             parts += [f"<h2>By {name}</h2>\n", *_chart(name, totals)]

@@ -10,7 +10,8 @@ import time
 
 import pulumi
 
-from dayfly.infra import providers
+from dayfly.errors import BudgetExceeded, NoCapacity, SpecError
+from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
@@ -57,9 +58,12 @@ def main() -> None:
     missing = provider.preflight()
     if missing:
         raise SystemExit("\n".join(missing))
-    offer = provider.offers(spec)[0]
     workspace = Workspace.open(settings.load())
-    run = run_of_stack(workspace, spec, offer)
+    try:
+        offer = cost.within_price(spec, provider.offers(spec))[0]
+        run = run_of_stack(workspace, spec, offer)
+    except (SpecError, NoCapacity, BudgetExceeded) as refusal:
+        raise SystemExit(str(refusal)) from None
     launch(spec, offer, run)
 
 

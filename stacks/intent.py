@@ -17,7 +17,7 @@ from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
-from dayfly.stacks import budget, journal
+from dayfly.stacks import allowance, journal
 from dayfly.stacks.journal import History
 from dayfly.stacks.workspace import Workspace, explained
 
@@ -53,7 +53,7 @@ def write(
     worst_case_usd = 0.0 if host is not None else cost.worst_case_usd(spec, offer)
     with (
         explained(workspace.home),
-        budget.kept(workspace.home, workspace.budgets, worst_case_usd),
+        allowance.reserved(workspace.home, workspace.budgets, worst_case_usd),
     ):
         # Made aside and renamed: whoever looks at a run's directory finds its intent in it.
         aside = Path(tempfile.mkdtemp(dir=workspace.home / "making", prefix=f"{run_id}-"))

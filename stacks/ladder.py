@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dayfly.errors import ProvisionFailed
+from dayfly.errors import DayflyError
 from dayfly.infra import providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
@@ -29,7 +29,7 @@ class Ladder:
         """The next rung, None when there is no more."""
         return self._waiting.pop(0) if self._waiting else None
 
-    def refused(self, offer: Offer, failed: ProvisionFailed) -> None:
+    def refused(self, offer: Offer, failed: DayflyError) -> None:
         """Remembers why a rung was refused; the same machine in the regions that the refusal names comes next."""
         place = f"{offer.instance_type} in {offer.provider}/{offer.region}"
         self.refusals.append(f"{place}: {failed}")

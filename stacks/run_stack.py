@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from dayfly.errors import JobStopped, NoCapacity, ProvisionFailed
+from dayfly.errors import BudgetExceeded, JobStopped, NoCapacity, ProvisionFailed
 from dayfly.infra import providers
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
@@ -112,7 +112,8 @@ class RunStack:
             raise
 
     def _climb(self, ladder: Ladder) -> Machine:
-        """The machine of the first rung that has capacity."""
+        """The machine of the first rung that has capacity, and that what is left of the budgets pays for."""
+        dear: BudgetExceeded | None = None
         while (offer := ladder.next()) is not None:
             if ladder.refusals:
                 self._rename()
@@ -123,6 +124,11 @@ class RunStack:
                     raise
                 ladder.refused(offer, failed)
                 self._say(f"no capacity: {ladder.refusals[-1]}")
+            except BudgetExceeded as refusal:
+                dear = refusal
+                ladder.refused(offer, refusal)
+        if dear is not None and len(ladder.refusals) == 1:
+            raise dear
         refusals = "\n".join(ladder.refusals)
         raise NoCapacity(f"tried {len(ladder.refusals)} offers:\n{refusals}")
 

@@ -18,16 +18,11 @@ from dayfly.infra.spec import Spec
 from dayfly.infra.units import suggestion
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(Spec))
-OWN = ("backend", "owner", "secrets_provider", "budget_per_day", "budget_per_month")
+BUDGETS = ("budget_per_day", "budget_per_month")
+OWN = ("backend", "owner", "secrets_provider", *BUDGETS)
 _SPELLINGS = {"time": "max_runtime"}
 _LISTS = ("provider", "environment", "secrets", "file_systems", "system_packages")
-_NUMBERS = (
-    "max_cost",
-    "max_price",
-    "min_gpu_utilization",
-    "budget_per_day",
-    "budget_per_month",
-)
+_NUMBERS = ("max_cost", "max_price", "min_gpu_utilization", *BUDGETS)
 _NAMES = ("secrets", "file_systems", "system_packages")
 
 
@@ -85,19 +80,31 @@ def project_file(start: Path) -> Path | None:
 
 
 def load(start: Path | None = None) -> Settings:
-    """All layers below the arguments.
+    """All layers below the arguments, the nearer one above the other; of a budget the smallest, whichever layer sets it.
 
     Raises:
         ConfigurationError: a file that is not TOML, or a name that no layer knows.
     """
-    values: dict[str, Setting] = {}
+    layers = []
     user = user_file()
     if user.is_file():
-        values |= _checked(_toml(user), str(user))
+        layers.append(_checked(_toml(user), str(user)))
     project = project_file((start or working_folder()).resolve())
     if project is not None:
-        values |= _checked(_toml(project)["tool"]["dayfly"], f"{project} [tool.dayfly]")
-    return Settings(values | _from_environment())
+        layers.append(_checked(_toml(project)["tool"]["dayfly"], f"{project} [tool.dayfly]"))
+    layers.append(_from_environment())
+    values = {name: setting for layer in layers for name, setting in layer.items()}
+    for name in BUDGETS:
+        found = [layer[name] for layer in layers if name in layer]
+        if found:
+            # A project that somebody else has written must not raise what its user has set.
+            values[name] = min(found, key=_limit)
+    return Settings(values)
+
+
+def _limit(budget: Setting) -> float:
+    """What is no number comes first, so that it is seen."""
+    return float(budget.value) if isinstance(budget.value, int | float) else -1.0
 
 
 def _toml(file: Path) -> dict[str, Any]:

@@ -80,8 +80,7 @@ class Workspace:
         """Makes the folders where they are missing and checks them.
 
         Raises:
-            ConfigurationError: a folder belongs to someone else, others may write to it, or its name cannot be used; or a
-                budget is no number of dollars.
+            ConfigurationError: a folder belongs to someone else, others may write to it, or its name cannot be used.
         """
         home = home_path()
         if not str(home).isprintable() or '"' in str(home):

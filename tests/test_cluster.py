@@ -18,9 +18,11 @@ import pytest
 from dayfly import cluster
 from dayfly.errors import ConfigurationError, PayloadError, SpecError
 from dayfly.infra.offers import Offer
+from dayfly.runtime.cluster import Options
 from dayfly.runtime.context import Context
 from dayfly.runtime.warm_run import _shared_gpus
 from dayfly.stacks import journal
+from dayfly.stacks.settings import SPEC_FIELDS
 
 
 def nothing_exists() -> bool:
@@ -63,6 +65,11 @@ def test_an_unknown_option_is_refused_where_it_is_written() -> None:
     """With the nearest name."""
     with pytest.raises(SpecError, match=r"'memroy'; did you mean 'memory'"):
         cluster(memroy="3GB")  # type: ignore[call-overload]  # the point
+
+
+def test_type_checkers_know_every_option() -> None:
+    """The fields of a Spec, and another spelling of one."""
+    assert set(Options.__annotations__) == {*SPEC_FIELDS, "time"}
 
 
 @pytest.mark.parametrize(

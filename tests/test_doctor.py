@@ -52,6 +52,15 @@ def test_a_broken_settings_file_is_a_finding(
     assert level(report, "python") == "ok"
 
 
+def test_a_budget_that_is_none_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses every run; a right one is told."""
+    monkeypatch.setenv("DAYFLY_BUDGET_PER_DAY", "20")
+    monkeypatch.setenv("DAYFLY_BUDGET_PER_MONTH", "lots")
+    report = examine()
+    assert level(report, "budget_per_day") == "ok"
+    assert level(report, "budget_per_month") == "fail"
+
+
 def test_a_home_that_others_can_write_to_is_a_failure_with_its_fix(
     clean_environment: Path,
 ) -> None:

@@ -39,7 +39,7 @@ def test_a_request_is_read_as_people_write_it(text: str, kinds: list[GpuRequest]
     "text",
     [
         *("A100:", "A100:0", "A100:x", ":1", "A100-80", "8xA100!", "A100:1:2", "", "A100,", ","),
-        *("..", "..:2", "48GB..24GB", "24..48GB", "24GB:0", "A100:99999"),
+        *("..", "..:2", "48GB..24GB", "24..48GB", "24GB:0", "A100:99999", "0GB", "A100-0GB"),
     ],
 )
 def test_anything_else_is_refused_with_the_form(text: str) -> None:
@@ -69,19 +69,23 @@ def test_a_number_for_some_kinds_only_is_refused() -> None:
         ("H100-80GB", "H100-NVL", 94, False),
         ("H100-NVL", "H100-NVL", 94, True),
         ("H100-NVL", "H100", 80, False),
-        ("24GB", "L4", 22.4, True),
+        ("24GB", "L4", 24, True),
+        ("24GB", "L4", 22.4, False),
+        ("44GB..", "A100", 40, False),
         ("24GB", "H100", 80, True),
         ("24GB", "T4", 16, False),
-        ("24GB..48GB", "L40S", 44.7, True),
+        ("24GB..48GB", "L40S", 48, True),
         ("24GB..48GB", "A100", 80, False),
         ("..24GB", "A10", 24, True),
         ("..24GB", "A10", 0, False),
+        ("A100-80GB", "NVIDIA A100-SXM4-80GB", 80, True),
+        ("RTX-4090", "NVIDIA GeForce RTX 4090", 24, True),
     ],
 )
 def test_a_price_list_s_gpu_is_compared_by_model_and_memory(
     text: str, model: str, memory_gb: float, fits: bool
 ) -> None:
-    """Memory only where it is asked for, and as vendors round it; what nobody knows meets no request for some."""
+    """By any name in its full one; memory only where it is asked for, and what nobody knows meets no request for some."""
     (kind,) = GpuRequest.parse(text)
     assert kind.fits(model, memory_gb) is fits
 
@@ -106,6 +110,8 @@ def test_a_price_list_s_gpu_is_compared_by_model_and_memory(
         ("A100-40GB", "NVIDIA A100-SXM4-40GB, [N/A]", False),
         ("24GB..48GB", "NVIDIA A10, 23028", True),
         ("24GB", "Tesla T4, 15360", False),
+        ("16GB", "Tesla T4, 15360", True),
+        ("44GB..", "NVIDIA A100-SXM4-40GB, 40960", False),
     ],
 )
 def test_a_driver_s_gpu_is_recognised_by_its_own_name(text: str, line: str, met: bool) -> None:

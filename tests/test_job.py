@@ -14,6 +14,7 @@ import pytest
 
 from dayfly import cluster
 from dayfly.errors import (
+    BudgetExceeded,
     DayflyError,
     Detached,
     JobStopped,
@@ -272,3 +273,20 @@ def test_twenty_threads_prepare_calls_at_once(engine: Engine) -> None:
     for number, task in tasks.items():
         function, args, kwargs = pickle.loads(bytes(task).partition(b"\n")[2])
         assert function(*args, **kwargs) == 11 * number
+
+
+def test_an_attempt_that_no_budget_pays_for_leaves_the_error_of_the_one_before(
+    job: Job[Any], workspace: Workspace
+) -> None:
+    """Why the function has failed is what its caller has to know."""
+    job._earlier = ValueError("the function's own")
+    refusal = BudgetExceeded("budget_per_day=$1")
+
+    def refused() -> Any:
+        raise refusal
+
+    Attended(job, workspace)
+    begin(job, refused)
+    with pytest.raises(ValueError, match="the function's own") as failed:
+        job.result(10)
+    assert "no further attempt: budget_per_day=$1" in failed.value.__notes__[0]

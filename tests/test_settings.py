@@ -140,3 +140,16 @@ def test_settings_of_the_workspace_are_no_options_of_a_spec(
     monkeypatch.setenv("DAYFLY_OWNER", "me")
     monkeypatch.setenv("DAYFLY_CORES", "1")
     assert settings.load(tmp_path).spec_options() == {"cores": 1}
+
+
+def test_of_a_budget_the_smallest_holds_whichever_layer_sets_it(
+    user: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project must not raise what its user has set; what is no number is seen, and refused where it is used."""
+    user.write_text("budget_per_day = 20\nbudget_per_month = 100\n")
+    project.write_text('[tool.dayfly]\nbudget_per_day = 1000\nbudget_per_month = "lots"\n')
+    found = settings.load(project.parent)
+    assert (found.get("budget_per_day"), found.values["budget_per_day"].origin) == (20, str(user))
+    assert found.get("budget_per_month") == "lots"
+    monkeypatch.setenv("DAYFLY_BUDGET_PER_DAY", "5")
+    assert settings.load(project.parent).get("budget_per_day") == 5

@@ -14,7 +14,7 @@ def doubled(x: int) -> int:
     return 2 * x
 
 
-@cluster(provider="local", cores=1, memory="1GB", time="10m")
+@cluster(provider="local", gpu=["H100", "A100-80GB"], max_price=4, memory="1GB", time="10m")
 def halve(x: float) -> float:
     """Decorated with options."""
     return x / 2

@@ -38,6 +38,7 @@ from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
 
 _READY_TIMEOUT_S = 15.0
+_SMI_S = 20.0
 _INSTANCE_TYPE = "this-computer"
 _REGION = "loopback"
 _ADDRESS = "127.0.0.1"
@@ -281,13 +282,18 @@ def _gpus() -> list[DriverGpu]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    answer = subprocess.run(
-        [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    try:
+        answer = subprocess.run(
+            [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=_SMI_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(
+            f"{tool} has not told in {_SMI_S:.0f} s which GPUs this computer has: see why it hangs, or take it off PATH"
+        ) from None
     lines = answer.stdout.split("\n")[:-1] if answer.returncode == 0 else []
     return [DriverGpu.of(line) for line in lines]
 

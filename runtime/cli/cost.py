@@ -47,21 +47,25 @@ def cost(
     By day, provider and function; open runs up to now. A run whose launch was never answered is listed: it has cost so much
     at most. Budgets that are set are told with what is left of them.
     """
+    from dayfly.errors import SpecError
     from dayfly.runtime.cli.output import emit_json, tell, write_page
     from dayfly.runtime.context import Context
     from dayfly.runtime.spending import Spending
     from dayfly.runtime.spending_page import page
-    from dayfly.stacks import journal
+    from dayfly.stacks import allowance, journal
 
     now, workspace = time.time(), Context.open().workspace
     histories = journal.histories(workspace.runs, closed=True)
     spending = Spending.of(histories, now, since=_moment(since, now))
 
     def budgets() -> list[dict[str, Any]]:
-        return [_budget(each, histories, now) for each in workspace.budgets]
+        runs = allowance.histories(workspace.home, now) if workspace.budgets else []
+        return [_budget(each, runs, now) for each in workspace.budgets]
 
+    if html is not None and json:
+        raise SpecError("--html and --json are two answers; ask for one of them")
     if html is not None:
-        write_page(page(spending), html)
+        write_page(page(spending, by or tuple(_By)), html)
         tell(f"dayfly: what has been spent is drawn in {html}")
     elif json:
         emit_json(spending.as_dict(by or tuple(_By)) | {"budgets": budgets()})
@@ -103,11 +107,13 @@ def _moment(since: str | None, now: float) -> float:
 
 def _budget(budget: Budget, histories: Sequence[History], now: float) -> dict[str, Any]:
     """A budget as plain JSON values."""
+    from dayfly.stacks.allowance import taken_usd
+
     return {
         "setting": budget.setting,
         "usd": budget.usd,
         "period": budget.period(now),
-        "committed_usd": budget.committed_usd(histories, now),
+        "taken_usd": taken_usd(budget, histories, now),
     }
 
 
@@ -115,7 +121,7 @@ def _budget_line(budget: dict[str, Any]) -> str:
     from dayfly.runtime.wording import dollars
 
     return (
-        f"{budget['setting']}: {dollars(budget['committed_usd'])} of {dollars(budget['usd'])} are spent in {budget['period']}, or"
+        f"{budget['setting']}: {dollars(budget['taken_usd'])} of {dollars(budget['usd'])} are spent in {budget['period']}, or"
         " may still be by open runs"
     )
 

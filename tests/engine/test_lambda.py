@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from dayfly.infra import creations, port_map, providers
+from dayfly.infra import cost, creations, port_map, providers
 from dayfly.infra.lambda_wait import banner
 from dayfly.infra.spec import Spec
 from dayfly.runtime.call import ladder
 from dayfly.stacks import journal
+from dayfly.stacks.budget import Budget
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import Event
 from dayfly.stacks.receipt import Receipt
@@ -125,14 +127,20 @@ def _text(file: Path) -> str:
 def test_a_full_region_is_left_at_once_and_a_lost_answer_is_adopted(
     workspace: Workspace, engine: Engine, cloud: Emulator
 ) -> None:
-    """The refusal names where there is one; the launch there is carried out, and its answer never arrives."""
+    """The refusal names where there is one; the launch there is carried out, and its answer never arrives.
+
+    The rung below, which is being cleared away, takes nothing of a budget that would not pay for two.
+    """
     for region in ("us-west-1", "us-west-2", "us-east-1", "us-midwest-1", "europe-central-1"):
         cloud.set_capacity("gpu_1x_a10", region, 0, listed=region == "us-west-1")
     cloud.set_capacity("gpu_1x_a10", "us-south-1", 5, listed=True)
     cloud.add_faults([{"op": "launch", "at": 2, "kind": "drop_after"}])
     spec = Spec(provider="lambda", instance_type="gpu_1x_a10")
     told: list[Event] = []
-    stack = RunStack(spec, workspace, engine, ladder(spec), observe=told.append)
+    offers = ladder(spec)
+    budget = Budget("budget_per_day", 1.5 * cost.worst_case_usd(spec, offers[0]), "a test")
+    limited = dataclasses.replace(workspace, budgets=(budget,))
+    stack = RunStack(spec, limited, engine, offers, observe=told.append)
     first = stack.id
     with stack as machine:
         assert machine.region == "us-south-1"

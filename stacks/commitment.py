@@ -1,0 +1,55 @@
+"""Commitment: the dollars that a run has cost, and, while it is open, may still cost."""
+
+from __future__ import annotations
+
+from dayfly.infra import providers
+from dayfly.stacks import failures
+from dayfly.stacks.bill import Bill
+from dayfly.stacks.journal import History
+from dayfly.stacks.receipt import Receipt
+from dayfly.stacks.standing import in_other_home
+from dayfly.stacks.traces import is_refused
+
+# A machine whose end has been asked for is gone, and no longer billed, after so long.
+_ENDS_S = 600.0
+
+
+def committed_usd(history: History, now: float) -> float:
+    """Of a closed run what its receipt says, of an open one what it may cost until its deadline at most.
+
+    A run on the machine of another one costs nothing of its own, and what was refused was never made. One that another
+    home has in hand is that one's.
+    """
+    receipt = Receipt.of(history.directory)
+    if receipt is not None:
+        return receipt.usd
+    if history.intent.get("machine_of") or _is_refused(history) or in_other_home(history):
+        return 0.0
+    if history.provider not in providers.names():
+        return 0.0
+    provider = providers.load(history.provider)
+    so_far = Bill.of(history, provider, now).usd
+    worst = max(so_far, float(history.intent.get("worst_case_usd", 0.0)))
+    return min(worst, Bill.of(history, provider, now + _ENDS_S).usd) if _ends(history) else worst
+
+
+def is_overdue(history: History, now: float) -> bool:
+    """Whether an open run has outlived its deadline, and costs more than it was to cost."""
+    return now > history.deadline and not history.closed
+
+
+def _is_refused(history: History) -> bool:
+    """Also a second before its engine has ended over it, when the next rung of its ladder begins."""
+    if is_refused(history):
+        return True
+    full = failures.of_capacity(history.directory, history.provider)
+    return full is not None and history.nodes == 1
+
+
+def _ends(history: History) -> bool:
+    """Whether its teardown has begun, or begins now: the next call comes as soon as this one has its value."""
+    last = history.last("closing", "result_fetched", "kept", "detached", "reopened")
+    if last is None or last.name not in ("closing", "result_fetched"):
+        return False
+    keeps = history.intent.get("spec", {}).get("keep") is not None
+    return last.name == "closing" or not keeps
