@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import Any
+
+from dayfly.errors import ConfigurationError
+
+# What a file says that it is, so that none of another kind is taken for one.
+_FORMAT = "dayfly-plan-1"
+# What must not have changed since, beside the Spec; in the order in which people ask.
+_COMPARED = (
+    "function",
+    "resources",
+    "usd_per_hour",
+    "worst_case_usd",
+    "max_runtime_s",
+    "environment",
+    "environment_digest",
+    "code_digest",
+)
+# Of whoever calls, and of no machine.
+_OWN = frozenset({"outputs", "job_name"})
+_MACHINE = ("provider", "instance_type", "spot")
+# Sums of dollars are not exact.
+_ROUNDED_USD = 1e-9
 
 
 @dataclass(frozen=True)
@@ -36,6 +62,10 @@ class Plan:
         code: what travels of the user's own, in one line; "" for a machine alone.
         nodes: machines, all alike.
         idle_s: seconds without a call after which a session ends by itself; 0 where it waits until its block is left.
+        spec: what is asked for, as plain JSON values.
+        code_digest: of what travels of the user's own; "" for a machine alone.
+        environment_digest: of what would be installed; "" where that is nothing, or not known yet.
+        runner: makes the call that it is the plan of, as planned; None where it was read from a file.
     """
 
     function: str
@@ -55,7 +85,89 @@ class Plan:
     keep_usd: float = 0.0
     nodes: int = 1
     idle_s: float = 0.0
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    code_digest: str = ""
+    environment_digest: str = ""
+    runner: Callable[[Plan], Any] | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for review in a pull request."""
-        return asdict(self)
+        values = dataclasses.asdict(dataclasses.replace(self, runner=None))
+        del values["runner"]
+        return values
+
+    def save(self, file: str | PathLike[str]) -> None:
+        """Writes it as JSON, for review, and for `dayfly run --plan FILE`."""
+        text = json.dumps({"format": _FORMAT, **self.as_dict()}, indent=2)
+        Path(file).write_text(f"{text}\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: str | PathLike[str]) -> Plan:
+        """One that was saved.
+
+        Raises:
+            ConfigurationError: there is none in that file.
+        """
+        try:
+            values = json.loads(Path(file).read_text(encoding="utf-8"))
+            if values.pop("format") != _FORMAT:
+                raise ValueError("another format")
+            resources = tuple(Resource(**each) for each in values.pop("resources"))
+            return cls(resources=resources, offers=tuple(values.pop("offers")), **values)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the plan {file} cannot be read: {error.strerror}; `dayfly plan --save {file}` makes one"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{file} holds no plan of this version; `dayfly plan --save {file}` makes one"
+            ) from error
+
+    def run(self) -> Any:
+        """Makes the call that it is the plan of, and gives its value, where the plan still holds.
+
+        Raises:
+            PlanChanged: price, code, environment, resources or what is asked for are others now; nothing was spent.
+            ConfigurationError: it was read from a file, and has no arguments.
+        """
+        if self.runner is None:
+            raise ConfigurationError(
+                "this plan was read from a file and has no function: f.as_planned(plan)(...) calls it, or"
+                " `dayfly run --plan FILE MODULE:FUNCTION ...`"
+            )
+        return self.runner(self)
+
+    def changes(self, now: Plan) -> list[str]:
+        """What is different now, each in one line; empty where the plan still holds.
+
+        A price that has fallen is none, and neither is another region where any will do.
+        """
+        return list(self._changes(now))
+
+    def _changes(self, now: Plan) -> Iterator[str]:
+        then, today = (json.loads(json.dumps(each.as_dict())) for each in (self, now))
+        for name in sorted({*then["spec"], *today["spec"]} - _OWN):
+            yield from _change(name, then["spec"].get(name), today["spec"].get(name))
+        for name in _MACHINE:
+            yield from _change(name, then["offers"][0].get(name), today["offers"][0].get(name))
+        for name in _COMPARED:
+            was, is_now = then[name], today[name]
+            if name in ("usd_per_hour", "worst_case_usd") and is_now <= was + _ROUNDED_USD:
+                continue
+            yield from _change(name, was, is_now)
+
+
+def _change(name: str, was: Any, is_now: Any) -> Iterator[str]:
+    if was == is_now:
+        return
+    if name.endswith("_digest"):
+        yield f"{name.removesuffix('_digest')} has changed ({was[:12] or 'none'}, now {is_now[:12] or 'none'})"
+    elif name == "resources":
+        old, new = (
+            {f"{each['name']} ({each['type']})" for each in every} for every in (was, is_now)
+        )
+        added, gone = ", ".join(sorted(new - old)), ", ".join(sorted(old - new))
+        told = [f"{added} would be new" * bool(added), f"{gone} would not be there" * bool(gone)]
+        yield f"resources: {' and '.join(filter(None, told)) or 'in another order'}"
+    else:
+        yield f"{name}: {was!r} was planned, {is_now!r} it is now"

@@ -19,6 +19,7 @@ from dayfly.errors import (
     KeeperMissing,
     NoCapacity,
     PayloadError,
+    PlanChanged,
     SpecError,
 )
 from dayfly.infra import cost, keep, providers
@@ -417,7 +418,9 @@ class Call:
             resources_from=resources_from,
             function=self.payload.function,
             environment_source=self.environment_source,
+            environment_digest="" if self.recipe.empty else self.recipe.digest,
             code=str(self.payload.code),
+            code_digest=self.payload.code_digest,
         )
         return dataclasses.replace(plan, idle_s=self.idle_s)
 
@@ -425,6 +428,21 @@ class Call:
         """The Plan with the resources of the real engine's preview; nothing is created."""
         resources = preview.resources(self.context, self.engine, self.spec, self.offers[0])
         return self.plan(resources, "engine")
+
+    def as_planned(self, plan: Plan) -> Call:
+        """Itself, where it would do what was planned.
+
+        Raises:
+            PlanChanged: it would not; names every difference.
+        """
+        changes = plan.changes(self.preview())
+        if changes:
+            listed = "\n".join(f"  {each}" for each in changes)
+            raise PlanChanged(
+                f"the plan of {plan.function or 'the machine'} does not hold any more:\n{listed}\nnothing was created; make a"
+                " new plan, and have it looked at"
+            )
+        return self
 
 
 def make_plan(
@@ -435,7 +453,9 @@ def make_plan(
     resources_from: str,
     function: str,
     environment_source: str,
+    environment_digest: str = "",
     code: str = "",
+    code_digest: str = "",
 ) -> Plan:
     """A Plan of a ladder's first rung."""
     from dayfly.infra.plan import Resource
@@ -460,6 +480,9 @@ def make_plan(
         keep="" if spec.kept is None else keep.described(spec.kept),
         keep_usd=rate * keep.longest_s(spec.kept, runtime_s) / 3600,
         nodes=spec.nodes,
+        spec=spec.as_dict(),
+        code_digest=code_digest,
+        environment_digest=environment_digest,
     )
 
 

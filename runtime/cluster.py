@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from os import PathLike
 from typing import (
@@ -27,6 +28,7 @@ from dayfly.stacks import settings
 
 if TYPE_CHECKING:
     from dayfly.infra.plan import Plan
+    from dayfly.runtime.call import Call
     from dayfly.runtime.job import Job
     from dayfly.runtime.warm_map import MapOptions
     from dayfly.runtime.warm_run import Isolation, Slots, WarmRun
@@ -92,6 +94,7 @@ class RemoteFunction(Generic[P, R]):
         functools.update_wrapper(self, function)
         self.__dayfly_function__ = function
         self._options = options
+        self._planned: Plan | None = None
         self.spec  # noqa: B018  # a Spec that cannot be is refused here, where it is written
 
     @property
@@ -108,13 +111,20 @@ class RemoteFunction(Generic[P, R]):
         Raises:
             DayflyError: it could not run, or its machine could not be proved gone.
         """
-        from dayfly.runtime.call import Call
         from dayfly.runtime.interrupt import wait_for
         from dayfly.runtime.job import Job
 
         # Its caller waits, and so changes no argument meanwhile.
-        call = Call.prepare(self.__dayfly_function__, args, kwargs, self.spec, borrowed=True)
-        return cast("R", wait_for(Job.start(call)))
+        return cast("R", wait_for(Job.start(self._prepared(args, kwargs, borrowed=True))))
+
+    def _prepared(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, borrowed: bool = False
+    ) -> Call:
+        from dayfly.runtime.call import Call
+
+        function = self.__dayfly_function__
+        call = Call.prepare(function, args, kwargs, self.spec, borrowed=borrowed)
+        return call if self._planned is None else call.as_planned(self._planned)
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """As the call itself, without blocking the event loop; a task that is cancelled meanwhile stops the function."""
@@ -122,11 +132,10 @@ class RemoteFunction(Generic[P, R]):
 
     async def _submit_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         from dayfly.runtime.aside import aside
-        from dayfly.runtime.call import Call
         from dayfly.runtime.job import Job
 
         # Until it is prepared nothing exists, and nobody who waits no longer gets a machine.
-        prepare = functools.partial(Call.prepare, self.__dayfly_function__, args, kwargs, self.spec)
+        prepare = functools.partial(self._prepared, args, kwargs)
         return cast("Job[R]", await Job.start(await aside(prepare)).begun())
 
     @verb(_submit_aio)
@@ -134,14 +143,11 @@ class RemoteFunction(Generic[P, R]):
         """Starts it and returns at once; what cannot work is refused here, before anything exists.
 
         Raises:
-            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing was spent.
+            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded, PlanChanged: nothing was spent.
         """
-        from dayfly.runtime.call import Call
         from dayfly.runtime.job import Job
 
-        return cast(
-            "Job[R]", Job.start(Call.prepare(self.__dayfly_function__, args, kwargs, self.spec))
-        )
+        return cast("Job[R]", Job.start(self._prepared(args, kwargs)))
 
     def session(
         self,
@@ -166,6 +172,10 @@ class RemoteFunction(Generic[P, R]):
         """
         from dayfly.runtime.warm_run import WarmRun
 
+        if self._planned is not None:
+            raise SpecError(
+                "a plan is one of a single call: f.as_planned(plan)(...), or .submit(...)"
+            )
         return WarmRun(
             self.__dayfly_function__,
             self.spec,
@@ -271,9 +281,28 @@ class RemoteFunction(Generic[P, R]):
         """Every resource from the real engine's preview, $/h and worst case; nothing is created."""
         from dayfly.runtime.call import Call
 
-        return Call.prepare(
-            self.__dayfly_function__, args, kwargs, self.spec, to_run=False
-        ).preview()
+        call = Call.prepare(self.__dayfly_function__, args, kwargs, self.spec, to_run=False)
+
+        def run(plan: Plan) -> R:
+            return self.as_planned(plan)(*args, **kwargs)
+
+        return dataclasses.replace(call.preview(), runner=run)
+
+    def as_planned(self, plan: Plan | str | PathLike[str]) -> RemoteFunction[P, R]:
+        """The same function, whose calls do what was planned, or nothing.
+
+        Args:
+            plan: one of `f.plan`, or the file in which one was saved.
+
+        Raises:
+            ConfigurationError: there is no plan in that file.
+        """
+        from dayfly.infra.plan import Plan
+
+        found = plan if isinstance(plan, Plan) else Plan.load(plan)
+        planned = RemoteFunction(self.__dayfly_function__, self._options)
+        planned._planned = found
+        return planned
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the bare function in this process; an argument that is a `Data` of this computer is its path here."""
@@ -285,6 +314,10 @@ class RemoteFunction(Generic[P, R]):
     def with_options(self, **options: Unpack[Options]) -> RemoteFunction[P, R]:
         """The same function with other options."""
         merged = dict(self._options)
+        if self._planned is not None:
+            raise SpecError(
+                "other options would not be what was planned: give them before f.plan(...)"
+            )
         for twin in ({"time", "max_runtime"},):
             if twin & set(options):
                 merged = {name: value for name, value in merged.items() if name not in twin}
@@ -294,8 +327,9 @@ class RemoteFunction(Generic[P, R]):
         """A method's own function, bound as methods are."""
         if instance is None:
             return self
-        bound = self.__dayfly_function__.__get__(instance, owner)
-        return RemoteFunction(bound, self._options)
+        bound = RemoteFunction(self.__dayfly_function__.__get__(instance, owner), self._options)
+        bound._planned = self._planned
+        return bound
 
     def __repr__(self) -> str:
         name = getattr(self.__dayfly_function__, "__qualname__", repr(self.__dayfly_function__))

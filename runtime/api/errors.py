@@ -7,6 +7,7 @@
     ├── EngineMissing           no Pulumi CLI could be found, installed or built (phase plan)
     ├── BackendFailed           the state backend could not be asked, or holds what cannot be trusted (phase plan)
     ├── BudgetExceeded          it may cost more than max_cost, max_price or a budget allows (phase plan)
+    ├── PlanChanged             what was planned is not what would happen now (phase plan)
     ├── UnknownRun              no run of that id, or more than one of that prefix
     ├── RunBusy                 another client is using this run right now
     ├── KeeperMissing           the keeper is not there and cannot be started
@@ -88,6 +89,12 @@ class BackendFailed(DayflyError):
 
 class BudgetExceeded(DayflyError):
     """The worst case is over `max_cost` or what is left of a budget, or the rate over `max_price`."""
+
+    exit_code = 2
+
+
+class PlanChanged(DayflyError):
+    """Price, code, environment, resources or what is asked for are not those of the plan any more."""
 
     exit_code = 2
 

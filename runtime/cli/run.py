@@ -33,6 +33,12 @@ def run(
     target: Annotated[str, typer.Argument(metavar="SCRIPT.py|MODULE:FUNCTION", show_default=False)],
     arguments: _Arguments = None,
     json: _Json = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", metavar="FILE", help="Run only if it does what this saved plan says."
+        ),
+    ] = None,
     detach: Annotated[
         bool,
         typer.Option(
@@ -60,9 +66,14 @@ def run(
                     f"{script} uses @cluster itself and runs here, so that it cannot be detached: call"
                     " f.submit(...).detach() in it"
                 )
+            if plan is not None:
+                raise SpecError(
+                    f"{script} uses @cluster itself and runs here, so that it has a plan for each call: call"
+                    " f.as_planned(FILE)(...) in it"
+                )
             _run_here(script, arguments or [], options)
     found = _found(target, arguments or [], options)
-    raise typer.Exit(_run_there(found, json, detach))
+    raise typer.Exit(_run_there(found, json, detach, plan))
 
 
 @spec_options
@@ -72,6 +83,10 @@ def plan(
     ] = None,
     arguments: _Arguments = None,
     json: _Json = False,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="FILE", help="Write it down, for review and `run --plan`."),
+    ] = None,
     *,
     options: dict[str, Any],
 ) -> None:
@@ -80,13 +95,16 @@ def plan(
     The resources are those of the real engine's preview. Without a function it is the plan of the machine alone.
     """
     from dayfly.runtime import wording
-    from dayfly.runtime.cli.output import emit_json, emit_pairs
+    from dayfly.runtime.cli.output import emit_json, emit_pairs, tell
 
     made = (
         _machine_plan(options)
         if target is None
         else _call_of(_found(target, arguments or [], options), json, to_run=False).preview()
     )
+    if save is not None:
+        made.save(save)
+        tell(f"dayfly: the plan is saved in {save}")
     if json:
         emit_json(made.as_dict())
     else:
@@ -108,16 +126,19 @@ def _found(target: str, arguments: list[str], options: dict[str, Any]) -> Target
     return function_target(target, arguments, options)
 
 
-def _run_there(found: Target, as_json: bool, detach: bool) -> int:
+def _run_there(found: Target, as_json: bool, detach: bool, plan: Path | None) -> int:
     """Runs it, shows its value or its exception, and waits for the proof; or leaves all that to the keeper.
 
     Returns:
         The exit code.
     """
+    from dayfly.infra.plan import Plan
     from dayfly.runtime.job import Job
 
+    planned = None if plan is None else Plan.load(plan)
     # What a detached run prints until it is let go of must not stand beside its id.
-    job: Job[Any] = Job.start(_call_of(found, as_json or detach))
+    call = _call_of(found, as_json or detach)
+    job: Job[Any] = Job.start(call if planned is None else call.as_planned(planned))
     return _let_go(job, as_json) if detach else see(job, as_json)
 
 

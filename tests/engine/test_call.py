@@ -25,6 +25,7 @@ from dayfly.errors import (
     JobExited,
     JobKilled,
     JobStopped,
+    PlanChanged,
     RunFailed,
     UnpicklableResult,
 )
@@ -113,6 +114,22 @@ def test_a_value_comes_back_with_log_receipt_and_story(capfd: pytest.CaptureFixt
 
 
 @pytest.mark.tried("local", "real")
+def test_a_plan_is_run_as_planned(tmp_path: Path) -> None:
+    """By itself, and from a file, as another process would; a plan of other options is refused."""
+
+    @remote
+    def square(x: int) -> int:
+        return x * x
+
+    plan = square.plan(7)
+    assert plan.run() == 49
+    plan.save(tmp_path / "plan.json")
+    assert square.as_planned(tmp_path / "plan.json").submit(8).result(60) == 64
+    with pytest.raises(PlanChanged, match="cores"):
+        square.with_options(cores=1).as_planned(plan)(9)
+    assert left() == []
+
+
 def test_the_function_s_own_exception_comes_back_as_itself_with_the_remote_traceback() -> None:
     """With source lines, though the file is not on the machine; another thread, which calls at the same time, gets its value."""
 
