@@ -18,8 +18,8 @@ _MEMORY = re.compile(
     rf"(?P<least>{_SIZE})GB|(?:(?P<low>{_SIZE})GB)?\.\.(?:(?P<high>{_SIZE})GB)?", re.I
 )
 _COUNT = re.compile(r"[1-9]\d{0,3}")
-# A driver counts in GiB what is left of the vendor's gigabytes: 44.7 of 48, 22.5 of 24, 79.6 of 80.
-_TAKEN = 0.07
+# A driver counts in GiB what is left of the vendor's gigabytes: 44.7 of 48, 79.6 of 80, 22.2 of 24.
+_TAKEN = 0.08
 _MAKERS = re.compile(r"^(NVIDIA|TESLA|QUADRO|GEFORCE)")
 
 

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from dayfly.errors import ConfigurationError
+from dayfly.infra.offers import Offer
 
 # What a file says that it is, so that none of another kind is taken for one.
 _FORMAT = "dayfly-plan-1"
-# What must not have changed since, beside the Spec; in the order in which people ask.
-_COMPARED = (
-    "function",
-    "resources",
-    "usd_per_hour",
-    "worst_case_usd",
-    "max_runtime_s",
-    "environment",
-    "environment_digest",
-    "code_digest",
-)
+# What must not have changed since, beside the Spec and the price; of a plan of a machine alone the first one.
+_COMPARED = ("resources", "function", "environment", "environment_digest", "code_digest")
 # Of whoever calls, and of no machine.
 _OWN = frozenset({"outputs", "job_name"})
-_MACHINE = ("provider", "instance_type", "spot")
 # Sums of dollars are not exact.
 _ROUNDED_USD = 1e-9
 
@@ -99,7 +90,10 @@ class Plan:
     def save(self, file: str | PathLike[str]) -> None:
         """Writes it as JSON, for review, and for `dayfly run --plan FILE`."""
         text = json.dumps({"format": _FORMAT, **self.as_dict()}, indent=2)
-        Path(file).write_text(f"{text}\n", encoding="utf-8")
+        whole = Path(file)
+        aside = whole.with_name(f".{whole.name}.part")
+        aside.write_text(f"{text}\n", encoding="utf-8")
+        aside.replace(whole)
 
     @classmethod
     def load(cls, file: str | PathLike[str]) -> Plan:
@@ -110,10 +104,13 @@ class Plan:
         """
         try:
             values = json.loads(Path(file).read_text(encoding="utf-8"))
-            if values.pop("format") != _FORMAT:
-                raise ValueError("another format")
+            if values.pop("format") != _FORMAT or "runner" in values or not values["spec"]:
+                raise ValueError("none of this version")
             resources = tuple(Resource(**each) for each in values.pop("resources"))
-            return cls(resources=resources, offers=tuple(values.pop("offers")), **values)
+            offers = tuple(Offer(**each).as_dict() for each in values.pop("offers"))
+            if not offers:
+                raise ValueError("no machine")
+            return cls(resources=resources, offers=offers, **values)
         except OSError as error:
             raise ConfigurationError(
                 f"the plan {file} cannot be read: {error.strerror}; `dayfly plan --save {file}` makes one"
@@ -123,8 +120,12 @@ class Plan:
                 f"{file} holds no plan of this version; `dayfly plan --save {file}` makes one"
             ) from error
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels of it; its function is another thing."""
+        return {**self.__dict__, "runner": None}
+
     def run(self) -> Any:
-        """Makes the call that it is the plan of, and gives its value, where the plan still holds.
+        """Makes the call that it is the plan of, with its arguments as they are now, and gives its value.
 
         Raises:
             PlanChanged: price, code, environment, resources or what is asked for are others now; nothing was spent.
@@ -137,37 +138,55 @@ class Plan:
             )
         return self.runner(self)
 
+    def allows(self, offer: Offer) -> bool:
+        """Whether a machine is one of its ladder, at no higher price; in whatever region, unless the Spec names one."""
+        return any(
+            _is_same(rung, offer) and offer.usd_per_hour <= rung["usd_per_hour"] + _ROUNDED_USD
+            for rung in self.offers
+        )
+
+    def dearer(self, offers: Sequence[Offer]) -> list[str]:
+        """Why none of these is one that it allows, each rung of its ladder in one line."""
+        return [_gone(rung, offers) for rung in self.offers]
+
     def changes(self, now: Plan) -> list[str]:
-        """What is different now, each in one line; empty where the plan still holds.
-
-        A price that has fallen is none, and neither is another region where any will do.
-        """
-        return list(self._changes(now))
-
-    def _changes(self, now: Plan) -> Iterator[str]:
+        """What is different now, each in one line, prices and machines aside; empty where the plan still holds."""
         then, today = (json.loads(json.dumps(each.as_dict())) for each in (self, now))
-        for name in sorted({*then["spec"], *today["spec"]} - _OWN):
-            yield from _change(name, then["spec"].get(name), today["spec"].get(name))
-        for name in _MACHINE:
-            yield from _change(name, then["offers"][0].get(name), today["offers"][0].get(name))
-        for name in _COMPARED:
-            was, is_now = then[name], today[name]
-            if name in ("usd_per_hour", "worst_case_usd") and is_now <= was + _ROUNDED_USD:
-                continue
-            yield from _change(name, was, is_now)
+        names = sorted({*then["spec"], *today["spec"]} - _OWN)
+        found = [_change(n, then["spec"].get(n), today["spec"].get(n)) for n in names]
+        compared = _COMPARED if self.function else _COMPARED[:1]
+        found += [_change(name, then[name], today[name]) for name in compared]
+        return [each for each in found if each]
 
 
-def _change(name: str, was: Any, is_now: Any) -> Iterator[str]:
+def _is_same(rung: Mapping[str, Any], offer: Offer) -> bool:
+    return (rung["provider"], rung["instance_type"], rung["spot"]) == (
+        offer.provider,
+        offer.instance_type,
+        offer.spot,
+    )
+
+
+def _gone(rung: Mapping[str, Any], offers: Sequence[Offer]) -> str:
+    place = f"{rung['provider']} {rung['instance_type']}"
+    prices = [offer.usd_per_hour for offer in offers if _is_same(rung, offer)]
+    if not prices:
+        return f"{place} is not to be had now"
+    return f"{place}: ${rung['usd_per_hour']:g}/h was planned, ${min(prices):g}/h it is now"
+
+
+def _change(name: str, was: Any, is_now: Any) -> str:
+    """What is different; "" where nothing is."""
     if was == is_now:
-        return
+        return ""
     if name.endswith("_digest"):
-        yield f"{name.removesuffix('_digest')} has changed ({was[:12] or 'none'}, now {is_now[:12] or 'none'})"
-    elif name == "resources":
+        what = "code" if name == "code_digest" else "what is installed"
+        return f"{what} has changed ({was[:12] or 'none'}, now {is_now[:12] or 'none'})"
+    if name == "resources":
         old, new = (
             {f"{each['name']} ({each['type']})" for each in every} for every in (was, is_now)
         )
         added, gone = ", ".join(sorted(new - old)), ", ".join(sorted(old - new))
         told = [f"{added} would be new" * bool(added), f"{gone} would not be there" * bool(gone)]
-        yield f"resources: {' and '.join(filter(None, told)) or 'in another order'}"
-    else:
-        yield f"{name}: {was!r} was planned, {is_now!r} it is now"
+        return f"resources: {' and '.join(filter(None, told)) or 'in another order'}"
+    return f"{name}: {was!r} was planned, {is_now!r} it is now"

@@ -82,6 +82,7 @@ class Call:
         begun: of a warm run: takes the session as soon as calls can be made; None where one call is all.
         serving: of a warm run on several machines: what each of them runs.
         idle_s: of a warm run: seconds without a call after which it ends; 0 for never.
+        planned: it keeps to a plan: no machine that was kept is taken, which another ladder has chosen.
         began: when it was asked for, on the clock of `time.perf_counter`.
         pickle_s: how long making bytes of it took.
     """
@@ -98,6 +99,7 @@ class Call:
     begun: Callable[[Session], None] | None = field(default=None, repr=False)
     serving: DaskCluster | None = field(default=None, repr=False)
     idle_s: float = 0.0
+    planned: bool = False
     began: float = 0.0
     pickle_s: float = 0.0
 
@@ -430,19 +432,22 @@ class Call:
         return self.plan(resources, "engine")
 
     def as_planned(self, plan: Plan) -> Call:
-        """Itself, where it would do what was planned.
+        """The same on the machines of a plan alone, where it would do what was planned; its arguments may be others.
 
         Raises:
             PlanChanged: it would not; names every difference.
         """
-        changes = plan.changes(self.preview())
+        offers = tuple(offer for offer in self.offers if plan.allows(offer))
+        planned = dataclasses.replace(self, offers=offers or self.offers, planned=True)
+        changes = plan.changes(planned.preview())
+        changes += [] if offers else plan.dearer(self.offers)
         if changes:
             listed = "\n".join(f"  {each}" for each in changes)
             raise PlanChanged(
                 f"the plan of {plan.function or 'the machine'} does not hold any more:\n{listed}\nnothing was created; make a"
                 " new plan, and have it looked at"
             )
-        return self
+        return planned
 
 
 def make_plan(

@@ -78,6 +78,9 @@ class RemoteFunction(Generic[P, R]):
     Calling it provisions, runs, returns the value and destroys. The bare function is `__dayfly_function__`. What blocks
     has an awaitable form: `await f.aio(3)`, `await f.submit.aio(3)`, `await f.map.aio(items)`, `await f.plan.aio(3)`, and
     `async with f.session() as s`.
+
+    Attributes:
+        planned: the plan that its calls keep to; None where they keep to none.
     """
 
     def __init__(self, function: Callable[P, R], options: Options) -> None:
@@ -94,7 +97,7 @@ class RemoteFunction(Generic[P, R]):
         functools.update_wrapper(self, function)
         self.__dayfly_function__ = function
         self._options = options
-        self._planned: Plan | None = None
+        self.planned: Plan | None = None
         self.spec  # noqa: B018  # a Spec that cannot be is refused here, where it is written
 
     @property
@@ -124,7 +127,7 @@ class RemoteFunction(Generic[P, R]):
 
         function = self.__dayfly_function__
         call = Call.prepare(function, args, kwargs, self.spec, borrowed=borrowed)
-        return call if self._planned is None else call.as_planned(self._planned)
+        return call if self.planned is None else call.as_planned(self.planned)
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """As the call itself, without blocking the event loop; a task that is cancelled meanwhile stops the function."""
@@ -172,7 +175,7 @@ class RemoteFunction(Generic[P, R]):
         """
         from dayfly.runtime.warm_run import WarmRun
 
-        if self._planned is not None:
+        if self.planned is not None:
             raise SpecError(
                 "a plan is one of a single call: f.as_planned(plan)(...), or .submit(...)"
             )
@@ -289,7 +292,7 @@ class RemoteFunction(Generic[P, R]):
         return dataclasses.replace(call.preview(), runner=run)
 
     def as_planned(self, plan: Plan | str | PathLike[str]) -> RemoteFunction[P, R]:
-        """The same function, whose calls do what was planned, or nothing.
+        """The same function, whose calls do what was planned, or nothing; the arguments are the caller's.
 
         Args:
             plan: one of `f.plan`, or the file in which one was saved.
@@ -301,7 +304,7 @@ class RemoteFunction(Generic[P, R]):
 
         found = plan if isinstance(plan, Plan) else Plan.load(plan)
         planned = RemoteFunction(self.__dayfly_function__, self._options)
-        planned._planned = found
+        planned.planned = found
         return planned
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -313,8 +316,10 @@ class RemoteFunction(Generic[P, R]):
 
     def with_options(self, **options: Unpack[Options]) -> RemoteFunction[P, R]:
         """The same function with other options."""
+        if not options:
+            return self
         merged = dict(self._options)
-        if self._planned is not None:
+        if self.planned is not None:
             raise SpecError(
                 "other options would not be what was planned: give them before f.plan(...)"
             )
@@ -328,7 +333,7 @@ class RemoteFunction(Generic[P, R]):
         if instance is None:
             return self
         bound = RemoteFunction(self.__dayfly_function__.__get__(instance, owner), self._options)
-        bound._planned = self._planned
+        bound.planned = self.planned
         return bound
 
     def __repr__(self) -> str:

@@ -481,7 +481,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
                 joined=self._join,
                 news=self._news.ring,
             )
-            attendance.fresh = fresh
+            attendance.fresh = fresh or call.planned
             self._attendance = attendance
             if self._stopped:
                 attendance.stop()
@@ -518,9 +518,10 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             self._conclude(functools.partial(self.set_exception, error))
             return error
         if isinstance(error, BudgetExceeded) and self._earlier is not None:
-            # Why the function failed is what its caller has to know.
+            # Nothing of this attempt was made, and why the one before failed is what its caller has to know.
             self._earlier.add_note(f"there was no further attempt: {error}")
-            error, last = self._earlier, True
+            self._conclude(functools.partial(self.set_exception, self._earlier))
+            return self._earlier
         original = error
         leak = self._unproved(error)
         if leak is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 from pickle import PicklingError
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, Protocol, TypeGuard
@@ -109,6 +110,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._sent_sources: set[str] = set()
         self._mine: dict[int, bool] = {}
         self._tensors = tensors.Tensors()
+        if stable:
+            # Asked of each object, which a pickle that travels must not wait for.
+            self.persistent_id = self._placeless
 
     def pack(self, content: object) -> None:
         """Pickle the content, and behind it all that it needs."""
@@ -344,6 +348,17 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             )
             return function, tuple(consts if arg is obj.co_consts else arg for arg in args)
         return reduced
+
+    def _placeless(self, obj: object) -> tuple[str, object] | None:
+        """For a digest: sets in one order, and files by their places in the project, which may lie elsewhere."""
+        root = self._project.root
+        if type(obj) in (set, frozenset):
+            return "set", sorted(obj, key=repr)  # type: ignore[call-overload]  # it is one of them
+        if type(obj) is str and obj.startswith(f"{root}{os.sep}"):
+            return "file", obj[len(str(root)) + 1 :]
+        if isinstance(obj, PurePath) and obj.is_relative_to(root):
+            return "path", obj.relative_to(root).as_posix()
+        return None
 
 
 _registered: list[ModuleType] = []  # By this process, in order; guarded by _REGISTRY.

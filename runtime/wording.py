@@ -55,7 +55,9 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
             f"{plan.nodes} of them, made side by side; price and worst case are of all",
         )
     yield "price", f"{dollars(plan.usd_per_hour)}/h  ({price_source(plan.offers[0])})"
-    yield "worst case", f"{dollars(plan.worst_case_usd)} if it lives until max_runtime"
+    attempts = int(plan.spec.get("retries") or 0) + 1
+    each = f", each of {attempts} attempts" if attempts > 1 else ""
+    yield "worst case", f"{dollars(plan.worst_case_usd)} if it lives until max_runtime{each}"
     yield "max_runtime", human_seconds(plan.max_runtime_s)
     yield "hold", f"{dollars(plan.hold_usd)} at most if this client is gone when the function ends"
     if plan.keep:

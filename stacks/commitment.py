@@ -17,18 +17,19 @@ _ENDS_S = 600.0
 def committed_usd(history: History, now: float) -> float:
     """Of a closed run what its receipt says, of an open one what it may cost until its deadline at most.
 
-    A run on the machine of another one costs nothing of its own, and what was refused was never made. One that another
-    home has in hand is that one's.
+    A run on the machine of another one costs nothing of its own, and what was refused no more than what was made all the
+    same. One that another home has in hand is that one's.
     """
     receipt = Receipt.of(history.directory)
     if receipt is not None:
         return receipt.usd
-    if history.intent.get("machine_of") or _is_refused(history) or in_other_home(history):
-        return 0.0
-    if history.provider not in providers.names():
+    elsewhere = history.intent.get("machine_of") or in_other_home(history)
+    if elsewhere or history.provider not in providers.names():
         return 0.0
     provider = providers.load(history.provider)
     so_far = Bill.of(history, provider, now).usd
+    if _is_refused(history):
+        return so_far
     worst = max(so_far, float(history.intent.get("worst_case_usd", 0.0)))
     return min(worst, Bill.of(history, provider, now + _ENDS_S).usd) if _ends(history) else worst
 

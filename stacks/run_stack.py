@@ -113,7 +113,7 @@ class RunStack:
 
     def _climb(self, ladder: Ladder) -> Machine:
         """The machine of the first rung that has capacity, and that what is left of the budgets pays for."""
-        dear: BudgetExceeded | None = None
+        dear, full = list[BudgetExceeded](), 0
         while (offer := ladder.next()) is not None:
             if ladder.refusals:
                 self._rename()
@@ -122,13 +122,14 @@ class RunStack:
             except ProvisionFailed as failed:
                 if failed.kind != "capacity":
                     raise
+                full += 1
                 ladder.refused(offer, failed)
                 self._say(f"no capacity: {ladder.refusals[-1]}")
             except BudgetExceeded as refusal:
-                dear = refusal
+                dear.append(refusal)
                 ladder.refused(offer, refusal)
-        if dear is not None and len(ladder.refusals) == 1:
-            raise dear
+        if dear and not full:
+            raise dear[0]
         refusals = "\n".join(ladder.refusals)
         raise NoCapacity(f"tried {len(ladder.refusals)} offers:\n{refusals}")
 

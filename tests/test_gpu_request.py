@@ -99,6 +99,7 @@ def test_a_price_list_s_gpu_is_compared_by_model_and_memory(
         ("A10", "NVIDIA A100-SXM4-40GB, 40960", False),
         ("A10", "NVIDIA A10G, 23028", False),
         ("A10", "NVIDIA A10, 23028", True),
+        ("A10-24GB", "NVIDIA A10, 22731", True),
         ("H100-80GB", "NVIDIA H100 80GB HBM3, 81559", True),
         ("H100-NVL", "NVIDIA H100 NVL, 95830", True),
         ("H100-NVL", "NVIDIA H100 80GB HBM3, 81559", False),

@@ -17,8 +17,10 @@ from dayfly.errors import (
     BudgetExceeded,
     DayflyError,
     Detached,
+    GpuUnfit,
     JobStopped,
     KeeperMissing,
+    KeptMachineLost,
     ProvisionFailed,
     UnknownRun,
 )
@@ -275,11 +277,19 @@ def test_twenty_threads_prepare_calls_at_once(engine: Engine) -> None:
         assert function(*args, **kwargs) == 11 * number
 
 
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        ValueError("the function's own"),
+        GpuUnfit("no GPU", check="count", found="none"),
+        KeptMachineLost("gone", check="state", found="terminated"),
+    ],
+)
 def test_an_attempt_that_no_budget_pays_for_leaves_the_error_of_the_one_before(
-    job: Job[Any], workspace: Workspace
+    job: Job[Any], workspace: Workspace, earlier: Exception
 ) -> None:
-    """Why the function has failed is what its caller has to know."""
-    job._earlier = ValueError("the function's own")
+    """Why that one failed is what its caller has to know, and no other is made."""
+    job._earlier = earlier
     refusal = BudgetExceeded("budget_per_day=$1")
 
     def refused() -> Any:
@@ -287,6 +297,7 @@ def test_an_attempt_that_no_budget_pays_for_leaves_the_error_of_the_one_before(
 
     Attended(job, workspace)
     begin(job, refused)
-    with pytest.raises(ValueError, match="the function's own") as failed:
+    with pytest.raises(type(earlier)) as failed:
         job.result(10)
-    assert "no further attempt: budget_per_day=$1" in failed.value.__notes__[0]
+    assert failed.value is earlier
+    assert "no further attempt: budget_per_day=$1" in earlier.__notes__[0]

@@ -6,6 +6,7 @@ import functools
 import importlib
 import json
 import linecache
+import os
 import socket
 import subprocess
 import sys
@@ -467,6 +468,35 @@ def test_the_code_digest_is_of_the_code(main: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(tmp_path / "project")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == one
+
+
+def test_the_code_digest_is_the_same_in_another_folder_and_with_another_hash_seed(
+    tmp_path: Path,
+) -> None:
+    """A plan of one computer is kept to on another one; a set, a path and an imported source are no difference."""
+    code = (
+        "from pathlib import Path\n"
+        "NAMES = {'alpha', 'beta', 'gamma', 'delta', 'epsilon'}\n"
+        "HERE, FILE = Path(__file__).parent, __file__\n"
+        "def f():\n"
+        "    import beside\n"
+        "    return NAMES, HERE, FILE, beside.x\n"
+    )
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import mine; from dayfly.runtime import payload; "
+    program += "print(payload.pack(mine.f, (), {}).code_digest)"
+    digests = list[str]()
+    for number, x in enumerate((1, 1, 1, 2)):
+        folder = tmp_path / f"folder-{min(number, 2)}"
+        folder.mkdir(exist_ok=True)
+        (folder / "pyproject.toml").touch()
+        (folder / "mine.py").write_text(code)
+        (folder / "beside.py").write_text(f"x = {x}\n")
+        command = [sys.executable, "-c", program, str(folder)]
+        variables = {**os.environ, "PYTHONHASHSEED": str(number)}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
+        digests.append(done.stdout.strip())
+    assert len(set(digests[:3])) == 1
+    assert digests[3] != digests[0]
 
 
 def test_the_pickler_is_zipped_once_and_always_the_same(tmp_path: Path) -> None:

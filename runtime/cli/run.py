@@ -55,7 +55,7 @@ def run(
 
     With --detach the run's id is, and log and value come to this computer when the function has ended.
     """
-    if target.endswith(".py") or ":" not in target:
+    if _is_script(target):
         script = Path(target)
         from dayfly.errors import SpecError
         from dayfly.runtime.script import source_of, uses_cluster
@@ -97,18 +97,20 @@ def plan(
     from dayfly.runtime import wording
     from dayfly.runtime.cli.output import emit_json, emit_pairs, tell
 
+    if save is not None and target is not None and _is_script(target):
+        _refuse_to_save(Path(target))
     made = (
         _machine_plan(options)
         if target is None
         else _call_of(_found(target, arguments or [], options), json, to_run=False).preview()
     )
-    if save is not None:
-        made.save(save)
-        tell(f"dayfly: the plan is saved in {save}")
     if json:
         emit_json(made.as_dict())
     else:
         emit_pairs("plan", wording.plan_rows(made))
+    if save is not None:
+        made.save(save)
+        tell(f"dayfly: the plan is saved in {save}")
 
 
 def register(app: typer.Typer) -> None:
@@ -117,10 +119,29 @@ def register(app: typer.Typer) -> None:
     app.command(context_settings=_RAW)(plan)
 
 
+def _is_script(target: str) -> bool:
+    return target.endswith(".py") or ":" not in target
+
+
+def _refuse_to_save(script: Path) -> None:
+    """
+    Raises:
+        SpecError: the script calls functions of its own, each of which has a plan.
+    """
+    from dayfly.errors import SpecError
+    from dayfly.runtime.script import source_of, uses_cluster
+
+    if uses_cluster(source_of(script)):
+        raise SpecError(
+            f"{script} uses @cluster itself, so that each of its calls has a plan: f.plan(...).save(FILE) in it, or"
+            " `dayfly plan --save FILE MODULE:FUNCTION`"
+        )
+
+
 def _found(target: str, arguments: list[str], options: dict[str, Any]) -> Target:
     from dayfly.runtime.cli.target import function_target, script_target
 
-    if target.endswith(".py") or ":" not in target:
+    if _is_script(target):
         return script_target(Path(target), arguments, options)
     refuse_late_options(arguments)
     return function_target(target, arguments, options)
@@ -135,7 +156,7 @@ def _run_there(found: Target, as_json: bool, detach: bool, plan: Path | None) ->
     from dayfly.infra.plan import Plan
     from dayfly.runtime.job import Job
 
-    planned = None if plan is None else Plan.load(plan)
+    planned = found.planned if plan is None else Plan.load(plan)
     # What a detached run prints until it is let go of must not stand beside its id.
     call = _call_of(found, as_json or detach)
     job: Job[Any] = Job.start(call if planned is None else call.as_planned(planned))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import SpecError
+from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import suggestion
 from dayfly.runtime.cluster import RemoteFunction
@@ -20,12 +21,13 @@ from dayfly.stacks import settings
 
 @dataclass(frozen=True)
 class Target:
-    """One call, as the command line asks for it."""
+    """One call, as the command line asks for it; perhaps with a plan that it keeps to."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     spec: Spec
+    planned: Plan | None = None
 
 
 def script_target(path: Path, arguments: Sequence[str], options: Mapping[str, Any]) -> Target:
@@ -50,7 +52,7 @@ def function_target(name: str, arguments: Sequence[str], options: Mapping[str, A
         raise SpecError(f"{name} is a {type(found).__name__}, not a function")
     if isinstance(found, RemoteFunction):
         remote = found.with_options(**options)
-        return Target(remote.__dayfly_function__, args, kwargs, remote.spec)
+        return Target(remote.__dayfly_function__, args, kwargs, remote.spec, remote.planned)
     return Target(found, args, kwargs, spec_above_settings(options))
 
 
