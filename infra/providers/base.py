@@ -78,9 +78,8 @@ class Provider(ABC):
         Raises:
             DayflyError: credentials are there, and the provider cannot be asked.
         """
-        from dayfly.infra import (
-            catalog,
-        )  # the engine, which loads a provider for each resource, has no use for it
+        # The engine, which loads a provider for each of its resources, has no use for it.
+        from dayfly.infra import catalog
 
         return catalog.price_list(self.name)
 
