@@ -11,9 +11,8 @@ import pytest
 
 import dayfly
 from dayfly.errors import ConfigurationError, SpecError
-from dayfly.infra import catalog
+from dayfly.infra import catalog, own_gpus
 from dayfly.infra.gpu_request import DriverGpu
-from dayfly.infra.providers import local
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 from tests.test_cli import dayfly as command
@@ -22,7 +21,7 @@ from tests.test_cli import dayfly as command
 @pytest.fixture(autouse=True)
 def _no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of nobody's account, on a computer without a GPU."""
-    monkeypatch.setattr(local, "_gpus", list)
+    monkeypatch.setattr(own_gpus, "found", list)
     monkeypatch.delenv("LAMBDA_API_KEY", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
@@ -71,7 +70,7 @@ def test_the_cheapest_that_has_what_is_asked_for_comes_first(
 
 def test_this_computer_s_own_gpu_is_found_by_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """At nothing, before all others; where its driver hangs, the others are listed all the same."""
-    monkeypatch.setattr(local, "_gpus", lambda: [DriverGpu("NVIDIA A100-SXM4-80GB", 79.6)])
+    monkeypatch.setattr(own_gpus, "found", lambda: [DriverGpu("NVIDIA A100-SXM4-80GB", 79.6)])
     first, second, *_ = dayfly.offers(gpu="A100-80GB")
     assert (first.provider, first.gpu_model) == ("local", "NVIDIA A100-SXM4-80GB")
     assert second.provider != "local"
@@ -79,7 +78,7 @@ def test_this_computer_s_own_gpu_is_found_by_its_model(monkeypatch: pytest.Monke
     def hang() -> list[DriverGpu]:
         raise ConfigurationError("nvidia-smi hangs")
 
-    monkeypatch.setattr(local, "_gpus", hang)
+    monkeypatch.setattr(own_gpus, "found", hang)
     said = list[str]()
     assert dayfly.offers(gpu="A100-80GB", note=said.append)[0] == second
     assert "nvidia-smi hangs" in said[0]

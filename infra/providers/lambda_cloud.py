@@ -6,14 +6,21 @@ A run's stack holds a key, a firewall ruleset, the instance, and the wait until 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dayfly.errors import ConfigurationError
-from dayfly.infra import caller, lambda_endpoint, lambda_key, lambda_offers, port_map, user_data
+from dayfly.infra import (
+    caller,
+    lambda_endpoint,
+    lambda_key,
+    lambda_names,
+    lambda_offers,
+    port_map,
+    user_data,
+)
 from dayfly.infra.found import GONE, Found, State
 from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import IN_USE, ApiError, code_in, kind_of
@@ -37,7 +44,6 @@ _USER = "ubuntu"
 _BILLING_INCREMENT_S = 60.0
 # A launch without an answer may still be carried out for so long.
 _LATE_CREATE_S = 600.0
-_NAME = re.compile(r"^dayfly-(?P<run>[0-9a-f]{32})-(?P<owner>[0-9a-f]{8})-(?P<deadline>\d+)$")
 
 
 class LambdaCloud(Provider):
@@ -111,7 +117,7 @@ class LambdaCloud(Provider):
             "deadline": int(run.deadline),
             "directory": str(run.directory),
         }
-        name = account_name(run)
+        name = lambda_names.of(run)
         key = LambdaKey(
             key_provider,
             "key",
@@ -212,7 +218,9 @@ class LambdaCloud(Provider):
             return ""  # Nobody is let in for whom nobody can be named.
         api = LambdaApi.from_environment()
         # Only what is ours, and the run's own.
-        behind = [r for r in api.rulesets() if id in r.instances and _NAME.match(r.name)]
+        behind = [
+            r for r in api.rulesets() if id in r.instances and lambda_names.PATTERN.match(r.name)
+        ]
         closed = [ruleset for ruleset in behind if not _lets_in(ruleset, here.cidr)]
         for ruleset in closed:
             # Behind the others: the first one's description says whose it is.
@@ -248,11 +256,6 @@ class LambdaCloud(Provider):
 PROVIDER = LambdaCloud()
 
 
-def account_name(run: Run) -> str:
-    """The name of what carries no tags: it says whose it is, of which run, and until when."""
-    return f"dayfly-{run.id}-{_owner_digest(run.owner)}-{int(run.deadline)}"
-
-
 def _lets_in(ruleset: Ruleset, cidr: str) -> bool:
     """Whether its rules let a network reach the SSH server."""
     here = ipaddress.IPv4Network(cidr)
@@ -265,10 +268,6 @@ def _lets_in(ruleset: Ruleset, cidr: str) -> bool:
             if reaches and here.subnet_of(network):
                 return True
     return False
-
-
-def _owner_digest(owner: str) -> str:
-    return hashlib.sha256(owner.encode()).hexdigest()[:8]
 
 
 def _instances(api: LambdaApi, owner: str | None) -> Iterator[Found]:
@@ -285,16 +284,12 @@ def _named(api: LambdaApi, owner: str | None) -> Iterator[Found]:
         *(("network", rules.id, rules.name, rules.description) for rules in api.rulesets()),
     ]
     for kind, id, name, remark in things:
-        match = _NAME.match(name)
-        if match and (owner is None or match["owner"] == _owner_digest(owner)):
+        match = lambda_names.PATTERN.match(name)
+        if match and (owner is None or match["owner"] == lambda_names.owner_digest(owner)):
             tags = {"dayfly-run": match["run"], "dayfly-deadline": match["deadline"]}
-            yield Found(kind, id, tags | {"dayfly-owner": owner or _owner_in(remark, match)})
-
-
-def _owner_in(remark: str, name: re.Match[str]) -> str:
-    """Whose a thing is: the last word of its remark, unless the digest in its name says that it is somebody else's."""
-    word = remark.rsplit(maxsplit=1)[-1] if remark.split() else ""
-    return word if _owner_digest(word) == name["owner"] else ""
+            yield Found(
+                kind, id, tags | {"dayfly-owner": owner or lambda_names.owner_in(remark, match)}
+            )
 
 
 def _user_data(run: Run, node: int) -> str:

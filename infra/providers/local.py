@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from dayfly.errors import ConfigurationError, ProvisionFailed, SpecError
-from dayfly.infra import loopback, processes, sshd
+from dayfly.infra import loopback, own_gpus, processes, sshd
 from dayfly.infra.found import Found, State
 from dayfly.infra.gpu_request import DriverGpu
 from dayfly.infra.offers import Offer
@@ -38,7 +38,6 @@ from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
 
 _READY_TIMEOUT_S = 15.0
-_SMI_S = 20.0
 _INSTANCE_TYPE = "this-computer"
 _REGION = "loopback"
 _ADDRESS = "127.0.0.1"
@@ -265,7 +264,7 @@ def _check_disk(spec: Spec) -> None:
 
 
 def _check_gpus(spec: Spec) -> list[DriverGpu]:
-    gpus = _gpus()
+    gpus = own_gpus.found()
     if not spec.gpus:
         return gpus
     for wanted in spec.gpus:
@@ -276,26 +275,6 @@ def _check_gpus(spec: Spec) -> list[DriverGpu]:
     raise SpecError(
         f"gpu={spec.gpu!r}: this computer has {have}; leave gpu= out or name another provider"
     )
-
-
-def _gpus() -> list[DriverGpu]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    try:
-        answer = subprocess.run(
-            [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=_SMI_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ConfigurationError(
-            f"{tool} has not told in {_SMI_S:.0f} s which GPUs this computer has: see why it hangs, or take it off PATH"
-        ) from None
-    lines = answer.stdout.split("\n")[:-1] if answer.returncode == 0 else []
-    return [DriverGpu.of(line) for line in lines]
 
 
 def _first_line(guardian: subprocess.Popen[bytes], directory: Path) -> dict[str, Any]:

@@ -1,0 +1,26 @@
+"""Names of what carries no tags at Lambda, its keys and rulesets: each says whose it is, of which run, and until when."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from dayfly.infra.run import Run
+
+PATTERN = re.compile(r"^dayfly-(?P<run>[0-9a-f]{32})-(?P<owner>[0-9a-f]{8})-(?P<deadline>\d+)$")
+
+
+def of(run: Run) -> str:
+    """The name of all that a run has of that kind."""
+    return f"dayfly-{run.id}-{owner_digest(run.owner)}-{int(run.deadline)}"
+
+
+def owner_digest(owner: str) -> str:
+    """By which an owner is known in a name."""
+    return hashlib.sha256(owner.encode()).hexdigest()[:8]
+
+
+def owner_in(remark: str, name: re.Match[str]) -> str:
+    """Whose a thing is: the last word of its remark, unless the digest in its name says that it is somebody else's."""
+    word = remark.rsplit(maxsplit=1)[-1] if remark.split() else ""
+    return word if owner_digest(word) == name["owner"] else ""
