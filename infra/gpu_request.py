@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from dayfly.errors import SpecError
 
@@ -87,6 +88,11 @@ class GpuRequest:
         # A vendor's size is a whole number; some lists have what the driver tells of it, 44.7.
         return self._is_model(model) and self._is_between(round(memory_gb), 0.0)
 
+    def is_sold_with(self, machine: Machinery) -> bool:
+        """Whether a machine has enough of them."""
+        fits = self.fits(machine.gpu_model, machine.gpu_memory_gb)
+        return machine.gpus >= self.count and fits
+
     def is_met_by(self, gpu: DriverGpu) -> bool:
         """Whether a GPU that a driver has found is of the kind that is asked for."""
         return self._is_model(gpu.name) and self._is_between(gpu.memory_gb, _TAKEN)
@@ -99,6 +105,25 @@ class GpuRequest:
             return True
         low, high = self.least_gb * (1 - tolerance), self.most_gb * (1 + tolerance)
         return memory_gb > 0 and low <= memory_gb <= high
+
+
+class Machinery(Protocol):
+    """What a price list tells of a machine's GPUs."""
+
+    @property
+    def gpus(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def gpu_model(self) -> str:
+        """What they are."""
+        ...
+
+    @property
+    def gpu_memory_gb(self) -> float:
+        """Memory of each."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from dayfly.errors import NoCapacity, SpecError
 from dayfly.infra import catalog
 from dayfly.infra.catalog import MachineType
-from dayfly.infra.gpu_request import GpuRequest, normal_model
+from dayfly.infra.gpu_request import normal_model
 from dayfly.infra.lambda_records import FileSystem, TypeRow
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
@@ -170,7 +170,7 @@ def _with_few_gpus(spec: Spec, enough: Sequence[Sold]) -> list[list[Sold]]:
     """Of each kind those with the fewest GPUs: eight are "at least one", and nobody who asks for one wants to pay for them."""
     kinds, too_many = list[list[Sold]](), list[Sold]()
     for wanted in spec.gpus:
-        fitting = [each for each in enough if _has(wanted, each.type)]
+        fitting = [each for each in enough if wanted.is_sold_with(each.type)]
         least = min((each.type.gpus for each in fitting), default=0)
         fewest = [each for each in fitting if each.type.gpus == least]
         if least > wanted.count * _DEAREST:
@@ -184,10 +184,6 @@ def _with_few_gpus(spec: Spec, enough: Sequence[Sold]) -> list[list[Sold]]:
             f" want, write gpu={_gpu_words(first)!r}"
         )
     return kinds
-
-
-def _has(wanted: GpuRequest, each: MachineType) -> bool:
-    return each.gpus >= wanted.count and wanted.fits(each.gpu_model, each.gpu_memory_gb)
 
 
 def _named(spec: Spec, sold: Sequence[Sold], enough: Sequence[Sold]) -> Sold:
@@ -225,7 +221,7 @@ def _shortages(spec: Spec, each: MachineType) -> Iterator[str]:
     if each.storage_bytes and spec.disk_bytes > each.storage_bytes:
         asked = human_bytes(spec.disk_bytes)
         yield f"{human_bytes(each.storage_bytes)} of disk, less than disk={asked}"
-    if spec.gpus and not any(_has(wanted, each) for wanted in spec.gpus):
+    if spec.gpus and not any(wanted.is_sold_with(each) for wanted in spec.gpus):
         have = f"{each.gpus} x {each.gpu_model} {each.gpu_memory_gb:.0f} GB"
         yield f"{have if each.gpus else 'no GPU'}, not gpu={spec.gpu!r}"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import ConfigurationError
+from dayfly.infra import whole_file
 from dayfly.infra.offers import Offer
 
 # What a file says that it is, so that none of another kind is taken for one.
@@ -90,10 +91,7 @@ class Plan:
     def save(self, file: str | PathLike[str]) -> None:
         """Writes it as JSON, for review, and for `dayfly run --plan FILE`."""
         text = json.dumps({"format": _FORMAT, **self.as_dict()}, indent=2)
-        whole = Path(file)
-        aside = whole.with_name(f".{whole.name}.part")
-        aside.write_text(f"{text}\n", encoding="utf-8")
-        aside.replace(whole)
+        whole_file.write(Path(file), f"{text}\n")
 
     @classmethod
     def load(cls, file: str | PathLike[str]) -> Plan:

@@ -16,7 +16,14 @@ from typing import Any, Self
 from dayfly.errors import SpecError
 from dayfly.infra import bucket_url, keep, providers
 from dayfly.infra.gpu_request import GpuRequest
-from dayfly.infra.units import human_seconds, number, seconds, shown, size_bytes, suggestion
+from dayfly.infra.units import (
+    human_seconds,
+    is_positive,
+    seconds,
+    shown,
+    size_bytes,
+    suggestion,
+)
 
 DEFAULT_MAX_RUNTIME_S = 24 * 3600.0
 DEFAULT_HOLD_S = 3600.0
@@ -154,11 +161,7 @@ class Spec:
                 raise SpecError(f"{name}={shown(value)} must be at most {_MOST}")
         for name in ("max_cost", "max_price"):
             limit = getattr(self, name)
-            if limit is not None and (
-                not isinstance(limit, int | float)
-                or isinstance(limit, bool)
-                or not 0 < number(limit) < float("inf")
-            ):
+            if limit is not None and not is_positive(limit):
                 per = " an hour" if name == "max_price" else ""
                 raise SpecError(
                     f"{name}={shown(limit)} must be a number of dollars{per} above 0; leave it out for no limit"
@@ -182,11 +185,7 @@ class Spec:
 
     def _check_idle(self) -> None:
         least = self.min_gpu_utilization
-        if least is not None and (
-            not isinstance(least, int | float)
-            or isinstance(least, bool)
-            or not 0 < number(least) <= 100
-        ):
+        if least is not None and not (is_positive(least) and least <= 100):
             raise SpecError(
                 f"min_gpu_utilization={shown(least)} must be a percentage above 0, 100 at most; leave it out to let a GPU idle"
             )

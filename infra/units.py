@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import TypeGuard
 
 from dayfly.errors import SpecError
 
@@ -80,6 +81,13 @@ def number(value: float) -> float:
         return float(value)
     except OverflowError:
         return float("inf")
+
+
+def is_positive(value: object) -> TypeGuard[float]:
+    """Whether a value is a number above 0, and not one without end."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 < number(value) < float("inf")
 
 
 def shown(value: object) -> str:

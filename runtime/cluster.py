@@ -83,7 +83,9 @@ class RemoteFunction(Generic[P, R]):
         planned: the plan that its calls keep to; None where they keep to none.
     """
 
-    def __init__(self, function: Callable[P, R], options: Options) -> None:
+    def __init__(
+        self, function: Callable[P, R], options: Options, planned: Plan | None = None
+    ) -> None:
         if isinstance(function, classmethod | staticmethod):
             raise SpecError(
                 f"put @cluster below @{type(function).__name__}, directly above the function"
@@ -97,7 +99,7 @@ class RemoteFunction(Generic[P, R]):
         functools.update_wrapper(self, function)
         self.__dayfly_function__ = function
         self._options = options
-        self.planned: Plan | None = None
+        self.planned = planned
         self.spec  # noqa: B018  # a Spec that cannot be is refused here, where it is written
 
     @property
@@ -303,9 +305,7 @@ class RemoteFunction(Generic[P, R]):
         from dayfly.infra.plan import Plan
 
         found = plan if isinstance(plan, Plan) else Plan.load(plan)
-        planned = RemoteFunction(self.__dayfly_function__, self._options)
-        planned.planned = found
-        return planned
+        return RemoteFunction(self.__dayfly_function__, self._options, found)
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the bare function in this process; an argument that is a `Data` of this computer is its path here."""
@@ -332,9 +332,8 @@ class RemoteFunction(Generic[P, R]):
         """A method's own function, bound as methods are."""
         if instance is None:
             return self
-        bound = RemoteFunction(self.__dayfly_function__.__get__(instance, owner), self._options)
-        bound.planned = self.planned
-        return bound
+        bound = self.__dayfly_function__.__get__(instance, owner)
+        return RemoteFunction(bound, self._options, self.planned)
 
     def __repr__(self) -> str:
         name = getattr(self.__dayfly_function__, "__qualname__", repr(self.__dayfly_function__))

@@ -79,10 +79,8 @@ def _price_list(name: str, note: Callable[[str], None]) -> Sequence[Offer]:
 
 
 def _satisfies(offer: Offer, wanted: Spec) -> bool:
-    fits = not wanted.gpus or any(
-        offer.gpus >= each.count and each.fits(offer.gpu_model, offer.gpu_memory_gb)
-        for each in wanted.gpus
-    )
+    kinds = wanted.gpus
+    fits = not kinds or any(kind.is_sold_with(offer) for kind in kinds)
     large = offer.cores >= (wanted.cores or 0) and offer.memory_bytes >= wanted.memory_bytes
     cheap = wanted.max_price is None or offer.usd_per_hour <= wanted.max_price
     return fits and large and cheap

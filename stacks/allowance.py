@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ from dayfly.infra import cost
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import is_id
 from dayfly.infra.spec import Spec
-from dayfly.stacks import journal
+from dayfly.stacks import file_lock, journal
 from dayfly.stacks.budget import Budget
-from dayfly.stacks.commitment import committed_usd, is_overdue
-from dayfly.stacks.journal import History
+from dayfly.stacks.commitment import Commitment
 
 # No period is longer.
 _LONGEST_S = 32 * 86400.0
@@ -29,17 +27,21 @@ _WAIT_S = 60.0
 _ROUNDED_USD = 1e-6
 
 
-def taken_usd(budget: Budget, histories: Sequence[History], now: float) -> float:
+def taken_usd(budget: Budget, commitments: Sequence[Commitment], now: float) -> float:
     """Dollars that the runs which were asked for in this period, or are overdue, have cost or may cost."""
     return sum(
-        committed_usd(history, now)
-        for history in histories
-        if budget.period(_asked_for(history)) == budget.period(now) or is_overdue(history, now)
+        each.usd
+        for each in commitments
+        if budget.period(each.asked_for) == budget.period(now) or each.overdue
     )
 
 
-def histories(home: Path, now: float) -> list[History]:
-    """The runs that may count: those that are open, and those that were closed within a period."""
+def commitments(home: Path, now: float) -> list[Commitment]:
+    """Of the runs that may count: those that are open, and those that were closed within a period.
+
+    Raises:
+        ConfigurationError: a run cannot be read, so that nobody knows what is left.
+    """
     found = []
     for entry in (home / "runs").iterdir():
         if not is_id(entry.name):
@@ -48,7 +50,7 @@ def histories(home: Path, now: float) -> list[History]:
             if now - (entry / journal.RECEIPT).stat().st_mtime > _LONGEST_S:
                 continue
         try:
-            found.append(journal.read(entry))
+            found.append(Commitment.of(journal.read(entry), now))
         except OSError as error:
             raise ConfigurationError(
                 f"run {entry.name[:12]} cannot be read ({error}), so that nobody knows what is left of the budget; mend that,"
@@ -99,12 +101,23 @@ def reserved(home: Path, budgets: Sequence[Budget], worst_case_usd: float) -> It
     if not budgets or not worst_case_usd:
         yield
         return
+    file = home / "budget.lock"
+
+    def busy(holder: str) -> RunBusy:
+        return RunBusy(
+            f"process {holder} has held {file} for {_WAIT_S:.0f} s: end it, and try again"
+        )
+
     # Two runs at once must not both be given what is left.
-    with _locked(home / "budget.lock"):
+    with file_lock.held(file, _WAIT_S, busy) as descriptor:
         tightest = _tightest(home, budgets)
         if not tightest.pays_for(worst_case_usd):
             raise tightest.refusal(worst_case_usd)
-        yield
+        try:
+            yield
+        finally:
+            # A child that was forked meanwhile may have it open, too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 @dataclass(frozen=True)
@@ -136,36 +149,6 @@ class _Left:
 def _tightest(home: Path, budgets: Sequence[Budget]) -> _Left:
     """Of which the least is left."""
     now = time.time()
-    runs = histories(home, now)
-    left = [_Left(each, taken_usd(each, runs, now), now) for each in budgets]
+    found = commitments(home, now)
+    left = [_Left(each, taken_usd(each, found, now), now) for each in budgets]
     return min(left, key=lambda each: each.usd)
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        until = time.monotonic() + _WAIT_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise RunBusy(
-                        f"another process has held {file} for {_WAIT_S:.0f} s: end it (`fuser {file}` names it), and try again"
-                    ) from None
-                time.sleep(0.02)
-        try:
-            yield
-        finally:
-            # A child that was forked meanwhile may have it open, too.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
-
-
-def _asked_for(history: History) -> float:
-    """Unix time."""
-    created = history.intent.get("created")
-    return float(created or (history.events[0].time if history.events else 0.0))

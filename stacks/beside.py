@@ -7,19 +7,19 @@ destroyed through it, and the run's own state is left alone.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dayfly.errors import BackendFailed, ConfigurationError, DayflyError, EngineMissing, UnknownRun
 from dayfly.infra import fence
-from dayfly.stacks import isolated, journal, state, vault
+from dayfly.stacks import file_lock, isolated, journal, state, vault
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.workspace import PROJECT, Workspace, folder_url
@@ -34,7 +34,7 @@ _SLOT_WAIT_S = 30.0
 _LOCK_TRIES, _LOCK_PAUSE_S = 5, 1.0
 _LOCKED = "currently locked"
 # An engine that this computer's other process has started, which may outlive it.
-_LOCK_WAIT_S, _LOCK_STEP_S = 180.0, 0.05
+_LOCK_WAIT_S = 180.0
 
 
 def stack_of(run_id: str) -> str:
@@ -289,28 +289,12 @@ class _Cli:
         )
 
 
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[int]:
+def _alone(directory: Path) -> AbstractContextManager[int]:
     """Holds what is kept of a run for this process, and for the engine that it starts, until both are through."""
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _acquire(descriptor)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _acquire(descriptor: int) -> None:
-    until = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise BackendFailed(
-                    f"another process has been writing what is kept of the run for {_LOCK_WAIT_S:.0f} s"
-                ) from None
-            time.sleep(_LOCK_STEP_S)
+    busy = BackendFailed(
+        f"another process has been writing what is kept of the run for {_LOCK_WAIT_S:.0f} s"
+    )
+    return file_lock.held(directory / _LOCK, _LOCK_WAIT_S, lambda _: busy)
 
 
 def _write_private(file: Path, text: str) -> None:

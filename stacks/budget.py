@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from dayfly.errors import ConfigurationError
-from dayfly.infra.units import number, shown
+from dayfly.infra.units import is_positive, shown
 from dayfly.stacks.settings import Settings
 
 _PERIODS = {"budget_per_day": "%Y-%m-%d", "budget_per_month": "%Y-%m"}
@@ -40,11 +40,7 @@ class Budget:
             ConfigurationError: it is no number of dollars above 0.
         """
         usd = self.value
-        if (
-            not isinstance(usd, int | float)
-            or isinstance(usd, bool)
-            or not 0 < number(usd) < float("inf")
-        ):
+        if not is_positive(usd):
             raise ConfigurationError(
                 f"{self.setting}={shown(usd)} ({self.origin}) must be a number of dollars above 0; leave it out for no limit"
             )

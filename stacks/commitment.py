@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dayfly.infra import providers
 from dayfly.stacks import failures
 from dayfly.stacks.bill import Bill
@@ -12,6 +14,31 @@ from dayfly.stacks.traces import is_refused
 
 # A machine whose end has been asked for is gone, and no longer billed, after so long.
 _ENDS_S = 600.0
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """What one run takes of the budgets.
+
+    Attributes:
+        asked_for: unix time.
+        usd: dollars that it has cost, or may cost.
+        overdue: it is open and has outlived its deadline: it costs more than it was to cost.
+    """
+
+    asked_for: float
+    usd: float
+    overdue: bool
+
+    @classmethod
+    def of(cls, history: History, now: float) -> Commitment:
+        """Of a run, open or closed, at that unix time."""
+        first = history.events[0].time if history.events else 0.0
+        return cls(
+            float(history.intent.get("created") or first),
+            committed_usd(history, now),
+            now > history.deadline and not history.closed,
+        )
 
 
 def committed_usd(history: History, now: float) -> float:
@@ -32,11 +59,6 @@ def committed_usd(history: History, now: float) -> float:
         return so_far
     worst = max(so_far, float(history.intent.get("worst_case_usd", 0.0)))
     return min(worst, Bill.of(history, provider, now + _ENDS_S).usd) if _ends(history) else worst
-
-
-def is_overdue(history: History, now: float) -> bool:
-    """Whether an open run has outlived its deadline, and costs more than it was to cost."""
-    return now > history.deadline and not history.closed
 
 
 def _is_refused(history: History) -> bool:

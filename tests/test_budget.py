@@ -93,9 +93,9 @@ def test_a_month_is_that_of_the_calendar(workspace: Workspace, monkeypatch: pyte
         monkeypatch.setattr(time, "time", lambda moment=moment: moment)
         _closed(workspace, 4.0)
     monkeypatch.setattr(time, "time", lambda: now)
-    histories = journal.histories(workspace.runs, closed=True)
-    assert taken_usd(_DAY, histories, now) == 4.0
-    assert taken_usd(_MONTH, histories, now) == 8.0
+    found = allowance.commitments(workspace.home, now)
+    assert taken_usd(_DAY, found, now) == 4.0
+    assert taken_usd(_MONTH, found, now) == 8.0
     _left(workspace, 5.0)
     with pytest.raises(BudgetExceeded, match=r"budget_per_month=\$10 .* of 2026-11 "):
         _left(workspace, 5.0, _DAY, _MONTH)
@@ -111,9 +111,9 @@ def test_what_was_refused_or_is_on_another_run_s_machine_costs_nothing(workspace
     runs.launched(limited, host)
     guest = new_id()
     intent.write(limited, guest, _spec(9), runs.OFFER, host=journal.read(limited.directory(host)))
-    histories = journal.histories(limited.runs)
-    assert len(histories) == 3
-    assert taken_usd(_DAY, histories, time.time()) == pytest.approx(9.0)
+    found = allowance.commitments(limited.home, time.time())
+    assert len(found) == 3
+    assert taken_usd(_DAY, found, time.time()) == pytest.approx(9.0)
 
 
 def test_a_run_that_has_outlived_its_deadline_counts_as_what_it_has_cost(workspace: Workspace) -> None:  # fmt: skip
@@ -170,15 +170,15 @@ def test_the_next_call_may_begin_while_the_last_machine_is_destroyed(workspace: 
     kept = runs.opened(workspace, spec=dataclasses.replace(_spec(5), keep="10m"))
     runs.launched(workspace, kept)
     now = time.time()
-    histories = allowance.histories(workspace.home, now)
-    assert taken_usd(_DAY, histories, now) == pytest.approx(14.0)
+    found = allowance.commitments(workspace.home, now)
+    assert taken_usd(_DAY, found, now) == pytest.approx(14.0)
     for each in (run_id, kept):
         journal.append(workspace.directory(each), "result_fetched")
-    histories = allowance.histories(workspace.home, now)
-    assert taken_usd(_DAY, histories, now) == pytest.approx(0.6 + 5.0, abs=0.01)
+    found = allowance.commitments(workspace.home, now)
+    assert taken_usd(_DAY, found, now) == pytest.approx(0.6 + 5.0, abs=0.01)
     journal.append(workspace.directory(kept), "closing")
-    histories = allowance.histories(workspace.home, now)
-    assert taken_usd(_DAY, histories, now) == pytest.approx(1.2, abs=0.02)
+    found = allowance.commitments(workspace.home, now)
+    assert taken_usd(_DAY, found, now) == pytest.approx(1.2, abs=0.02)
 
 
 def test_an_overdue_run_of_another_day_counts_today(
@@ -190,9 +190,11 @@ def test_an_overdue_run_of_another_day_counts_today(
     run_id = runs.opened(workspace, spec=_spec(1))
     runs.launched(workspace, run_id)
     monkeypatch.setattr(time, "time", lambda: now)
-    histories = allowance.histories(workspace.home, now)
-    assert taken_usd(_DAY, histories, now) == pytest.approx(2 * 24 * 3.6, rel=0.01)
-    assert taken_usd(_DAY, histories, now - 2 * 86400) == pytest.approx(1.0)
+    found = allowance.commitments(workspace.home, now)
+    assert taken_usd(_DAY, found, now) == pytest.approx(2 * 24 * 3.6, rel=0.01)
+    then = now - 2 * 86400
+    found = allowance.commitments(workspace.home, then)
+    assert taken_usd(_DAY, found, then) == pytest.approx(1.0)
 
 
 def test_a_run_of_another_home_is_not_this_one_s(workspace: Workspace) -> None:

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from dayfly.runtime.spending import Spending, Total
     from dayfly.stacks.budget import Budget
-    from dayfly.stacks.journal import History
+    from dayfly.stacks.commitment import Commitment
 
 
 class _By(StrEnum):
@@ -48,24 +48,26 @@ def cost(
     at most. Budgets that are set are told with what is left of them.
     """
     from dayfly.errors import SpecError
-    from dayfly.runtime.cli.output import emit_json, tell, write_page
+    from dayfly.infra import whole_file
+    from dayfly.runtime.cli.output import emit_json, tell
     from dayfly.runtime.context import Context
     from dayfly.runtime.spending import Spending
-    from dayfly.runtime.spending_page import page
     from dayfly.stacks import allowance, journal
 
+    if html is not None and json:
+        raise SpecError("--html and --json are two answers; ask for one of them")
     now, workspace = time.time(), Context.open().workspace
     histories = journal.histories(workspace.runs, closed=True)
     spending = Spending.of(histories, now, since=_moment(since, now))
 
     def budgets() -> list[dict[str, Any]]:
-        runs = allowance.histories(workspace.home, now) if workspace.budgets else []
-        return [_budget(each, runs, now) for each in workspace.budgets]
+        found = allowance.commitments(workspace.home, now) if workspace.budgets else []
+        return [_budget(each, found, now) for each in workspace.budgets]
 
-    if html is not None and json:
-        raise SpecError("--html and --json are two answers; ask for one of them")
     if html is not None:
-        write_page(page(spending, by or tuple(_By)), html)
+        from dayfly.runtime.spending_page import page
+
+        whole_file.write(html, page(spending, by or tuple(_By)))
         tell(f"dayfly: what has been spent is drawn in {html}")
     elif json:
         emit_json(spending.as_dict(by or tuple(_By)) | {"budgets": budgets()})
@@ -105,7 +107,7 @@ def _moment(since: str | None, now: float) -> float:
         raise SpecError(f'--since {since!r}: write a day, "2026-01-31", or "7d", "12h"') from None
 
 
-def _budget(budget: Budget, histories: Sequence[History], now: float) -> dict[str, Any]:
+def _budget(budget: Budget, commitments: Sequence[Commitment], now: float) -> dict[str, Any]:
     """A budget as plain JSON values."""
     from dayfly.stacks.allowance import taken_usd
 
@@ -113,7 +115,7 @@ def _budget(budget: Budget, histories: Sequence[History], now: float) -> dict[st
         "setting": budget.setting,
         "usd": budget.usd,
         "period": budget.period(now),
-        "taken_usd": taken_usd(budget, histories, now),
+        "taken_usd": taken_usd(budget, commitments, now),
     }
 
 

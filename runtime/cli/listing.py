@@ -82,11 +82,12 @@ def show(
 
 def _draw(told: dict[str, Any], history: History, file: Path) -> None:
     """Writes the story as a page."""
+    from dayfly.infra import whole_file
     from dayfly.runtime import samples
-    from dayfly.runtime.cli.output import tell, write_page
+    from dayfly.runtime.cli.output import tell
     from dayfly.runtime.page import page
 
-    write_page(page(told, *samples.read_all(history.directory, history.nodes)), file)
+    whole_file.write(file, page(told, *samples.read_all(history.directory, history.nodes)))
     tell(f"dayfly: run {history.id[:12]} is drawn in {file}")
 
 

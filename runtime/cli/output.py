@@ -6,7 +6,6 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from dayfly.errors import DayflyError, JobExited, JobKilled
@@ -50,13 +49,6 @@ def emit_pairs(title: str, rows: Sequence[tuple[str, str]]) -> None:
         print(f"  {label:<{width}}  {first}".rstrip())
         for line in more:
             print(f"  {'':<{width}}  {line}".rstrip())
-
-
-def write_page(page: str, file: Path) -> None:
-    """Writes it aside first, so that whoever has it open never sees half of it."""
-    aside = file.with_name(f".{file.name}.part")
-    aside.write_text(page, encoding="utf-8")
-    aside.replace(file)
 
 
 def tell(text: str) -> None:

@@ -108,21 +108,22 @@ def share_out(share: Share, missing: int, records: Records, *, sample: bool = Fa
     parts = jobs if sample or jobs == 1 else parts_of(jobs, missing)
     waiting, working = [share.part(n, parts) for n in range(parts)], list[subprocess.Popen[bytes]]()
     codes = list[int]()
-    with tempfile.TemporaryDirectory(prefix="faults-shared-") as shared:
-        try:
-            while waiting or working:
-                while waiting and len(working) < jobs:
-                    command = _command(waiting.pop(0), records, shared, sample=sample)
-                    working.append(subprocess.Popen(command, cwd=ROOT))
-                time.sleep(_POLL_S)
-                codes += [p.returncode for p in working if p.poll() is not None]
-                working = [p for p in working if p.returncode is None]
-            return not any(codes)
-        finally:
-            for process in working:
-                process.terminate()
-                process.wait()
-            records.add_took(share.family.name, time.monotonic() - began)
+    shared = tempfile.TemporaryDirectory(prefix="faults-shared-")
+    try:
+        while waiting or working:
+            while waiting and len(working) < jobs:
+                command = _command(waiting.pop(0), records, shared.name, sample=sample)
+                working.append(subprocess.Popen(command, cwd=ROOT))
+            time.sleep(_POLL_S)
+            codes += [p.returncode for p in working if p.poll() is not None]
+            working = [p for p in working if p.returncode is None]
+        return not any(codes)
+    finally:
+        for process in working:
+            process.terminate()
+            process.wait()
+        shared.cleanup()
+        records.add_took(share.family.name, time.monotonic() - began)
 
 
 def _command(share: Share, records: Records, shared: str, *, sample: bool) -> list[str]:
