@@ -49,19 +49,20 @@ class MachineType:
     spot_usd_per_hour: float | None = None
     region: str = ""
 
-    def on_demand(self, region: str = "") -> Offer:
-        """The Offer of one, in a region or in any; it has a price."""
-        assert self.usd_per_hour is not None
-        return self._offer(region, self.usd_per_hour, spot=False)
+    def price(self, spot: bool) -> float | None:
+        """Dollars an hour; None where only a live look-up tells, or it is not sold so."""
+        return self.spot_usd_per_hour if spot else self.usd_per_hour
 
     def offers(self) -> Iterator[Offer]:
         """One for each way of buying it whose price is known."""
-        if self.usd_per_hour is not None:
-            yield self.on_demand()
-        if self.spot_usd_per_hour is not None:
-            yield self._offer("", self.spot_usd_per_hour, spot=True)
+        for spot in (False, True):
+            if self.price(spot) is not None:
+                yield self.offer(spot=spot)
 
-    def _offer(self, region: str, usd_per_hour: float, *, spot: bool) -> Offer:
+    def offer(self, region: str = "", *, spot: bool = False) -> Offer:
+        """The Offer of one, in a region or where its prices are of; it has a price."""
+        usd_per_hour = self.price(spot)
+        assert usd_per_hour is not None
         return Offer(
             provider=self.provider,
             region=region or self.region or ANY_REGION,

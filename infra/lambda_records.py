@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from dayfly.infra.found import State
 
 NODE_TAG = "dayfly-node"
+# Ids are 32 hexadecimal digits, also written as a UUID; families are words, "lambda-stack-24-04".
+_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STATES: Mapping[str, State] = {
     "booting": "booting",
     "active": "running",
@@ -151,6 +154,7 @@ class Launch:
     Attributes:
         user_data: holds the bootstrap host key, so it is never shown.
         rulesets: ids of firewall rulesets of the same region.
+        image: id or family of one; "" is the newest Lambda Stack.
     """
 
     name: str
@@ -161,6 +165,7 @@ class Launch:
     user_data: str = field(repr=False)
     rulesets: tuple[str, ...] = ()
     file_systems: tuple[str, ...] = ()
+    image: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The body of the request."""
@@ -176,4 +181,6 @@ class Launch:
             body["firewall_rulesets"] = [{"id": id} for id in self.rulesets]
         if self.file_systems:
             body["file_system_names"] = list(self.file_systems)
+        if self.image:
+            body["image"] = {"id" if _ID.fullmatch(self.image) else "family": self.image}
         return body

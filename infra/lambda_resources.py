@@ -109,6 +109,7 @@ class InstanceProvider(DynamicProvider):
             user_data=props["user_data"],
             rulesets=tuple(id for id in props["rulesets"] if id),
             file_systems=tuple(props["file_systems"]),
+            image=props.get("image") or "",
         )
 
         def tagged() -> list[str]:
@@ -123,7 +124,16 @@ class InstanceProvider(DynamicProvider):
         turn = partial(api.await_turn, launch=True)
         launched_at = time.time()
         id = _once(props, "instance", turn, partial(api.launch, wanted), tagged).make()
-        kept = ("name", "region", "instance_type", "ssh_key", "tags", "rulesets", "file_systems")
+        kept = (
+            "name",
+            "region",
+            "instance_type",
+            "ssh_key",
+            "tags",
+            "rulesets",
+            "file_systems",
+            "image",
+        )
         return CreateResult(id, _outs(props, *kept) | {"launched_at": launched_at})
 
     def diff(self, id: str, olds: dict[str, Any], news: dict[str, Any]) -> Any:

@@ -33,6 +33,7 @@ DEFAULT_GPU_WINDOW_S = 3600.0
 _LEAST_GPU_WINDOW_S = 60.0
 _MOST = 1_000_000
 DISTRIBUTED = ("torchrun",)
+PREFER_SPOT = "prefer"
 # The user of an address may be a token; that of an SSH address is a name, and its key is elsewhere.
 _CREDENTIALS = (
     (re.compile(r"(?<!ssh)(://)[^\s/?#]*@"), r"\1[secret]@"),
@@ -54,6 +55,12 @@ class Spec:
         provider: name of a provider, or several as a ladder.
         instance_type: the provider's own name of a machine type; None lets the other fields choose.
         region: the provider's own name of a region; None is any.
+        spot: True for machines only that the provider may take back, "prefer" for those first and then the others of the
+            same kind, False for none of them.
+        image: the provider's own name of the image that a machine starts from; None is the newest with NVIDIA's driver
+            where there is a GPU, and Ubuntu's own where there is none.
+        host: an existing machine's name as the `ssh` of this computer takes it, "gpu-box" or "me@10.0.0.5:2222"; for
+            provider="ssh" alone.
         cores: virtual cores at least.
         memory: bytes at least (given as "32GB" or a number).
         disk: free bytes at least.
@@ -96,6 +103,9 @@ class Spec:
     provider: str | Sequence[str] = "local"
     instance_type: str | None = None
     region: str | None = None
+    spot: bool | str = False
+    image: str | None = None
+    host: str | None = None
     cores: int | None = None
     memory: int | str | None = None
     disk: int | str | None = None
@@ -198,7 +208,7 @@ class Spec:
         self._set("gpu_utilization_window", window_s)
 
     def _check_texts(self) -> None:
-        for name in ("instance_type", "region", "job_name"):
+        for name in ("instance_type", "region", "image", "host", "job_name"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise SpecError(f"{name}={value!r} must be a text that is not empty")
@@ -206,6 +216,10 @@ class Spec:
             raise SpecError(
                 f"distributed={shown(self.distributed)} must be {' or '.join(map(repr, DISTRIBUTED))}; leave it out for a"
                 " function that runs on one machine"
+            )
+        if not isinstance(self.spot, bool) and self.spot != PREFER_SPOT:
+            raise SpecError(
+                f"spot={shown(self.spot)} must be True, False or {PREFER_SPOT!r}: those first, and then on demand"
             )
         if not isinstance(self.wait_for_teardown, bool):
             raise SpecError(f"wait_for_teardown={self.wait_for_teardown!r} must be True or False")

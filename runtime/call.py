@@ -22,7 +22,7 @@ from dayfly.errors import (
     PlanChanged,
     SpecError,
 )
-from dayfly.infra import cost, keep, providers
+from dayfly.infra import cost, keep, providers, rungs
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
@@ -507,6 +507,7 @@ def ladder(
         NoCapacity: one could, and has no such machine now.
         ConfigurationError: a provider lacks something on this computer; names its fix.
     """
+    rungs.check_host(spec)
     offers: list[Offer] = []
     refusals: list[SpecError | NoCapacity] = []
     for name in spec.providers:
@@ -515,7 +516,7 @@ def ladder(
         if missing:
             raise ConfigurationError("; ".join(missing))
         try:
-            offers += provider.offers(spec)
+            offers += rungs.of(provider, spec)
         except (SpecError, NoCapacity) as refusal:
             refusals.append(refusal)
     if not offers:

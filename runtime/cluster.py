@@ -43,6 +43,9 @@ class Options(TypedDict, total=False):
     provider: str | Sequence[str]
     instance_type: str | None
     region: str | None
+    spot: bool | str
+    image: str | None
+    host: str | None
     cores: int | None
     memory: int | str | None
     disk: int | str | None

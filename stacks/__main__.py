@@ -11,7 +11,7 @@ import time
 import pulumi
 
 from dayfly.errors import BudgetExceeded, NoCapacity, SpecError
-from dayfly.infra import cost, providers
+from dayfly.infra import cost, providers, rungs
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
@@ -60,7 +60,8 @@ def main() -> None:
         raise SystemExit("\n".join(missing))
     workspace = Workspace.open(settings.load())
     try:
-        offer = cost.within_price(spec, provider.offers(spec))[0]
+        rungs.check_host(spec)
+        offer = cost.within_price(spec, rungs.of(provider, spec))[0]
         run = run_of_stack(workspace, spec, offer)
     except (SpecError, NoCapacity, BudgetExceeded) as refusal:
         raise SystemExit(str(refusal)) from None

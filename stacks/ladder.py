@@ -31,7 +31,8 @@ class Ladder:
 
     def refused(self, offer: Offer, failed: DayflyError) -> None:
         """Remembers why a rung was refused; the same machine in the regions that the refusal names comes next."""
-        place = f"{offer.instance_type} in {offer.provider}/{offer.region}"
+        way = " (spot)" if offer.spot else ""
+        place = f"{offer.instance_type}{way} in {offer.provider}/{offer.region}"
         self.refusals.append(f"{place}: {failed}")
         named = providers.load(offer.provider).regions_named(str(failed))
         elsewhere = [replace(offer, region=region) for region in named]
@@ -43,5 +44,5 @@ class Ladder:
         self._waiting = [*first, *(o for o in self._waiting if _place(o) not in map(_place, first))]
 
 
-def _place(offer: Offer) -> tuple[str, str, str]:
-    return offer.provider, offer.instance_type, offer.region
+def _place(offer: Offer) -> tuple[str, str, str, bool]:
+    return offer.provider, offer.instance_type, offer.region, offer.spot

@@ -163,7 +163,7 @@ def _typed(name: str, text: str) -> Any:
             return float(text)
         except ValueError:
             return text
-    if name == "wait_for_teardown":
+    if name in ("wait_for_teardown", "spot"):
         return {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
     return text
 

@@ -10,8 +10,9 @@ import pytest
 
 from dayfly.errors import NoCapacity, SpecError
 from dayfly.infra import lambda_offers
-from dayfly.infra.lambda_offers import Sold, from_api, from_catalog
+from dayfly.infra.lambda_offers import from_api
 from dayfly.infra.lambda_records import FileSystem, TypeRow
+from dayfly.infra.selection import Sold, from_catalog
 from dayfly.infra.spec import Spec
 
 A100 = TypeRow(
@@ -103,8 +104,8 @@ def test_what_cannot_be_is_refused_with_what_can(options: dict[str, Any], words:
 def test_a_model_that_is_sold_by_the_dozen_only_has_to_be_asked_for_so() -> None:
     """The catalog's only A100 of 80 GB comes eight at a time."""
     with pytest.raises(SpecError, match=r"8 at a time only.*gpu='A100-80GB:8'"):
-        rungs(from_catalog(), gpu="A100-80GB")
-    assert rungs(from_catalog(), gpu="A100-80GB:8") == [("gpu_8x_a100_80gb_sxm4", "any")]
+        rungs(from_catalog("lambda"), gpu="A100-80GB")
+    assert rungs(from_catalog("lambda"), gpu="A100-80GB:8") == [("gpu_8x_a100_80gb_sxm4", "any")]
 
 
 def test_several_kinds_are_offered_in_the_order_in_which_they_are_asked_for() -> None:
@@ -119,14 +120,16 @@ def test_several_kinds_are_offered_in_the_order_in_which_they_are_asked_for() ->
     assert rungs(gpu=["B300", "A100"]) == gh200_first[1:]
     assert rungs(gpu="A10:1,A100:8") == [("gpu_8x_a100", "us-east-1")]
     with pytest.raises(SpecError, match=r"8 at a time only.*gpu='A100-80GB:8'"):
-        rungs(from_catalog(), gpu="A100-80GB,B300")
+        rungs(from_catalog("lambda"), gpu="A100-80GB,B300")
 
 
 def test_a_range_of_memory_takes_any_model_within() -> None:
     """The cheapest first, and none that costs more than twice as much."""
-    assert {name for name, _ in rungs(from_catalog(), gpu="24GB..48GB:2")} == {"gpu_2x_a6000"}
-    assert rungs(from_catalog(), gpu="40GB..")[0] == ("gpu_1x_a6000", "any")
-    assert ("gpu_1x_h100_sxm5", "any") not in rungs(from_catalog(), gpu="40GB..")
+    assert {name for name, _ in rungs(from_catalog("lambda"), gpu="24GB..48GB:2")} == {
+        "gpu_2x_a6000"
+    }
+    assert rungs(from_catalog("lambda"), gpu="40GB..")[0] == ("gpu_1x_a6000", "any")
+    assert ("gpu_1x_h100_sxm5", "any") not in rungs(from_catalog("lambda"), gpu="40GB..")
     # Each type once, though both kinds name it.
     assert rungs(gpu="A100,40GB..") == [*rungs(gpu="A100"), ("gpu_1x_gh200", "us-east-1")]
 
@@ -153,13 +156,13 @@ def test_a_region_that_is_new_is_asked_for_before_it_is_refused() -> None:
 def test_without_a_key_the_catalog_s_prices_are_offered_for_any_region() -> None:
     """With their source and date; one that only a look-up tells is no offer."""
     (offer,) = lambda_offers.ladder(
-        Spec(provider="lambda", instance_type="gpu_1x_a100"), from_catalog()
+        Spec(provider="lambda", instance_type="gpu_1x_a100"), from_catalog("lambda")
     )
     assert (offer.region, offer.usd_per_hour, offer.as_of) == ("any", 1.99, "2026")
     assert "skypilot" in offer.source
     with pytest.raises(SpecError, match="LAMBDA_API_KEY"):
-        rungs(from_catalog(), instance_type="gpu_2x_h100_sxm5")
-    names = {name for name, _ in rungs(from_catalog(), gpu="H100:4")}
+        rungs(from_catalog("lambda"), instance_type="gpu_2x_h100_sxm5")
+    names = {name for name, _ in rungs(from_catalog("lambda"), gpu="H100:4")}
     assert names == {"gpu_8x_h100_sxm5"}
 
 

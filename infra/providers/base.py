@@ -48,6 +48,7 @@ class Provider(ABC):
         environment: names of the variables that its resources, and a teardown, may see.
         credentials: those of them that hold a credential itself, and not the place where one is kept.
         pythons: minors, "3.10", that each of its machines has from the beginning; others are fetched there.
+        takes: fields of a Spec that not every provider knows, and this one does: "spot", "image", "host", "file_systems".
     """
 
     name: ClassVar[str]
@@ -56,6 +57,7 @@ class Provider(ABC):
     dynamic: ClassVar[tuple[type[DynamicProvider], ...]] = ()
     same_computer: ClassVar[bool] = False
     pythons: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[frozenset[str]] = frozenset()
     # True where every creating request is fenced (`fence`) and on record (`creations`): then no record is a proof.
     keeps_creations: ClassVar[bool] = False
 

@@ -19,6 +19,7 @@ from dayfly.infra import (
     lambda_names,
     lambda_offers,
     port_map,
+    selection,
     user_data,
 )
 from dayfly.infra.found import GONE, Found, State
@@ -52,6 +53,7 @@ class LambdaCloud(Provider):
     name = "lambda"
     dynamic = (KeyProvider, RulesetProvider, InstanceProvider, ReadyProvider)
     keeps_creations = True
+    takes = frozenset({"image", "file_systems"})
     # Of Lambda Stack on Ubuntu 22.04, which a machine gets that asks for no other image.
     pythons = ("3.10",)
     credentials = (lambda_key.VARIABLE,)
@@ -77,7 +79,7 @@ class LambdaCloud(Provider):
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         if not lambda_key.is_there() and not spec.file_systems:
-            return lambda_offers.ladder(spec, lambda_offers.from_catalog())
+            return lambda_offers.ladder(spec, selection.from_catalog("lambda"))
         api = LambdaApi.from_environment()
         sold = lambda_offers.from_api(api.instance_types())
         return lambda_offers.ladder(spec, sold, regions=api.regions, file_systems=api.file_systems)
@@ -152,6 +154,8 @@ class LambdaCloud(Provider):
                     "ssh_key": key.id.apply(lambda _: name),
                     "rulesets": [ruleset.ruleset],
                     "file_systems": list(spec.file_systems),
+                    # Left out where none is asked for, as it was when none could be.
+                    **({"image": spec.image} if spec.image else {}),
                     "tags": run.tags,
                     "user_data": Output.secret(_user_data(run, node)),
                 },

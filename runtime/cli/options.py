@@ -34,6 +34,11 @@ SPEC_OPTIONS = (
     SpecOption("provider", ("--provider",), "Where to run; repeat it for a ladder.", list[str]),
     SpecOption("instance_type", ("--instance-type",), "The provider's own name of a machine type."),
     SpecOption("region", ("--region",), "The provider's own name of a region; any if left out."),
+    SpecOption(
+        "spot", ("--spot",), 'true, false or "prefer": machines that the provider may take back.'
+    ),
+    SpecOption("image", ("--image",), "The provider's own name of the image to start from."),
+    SpecOption("host", ("--host",), 'The existing machine, as `ssh` takes it; for "ssh" alone.'),
     SpecOption("cores", ("--cores",), "Virtual cores at least."),
     SpecOption("memory", ("--memory",), 'Memory at least, "32GB".'),
     SpecOption("disk", ("--disk",), 'Free disk at least, "100GB".'),

@@ -17,7 +17,7 @@ import paramiko
 import psutil
 import pytest
 
-from tests.emulators.lambda_cloud import Emulator, Options, box, inhabitants
+from tests.emulators.lambda_cloud import Emulator, Options
 from tests.emulators.logins import (
     HostKey,
     booted,
@@ -28,6 +28,7 @@ from tests.emulators.logins import (
     sleeping,
     unauthenticated,
 )
+from tests.emulators.machines import box, inhabitants
 from tests.emulators.plain_client import Client
 from tests.emulators.until import until
 from tests.sshd import write_key

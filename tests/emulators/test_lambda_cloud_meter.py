@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulators.lambda_cloud import Emulator, Fault, Options, meter, truth
+from tests.emulators.lambda_cloud import Emulator, Fault, Options, meter
+from tests.emulators.machines import truth
 from tests.emulators.plain_client import Client
 from tests.emulators.until import until
 

@@ -19,17 +19,16 @@ from tests.emulators.lambda_cloud import (
     Emulator,
     Fault,
     Options,
-    addresses,
     catalog,
     gpus,
-    user_data,
 )
-from tests.emulators.lambda_cloud.addresses import Addresses
 from tests.emulators.lambda_cloud.clock import Clock
-from tests.emulators.lambda_cloud.front import Front
 from tests.emulators.lambda_cloud.limiter import Limiter
-from tests.emulators.lambda_cloud.port_map import PortMap
 from tests.emulators.lambda_cloud.schedule import Schedule
+from tests.emulators.machines import addresses, user_data
+from tests.emulators.machines.addresses import Addresses
+from tests.emulators.machines.front import Front
+from tests.emulators.machines.port_map import PortMap
 
 pytestmark = pytest.mark.process
 
@@ -139,6 +138,7 @@ def test_every_type_with_gpus_has_some_to_show() -> None:
     for each in catalog.TYPES.values():
         if each.gpus:
             shown = gpus.shown(each)
+            assert shown is not None
             assert shown.count == each.gpus
             assert 0.93 < shown.memory_mib / 1024 / each.gpu_memory_gib < 1.03, each.name
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from dayfly.infra import providers
-from tests.emulators.lambda_cloud import Emulator, Options, addresses
+from tests.emulators.lambda_cloud import Emulator, Options
+from tests.emulators.machines import addresses
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd, pytest.mark.tried("lambda", "emulator")]
 _DOCS = (Path(__file__).parents[2] / "docs/lambda.md").read_text()

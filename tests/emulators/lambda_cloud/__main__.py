@@ -13,12 +13,12 @@ import threading
 from pathlib import Path
 
 from tests.emulators.lambda_cloud import operations
-from tests.emulators.lambda_cloud.box import NoNamespaces
 from tests.emulators.lambda_cloud.cloud import Cloud
 from tests.emulators.lambda_cloud.options import Options
-from tests.emulators.lambda_cloud.port_map import PortMap
 from tests.emulators.lambda_cloud.server import Server
-from tests.emulators.lambda_cloud.truth import Truth
+from tests.emulators.machines.box import NoNamespaces
+from tests.emulators.machines.port_map import PortMap
+from tests.emulators.machines.truth import Truth
 
 _EPILOG = f"""\
 The first line on standard output is a JSON object: url, api_key, port_map, log. The same as lines to paste

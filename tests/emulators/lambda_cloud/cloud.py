@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.emulators.lambda_cloud import catalog, meter
-from tests.emulators.lambda_cloud import truth as log
 from tests.emulators.lambda_cloud.account import Account
 from tests.emulators.lambda_cloud.capacity import Capacity
 from tests.emulators.lambda_cloud.clock import Clock
@@ -17,12 +16,13 @@ from tests.emulators.lambda_cloud.faults import Fault, Script
 from tests.emulators.lambda_cloud.file_systems import FileSystems
 from tests.emulators.lambda_cloud.firewalls import Firewalls
 from tests.emulators.lambda_cloud.instances import Instances
-from tests.emulators.lambda_cloud.machines import Machines
 from tests.emulators.lambda_cloud.options import Options
-from tests.emulators.lambda_cloud.port_map import PortMap
 from tests.emulators.lambda_cloud.schedule import Schedule
 from tests.emulators.lambda_cloud.ssh_keys import SSHKeys
-from tests.emulators.lambda_cloud.truth import Truth
+from tests.emulators.machines import truth as log
+from tests.emulators.machines.machines import Machines
+from tests.emulators.machines.port_map import PortMap
+from tests.emulators.machines.truth import Truth
 
 
 class Cloud:
@@ -53,13 +53,14 @@ class Cloud:
             self.truth, options.regions_without_firewall, self._behind, self._rules_changed
         )
         self._schedule = Schedule(self.clock)
-        self.machines = _machines(options, folder, ports, truth, self.firewalls)
+        self.machines = _machines(options, folder, ports, truth)
         self.instances = Instances(
             options=options,
             clock=self.clock,
             truth=self.truth,
             capacity=self.capacity,
             machines=self.machines,
+            lets_in=self.firewalls.lets_in if options.firewalls else None,
             later=self._later,
         )
 
@@ -151,15 +152,7 @@ class Cloud:
         return [each.id for each in self.instances.alive() if ruleset in each.order.rulesets]
 
 
-def _machines(
-    options: Options, folder: Path, ports: PortMap, truth: Truth, firewalls: Firewalls
-) -> Machines | None:
+def _machines(options: Options, folder: Path, ports: PortMap, truth: Truth) -> Machines | None:
     if not options.machines:
         return None
-    return Machines(
-        folder / "machines",
-        ports,
-        truth,
-        own_addresses=options.own_addresses,
-        lets_in=firewalls.lets_in if options.firewalls else None,
-    )
+    return Machines(folder / "machines", ports, truth, own_addresses=options.own_addresses)

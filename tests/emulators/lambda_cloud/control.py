@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.emulators.lambda_cloud import inhabitants, meter, operations
+from tests.emulators.lambda_cloud import meter, operations
 from tests.emulators.lambda_cloud.cloud import Cloud
 from tests.emulators.lambda_cloud.faults import Fault
 from tests.emulators.lambda_cloud.refusal import Refusal
+from tests.emulators.machines import inhabitants
 
 BASE = "/_emulator/"
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.emulators.lambda_cloud import truth
 from tests.emulators.lambda_cloud.faults import Fault
 from tests.emulators.lambda_cloud.options import Options
+from tests.emulators.machines import truth
 
 _CHECKOUT = Path(__file__).parents[3]
 _START_S = 30.0

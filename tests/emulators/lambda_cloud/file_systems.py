@@ -14,7 +14,7 @@ from tests.emulators.lambda_cloud import catalog, refusal
 from tests.emulators.lambda_cloud.body import Body
 from tests.emulators.lambda_cloud.clock import iso
 from tests.emulators.lambda_cloud.refusal import Refusal
-from tests.emulators.lambda_cloud.truth import Truth
+from tests.emulators.machines.truth import Truth
 
 _MOUNT_POINT = r"^(/home|/lambda/nfs|/data)[//a-zA-Z0-9-]*$"
 

@@ -13,7 +13,7 @@ from tests.emulators.lambda_cloud import catalog
 from tests.emulators.lambda_cloud.body import Body
 from tests.emulators.lambda_cloud.clock import iso
 from tests.emulators.lambda_cloud.refusal import Refusal
-from tests.emulators.lambda_cloud.truth import Truth
+from tests.emulators.machines.truth import Truth
 
 Rules = list[dict[str, Any]]
 _SSH = {

@@ -1,9 +1,6 @@
-"""The GPUs that an instance shows: those of its type, through the stand-ins of `tests.emulators.gpu`."""
+"""The GPUs of Lambda's types, as their driver names them."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 from tests.emulators import gpu
 from tests.emulators.lambda_cloud.catalog import InstanceType
@@ -23,44 +20,10 @@ _NAMES = {
 }
 
 
-def furnish(folder: Path, type: InstanceType, lie: str = "") -> None:
-    """Puts `nvidia-smi` and the driver's library into the tools of an instance, if its type has GPUs.
-
-    Args:
-        folder: the tools, as this computer sees them.
-        type: says which GPUs.
-        lie: one of `gpu.LIES`, "" for the truth.
-
-    """
-    if type.gpus:
-        # Not this process's own interpreter: a virtual environment may be where the instance does not see it.
-        python = str(Path(sys.base_prefix) / "bin/python3")
-        gpu.furnish(folder, shown(type), lie, python=python)
-
-
-def check(type: InstanceType, lie: str) -> None:
-    """Before it is told.
-
-    Raises:
-        ValueError: there is no such lie, or no GPU that could tell it.
-    """
-    check_name(lie)
-    if lie and not type.gpus:
-        raise ValueError(f"{type.name} has no GPU that could lie")
-
-
-def check_name(lie: str) -> None:
-    """Refuses what is no lie.
-
-    Raises:
-        ValueError: names those that there are.
-    """
-    if lie and lie not in gpu.LIES:
-        raise ValueError(f"no lie {lie!r}; known: {', '.join(sorted(gpu.LIES))}")
-
-
-def shown(type: InstanceType) -> gpu.Gpu:
-    """What the driver says of a type's GPUs."""
+def shown(type: InstanceType) -> gpu.Gpu | None:
+    """What the driver says of a type's GPUs; None where it has none."""
+    if not type.gpus:
+        return None
     form = type.form.split(" GB")[1].strip()
     name, mib = _NAMES[type.gpu, form]
     return gpu.Gpu(

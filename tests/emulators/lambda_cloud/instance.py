@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.emulators.lambda_cloud import catalog, meter
-from tests.emulators.lambda_cloud.machine import Machine
 from tests.emulators.lambda_cloud.order import Order
+from tests.emulators.machines.machine import Machine
 
 _ACTIONS = ("migrate", "rebuild", "restart", "cold_reboot", "terminate")
 _NOT_NOW = {

@@ -6,16 +6,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.emulators.lambda_cloud import meter, refusal
-from tests.emulators.lambda_cloud.addresses import Addresses
+from tests.emulators.lambda_cloud import gpus, meter, refusal
 from tests.emulators.lambda_cloud.body import Body
 from tests.emulators.lambda_cloud.capacity import Capacity
 from tests.emulators.lambda_cloud.clock import Clock
 from tests.emulators.lambda_cloud.instance import Instance
-from tests.emulators.lambda_cloud.machines import Machines
 from tests.emulators.lambda_cloud.options import Options
 from tests.emulators.lambda_cloud.order import Order
-from tests.emulators.lambda_cloud.truth import Truth
+from tests.emulators.machines.addresses import Addresses
+from tests.emulators.machines.machines import Machines
+from tests.emulators.machines.truth import Truth
+from tests.emulators.machines.wanted import Wanted
 
 
 class Instances:
@@ -32,6 +33,7 @@ class Instances:
         truth: Truth,
         capacity: Capacity,
         machines: Machines | None,
+        lets_in: Callable[[tuple[str, ...], str], bool] | None,
         later: Callable[[float, Callable[[], None]], None],
     ) -> None:
         self._options = options
@@ -39,6 +41,7 @@ class Instances:
         self._truth = truth
         self._capacity = capacity
         self._machines = machines
+        self._lets_in = lets_in
         self._later = later
         self._addresses = Addresses(real=options.own_addresses)
         self._all: dict[str, Instance] = {}
@@ -158,9 +161,20 @@ class Instances:
 
     def _boot(self, made: Instance) -> None:
         if self._machines is not None:
-            made.machine = self._machines.make(made.id, made.order, made.ip)
+            made.machine = self._machines.make(made.id, self._wanted(made), made.ip)
         self._later(self._options.ip_s, lambda: self._show_ip(made))
         self._start(made, self._options.boot_s)
+
+    def _wanted(self, made: Instance) -> Wanted:
+        order = made.order
+        return Wanted(
+            hostname=order.hostname or made.ip.replace(".", "-"),
+            authorized_key=order.ssh_key.public_key,
+            user_data=order.user_data,
+            gpu=gpus.shown(order.type),
+            mounts=tuple((each.file_system.folder, each.mount_point) for each in order.mounts),
+            lets_in=None if self._lets_in is None else partial(self._lets_in, order.rulesets),
+        )
 
     def _start(self, each: Instance, after_s: float) -> None:
         self._later(after_s, lambda: self._active(each))

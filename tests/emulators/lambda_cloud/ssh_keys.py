@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.emulators.lambda_cloud import refusal
 from tests.emulators.lambda_cloud.body import Body
-from tests.emulators.lambda_cloud.truth import Truth
+from tests.emulators.machines.truth import Truth
 
 
 @dataclass(frozen=True)

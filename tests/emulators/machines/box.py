@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tests.emulators.lambda_cloud import inhabitants
+from tests.emulators.machines import inhabitants
 
 _INIT = Path(__file__).with_name("init.sh")
 _TOOLS = ("unshare", "nsenter", "setpriv", "pivot_root", "mount", "sshd", "cc")

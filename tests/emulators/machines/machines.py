@@ -1,19 +1,17 @@
-"""All machines of the emulated cloud, on this computer."""
+"""All machines of an emulated cloud, on this computer."""
 
 from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
-from tests.emulators.lambda_cloud import addresses, box, gpus
-from tests.emulators.lambda_cloud.machine import Machine
-from tests.emulators.lambda_cloud.order import Order
-from tests.emulators.lambda_cloud.port_map import PortMap
-from tests.emulators.lambda_cloud.truth import Truth
+from tests.emulators.machines import addresses, box, gpus
+from tests.emulators.machines.machine import Machine
+from tests.emulators.machines.port_map import PortMap
+from tests.emulators.machines.truth import Truth
+from tests.emulators.machines.wanted import Wanted
 
 _THREADS = 8
 
@@ -28,9 +26,7 @@ class Machines:
         truth: Truth,
         *,
         own_addresses: bool = False,
-        lets_in: Callable[[tuple[str, ...], str], bool] | None = None,
     ) -> None:
-        self._lets_in = lets_in
         box.check()
         if own_addresses:
             addresses.check()
@@ -49,19 +45,17 @@ class Machines:
             gpus.check_name(lie)
         self._lies.extend(lies)
 
-    def make(self, id: str, order: Order, ip: str) -> Machine:
+    def make(self, id: str, wanted: Wanted, ip: str) -> Machine:
         """A machine that begins to boot."""
         made = Machine(
             id,
-            order,
-            hostname=order.hostname or ip.replace(".", "-"),
+            wanted,
             place=(ip, addresses.SSH_PORT) if self._own_addresses else ("127.0.0.1", 0),
             folder=self._folder / id,
             ports=self._ports,
             truth=self._truth,
             executor=self._executor,
             lie=self._lies.popleft() if self._lies else "",
-            lets_in=None if self._lets_in is None else partial(self._lets_in, order.rulesets),
         )
         self._all = [each for each in self._all if not each.ended] + [made]
         return made

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
-from tests.emulators.lambda_cloud import box, disk, gpus, user_data
-from tests.emulators.lambda_cloud.box import Box
-from tests.emulators.lambda_cloud.front import Front
-from tests.emulators.lambda_cloud.order import Order
-from tests.emulators.lambda_cloud.port_map import PortMap
-from tests.emulators.lambda_cloud.truth import Truth
+from tests.emulators.machines import box, disk, gpus, user_data
+from tests.emulators.machines.box import Box
+from tests.emulators.machines.front import Front
+from tests.emulators.machines.port_map import PortMap
+from tests.emulators.machines.truth import Truth
+from tests.emulators.machines.wanted import Wanted
 
 _SSHD_S = 60.0
 _LATE = "/var/lib/cloud/instance/scripts/runcmd"
@@ -35,28 +35,26 @@ class Machine:
     def __init__(
         self,
         id: str,
-        order: Order,
+        wanted: Wanted,
         *,
-        hostname: str,
         place: tuple[str, int],
         folder: Path,
         ports: PortMap,
         truth: Truth,
         executor: Executor,
         lie: str = "",
-        lets_in: Callable[[str], bool] | None = None,
     ) -> None:
         self.id = id
         self.ended = False
-        self._order = order
-        self._hostname = hostname
+        self._wanted = wanted
         self._folder = folder
         self._ports = ports
         self._truth = truth
         self._executor = executor
-        self._box = Box(folder, hostname, disk.environment())
+        self._box = Box(folder, wanted.hostname, disk.environment())
         self._lie = lie
         self._applied = False
+        self._started = False
         self._ending = False
         self._lock = threading.Lock()
         self._acts: deque[Callable[[], None]] = deque()
@@ -67,7 +65,7 @@ class Machine:
         self._reserved.bind(place)
         self._host: str = place[0]
         self.port: int = self._reserved.getsockname()[1]
-        self._front = None if lets_in is None else Front(self.port, lets_in)
+        self._front = None if wanted.lets_in is None else Front(self.port, wanted.lets_in)
         ports.add(id, self._host, self.port if self._front is None else self._front.port)
         self._later(self._furnish)
 
@@ -86,8 +84,8 @@ class Machine:
 
     def lie(self, lie: str) -> None:
         """Its GPUs lie from now on; "" makes them honest again."""
-        gpus.check(self._order.type, lie)
-        self._later(lambda: gpus.furnish(self._folder / "tools", self._order.type, lie))
+        gpus.check(self._wanted.gpu, lie)
+        self._later(lambda: gpus.furnish(self._folder / "tools", self._wanted.gpu, lie))
 
     def kill_sshd(self) -> None:
         """Ends the SSH server with all of its connections; what was started over them and detached goes on."""
@@ -113,6 +111,11 @@ class Machine:
             self._ending = True
             self._acts.clear()
         self._later(self._end)
+
+    @property
+    def is_off(self) -> bool:
+        """It has been on, and has switched itself off."""
+        return self._started and not self._box.running and not self._ending
 
     @property
     def namespace(self) -> str:
@@ -143,14 +146,15 @@ class Machine:
     def _furnish(self) -> None:
         disk.furnish(
             self._folder,
-            hostname=self._hostname,
+            hostname=self._wanted.hostname,
             host=self._host,
             port=self.port,
-            authorized_key=self._order.ssh_key.public_key,
-            mounts=[(each.file_system.folder, each.mount_point) for each in self._order.mounts],
+            authorized_key=self._wanted.authorized_key,
+            mounts=self._wanted.mounts,
         )
-        gpus.furnish(self._folder / "tools", self._order.type, self._lie)
+        gpus.furnish(self._folder / "tools", self._wanted.gpu, self._lie)
         self._box.boot()
+        self._started = True
 
     def _start_sshd(self) -> None:
         if not self._box.running:
@@ -175,8 +179,8 @@ class Machine:
         if self._applied or not self._box.running:
             return
         self._applied = True
-        wanted = user_data.parse(self._order.user_data)
-        self._box.run(["sh", "-e"], text=user_data.copies(self.id, self._order.user_data))
+        wanted = user_data.parse(self._wanted.user_data)
+        self._box.run(["sh", "-e"], text=user_data.copies(self.id, self._wanted.user_data))
         early = self._box.run(["sh", "-e"], text=wanted.early)
         self._box.run(
             ["sh", "-c", 'pid=$(cat /run/sshd.pid) && rm /run/sshd.pid && kill -HUP "$pid"']

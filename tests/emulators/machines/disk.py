@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from tests.emulators.lambda_cloud.box import PATH
+from tests.emulators.machines.box import PATH
 
 _COMMANDS = Path(__file__).with_name("commands")
 # A property of this computer's network, which the instance shares: without them a package index behind a proxy

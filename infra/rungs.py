@@ -1,0 +1,49 @@
+"""Rungs: what one provider puts on the ladder of a Spec, after a look at the fields that not every provider knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dayfly.errors import SpecError
+from dayfly.infra import providers
+from dayfly.infra.offers import Offer
+from dayfly.infra.providers.base import Provider
+from dayfly.infra.spec import PREFER_SPOT, Spec
+
+# Not `host`, which is for one rung of a ladder and says nothing of the others.
+_NOT_FOR_ALL = ("spot", "image", "file_systems")
+
+
+def of(provider: Provider, spec: Spec) -> Sequence[Offer]:
+    """Priced candidates of one provider, in the order in which they are to be tried.
+
+    Raises:
+        SpecError: the provider knows nothing of a field that is given, or has nothing that satisfies the Spec.
+        NoCapacity: it could, and has no such machine now.
+    """
+    for name in _NOT_FOR_ALL:
+        value = getattr(spec, name)
+        if value and value != PREFER_SPOT and name not in provider.takes:
+            raise SpecError(
+                f'{name}={value!r}: provider="{provider.name}" knows nothing of it; leave it out, or take'
+                f" {_taking(name)}"
+            )
+    return provider.offers(spec)
+
+
+def check_host(spec: Spec) -> None:
+    """Refuses a host that no provider of the Spec's goes to.
+
+    Raises:
+        SpecError: there is one.
+    """
+    if spec.host and not any("host" in providers.load(name).takes for name in spec.providers):
+        raise SpecError(
+            f"host={spec.host!r}: {', '.join(spec.providers)} makes machines of its own; leave it out, or take"
+            f" {_taking('host')}"
+        )
+
+
+def _taking(field: str) -> str:
+    able = [name for name in providers.names() if field in providers.load(name).takes]
+    return " or ".join(f'provider="{name}"' for name in able) or "none of this version's"
