@@ -10,7 +10,7 @@ from typing import ClassVar
 from dayfly.infra.providers.base import FailureKind, Provider
 
 # A plugin that runs already and only has to be attached to; Pulumi documents it for whoever develops one.
-ENVIRONMENT = ("PULUMI_DEBUG_PROVIDERS",)
+ENVIRONMENT: tuple[str, ...] = ("PULUMI_DEBUG_PROVIDERS",)
 
 
 class VendorProvider(Provider):
@@ -34,7 +34,7 @@ class VendorProvider(Provider):
     extra: ClassVar[str]
     codes: ClassVar[Mapping[str, FailureKind]]
     code: ClassVar[re.Pattern[str]]
-    environment = ENVIRONMENT
+    environment: ClassVar[tuple[str, ...]] = ENVIRONMENT
     takes = frozenset({"spot", "image"})
 
     def failure(self, error: str) -> FailureKind:

@@ -19,8 +19,9 @@ from dayfly.infra.home import home_path
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
 from dayfly.runtime.redact import redact
-from dayfly.stacks import engine, settings
+from dayfly.stacks import engine, plugins, settings
 from dayfly.stacks.budget import Budget
+from dayfly.stacks.policies import Policies
 from dayfly.stacks.settings import OWN, SPEC_FIELDS, Settings
 from dayfly.stacks.workspace import Workspace
 
@@ -82,11 +83,13 @@ def examine() -> Report:
         ("python", _python),
         ("dayfly", _dayfly),
         ("engine", _engine),
+        ("plugins", partial(_plugins, wanted)),
         ("uv", _uv),
         ("ssh", _ssh),
         ("sshd", partial(_sshd, "local" in wanted)),
         ("home", partial(_workspace, found)),
         ("budgets", partial(_budgets, found)),
+        ("policies", partial(_policies, found)),
     ]
     looks += [(f"provider {n}", partial(_provider, n, n in wanted)) for n in providers.names()]
     for name, look in looks:
@@ -131,6 +134,21 @@ def _engine() -> Iterator[Check]:
         return
     found = search.engine
     yield Check("engine", "ok", f"pulumi {found.version}  {found.path}  ({found.origin})")
+
+
+def _plugins(wanted: Sequence[str]) -> Iterator[Check]:
+    """Those of providers that are not set up are no finding."""
+    for state in plugins.states(engine.find()):
+        name = f"plugin {state.provider}"
+        if state.place is not None:
+            yield Check(name, "ok", str(state))
+        elif state.provider in wanted or (state.plugin and _is_configured(state.provider)):
+            fix = f"{state.lacking} (the first run does it too)"
+            yield Check(name, "warn", "not there yet", fix)
+
+
+def _is_configured(provider: str) -> bool:
+    return providers.load(provider).is_configured()
 
 
 def _uv() -> Iterator[Check]:
@@ -210,6 +228,11 @@ def _budgets(found: Settings) -> Iterator[Check]:
             yield Check(name, "ok", f"${budget.usd:g} for all runs of this computer together")
         except ConfigurationError as error:
             yield Check(name, "fail", str(error), "correct it")
+
+
+def _policies(found: Settings) -> Iterator[Check]:
+    for each in Policies.of(found).every:
+        yield Check("policy", "ok", str(each))
 
 
 def _origins(found: Settings) -> Iterator[tuple[str, Any, str]]:

@@ -215,16 +215,20 @@ def preview(request: Request) -> None:
     import pulumi.automation  # noqa: F401  # as above
 
     _wait_for_init(request, making)
-    result = _stack(request, lambda: launch(request.spec, request.offer, request.run)).preview(
-        json=True
-    )
-    steps = json.loads(result.stdout)["steps"]
-    resources = [
-        {"type": step["newState"]["type"], "name": step["urn"].rpartition("::")[2]}
+    priced = outputs.Priced(request.offer)
+
+    def program() -> None:
+        priced.look_at(outputs.export(request.spec, request.offer, request.run))
+
+    steps = json.loads(_stack(request, program).preview(json=True).stdout)["steps"]
+    listed = [
+        (step["newState"]["type"], step["urn"].rpartition("::")[2])
         for step in steps
         if step["newState"]["type"] != "pulumi:pulumi:Stack"
     ]
-    journal.append(request.run.directory, "resources", resources=resources, resources_from="engine")
+    journal.append(
+        request.run.directory, "resources", resources=priced.of(listed), resources_from="engine"
+    )
 
 
 def main(arguments: list[str]) -> int:

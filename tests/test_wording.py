@@ -7,8 +7,9 @@ from datetime import date
 
 import pytest
 
+from dayfly.infra.listing import Resource
 from dayfly.infra.offers import Offer
-from dayfly.infra.plan import Plan, Resource
+from dayfly.infra.plan import Plan
 from dayfly.runtime import wording
 from dayfly.stacks.receipt import Receipt
 

@@ -6,6 +6,7 @@ A run's stack holds a key, a firewall ruleset, the instance, and the wait until 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,9 @@ class LambdaCloud(Provider):
     name = "lambda"
     dynamic = (KeyProvider, RulesetProvider, InstanceProvider, ReadyProvider)
     keeps_creations = True
+    free = frozenset(
+        f"pulumi-python:dynamic/dayfly:Lambda{kind}" for kind in ("Key", "Ruleset", "Ready")
+    )
     takes = frozenset({"image", "file_systems"})
     # Of Lambda Stack on Ubuntu 22.04, which a machine gets that asks for no other image.
     pythons = ("3.10",)
@@ -79,10 +83,15 @@ class LambdaCloud(Provider):
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         if not lambda_key.is_there() and not spec.file_systems:
-            return lambda_offers.ladder(spec, selection.from_catalog("lambda"))
+            return self.catalog_offers(spec)
         api = LambdaApi.from_environment()
         sold = lambda_offers.from_api(api.instance_types())
         return lambda_offers.ladder(spec, sold, regions=api.regions, file_systems=api.file_systems)
+
+    def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
+        # Where a file system is only the API knows.
+        alone = dataclasses.replace(spec, file_systems=())
+        return lambda_offers.ladder(alone, selection.from_catalog("lambda"))
 
     def price_list(self) -> Sequence[Offer]:
         if not lambda_key.is_there():
