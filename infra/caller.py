@@ -8,8 +8,6 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import requests
-
 from dayfly.errors import ConfigurationError
 from dayfly.infra.ingress import PRIVATE_VARIABLE
 
@@ -79,6 +77,9 @@ def _address_towards(url: str) -> ipaddress.IPv4Address | None:
 
 
 def _address_seen_by(service: str) -> ipaddress.IPv4Address | None:
+    # Its import takes longer than a plan that asks nobody.
+    import requests
+
     try:
         with requests.Session() as session:
             # SSH does not go through an HTTP proxy, so this question must not either.

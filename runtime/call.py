@@ -534,7 +534,7 @@ def equip(engine: Engine, offers: Sequence[Offer], note: Callable[[str], None]) 
     Raises:
         PluginMissing: one cannot be had; nothing exists.
     """
-    for _, plugin in plugins.missing((offer.provider for offer in offers), engine):
+    for plugin in plugins.missing((offer.provider for offer in offers), engine):
         plugin_install.ensure(plugin, engine, note)
 
 

@@ -91,7 +91,7 @@ def reason_against(provider: Provider, engine: Engine) -> str:
     plugin = plugins.of(provider)
     if plugin is None or plugins.find(plugin, engine) is not None:
         return ""
-    return f"{plugin} is not there: `dayfly engine install --plugin {provider.name}` gets it, and so does the first run"
+    return f"{plugin} is not there: `{plugin.command}` gets it, and so does the first run"
 
 
 def _recorded(context: Context, spec: Spec, offers: Sequence[Offer]) -> list[Listing]:

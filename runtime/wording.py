@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dayfly.infra.listing import Listing
 from dayfly.infra.plan import Plan
 from dayfly.infra.units import human_bytes, human_seconds
-from dayfly.stacks.receipt import Receipt
+
+if TYPE_CHECKING:
+    from dayfly.stacks.receipt import Receipt
 
 _OLD_PRICE_DAYS = 30
 # Who has listed resources, as `Listing.source`.

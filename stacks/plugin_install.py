@@ -46,7 +46,7 @@ def ensure(plugin: Plugin, engine: Engine, progress: Progress) -> Place:
     if found is None:
         raise PluginMissing(
             f"{plugin} is not on this computer, and could not be installed from {plugin.server}: {said}. Nothing was created."
-            f" Next: let this computer reach that host and run `dayfly engine install --plugin {plugin.name}`, name a mirror"
+            f" Next: let this computer reach that host and run `{plugin.command}`, name a mirror"
             f" with --server URL, or put {plugin.program} of that version on PATH"
         )
     progress(f"{plugin} is ready, {human_bytes(found.size_bytes)} in {plugin.folder}")

@@ -40,17 +40,24 @@ class Plugin:
     """One plugin in the version that an SDK names.
 
     Attributes:
+        provider: whose resources it makes, as `provider=` takes it.
         name: "aws".
         version: without a leading "v".
         server: URL below which its releases are.
     """
 
+    provider: str
     name: str
     version: str
     server: str = RELEASES
 
     def __str__(self) -> str:
         return f"Pulumi's {self.name} plugin {self.version}"
+
+    @property
+    def command(self) -> str:
+        """What installs it."""
+        return f"dayfly engine install --plugin {self.provider}"
 
     @property
     def program(self) -> str:
@@ -137,7 +144,7 @@ def states(engine: Engine | None) -> Iterator[PluginState]:
             yield PluginState(provider.name, None, None, str(error))
             continue
         place = find(plugin, engine) if plugin else None
-        lacking = "" if place else f"dayfly engine install --plugin {provider.name}"
+        lacking = "" if place or not plugin else plugin.command
         yield PluginState(provider.name, plugin, place, lacking)
 
 
@@ -178,7 +185,7 @@ def of(provider: Provider) -> Plugin | None:
         raise ConfigurationError(
             f"{file} does not say which plugin {provider.sdk} needs ({error!r}); install {provider.sdk} again"
         ) from error
-    return Plugin(name, version, str(told.get("server") or RELEASES))
+    return Plugin(provider.name, name, version, str(told.get("server") or RELEASES))
 
 
 def find(plugin: Plugin, engine: Engine | None) -> Place | None:
@@ -199,8 +206,8 @@ def find(plugin: Plugin, engine: Engine | None) -> Place | None:
     return Place("installed", str(file), _size(plugin.folder))
 
 
-def missing(names: Iterable[str], engine: Engine | None) -> Iterator[tuple[str, Plugin]]:
-    """Of these providers, those whose plugin is not there, with it.
+def missing(names: Iterable[str], engine: Engine | None) -> Iterator[Plugin]:
+    """The plugins of these providers that are not there.
 
     Raises:
         ConfigurationError: the SDK of one is not installed.
@@ -208,7 +215,7 @@ def missing(names: Iterable[str], engine: Engine | None) -> Iterator[tuple[str, 
     for name in dict.fromkeys(names):
         plugin = of(providers.load(name))
         if plugin is not None and find(plugin, engine) is None:
-            yield name, plugin
+            yield plugin
 
 
 def link(pulumi_home: Path) -> None:

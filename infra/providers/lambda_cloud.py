@@ -10,11 +10,12 @@ import dataclasses
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra import (
     caller,
+    lambda_account,
     lambda_endpoint,
     lambda_key,
     lambda_names,
@@ -24,7 +25,6 @@ from dayfly.infra import (
     user_data,
 )
 from dayfly.infra.found import GONE, Found, State
-from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import IN_USE, ApiError, code_in, kind_of
 from dayfly.infra.lambda_records import Ruleset
 from dayfly.infra.lambda_resources import (
@@ -40,6 +40,9 @@ from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import FailureKind, Limits, Provider
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
+
+if TYPE_CHECKING:
+    from dayfly.infra.lambda_api import LambdaApi
 
 _CONSOLE = "https://cloud.lambda.ai/instances"
 _USER = "ubuntu"
@@ -84,7 +87,7 @@ class LambdaCloud(Provider):
     def offers(self, spec: Spec) -> Sequence[Offer]:
         if not lambda_key.is_there() and not spec.file_systems:
             return self.catalog_offers(spec)
-        api = LambdaApi.from_environment()
+        api = lambda_account.api()
         sold = lambda_offers.from_api(api.instance_types())
         return lambda_offers.ladder(spec, sold, regions=api.regions, file_systems=api.file_systems)
 
@@ -96,7 +99,7 @@ class LambdaCloud(Provider):
     def price_list(self) -> Sequence[Offer]:
         if not lambda_key.is_there():
             return super().price_list()
-        return lambda_offers.price_list(LambdaApi.from_environment().instance_types())
+        return lambda_offers.price_list(lambda_account.api().instance_types())
 
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         from pulumi import Output
@@ -191,11 +194,11 @@ class LambdaCloud(Provider):
         return [machine(node) for node in range(spec.nodes)]
 
     def inventory(self, owner: str | None) -> Sequence[Found]:
-        api = LambdaApi.from_environment()
+        api = lambda_account.api()
         return [*_instances(api, owner), *_named(api, owner)]
 
     def terminate(self, found: Found) -> None:
-        api = LambdaApi.from_environment()
+        api = lambda_account.api()
         try:
             if found.kind == "instance":
                 api.terminate(found.id)
@@ -210,7 +213,7 @@ class LambdaCloud(Provider):
 
     def instance_state(self, id: str) -> State:
         try:
-            return LambdaApi.from_environment().instance(id).state
+            return lambda_account.api().instance(id).state
         except ApiError as error:
             if not error.gone:
                 raise
@@ -218,7 +221,7 @@ class LambdaCloud(Provider):
 
     def address(self, id: str) -> tuple[str, int] | None:
         try:
-            found = LambdaApi.from_environment().instance(id)
+            found = lambda_account.api().instance(id)
         except ApiError as error:
             if not error.gone:
                 raise
@@ -229,7 +232,7 @@ class LambdaCloud(Provider):
         here = caller.own(lambda_endpoint.base_url())
         if here is None:
             return ""  # Nobody is let in for whom nobody can be named.
-        api = LambdaApi.from_environment()
+        api = lambda_account.api()
         # Only what is ours, and the run's own.
         behind = [
             r for r in api.rulesets() if id in r.instances and lambda_names.PATTERN.match(r.name)
@@ -260,7 +263,7 @@ class LambdaCloud(Provider):
 
     def preflight(self) -> Sequence[str]:
         try:
-            LambdaApi.from_environment()
+            lambda_account.api()
         except ConfigurationError as missing:
             return [str(missing)]
         return []
