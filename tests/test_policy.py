@@ -17,7 +17,7 @@ from dayfly.errors import (
     PolicyDenied,
     SpecError,
 )
-from dayfly.infra import caller, policy
+from dayfly.infra import caller, policy, providers
 from dayfly.infra.ingress import OWN_ADDRESS, PRIVATE_VARIABLE, is_public
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
@@ -27,7 +27,7 @@ from dayfly.infra.spec import Spec
 from dayfly.runtime import doctor
 from dayfly.runtime.context import Context
 from dayfly.runtime.machine_plan import plan_machine
-from dayfly.stacks import journal, ladder, settings
+from dayfly.stacks import journal, settings
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.policies import Policies
 from dayfly.stacks.run_stack import RunStack
@@ -241,7 +241,7 @@ def test_a_rung_that_a_refusal_names_is_asked_about_too(
 ) -> None:
     """It was in no ladder that anybody has looked at."""
     here = _Elsewhere()
-    monkeypatch.setattr(ladder.providers, "load", lambda _: here)
+    monkeypatch.setattr(providers, "load", lambda _: here)
     asked = list[str]()
 
     def permit(offer: Offer) -> None:
