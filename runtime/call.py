@@ -131,7 +131,7 @@ class Call:
             display: where progress is shown.
             policies: those of the function, beside those of the settings.
             to_run: False for a plan alone, which needs no credentials: the catalog's prices do.
-            live: False for the catalog's prices, and resources that are known already, wherever more could be asked.
+            live: False for the catalog's prices, wherever more could be asked.
             borrowed: True where nobody changes an argument before it is sent, so that a large one need not be copied.
 
         Raises:
@@ -249,32 +249,29 @@ class Call:
             began=began,
             pickle_s=pickle_s,
             policies=asked,
-        )._sifted(live=live)
+        )._sifted()
         if not to_run:
             return call
         engine = context.engine(shown.note)
         equip(engine, call.offers, shown.note)
         return dataclasses.replace(call, engine=engine)
 
-    def _sifted(self, *, live: bool) -> Call:
+    def _sifted(self) -> Call:
         """The same on the rungs that the policies allow.
 
         Raises:
             PolicyDenied: there is none; has the reason against each.
         """
-        offers, denied = self.policies.sift(
-            self.offers, lambda offers: self._plans(offers, live=live)
-        )
+        offers, denied = self.policies.sift(self.offers, self._plans)
         for each in denied:
             self.display.note(f"not in the ladder: {each}")
         return dataclasses.replace(self, offers=offers, denied=denied)
 
-    def _plans(self, offers: Sequence[Offer], *, live: bool = True) -> list[Plan]:
-        """A plan of each rung alone, with its resources where a policy may look at them."""
+    def _plans(self, offers: Sequence[Offer]) -> list[Plan]:
+        """A plan of each rung alone, with its resources where a policy may look at them, also in a plan that asks nobody else."""
         listed = [Listing()] * len(offers)
         if self.policies.of_resources:
-            known = listings.recorded if live else listings.kept
-            listed = known(self.context, self.spec, offers)
+            listed = listings.recorded(self.context, self.spec, offers)
         return [self.plan([each], [offer]) for offer, each in zip(offers, listed, strict=True)]
 
     def permit(self, offer: Offer) -> None:

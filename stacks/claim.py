@@ -49,6 +49,7 @@ def claim(
     run_id: str,
     report: Callable[[str], None] = lambda _: None,
     now: Callable[[], float] = time.time,
+    *,
     allows: Callable[[History], bool] = lambda _: True,
 ) -> History | None:
     """Takes a machine for a run, for good: it is handed on by that run, or destroyed with it.

@@ -58,6 +58,9 @@ class Policies:
         Raises:
             PolicyDenied: a policy is broken.
         """
+        if self.of_resources and not plan.resources_from:
+            why = plan.rungs[0].listing.why
+            return f"policies look at its resources, which could not be listed: {why}"
         for each in self.every:
             reason = each.reason_against(plan)
             if reason:

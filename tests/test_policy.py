@@ -19,6 +19,7 @@ from dayfly.errors import (
 )
 from dayfly.infra import caller, policy, providers
 from dayfly.infra.ingress import OWN_ADDRESS, PRIVATE_VARIABLE, is_public
+from dayfly.infra.listing import Listing
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.planning import make_plan
@@ -200,6 +201,15 @@ def test_a_rung_that_is_denied_is_not_in_the_ladder(
     refused = dayfly("run", "--provider", "local", "--environment", "live", "builtins:abs", "3")
     assert (refused.returncode, "policy" in refused.stderr) == (77, True)
     assert journal.histories(Context.open().workspace.runs, closed=True) == []
+
+
+def test_resources_that_cannot_be_listed_are_not_let_pass() -> None:
+    """A policy that counts them would find none too many."""
+    policies = Policies((policy.of_callable(lambda _: None),))
+    unlisted = make_plan(Spec(provider="lambda"), [_OFFER], [Listing(why="no SDK")])
+    assert policies.reason_against(unlisted).endswith("could not be listed: no SDK")
+    listed = make_plan(Spec(provider="lambda"), [_OFFER], [Listing(source="recorder")])
+    assert policies.reason_against(listed) == ""
 
 
 def test_a_function_s_policies_come_on_top_and_are_only_added_to() -> None:
