@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from dayfly.errors import ProvisionFailed
 from dayfly.infra import providers
 from dayfly.infra.listing import Listing
 from dayfly.infra.offers import Offer
@@ -18,9 +19,7 @@ from dayfly.stacks.engine import Engine
 
 # A preview is three processes, each with a second of work.
 _AT_ONCE = 2
-_NOT_ASKED = (
-    "not listed: --fast asks nobody, and nobody has listed this one before; a plan without it does"
-)
+_NOT_ASKED = "a fast plan asks nobody, and nobody has listed them before; any other plan does"
 
 
 def of_ladder(
@@ -34,36 +33,44 @@ def of_ladder(
     """The listing of each rung.
 
     The engine lists the first one, or all of them; of the others only the first one of each further provider is listed, by
-    the recorder, beside the engine.
+    the recorder, beside the engine. It also lists a lower rung whose program the engine refuses.
 
     Raises:
-        ProvisionFailed: the engine refuses a program.
+        ProvisionFailed: the engine refuses the program of the first one.
         EngineMissing: there is no engine.
     """
     # A plan that asks nobody has no use for what this loads.
     from concurrent.futures import ThreadPoolExecutor
 
-    from dayfly.runtime import preview
-
     engine = context.engine(note)
-    asked = {
-        number: reason_against(providers.load(offer.provider), engine)
-        for number, offer in enumerate(offers)
-        if all_rungs or number in _first_of_each(offers)
-    }
-    by_engine = [n for n, why in asked.items() if not why and (all_rungs or n == 0)]
-    by_recorder = [n for n in asked if n not in by_engine]
+    wanted = range(len(offers)) if all_rungs else _first_of_each(offers)
+    reasons = {n: reason_against(providers.load(offers[n].provider), engine) for n in wanted}
+    by_engine = [n for n in wanted if not reasons[n] and (all_rungs or n == 0)]
+    by_recorder = [n for n in wanted if n not in by_engine]
     found = [Listing()] * len(offers)
     with ThreadPoolExecutor(_AT_ONCE + 1) as pool:
         recording = pool.submit(_recorded, context, spec, [offers[n] for n in by_recorder])
-        previews = pool.map(
-            lambda n: preview.resources(context, engine, spec, offers[n]), by_engine
-        )
-        for number, resources in zip(by_engine, previews, strict=True):
-            found[number] = Listing.of(resources, "engine")
-            listing_cache.write(context.workspace.home, spec, offers[number], found[number])
+        previews = [
+            (n, pool.submit(_previewed, context, engine, spec, offers[n])) for n in by_engine
+        ]
+        for number, preview in previews:
+            try:
+                found[number] = preview.result()
+            except ProvisionFailed as refusal:
+                if number == 0:
+                    raise
+                (listing,) = _recorded(context, spec, [offers[number]])
+                found[number] = replace(listing, why=str(refusal))
         for number, listing in zip(by_recorder, recording.result(), strict=True):
-            found[number] = replace(listing, why=asked[number] or listing.why)
+            found[number] = replace(listing, why=reasons[number] or listing.why)
+    return found
+
+
+def _previewed(context: Context, engine: Engine, spec: Spec, offer: Offer) -> Listing:
+    from dayfly.runtime import preview
+
+    found = Listing.of(preview.resources(context, engine, spec, offer), "engine")
+    listing_cache.write(context.workspace.home, spec, offer, found)
     return found
 
 
@@ -105,9 +112,9 @@ def _recorded(context: Context, spec: Spec, offers: Sequence[Offer]) -> list[Lis
     return found
 
 
-def _first_of_each(offers: Sequence[Offer]) -> set[int]:
-    """Of each provider the first rung."""
+def _first_of_each(offers: Sequence[Offer]) -> list[int]:
+    """Of each provider the first rung, by its number."""
     first: dict[str, int] = {}
     for number, offer in enumerate(offers):
         first.setdefault(offer.provider, number)
-    return set(first.values())
+    return list(first.values())

@@ -94,8 +94,9 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
 def _resource_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     """What the first rung holds, each with its price where that is known, and who says so where it is not the engine."""
     for number, each in enumerate(plan.resources):
-        price = "" if each.usd_per_hour is None else f"  {dollars(each.usd_per_hour)}/h"
-        yield "" if number else "resources", f"{each.name}  ({each.type}){price}"
+        known = each.usd_per_hour is not None
+        price = f"{dollars(each.usd_per_hour or 0.0)}/h" if known else "price not known"
+        yield "" if number else "resources", f"{each.name}  ({each.type})  {price}"
     why = plan.rungs[0].listing.why if plan.rungs else ""
     if plan.resources_from in ("engine", "") and not why:
         return
