@@ -55,6 +55,7 @@ def probe(_request: dict[str, Any]) -> dict[str, Any]:
         "disk_bytes": home.f_bavail * home.f_frsize,
         "arch": platform.machine(),
         "gpus": _gpus(),
+        "host_keys": host_keys(),
     }
 
 

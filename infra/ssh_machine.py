@@ -44,8 +44,11 @@ def facts(name: str) -> Facts:
         ConfigurationError: how it is reached cannot be found out, or is none that a session could go.
     """
     host = SshHost.parse(name)
-    resolve(host)
-    told = Login.own(host).ask({"op": "probe"}).values
+    place = resolve(host)
+    answer = Login.own(host).ask({"op": "probe"})
+    told = answer.values
+    # Refused before anything is put there.
+    _pinned(host, place, answer)
     arch = {"amd64": "x86_64", "aarch64": "arm64"}.get(told["arch"].lower(), told["arch"].lower())
     gpus = tuple(map(DriverGpu.of, told["gpus"]))
     return Facts(told["cores"], told["memory_bytes"], told["disk_bytes"], arch, gpus)
@@ -73,11 +76,13 @@ def put(record: Record, place: Place, tags: Mapping[str, str], public_key: str) 
         ConfigurationError: the host key is none that can be pinned.
     """
     host = SshHost.parse(record.host)
-    keys = ssh_pin.known(place.known_as, place.known_in)
     valid_s = max(0.0, record.deadline - time.time()) + _MARGIN_S
     request = {"op": "put", "tags": dict(tags), "public_key": public_key, "valid_s": valid_s}
-    answer = Login.own(host).ask(request)
-    keys += answer.values["host_keys"]
+    return _pinned(host, place, Login.own(host).ask(request))
+
+
+def _pinned(host: SshHost, place: Place, answer: Answer) -> str:
+    keys = [*ssh_pin.known(place.known_as, place.known_in), *answer.values["host_keys"]]
     return ssh_pin.chosen(host.name, keys, answer.fingerprints)
 
 

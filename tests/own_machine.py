@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,11 +67,11 @@ class OwnMachine:
 
 
 @contextlib.contextmanager
-def own_machine(folder: Path, **how: str) -> Iterator[OwnMachine]:
+def own_machine(folder: Path, path: str = "", **how: Any) -> Iterator[OwnMachine]:
     """Starts it in `folder`; `how` is as of `tests.sshd.sshd`."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join([str(Path(sys.base_prefix) / "bin"), os.defpath])
-    with sshd(folder / "machine", **{"path": path, **how}) as server:
+    path = path or os.pathsep.join([str(Path(sys.base_prefix) / "bin"), os.defpath])
+    with sshd(folder / "machine", path=path, **how) as server:
         keys = server.home / ".ssh" / "authorized_keys"
         keys.parent.mkdir(mode=0o700)
         own = folder / "machine" / "authorized_keys"

@@ -41,8 +41,8 @@ class Proxy:
             try:
                 self._process = subprocess.Popen(
                     [os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"],
-                    stdin=there,
-                    stdout=there,
+                    stdin=there.fileno(),
+                    stdout=there.fileno(),
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
                     env=os.environ | {"SSH_ASKPASS_REQUIRE": "never"},
