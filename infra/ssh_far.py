@@ -230,16 +230,17 @@ def _sync_folder(folder: str) -> None:
 
 
 def look(request: dict[str, Any]) -> dict[str, Any]:
-    """Give the tags of each run's key, and the processes of those runs that have a key or a folder here, or are asked for."""
+    """Give the tags of each run's key, what runs have in this home, and the processes of those and of the runs asked for."""
     keys = [
         {name.decode(): value.decode(errors="replace") for name, value in _TAG.findall(line)}
         for line, run in _lines(_read(_keys_file()))
         if run
     ]
+    folders = [[os.path.basename(path), run] for path, run in _folders()]
     runs = {*request.get("runs", ()), *(tags["dayfly-run"] for tags in keys)}
-    runs |= {run for _, run in _folders()}
-    processes = [[pid, run] for pid, run in sorted(_carriers().items()) if run in runs]
-    return {"keys": keys, "processes": processes}
+    runs |= {run for _, run in folders}
+    processes = [[str(pid), run] for pid, run in sorted(_carriers().items()) if run in runs]
+    return {"keys": keys, "processes": processes, "folders": folders}
 
 
 def take(request: dict[str, Any]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def is_there(host: str, run: str) -> bool:
 
 
 def listed() -> Iterable[Found]:
-    """Keys and processes of runs, on each host that a run of this home may have something on.
+    """Keys, processes and folders of runs, on each host that a run of this home may have something on.
 
     Raises:
         DayflyError: one of them cannot be asked; nothing may be concluded.
@@ -150,17 +150,26 @@ def listed() -> Iterable[Found]:
     for record in ssh_records.open_ones():
         on.setdefault(record.host, []).append(record)
     for host, records in on.items():
+        # In this order: what is shown afterwards is all that there will ever be of these.
+        over = [record for record in records if record.is_over]
         request = {"op": "look", "runs": [record.run for record in records]}
-        yield from _found(host, records, _ask(host, request, records).values)
+        found = list(_found(host, records, _ask(host, request, records).values))
+        shown = {each.run for each in found}
+        for record in over:
+            if record.run not in shown:
+                with contextlib.suppress(OSError):
+                    ssh_records.gone(record)
+        yield from found
 
 
 def _found(host: str, records: Sequence[Record], told: Mapping[str, Any]) -> Iterable[Found]:
     tags_of = {tags["dayfly-run"]: tags for tags in told["keys"]}
     for run, tags in tags_of.items():
         yield Found("instance", instance_id(host, run), tags)
-    for pid, run in told["processes"]:
-        tags = tags_of.get(run) or {"dayfly-run": run, "dayfly-owner": _owner(run, records)}
-        yield Found("process", f"{host}/{run}/{pid}", tags)
+    for kind, things in (("process", told["processes"]), ("disk", told["folders"])):
+        for name, run in things:
+            tags = tags_of.get(run) or {"dayfly-run": run, "dayfly-owner": _owner(run, records)}
+            yield Found(kind, f"{instance_id(host, run)}/{name}", tags)
 
 
 def _owner(run: str, records: Sequence[Record]) -> str:

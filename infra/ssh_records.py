@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from dayfly.errors import DayflyError
-from dayfly.infra import home, whole_file
+from dayfly.infra import fence, home, whole_file
 from dayfly.infra.run import is_id
 
 _FOLDER = "ssh-hosts"
+# A key that was on its way when its sender died is there within this.
+LATE_CREATE_S = 10.0
 # For so long somebody may still ask what has become of one that is gone.
 _KEEP_GONE_S = 7 * 86400.0
 
@@ -31,6 +33,7 @@ class Record:
         owner: whose it is.
         directory: the run's own folder on this computer, with its key.
         deadline: unix time.
+        at: unix time at which it was written first.
         host_key: the one that is pinned, "" while nobody has logged in.
         gone: unix time at which the host itself has shown that nothing is left, 0 while it has not.
     """
@@ -40,8 +43,19 @@ class Record:
     owner: str
     directory: str
     deadline: float
+    at: float
     host_key: str = ""
     gone: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can come to be there: what the host does not show by now, it never will."""
+        directory, now = Path(self.directory), time.time()
+        if now < self.at + LATE_CREATE_S:
+            return False
+        if now > self.deadline or not directory.is_dir():
+            return True
+        return fence.is_shut(directory) and fence.is_passed(directory, 0.0)
 
 
 def write(record: Record) -> None:

@@ -6,6 +6,7 @@ Their dotted names are in the state of every stack that is up, so they stay what
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,8 @@ class KeyProvider(DynamicProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         directory, host = Path(props["directory"]), str(props["ssh_host"])
-        record = Record(
-            props["run"], host, props["owner"], str(directory), float(props["deadline"])
-        )
+        deadline = float(props["deadline"])
+        record = Record(props["run"], host, props["owner"], str(directory), deadline, time.time())
         # Refused before anything is on record, where there is no way for a session.
         place = ssh_host.resolve(SshHost.parse(host))
         with fence.passing(directory, record.deadline):

@@ -208,9 +208,32 @@ def test_a_process_without_a_key_is_found_and_ended(machine: OwnMachine, run: Ru
         SSH.terminate(found)
         assert process.wait(5) < 0
         assert SSH.inventory(None) == []
+        assert ssh_records.open_ones() == []
     finally:
         process.kill()
         process.wait()
+
+
+def test_what_a_host_does_not_show_any_more_is_not_asked_for_for_ever(
+    machine: OwnMachine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another computer has closed the run, say; but what may still be on its way is."""
+    made = KeyProvider().create(_props(run, machine.name))
+    machine.keys.write_text(machine.before)
+    (machine.server.home / f"job-{run.id}").mkdir()
+    (found,) = SSH.inventory("me")
+    assert (found.kind, found.id) == ("disk", f"{made.id}/job-{run.id}")
+    (machine.server.home / f"job-{run.id}").rmdir()
+    monkeypatch.setattr(ssh_records, "LATE_CREATE_S", 0.0)
+    assert SSH.inventory("me") == []
+    assert ssh_records.open_ones()
+    fence.shut(run.directory)
+    with monkeypatch.context() as early:
+        early.setattr(ssh_records, "LATE_CREATE_S", 600.0)
+        assert SSH.inventory("me") == []
+        assert ssh_records.open_ones()
+    assert SSH.inventory("me") == []
+    assert ssh_records.open_ones() == []
 
 
 def test_a_host_that_cannot_be_reached_leaves_nothing_concluded(
@@ -294,6 +317,7 @@ def test_a_key_is_let_in_until_its_run_s_deadline_and_no_longer(
         "me",
         str(run.directory),
         time.time() - 1,
+        time.time(),
         machine.server.machine.host_key,
     )
     ssh_records.write(record)
@@ -333,7 +357,7 @@ def test_a_session_takes_the_host_key_that_is_known_whatever_its_type(
 
 def test_a_record_that_cannot_be_read_is_an_error(run: Run, clean_environment: Path) -> None:
     """It says where a key is, and nobody may pass over that."""
-    ssh_records.write(ssh_records.Record(run.id, "box", "me", str(run.directory), 1.0))
+    ssh_records.write(ssh_records.Record(run.id, "box", "me", str(run.directory), 1.0, 0.0))
     file = clean_environment / "ssh-hosts" / f"{run.id}.json"
     file.write_text(json.dumps({"run": run.id}))
     with pytest.raises(DayflyError, match=str(file)):
@@ -344,12 +368,12 @@ def test_records_of_what_is_gone_are_forgotten_in_time(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not at once: somebody may ask what has become of it."""
-    record = ssh_records.Record(run.id, "box", "me", str(run.directory), 1.0)
+    record = ssh_records.Record(run.id, "box", "me", str(run.directory), 1.0, 0.0)
     ssh_records.gone(record)
     assert ssh_records.of(run.id) is not None
     assert ssh_records.open_ones() == []
     monkeypatch.setattr(ssh_records, "_KEEP_GONE_S", -1.0)
-    ssh_records.gone(ssh_records.Record(new_id(), "box", "me", str(run.directory), 1.0))
+    ssh_records.gone(ssh_records.Record(new_id(), "box", "me", str(run.directory), 1.0, 0.0))
     assert ssh_records.of(run.id) is None
 
 
@@ -386,6 +410,6 @@ def test_a_host_that_is_known_through_an_authority_is_refused_where_it_tells_no_
 def _refusal(machine: OwnMachine) -> str:
     try:
         _offers(machine)
-    except ConfigurationError as refused:
+    except (ConfigurationError, NoCapacity) as refused:
         return str(refused)
     return ""

@@ -26,8 +26,6 @@ from dayfly.infra.ssh_resources import KeyProvider, ReadyProvider
 from dayfly.infra.units import human_bytes
 
 _INSTANCE_TYPE = "your-own"
-# A key that was on its way when its sender died is there within this.
-_LATE_CREATE_S = 10.0
 
 
 class Ssh(Provider):
@@ -41,7 +39,7 @@ class Ssh(Provider):
     environment = ("SSH_AUTH_SOCK", "KRB5CCNAME")
     limits = Limits(
         listing_lag_s=0.0,
-        late_create_s=_LATE_CREATE_S,
+        late_create_s=ssh_records.LATE_CREATE_S,
         billing_increment_s=1.0,
         if_this_computer_dies="the machine is yours and nothing is billed; at the deadline it ends the run's processes by"
         " itself, and a while later it takes the run's key no more",
