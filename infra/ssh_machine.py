@@ -140,14 +140,14 @@ def is_there(host: str, run: str) -> bool:
     return any(tags.get("dayfly-run") == run for tags in answer.values["keys"])
 
 
-def listed() -> Iterable[Found]:
-    """Keys, processes and folders of runs, on each host that a run of this home may have something on.
+def listed(asked_for: Iterable[Record]) -> Iterable[Found]:
+    """Keys, processes and folders of runs, on each host that one of these may have something on.
 
     Raises:
         DayflyError: one of them cannot be asked; nothing may be concluded.
     """
     on: dict[str, list[Record]] = {}
-    for record in ssh_records.open_ones():
+    for record in asked_for:
         on.setdefault(record.host, []).append(record)
     for host, records in on.items():
         # In this order: what is shown afterwards is all that there will ever be of these.

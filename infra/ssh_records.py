@@ -85,7 +85,8 @@ def of(run: str) -> Record | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise DayflyError(
-            f"{file} cannot be read ({error}): it says on which host run {run} has a key"
+            f"{file} cannot be read ({error}): it says on which host run {run} has a key; take that out of its"
+            " ~/.ssh/authorized_keys, and then remove the file"
         ) from error
 
 

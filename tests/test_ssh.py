@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -252,6 +253,13 @@ def test_a_host_that_cannot_be_reached_leaves_nothing_concluded(
             ask()
     assert SSH.is_configured()
     machine.config.write_text(config)
+    # Of another run on another host it says nothing either.
+    other = ssh_records.Record(new_id(), "down", "me", str(run.directory), 0.0, 0.0)
+    machine.also("down", "HostName 127.0.0.1", "Port 1")
+    ssh_records.write(other)
+    with pytest.raises(DayflyError, match="down cannot be reached"):
+        SSH.inventory("me")
+    assert [found.id for found in SSH.left_of(run.id, "me")] == [made.id]
     KeyProvider().delete(made.id, made.outs)
     assert machine.is_clean
 
@@ -351,6 +359,12 @@ def test_a_session_takes_the_host_key_that_is_known_whatever_its_type(
         keys = Keys(run.id, run.directory / "user_key", b"k" * 32)
         with Session(its, keys, connect_timeout_s=20) as session:
             assert session.host_key == public
+            # The run's key opens no less than a cloud's: `dayfly forward` works.
+            with (
+                session.forward(machine.port, 0, print) as tunnel,
+                socket.create_connection(("127.0.0.1", tunnel.port)) as through,
+            ):
+                assert through.recv(4) == b"SSH-"
         ssh_machine.take_away(made.name, run.id)
         assert made.is_clean
 

@@ -129,9 +129,18 @@ class Ssh(Provider):
         # What carries no tag of ours is the machine's own business.
         return [
             found
-            for found in ssh_machine.listed()
+            for found in ssh_machine.listed(ssh_records.open_ones())
             if owner is None or found.tags.get("dayfly-owner") == owner
         ]
+
+    def left_of(self, run: str, owner: str) -> Sequence[Found]:
+        record = ssh_records.of(run)
+        if record is None:
+            return super().left_of(run, owner)
+        if record.gone:
+            return []
+        # Another run's host may be out of reach, and says nothing of this one.
+        return [found for found in ssh_machine.listed([record]) if found.run == run]
 
     def terminate(self, found: Found) -> None:
         host = found.id.partition(f"/{found.run}")[0]
