@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dayfly.errors import DayflyError
 from dayfly.infra import ssh_far
-from dayfly.infra.providers.base import FailureKind
+from dayfly.infra.ssh_failed import SshFailed
 from dayfly.infra.ssh_host import BATCH, Place, SshHost
 from dayfly.infra.ssh_pin import algorithms
 
@@ -60,44 +59,6 @@ exec(compile(o["program"],"dayfly","exec"),g)
 sys.stdout.flush()
 os.write(1,ANSWER+json.dumps(g["main"](o["request"])).encode())
 """
-_KINDS: Mapping[str, FailureKind] = {
-    "unreachable": "capacity",
-    "host-key": "auth",
-    "login": "auth",
-    "python": "invalid",
-    "lost": "transient",
-    "refused": "invalid",
-}
-_CODE = re.compile(r"\[code ssh/([a-z-]+)\]")
-
-
-class SshFailed(DayflyError):
-    """A machine could not be asked, or could not do what was asked.
-
-    Attributes:
-        code: "unreachable", "host-key", "login", "python": nothing was done there; "lost": perhaps it was; "refused": the
-            machine said no.
-        words: without the code.
-    """
-
-    phase = "provision"
-    exit_code = 70
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{message} [code ssh/{code}]")
-        self.code = code
-        self.words = message
-
-    @property
-    def did_nothing(self) -> bool:
-        """Whether it is certain that nothing has been done there."""
-        return self.code not in ("lost", "refused")
-
-
-def kind_of(error: str) -> FailureKind:
-    """The standard kind of a failure, by the code in its words."""
-    found = _CODE.search(error)
-    return _KINDS.get(found[1], "unknown") if found else "unknown"
 
 
 @dataclass(frozen=True)
@@ -259,6 +220,9 @@ class _Conversation:
                 "python",
                 f"host {name} has no python3 on its PATH, which Dayfly needs there; install Python 3.8 or newer ({said})",
             )
+        if code not in (None, 255):
+            # As ssh itself ends where it has not come to run anything.
+            return SshFailed("python", f"host {name} ran no command, and ended with {code}: {said}")
         return SshFailed("unreachable", f"host {name} cannot be reached: {said}")
 
 

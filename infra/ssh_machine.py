@@ -16,8 +16,9 @@ from dayfly.infra import creations, ssh_pin, ssh_records
 from dayfly.infra.found import Found
 from dayfly.infra.gpu_request import DriverGpu
 from dayfly.infra.run import is_id
+from dayfly.infra.ssh_failed import SshFailed
 from dayfly.infra.ssh_host import Place, SshHost, resolve
-from dayfly.infra.ssh_login import Answer, Login, SshFailed
+from dayfly.infra.ssh_login import Answer, Login
 from dayfly.infra.ssh_records import Record
 
 # What has come to the deadline is still fetched, and taken away, with the run's own key.

@@ -19,8 +19,9 @@ from dayfly.infra import creations, fence, providers, ssh_machine, ssh_records
 from dayfly.infra.found import Found
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
+from dayfly.infra.ssh_failed import SshFailed, kind_of
 from dayfly.infra.ssh_host import SshHost, resolve
-from dayfly.infra.ssh_login import Login, SshFailed, kind_of
+from dayfly.infra.ssh_login import Login
 from dayfly.infra.ssh_resources import KeyProvider, ReadyProvider
 from dayfly.runtime.records import Keys
 from dayfly.runtime.session import Session
@@ -146,13 +147,14 @@ def test_a_machine_that_cannot_be_reached_has_no_capacity(machine: OwnMachine) -
 
 def test_a_machine_without_python_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is put there."""
-    without = "ForceCommand echo 'sh: 1: exec: python3: not found' >&2; exit 127"
-    with (
-        own_machine(tmp_path / "own", settings=without) as made,
-        reachable(made, monkeypatch),
-        pytest.raises(ConfigurationError, match="no python3 on its PATH"),
-    ):
-        SSH.offers(Spec(provider="ssh", host=made.name))
+    for code, words in ((127, "no python3 on its PATH"), (1, "ran no command, and ended with 1")):
+        without = f"ForceCommand echo 'sh: 1: exec: nothing of the kind' >&2; exit {code}"
+        with (
+            own_machine(tmp_path / str(code), settings=without) as made,
+            reachable(made, monkeypatch),
+            pytest.raises(ConfigurationError, match=words),
+        ):
+            SSH.offers(Spec(provider="ssh", host=made.name))
 
 
 def test_a_login_shell_that_talks_is_listened_past(

@@ -12,15 +12,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dayfly.errors import ConfigurationError, DayflyError, NoCapacity, SpecError
-from dayfly.infra import ssh_host, ssh_login, ssh_machine, ssh_records
+from dayfly.infra import ssh_failed, ssh_host, ssh_machine, ssh_records
 from dayfly.infra.found import Found, State
 from dayfly.infra.gpu_request import DriverGpu
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import FailureKind, Limits, Provider
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
+from dayfly.infra.ssh_failed import SshFailed
 from dayfly.infra.ssh_host import SshHost
-from dayfly.infra.ssh_login import SshFailed
 from dayfly.infra.ssh_machine import Facts
 from dayfly.infra.ssh_resources import KeyProvider, ReadyProvider
 from dayfly.infra.units import human_bytes
@@ -161,7 +161,7 @@ class Ssh(Provider):
         return place.host, place.port
 
     def failure(self, error: str) -> FailureKind:
-        return ssh_login.kind_of(error)
+        return ssh_failed.kind_of(error)
 
     def is_configured(self) -> bool:
         try:
