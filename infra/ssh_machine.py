@@ -18,11 +18,13 @@ from dayfly.infra.gpu_request import DriverGpu
 from dayfly.infra.run import is_id
 from dayfly.infra.ssh_failed import SshFailed
 from dayfly.infra.ssh_host import Place, SshHost, resolve
-from dayfly.infra.ssh_login import Answer, Login
+from dayfly.infra.ssh_login import ASK_S, Answer, Login
 from dayfly.infra.ssh_records import Record
 
 # What has come to the deadline is still fetched, and taken away, with the run's own key.
 _MARGIN_S = 900.0
+# Data of many files takes its time to be removed.
+_TAKE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def take_away(host: str, run: str) -> None:
     record = ssh_records.of(run)
     if record is not None and record.gone:
         return
-    answer = _ask(host, {"op": "take", "run": run}, [record] if record else [])
+    answer = _ask(host, {"op": "take", "run": run}, [record] if record else [], _TAKE_S)
     left: Sequence[str] = answer.values["left"]
     if left:
         raise SshFailed("refused", f"host {host} still has of run {run}: {', '.join(left)}")
@@ -178,17 +180,19 @@ def _owner(run: str, records: Sequence[Record]) -> str:
     return next((record.owner for record in records if record.run == run), "")
 
 
-def _ask(host: str, request: Mapping[str, Any], records: Sequence[Record]) -> Answer:
+def _ask(
+    host: str, request: Mapping[str, Any], records: Sequence[Record], timeout_s: float = ASK_S
+) -> Answer:
     """With the key of one of these runs where one is let in, which needs nobody's agent; else as the user logs in."""
     for record in records:
         login = _run_login(record)
         if login is not None:
             try:
-                return login.ask(request)
+                return login.ask(request, timeout_s)
             except SshFailed as failed:
                 if failed.code not in ("login", "host-key"):
                     raise
-    return Login.own(SshHost.parse(host)).ask(request)
+    return Login.own(SshHost.parse(host)).ask(request, timeout_s)
 
 
 def _run_login(record: Record) -> Login | None:

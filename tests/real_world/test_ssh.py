@@ -18,6 +18,7 @@ from dayfly import cluster
 from dayfly.infra import ssh_records
 from dayfly.infra.ssh_host import SshHost
 from dayfly.infra.ssh_login import Login
+from dayfly.runtime import wording
 from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 
@@ -62,7 +63,9 @@ def test_a_function_runs_there_and_the_machine_is_as_it_was(
     before = _plain(keys)
     remote = cluster(provider="ssh", host=_HOST, environment=[], time="10m")(_where)
     with capsys.disabled():
-        print(f"\n{remote.plan()}\nit can cost $0 at most", flush=True)
+        for label, text in wording.plan_rows(remote.plan()):
+            print(label, text, flush=True)
+        print("it can cost $0 at most", flush=True)
     job = remote.submit()
     assert job.result()["host"] == name
     receipt = job.receipt()
