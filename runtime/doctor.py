@@ -92,6 +92,7 @@ def examine() -> Report:
         ("policies", partial(_policies, found)),
     ]
     looks += [(f"provider {n}", partial(_provider, n, n in wanted)) for n in providers.names()]
+    looks.append(("host", partial(_host, found.get("host", None), wanted)))
     for name, look in looks:
         checks += _safely(name, look)
     return Report(tuple(checks), tuple(_origins(found)))
@@ -219,6 +220,21 @@ def _provider(name: str, wanted: bool) -> Iterator[Check]:
         yield Check(f"provider {name}", "fail" if wanted else "warn", "not ready", problem)
     if not missing:
         yield Check(f"provider {name}", "ok", "ready")
+
+
+def _host(host: str | None, wanted: Sequence[str]) -> Iterator[Check]:
+    """The machine of the user's own that is set, if one is: asked as a run would ask it."""
+    takers = [name for name in providers.names() if "host" in providers.load(name).takes]
+    for name in takers if host else ():
+        try:
+            offer, *_ = providers.load(name).offers(Spec(provider=name, host=host))
+        except DayflyError as error:
+            level: Level = "fail" if name in wanted else "warn"
+            yield Check("host", level, f"{host} cannot be used", str(error))
+            continue
+        gpus = f", {offer.gpus} x {offer.gpu_model}" if offer.gpus else ""
+        size = f"{offer.cores} cores, {human_bytes(offer.memory_bytes)}{gpus}"
+        yield Check("host", "ok", f"{host}  ({size})")
 
 
 def _budgets(found: Settings) -> Iterator[Check]:

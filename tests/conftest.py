@@ -66,7 +66,9 @@ def clean_environment(
 ) -> Iterator[Path]:
     """DAYFLY_HOME in a new folder, no DAYFLY_* setting, no user file; afterwards no machine of it may be alive."""
     for name in list(os.environ):
-        if name.startswith(("DAYFLY_", "PULUMI_", "LAMBDA_")) and name != "DAYFLY_ENGINE_HOME":
+        if name.startswith(("DAYFLY_", "PULUMI_", "LAMBDA_", "HF_")) and name != (
+            "DAYFLY_ENGINE_HOME"
+        ):
             monkeypatch.delenv(name)
     # By a number pytest would look through all homes before it.
     home = tmp_path_factory.mktemp(f"home-{uuid.uuid4().hex[:12]}", numbered=False)

@@ -125,6 +125,14 @@ class Provider(ABC):
             DayflyError: the listing is not complete; nothing may be concluded from it.
         """
 
+    def left_of(self, run: str, owner: str) -> Sequence[Found]:
+        """What the inventory has of one run; where there is no one listing of everything, only those are asked that know.
+
+        Raises:
+            DayflyError: as of `inventory`.
+        """
+        return [found for found in self.inventory(owner) if found.run == run]
+
     @abstractmethod
     def terminate(self, found: Found) -> None:
         """Ends one thing of the inventory; gone already is success."""
