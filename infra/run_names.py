@@ -1,4 +1,4 @@
-"""Names of what carries no tags at Lambda, its keys and rulesets: each says whose it is, of which run, and until when."""
+"""Names of what carries no tags at its provider, as keys and networks: each says whose it is, of which run, and until when."""
 
 from __future__ import annotations
 
