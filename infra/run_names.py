@@ -7,7 +7,9 @@ import re
 
 from dayfly.infra.run import Run
 
-PATTERN = re.compile(r"^dayfly-(?P<run>[0-9a-f]{32})-(?P<owner>[0-9a-f]{8})-(?P<deadline>\d+)$")
+PATTERN = re.compile(
+    r"^dayfly-(?P<run>[0-9a-f]{32})-(?P<owner>[0-9a-f]{8})-(?P<deadline>\d+)(?:-[a-z]+)?$"
+)
 
 
 def of(run: Run) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dayfly.errors import ConfigurationError
-from dayfly.infra import creations, fence, run_names, providers
+from dayfly.infra import creations, fence, providers, run_names
 from dayfly.infra.fence import FenceShut
 from dayfly.infra.found import Found
 from dayfly.infra.lambda_api import LambdaApi

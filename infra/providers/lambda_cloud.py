@@ -16,9 +16,9 @@ from dayfly.infra import (
     caller,
     lambda_endpoint,
     lambda_key,
-    run_names,
     lambda_offers,
     port_map,
+    run_names,
     selection,
     user_data,
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dayfly.errors import DayflyError
-from dayfly.infra import run_names, providers
+from dayfly.infra import providers, run_names
 from dayfly.infra.lambda_resources import (
     InstanceProvider,
     KeyProvider,
