@@ -113,7 +113,7 @@ class RunStack:
 
     def _climb(self, ladder: Ladder) -> Machine:
         """The machine of the first rung that has capacity, and that quotas allow and what is left of the budgets pays for."""
-        short, full = list[BudgetExceeded | ProvisionFailed](), 0
+        dear, full = list[BudgetExceeded | ProvisionFailed](), 0
         while (offer := ladder.next()) is not None:
             if ladder.refusals:
                 self._rename()
@@ -127,12 +127,12 @@ class RunStack:
                 if failed.kind == "capacity":
                     full += 1
                 else:
-                    short.append(failed)
+                    dear.append(failed)
             except BudgetExceeded as refusal:
-                short.append(refusal)
+                dear.append(refusal)
                 ladder.refused(offer, refusal)
-        if short and not full:
-            raise short[0]
+        if dear and not full:
+            raise dear[0]
         refusals = "\n".join(ladder.refusals)
         raise NoCapacity(f"tried {len(ladder.refusals)} offers:\n{refusals}")
 

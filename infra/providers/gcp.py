@@ -89,9 +89,9 @@ class Gcp(VendorProvider):
         )
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
-        gcp_offers.check(spec)
         if not self.is_configured():
-            return gcp_offers.ladder(spec, gcp_offers.offline(spec), None)
+            return self.catalog_offers(spec)
+        gcp_offers.check(spec)
         api = GcpApi.from_environment()
         try:
             prices: Prices | None = gcp_prices.current(api.url, api.credentials)
@@ -99,6 +99,11 @@ class Gcp(VendorProvider):
             # The catalog's, which say of themselves where they come from and how old they are.
             prices = None
         return gcp_offers.ladder(spec, gcp_offers.live(spec, api, prices), prices)
+
+    def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
+        """What the package itself knows, whatever is set up here."""
+        gcp_offers.check(spec)
+        return gcp_offers.ladder(spec, gcp_offers.offline(spec), None)
 
     def price_list(self) -> Sequence[Offer]:
         spec = Spec(provider=self.name)

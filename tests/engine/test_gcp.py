@@ -25,3 +25,197 @@ from dayfly.stacks.workspace import Workspace
 from tests.emulators.gcp import Emulator
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd, pytest.mark.tried("gcp", "emulator")]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Emulator]:
+    """One for all of them."""
+    with Emulator(create_s=3.0) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def cloud(world: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """As the environment tells of it; whoever leaves something in it fails."""
+    for name, value in world.environment().items():
+        monkeypatch.setenv(name, value)
+    yield world
+    world.set(full=[], quotas={}, forbidden=False, throttled=0, unfinished=0, stuck={}, delete_s=0)
+    assert world.rows() == {}
+
+
+def _stack(spec: Spec, workspace: Workspace, engine: Engine, told: list[str]) -> RunStack:
+    def observe(event: journal.Event) -> None:
+        if event.name == "progress":
+            told.append(str(event.fields["text"]))
+
+    return RunStack(spec, workspace, engine, ladder(spec), observe=observe)
+
+
+def test_a_function_runs_with_the_gpu_that_was_paid_for(cloud: Emulator) -> None:
+    """From the decorator to the receipt; the plan is the engine's own preview, and the recorder's is the same."""
+
+    @cluster(provider="gcp", gpu="T4", region="us-central1", environment=[], time="30m")
+    def function() -> dict[str, Any]:
+        smi = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        done = subprocess.run(smi, capture_output=True, text=True, check=True)
+        return {"gpu": done.stdout.strip(), "host": os.uname().nodename}
+
+    plan = function.plan()
+    assert plan.resources_from == "engine"
+    types = [each.type for each in plan.resources if each.type.startswith("gcp:")]
+    assert sorted(types) == [
+        "gcp:compute/firewall:Firewall",
+        "gcp:compute/instance:Instance",
+        "gcp:compute/network:Network",
+        "gcp:compute/subnetwork:Subnetwork",
+    ]
+    job = function.submit()
+    value = job.result()
+    history = journal.read(job.directory)
+    assert value == {
+        "gpu": "Tesla T4",
+        "host": str(history.machine and history.machine.id).rpartition("/")[2],
+    }
+    recorded = {(each["type"], each["name"]) for each in history.field("resources", "resources")}
+    assert recorded == {(each.type, each.name) for each in plan.resources}
+    (made,) = [e for e in cloud.events("launch_accepted") if job.id in e["instance"]]
+    assert made["labels"] == history.run.tags
+    receipt = job.receipt(timeout=120)
+    assert (receipt.destroyed, receipt.declared, receipt.left) == (4, 4, 0)
+    assert (receipt.how, receipt.notes) == ("pulumi", ())
+    secret = history.run.host_key
+    assert secret
+
+
+def test_full_zones_and_quotas_are_left_for_what_they_do_not_hold_for(
+    cloud: Emulator, workspace: Workspace, engine: Engine
+) -> None:
+    """A full zone for the next one, a region's quota for another region; nothing of the rungs below stays."""
+    cloud.set(full=["*@us-central1-a"], quotas={"NVIDIA_T4_GPUS@us-central1": 0})
+    spec = Spec(provider="gcp", gpu="T4", max_runtime="30m")
+    told: list[str] = []
+    stack = _stack(spec, workspace, engine, told)
+    cloud.set(quotas={"NVIDIA_T4_GPUS@us-central1": 1})
+    first = stack.id
+    with stack as machine:
+        assert machine.region == "us-central1-b"
+        assert stack.id != first
+        assert all(first not in path for path in cloud.rows("instances"))
+    (missed,) = [text for text in told if text.startswith("no ")]
+    assert missed.startswith("no capacity: n1-standard-8+nvidia-tesla-t4 in gcp/us-central1-a: ")
+    assert "does not have enough resources available" in missed
+    below = json.loads((workspace.directory(first) / "receipt.json").read_text())
+    assert (below["usd"], below["left"]) == (0.0, 0)
+    told.clear()
+    cloud.set(full=[], quotas={"NVIDIA_T4_GPUS@us-central1": 0, "GPUS_ALL_REGIONS": 1})
+    with _stack(spec, workspace, engine, told) as machine:
+        assert machine.region == "us-west1-a"
+    (short,) = [text for text in told if text.startswith("no ")]
+    assert "Quota 'NVIDIA_T4_GPUS' exceeded." in short
+
+
+def test_a_quota_of_the_whole_project_ends_the_ladder(
+    cloud: Emulator, workspace: Workspace, engine: Engine
+) -> None:
+    """Six zones are not asked for what one has been told; the refusal is the error."""
+    cloud.set(quotas={"GPUS_ALL_REGIONS": 0})
+    told: list[str] = []
+    spec = Spec(provider="gcp", gpu="T4", max_runtime="30m")
+    with pytest.raises(ProvisionFailed, match="GPUS_ALL_REGIONS") as caught:
+        with _stack(spec, workspace, engine, told):
+            pass
+    assert caught.value.kind == "quota"
+    assert len([text for text in told if text.startswith("no ")]) == 1
+
+
+def test_an_instance_that_the_plugin_has_given_up_is_found_by_its_labels(
+    cloud: Emulator, workspace: Workspace, engine: Engine
+) -> None:
+    """It is in no state, and runs; a deletion that fails at first is asked for again."""
+    cloud.set(unfinished=1, stuck={"networks": 1})
+    spec = Spec(provider="gcp", gpu="T4", region="us-west1-a", max_runtime="30m")
+    told: list[str] = []
+    stack = _stack(spec, workspace, engine, told)
+    with pytest.raises(ProvisionFailed, match="timeout while waiting"):
+        with stack:
+            pass
+    receipt = json.loads((stack.directory / "receipt.json").read_text())
+    assert receipt["left"] == 0
+    assert receipt["usd"] > 0
+    assert len(cloud.events("launch_accepted")) >= 1
+
+
+def test_a_spot_machine_that_is_taken_back_is_another_attempt(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    """With `retries=1` the second one gives the value; both are paid for at the Spot price."""
+    first = tmp_path / "first"
+
+    @cluster(
+        provider="gcp",
+        gpu="T4",
+        region="us-central1",
+        spot=True,
+        environment=[],
+        time="30m",
+        retries=1,
+    )
+    def function() -> str:
+        while not Path("/tmp/go-on").exists():
+            time.sleep(0.05)
+        return "value"
+
+    job = function.submit()
+    while job.status() != "run":
+        time.sleep(0.1)
+        assert not job.done(), job.exception()
+    (instance,) = cloud.rows("instances")
+    assert cloud.rows()[instance]["scheduling"]["provisioningModel"] == "SPOT"
+    before = job.id
+    cloud.preempt(instance)
+    until_s = time.monotonic() + 100
+    while job.id == before or job.status() != "run":
+        time.sleep(0.1)
+        assert time.monotonic() < until_s, job.status()
+        assert not job.done(), job.exception()
+    done = subprocess.run(["true"], check=True)
+    assert done.returncode == 0 and not first.exists()
+    job.cancel()
+
+
+_CLIENT = """
+import sys
+from dayfly import cluster
+
+
+@cluster(provider="gcp", gpu="T4", region="us-central1-b", environment=[], time="30m")
+def work(seconds):
+    import time
+
+    time.sleep(seconds)
+
+
+work(float(sys.argv[1]))
+"""
+
+
+def test_what_a_dead_client_left_behind_in_the_middle_of_its_up_is_cleared_away(
+    cloud: Emulator, clean_environment: Path
+) -> None:
+    """Client and keeper die while the engine creates; another process ends all of it, by labels and names."""
+    from tests.engine.client import Client, dayfly, wait_until_closed
+
+    cloud.set(create_s=2.0)
+    try:
+        with Client(clean_environment, 60, _CLIENT) as client:
+            run = client.reach("up_started")
+            client.die_unkept()
+        assert client.process.returncode == -signal.SIGKILL
+        done = dayfly("gc", "--yes", "--json")
+        assert done.returncode == 0, done.stderr
+        wait_until_closed(clean_environment, run)
+        (receipt,) = json.loads(done.stdout)
+        assert (receipt["run"], receipt["left"]) == (run, 0)
+    finally:
+        cloud.set(create_s=0.05)
