@@ -187,7 +187,7 @@ def _price(sku: Any) -> float | None:
     if not tiers:
         return None
     price = tiers[-1].unit_price
-    return float(price.units) + price.nanos / 1e9
+    return float(price.units) + float(price.nanos) / 1e9
 
 
 def _kept(file: Path, now: float) -> Prices | None:

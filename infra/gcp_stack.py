@@ -103,13 +103,22 @@ def declare(spec: Spec, offer: Offer, run: Run, project: str | None) -> list[Map
             opts=options,
         )
     return [
-        _machine(spec, offer, run, node, subnetwork.id, str(allowed), options)
+        _machine(
+            spec, offer, run, node, subnetwork=subnetwork.id, firewall=str(allowed), options=options
+        )
         for node in range(spec.nodes)
     ]
 
 
 def _machine(
-    spec: Spec, offer: Offer, run: Run, node: int, subnetwork: Any, firewall: str, options: Any
+    spec: Spec,
+    offer: Offer,
+    run: Run,
+    node: int,
+    *,
+    subnetwork: Any,
+    firewall: str,
+    options: Any,
 ) -> Mapping[str, Any]:
     from pulumi_gcp.compute import Instance
 

@@ -55,6 +55,8 @@ class Provider(ABC):
     environment: ClassVar[tuple[str, ...]] = ()
     credentials: ClassVar[tuple[str, ...]] = ()
     dynamic: ClassVar[tuple[type[DynamicProvider], ...]] = ()
+    # What `declare` imports that takes its seconds.
+    declared_with: ClassVar[tuple[str, ...]] = ()
     same_computer: ClassVar[bool] = False
     pythons: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[frozenset[str]] = frozenset()

@@ -61,6 +61,7 @@ class Gcp(VendorProvider):
     name = "gcp"
     plugin = "gcp"
     sdk = "pulumi_gcp"
+    declared_with = ("pulumi_gcp", "pulumi_gcp.compute")
     modules = ("google.cloud.compute_v1",)
     extra = "gcp"
     codes = gcp_errors.KINDS

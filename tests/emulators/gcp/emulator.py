@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from tests.emulators.machines import truth
 
@@ -39,9 +39,10 @@ class Emulator:
         self._options = ["--create-s", str(create_s), *([] if machines else ["--no-machines"])]
         self._variables: dict[str, str] = {}
         self._process: subprocess.Popen[str] | None = None
-        self._said = tempfile.TemporaryFile("w+")
+        self._said: IO[str] | None = None
 
     def __enter__(self) -> Emulator:
+        self._said = tempfile.TemporaryFile("w+")  # closed with the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.emulators.gcp", "--until-stdin-closes", *self._options],
             stdin=subprocess.PIPE,

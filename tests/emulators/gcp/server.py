@@ -177,8 +177,8 @@ def _control(world: World, name: str, asked: Any) -> Any:
     acts: dict[str, Callable[[], Any]] = {
         "rows": lambda: {path: _shown(row) for path, row in dict(world.rows).items()},
         "faults": partial(_set_faults, world, asked),
-        "preempt": lambda: world.instances.preempt(asked["instance"]) or {},
-        "machine": lambda: world.instances.act(asked["instance"], asked["do"]) or {},
+        "preempt": partial(world.instances.preempt, asked.get("instance", "")),
+        "machine": partial(world.instances.act, asked.get("instance", ""), asked.get("do", "")),
     }
     if name not in acts:
         raise refusals.not_found(name)
