@@ -23,6 +23,7 @@ _CLIENTS = {
     "subnetworks": "SubnetworksClient",
     "machine_types": "MachineTypesClient",
     "accelerator_types": "AcceleratorTypesClient",
+    "global_operations": "GlobalOperationsClient",
     "zone_operations": "ZoneOperationsClient",
 }
 # What each delete calls that which it deletes.
@@ -133,12 +134,18 @@ class GcpApi:
         compute = gcp_sdk.messages()
         changed = compute.Firewall(source_ranges=[*firewall.source_ranges, cidr])
         with asking(f"letting {cidr} in"):
-            self._client("firewalls").patch(
+            begun = self._client("firewalls").patch_unary(
                 project=self.project,
                 firewall=firewall.name,
                 firewall_resource=changed,
                 timeout=_TIMEOUT_S,
-            ).result(timeout=_CHANGED_S)
+            )
+            # Not the library's own wait, which asks Google whatever the endpoint is.
+            done = self._client("global_operations").wait(
+                project=self.project, operation=begun.name, timeout=_CHANGED_S
+            )
+        for each in done.error.errors:
+            raise GcpError(f"letting {cidr} in", each.code, each.message)
 
     def machine_types(self, names: Sequence[str]) -> list[TypeRow]:
         """Machine types by name, one row for each zone that has them."""

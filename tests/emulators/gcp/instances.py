@@ -79,12 +79,13 @@ class Instances:
 
     def _check_disks(self, project: str, type: str, row: Row) -> None:
         for disk in row.get("disks") or ():
-            asked = disk.get("initializeParams") or {}
+            asked = disk.setdefault("initializeParams", {})
             steps = str(asked.get("sourceImage", "")).partition("projects/")[2].split("/")
             size = stock.IMAGES.get((steps[0], steps[-1]))
             if size is None:
                 raise refusals.not_found(f"projects/{'/'.join(steps)}")
-            if int(asked.get("diskSizeGb") or size) < size:
+            asked["diskSizeGb"] = str(asked.get("diskSizeGb") or size)
+            if int(asked["diskSizeGb"]) < size:
                 text = f"Requested disk size cannot be smaller than the image size ({size} GB)"
                 raise invalid("resource.disks[0].initializeParams.diskSizeGb", asked, text)
             rules.check_labels(asked.get("labels") or {})
@@ -253,7 +254,7 @@ class Instances:
             made = {
                 "name": row["name"],
                 "labels": asked.get("labels") or {},
-                "sizeGb": str(asked.get("diskSizeGb", "")),
+                "sizeGb": asked["diskSizeGb"],
                 "type": asked.get("diskType", ""),
                 "selfLink": link,
             }

@@ -108,6 +108,9 @@ class ApiServer(Answers):
     def _operation(self, path: str, _: Any, project: str, scope: str, name: str) -> Any:
         return self.world.operation(name)
 
+    def _waited(self, path: str, _: Any, project: str, scope: str, name: str) -> Any:
+        return self.world.wait(self.world.operation(name), 60.0)
+
     def _get(self, path: str, _: Any, **__: str) -> Any:
         return _shown(self.world.get(path))
 
@@ -137,6 +140,7 @@ _ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ),
     (rf"{_SCOPE}operations", "GET", ApiServer._operations),
     (rf"{_SCOPE}operations/(?P<name>[^/]+)", "GET", ApiServer._operation),
+    (rf"{_SCOPE}operations/(?P<name>[^/]+)/wait", "POST", ApiServer._waited),
     (r"global/images/family/(?P<family>[^/]+)", "GET", ApiServer._family),
     (rf"{_SCOPE}{_KINDS}", "GET", ApiServer._list),
     (rf"{_SCOPE}{_KINDS}", "POST", ApiServer._insert),
