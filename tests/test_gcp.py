@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
@@ -23,12 +22,11 @@ from dayfly.infra.providers.gcp import Gcp
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.runtime.market import offers as market
+from tests import declared
 from tests.emulators.gcp import Emulator
 from tests.emulators.until import until
 
 GCP = providers.load("gcp")
-# How the engine is told that a value is a secret.
-_SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 
 
 @pytest.fixture(scope="module")
@@ -255,40 +253,7 @@ def test_whose_quota_it_is_decides_what_else_is_ruled_out() -> None:
     )
 
 
-def _declared(spec: Spec, offer: Offer, run: Run) -> tuple[dict[str, Any], list[Any]]:
-    """The resources of a program, as its inputs by name, and its outputs; no engine."""
-    import pulumi
-    from pulumi.runtime.stack import run_pulumi_func
-
-    seen: dict[str, Any] = {}
-    outs: list[Any] = []
-
-    class Recorder(pulumi.runtime.Mocks):
-        def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, Any]:
-            seen[args.name] = (args.typ, args.inputs)
-            return f"{args.name}-id", args.inputs
-
-        def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
-            raise AssertionError(args.token)
-
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    pulumi.runtime.set_mocks(Recorder(), project="dayfly", stack=run.id, preview=False)
-
-    def program() -> None:
-        outs.extend(GCP.declare(spec, offer, run))
-
-    try:
-        loop.run_until_complete(run_pulumi_func(program))
-    finally:
-        loop.close()
-        asyncio.set_event_loop(None)
-    return seen, outs
-
-
 @pytest.mark.usefixtures("cloud")
-# pulumi_gcp.compute imports all of itself, its deprecated names too.
-@pytest.mark.filterwarnings(r"ignore:gcp\.compute\.:DeprecationWarning")
 class TestDeclared:
     """The program, run without an engine."""
 
@@ -296,8 +261,11 @@ class TestDeclared:
         """One network of its own with one way in; labels on what takes them, names on what does not."""
         (offer, *_) = GCP.offers(Spec(provider="gcp", gpu="T4"))
         (run.directory / "host_key").write_text("PRIVATE")
-        seen, (outs,) = _declared(Spec(provider="gcp", gpu="T4"), offer, run)
-        assert {name: type for name, (type, _) in seen.items()} == {
+        found = {
+            each.name: each for each in declared.by(Spec(provider="gcp", gpu="T4"), offer, run)
+        }
+        seen = {name: each.inputs for name, each in found.items()}
+        assert {name: each.type for name, each in found.items()} == {
             "gcp": "pulumi:providers:gcp",
             "network": "gcp:compute/network:Network",
             "subnetwork": "gcp:compute/subnetwork:Subnetwork",
@@ -306,10 +274,10 @@ class TestDeclared:
         }
         name = run_names.of(run)
         for part in ("network", "subnetwork", "firewall", "instance"):
-            assert seen[part][1]["name"] == name
-            assert run.id in seen[part][1]["description"]
+            assert seen[part]["name"] == name
+            assert run.id in seen[part]["description"]
             assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name)
-        firewall, instance = seen["firewall"][1], seen["instance"][1]
+        firewall, instance = seen["firewall"], seen["instance"]
         assert firewall["sourceRanges"] == ["127.0.0.1/32"]
         assert firewall["targetTags"] == instance["tags"] == [name]
         assert firewall["allows"] == [{"protocol": "tcp", "ports": ["22"]}]
@@ -328,37 +296,36 @@ class TestDeclared:
             "instanceTerminationAction": "DELETE",
             "maxRunDuration": {"seconds": 1800},
         }
-        metadata = instance["metadata"]["value"]
-        assert instance["metadata"][_SIGNATURE] == _SECRET
+        metadata = instance["metadata"]
+        assert found["instance"].secrets == ("metadata.user-data",)
         assert metadata["ssh-keys"] == "ubuntu:ssh-ed25519 AAAA me-here"
         assert (metadata["enable-oslogin"], metadata["block-project-ssh-keys"]) == ("FALSE", "TRUE")
         assert "PRIVATE" in metadata["user-data"]
-        assert (outs["port"], outs["user"], outs["host_key_bootstrap"]) == (22, "ubuntu", True)
 
     def test_several_machines_reach_each_other_and_nobody_else_them(self, run: Run) -> None:
         """Spot, Hyperdisk for the newest, plain Ubuntu without a GPU, an image of one's own."""
         spec = Spec(provider="gcp", nodes=2, spot=True, image="projects/p/global/images/mine")
         offer = Offer("gcp", "us-west1-a", "a3-highgpu-8g", 208, 1 << 40, 9.0, gpus=8, spot=True)
-        seen, outs = _declared(spec, offer, run)
-        assert [seen[n][1]["name"] for n in ("instance", "instance-1")] == [
+        seen = {each.name: each.inputs for each in declared.by(spec, offer, run)}
+        assert [seen[n]["name"] for n in ("instance", "instance-1")] == [
             run_names.of(run),
             f"{run_names.of(run)}-1",
         ]
-        inner = seen["firewall-inner"][1]
+        inner = seen["firewall-inner"]
         assert (inner["sourceTags"], inner["targetTags"]) == ([run_names.of(run)],) * 2
         assert "sourceRanges" not in inner
         assert run_names.PATTERN.match(inner["name"])
-        second = seen["instance-1"][1]
+        second = seen["instance-1"]
         assert second["labels"] == {**run.tags, "dayfly-node": "1"}
         assert second["scheduling"]["provisioningModel"] == "SPOT"
         assert second["bootDisk"]["initializeParams"]["type"] == "hyperdisk-balanced"
         assert second["bootDisk"]["initializeParams"]["image"] == "projects/p/global/images/mine"
         assert "guestAccelerators" not in second
-        assert len(outs) == 2
         plain = replace(offer, instance_type="e2-standard-4", gpus=0, spot=False)
-        seen, _ = _declared(Spec(provider="gcp", allow_cidr="203.0.113.0/24"), plain, run)
-        assert "ubuntu-os-cloud" in seen["instance"][1]["bootDisk"]["initializeParams"]["image"]
-        assert seen["firewall"][1]["sourceRanges"] == ["203.0.113.0/24"]
+        closed = Spec(provider="gcp", allow_cidr="203.0.113.0/24")
+        seen = {each.name: each.inputs for each in declared.by(closed, plain, run)}
+        assert "ubuntu-os-cloud" in seen["instance"]["bootDisk"]["initializeParams"]["image"]
+        assert seen["firewall"]["sourceRanges"] == ["203.0.113.0/24"]
 
 
 def _make(cloud: Emulator, run: Run, *, spot: bool = False) -> Place:

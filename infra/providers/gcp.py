@@ -62,7 +62,7 @@ class Gcp(VendorProvider):
     plugin = "gcp"
     sdk = "pulumi_gcp"
     declared_with = ("pulumi_gcp", "pulumi_gcp.compute")
-    modules = ("google.cloud.compute_v1",)
+    modules = ("google.cloud.compute_v1", "google.cloud.billing_v1")
     extra = "gcp"
     codes = gcp_errors.KINDS
     code = gcp_errors.CODE
