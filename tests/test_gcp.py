@@ -254,6 +254,8 @@ def test_whose_quota_it_is_decides_what_else_is_ruled_out() -> None:
 
 
 @pytest.mark.usefixtures("cloud")
+# pulumi_gcp.compute imports all of itself, its deprecated names too.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 class TestDeclared:
     """The program, run without an engine."""
 
