@@ -36,7 +36,7 @@ _OFFLINE_ZONES = {
     "n1-standard": "abcf",
 }
 # Machine types of the H100 with fewer than eight of them are sold as Spot, or through Flex-start, alone.
-_SPOT_ONLY = ("a3-highgpu-1g", "a3-highgpu-2g", "a3-highgpu-4g")
+SPOT_ONLY = ("a3-highgpu-1g", "a3-highgpu-2g", "a3-highgpu-4g")
 _LIVE_WITH = "`gcloud auth application-default login` and export GOOGLE_CLOUD_PROJECT=PROJECT-ID"
 
 
@@ -140,7 +140,7 @@ def _types(spec: Spec) -> list[MachineType]:
     """The catalog's, without the prices at which nobody can buy them."""
     return [
         replace(each, usd_per_hour=None)
-        if Hardware.of(each.name).machine_type in _SPOT_ONLY
+        if Hardware.of(each.name).machine_type in SPOT_ONLY
         else each
         for each in catalog.machine_types("gcp").values()
     ]
@@ -197,7 +197,7 @@ def _priced(
 ) -> MachineType | None:
     hardware = Hardware.of(each.name)
     if prices is not None:
-        spot_only = hardware.machine_type in _SPOT_ONLY
+        spot_only = hardware.machine_type in SPOT_ONLY
         on_demand = None if spot_only else prices.of(each, region, spot=False)
         spot = prices.of(each, region, spot=True)
         if on_demand is not None or spot is not None:

@@ -27,6 +27,7 @@ from tests.emulators.gcp import Emulator
 from tests.emulators.until import until
 
 GCP = providers.load("gcp")
+_CACHE = "dayfly.infra.gcp_prices.platformdirs.user_cache_path"
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +207,7 @@ class TestLive:
         """Thirty thousand rows are not read for every call."""
         found, read = gcp_account.credentials(), gcp_prices.read
         with monkeypatch.context() as patch:
-            patch.setattr(gcp_prices.platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
+            patch.setattr(_CACHE, lambda _: tmp_path / "cache")
             patch.setattr(gcp_account, "URL", cloud.url)
             patch.setattr(gcp_prices, "read", lambda _, found: read(cloud.url, found))
             first = gcp_prices.current(cloud.url, found)
