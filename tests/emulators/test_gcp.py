@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -54,8 +55,12 @@ def network(cloud: Emulator) -> Iterator[str]:
     yield path
     for each in (f"{_ZONE}/instances/vm", f"{subnetworks}/sub", path):
         _ask(cloud, "DELETE", each)
-        until(lambda each=each: each not in cloud.rows(), timeout_s=10)
+        until(partial(_is_gone, cloud, each), timeout_s=10)
     assert cloud.rows() == {}
+
+
+def _is_gone(cloud: Emulator, path: str) -> bool:
+    return path not in cloud.rows()
 
 
 def _instance(**changed: Any) -> dict[str, Any]:

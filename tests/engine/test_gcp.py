@@ -25,7 +25,12 @@ from dayfly.stacks.workspace import Workspace
 from tests.emulators.gcp import Emulator
 from tests.engine.client import Client, dayfly, wait_until_closed
 
-pytestmark = [pytest.mark.engine, pytest.mark.sshd, pytest.mark.tried("gcp", "emulator")]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.sshd,
+    pytest.mark.long,
+    pytest.mark.tried("gcp", "emulator"),
+]
 
 
 @pytest.fixture(scope="module")
