@@ -7,8 +7,10 @@ so that it is known even when no one is left to be told.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 REQUEST = "request.json"
 _UP_TIMEOUT_S = 3600.0
 _INIT_TIMEOUT_S = 300.0
+# Each of them says again what has been said.
+_PROGRESS = re.compile(r"\s*[+~@-]{1,2} +\S+ \S+ .*ing\b")
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,9 @@ def up(request: Request) -> None:
     making = _init(request)
     import pulumi.automation  # noqa: F401  # its half second passes while the stack is being made
 
+    for name in providers.load(request.offer.provider).declared_with:
+        # Once, and not in the recorder's fork and then again here.
+        importlib.import_module(name)
     journal.append(
         directory,
         "resources",
@@ -247,9 +254,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _words(text: str) -> str:
-    """The engine's own error lines, without its progress."""
-    lines = [line.strip() for line in text.splitlines()]
-    errors = [line for line in lines if "error:" in line.lower() or "exception" in line.lower()]
+    """The engine's own error lines, without its progress: "error: 1 error occurred:" has a "* Error creating ..." below it."""
+    lines = [line.strip() for line in text.splitlines() if not _PROGRESS.match(line)]
+    errors = [
+        line
+        for line in lines
+        if "error:" in line.lower() or "exception" in line.lower() or line.startswith("* ")
+    ]
     return "\n".join(dict.fromkeys(errors or lines))[:4000]
 
 

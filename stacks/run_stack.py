@@ -121,8 +121,8 @@ class RunStack:
             raise
 
     def _climb(self, ladder: Ladder) -> Machine:
-        """The machine of the first rung that has capacity, that the policies allow and that what is left of the budgets pays for."""
-        dear, full = list[BudgetExceeded | PolicyDenied](), 0
+        """The machine of the first rung that has capacity, and that policies, quotas and what is left of the budgets allow."""
+        dear, full = list[BudgetExceeded | PolicyDenied | ProvisionFailed](), 0
         while (offer := ladder.next()) is not None:
             if ladder.refusals:
                 self._rename()
@@ -130,11 +130,14 @@ class RunStack:
                 self._permit(offer)
                 return self._up(offer)
             except ProvisionFailed as failed:
-                if failed.kind != "capacity":
+                if failed.kind not in ("capacity", "quota"):
                     raise
-                full += 1
                 ladder.refused(offer, failed)
-                self._say(f"no capacity: {ladder.refusals[-1]}")
+                self._say(f"no {failed.kind}: {ladder.refusals[-1]}")
+                if failed.kind == "capacity":
+                    full += 1
+                else:
+                    dear.append(failed)
             except (BudgetExceeded, PolicyDenied) as refusal:
                 dear.append(refusal)
                 ladder.refused(offer, refusal)

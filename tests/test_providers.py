@@ -12,6 +12,7 @@ from dayfly.infra import providers
 from dayfly.infra.found import Found
 from dayfly.infra.providers.base import DynamicProvider, Provider
 from dayfly.infra.spec import Spec
+from tests.emulators.gcp import Emulator as GcpEmulator
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 from tests.own_machine import OwnMachine, own_machine
@@ -30,8 +31,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnMachine]:
 def clouds(host: OwnMachine) -> Iterator[dict[str, str]]:
     """An empty world for each provider that is elsewhere, as the environment tells of it."""
     options = Options(machines=False, time_scale=50, request_interval_s=0)
-    with Emulator(options) as lambda_cloud:
-        yield lambda_cloud.environment() | host.variables
+    with Emulator(options) as lambda_cloud, GcpEmulator(machines=False) as gcp:
+        yield lambda_cloud.environment() | gcp.environment() | host.variables
 
 
 @pytest.fixture(autouse=True)

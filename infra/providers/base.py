@@ -57,6 +57,8 @@ class Provider(ABC):
     environment: ClassVar[tuple[str, ...]] = ()
     credentials: ClassVar[tuple[str, ...]] = ()
     dynamic: ClassVar[tuple[type[DynamicProvider], ...]] = ()
+    # What `declare` imports that takes its seconds.
+    declared_with: ClassVar[tuple[str, ...]] = ()
     same_computer: ClassVar[bool] = False
     pythons: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[frozenset[str]] = frozenset()
@@ -164,6 +166,16 @@ class Provider(ABC):
     def regions_named(self, error: str) -> Sequence[str]:
         """Regions that a refusal for want of capacity names as having some, the first one first."""
         return ()
+
+    def rules_out(self, error: str, tried: Offer, other: Offer) -> bool:
+        """Whether a refusal for want of quota holds for another of its offers as well.
+
+        Args:
+            error: what the engine or the API said.
+            tried: the offer that was refused.
+            other: one that has not been tried.
+        """
+        return True
 
     def is_configured(self) -> bool:
         """Whether somebody has set it up on this computer, be it right or wrong."""

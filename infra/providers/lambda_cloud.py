@@ -18,9 +18,9 @@ from dayfly.infra import (
     lambda_account,
     lambda_endpoint,
     lambda_key,
-    lambda_names,
     lambda_offers,
     port_map,
+    run_names,
     selection,
     user_data,
 )
@@ -131,7 +131,7 @@ class LambdaCloud(Provider):
             "deadline": int(run.deadline),
             "directory": str(run.directory),
         }
-        name = lambda_names.of(run)
+        name = run_names.of(run)
         key = LambdaKey(
             key_provider,
             "key",
@@ -235,7 +235,7 @@ class LambdaCloud(Provider):
         api = lambda_account.api()
         # Only what is ours, and the run's own.
         behind = [
-            r for r in api.rulesets() if id in r.instances and lambda_names.PATTERN.match(r.name)
+            r for r in api.rulesets() if id in r.instances and run_names.PATTERN.match(r.name)
         ]
         closed = [ruleset for ruleset in behind if not _lets_in(ruleset, here.cidr)]
         for ruleset in closed:
@@ -300,11 +300,11 @@ def _named(api: LambdaApi, owner: str | None) -> Iterator[Found]:
         *(("network", rules.id, rules.name, rules.description) for rules in api.rulesets()),
     ]
     for kind, id, name, remark in things:
-        match = lambda_names.PATTERN.match(name)
-        if match and (owner is None or match["owner"] == lambda_names.owner_digest(owner)):
+        match = run_names.PATTERN.match(name)
+        if match and (owner is None or match["owner"] == run_names.owner_digest(owner)):
             tags = {"dayfly-run": match["run"], "dayfly-deadline": match["deadline"]}
             yield Found(
-                kind, id, tags | {"dayfly-owner": owner or lambda_names.owner_in(remark, match)}
+                kind, id, tags | {"dayfly-owner": owner or run_names.owner_in(remark, match)}
             )
 
 
