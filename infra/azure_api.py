@@ -165,7 +165,9 @@ class AzureApi:
                 "it carries a run's tags and is none of the things that a run has: delete it, or its tags, by hand",
             )
         with _gone_is_success(), mapped(f"deleting {id}"):
-            self._resources.resources.begin_delete_by_id(id, version, polling=False)
+            self._resources.resources.begin_delete_by_id(
+                id, api_version=version, polling=False
+            )
 
     # -- who is let in
 

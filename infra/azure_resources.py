@@ -77,62 +77,65 @@ class Declaration:
             opts=pulumi.ResourceOptions(provider=provider, custom_timeouts=timeouts),
         )
         inside = pulumi.ResourceOptions(
-            provider=provider, custom_timeouts=timeouts, deleted_with=group
+            provider=provider, custom_timeouts=timeouts, deleted_with=group, depends_on=[group]
         )
-        subnet = self._network(azure, group, inside)
-        return [self._machine(azure, group, inside, subnet, n) for n in range(self.spec.nodes)]
+        subnet = self._network(azure, inside)
+        return [self._machine(azure, inside, subnet, n) for n in range(self.spec.nodes)]
 
-    def _network(self, azure: Any, group: Any, inside: Any) -> Any:
+    @property
+    def _common(self) -> Mapping[str, Any]:
+        """Of everything in the group but the parts of another; names are plain text, so that a preview knows them."""
+        return {
+            "resource_group_name": azure_names.group_of(self.run),
+            "location": self.offer.region,
+            "tags": self.run.tags,
+        }
+
+    def _network(self, azure: Any, inside: Any) -> Any:
         """One subnet, which the firewall guards."""
+        import pulumi
+
         firewall = azure.network.NetworkSecurityGroup(
             "firewall",
-            resource_group_name=group.name,
             network_security_group_name=azure_names.FIREWALL,
-            location=self.offer.region,
             security_rules=[{"name": "ssh", **_snake(ssh_rule(self.allowed.cidr))}],
-            tags=self.run.tags,
+            **self._common,
             opts=inside,
         )
         network = azure.network.VirtualNetwork(
             "network",
-            resource_group_name=group.name,
             virtual_network_name=azure_names.NETWORK,
-            location=self.offer.region,
             address_space={"address_prefixes": [_NETWORK]},
-            tags=self.run.tags,
+            **self._common,
             opts=inside,
         )
         return azure.network.Subnet(
             "subnet",
-            resource_group_name=group.name,
-            virtual_network_name=network.name,
+            resource_group_name=azure_names.group_of(self.run),
+            virtual_network_name=azure_names.NETWORK,
             subnet_name=azure_names.SUBNET,
             address_prefix=_SUBNET,
             network_security_group={"id": firewall.id},
-            opts=inside,
+            opts=pulumi.ResourceOptions.merge(
+                inside, pulumi.ResourceOptions(depends_on=[network])
+            ),
         )
 
-    def _machine(
-        self, azure: Any, group: Any, inside: Any, subnet: Any, node: int
-    ) -> Mapping[str, Any]:
+    def _machine(self, azure: Any, inside: Any, subnet: Any, node: int) -> Mapping[str, Any]:
         suffix = azure_names.suffix_of(node)
         address = azure.network.PublicIPAddress(
             f"address{suffix}",
-            resource_group_name=group.name,
             public_ip_address_name=f"address{suffix}",
-            location=self.offer.region,
             sku={"name": "Standard"},
             public_ip_allocation_method="Static",
             delete_option="Delete",
-            tags=self.run.tags,
+            **self._common,
             opts=inside,
         )
         inner_host = f"10.77.0.{_FIRST_ADDRESS + node}"
         interface = azure.network.NetworkInterface(
             f"interface{suffix}",
-            resource_group_name=group.name,
             network_interface_name=f"interface{suffix}",
-            location=self.offer.region,
             ip_configurations=[
                 {
                     "name": "first",
@@ -142,16 +145,13 @@ class Declaration:
                     "public_ip_address": {"id": address.id, "delete_option": "Delete"},
                 }
             ],
-            tags=self.run.tags,
+            **self._common,
             opts=inside,
         )
         name = azure_names.machine_of(self.run, node)
         machine = azure.compute.VirtualMachine(
             f"machine{suffix}",
-            resource_group_name=group.name,
             vm_name=name,
-            location=self.offer.region,
-            tags=self.run.tags,
             hardware_profile={"vm_size": self.offer.instance_type},
             storage_profile=self._disk(),
             os_profile=self._system(node),
@@ -160,8 +160,9 @@ class Declaration:
                     {"id": interface.id, "primary": True, "delete_option": "Delete"}
                 ]
             },
-            opts=inside,
+            **self._common,
             **self._way_of_buying(),
+            opts=inside,
         )
         return {
             # Not before it is there.

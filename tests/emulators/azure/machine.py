@@ -35,7 +35,7 @@ def make(machines: Machines, vm: Thing, world: World) -> Machine:
         hostname=system["computerName"],
         authorized_key=key["keyData"],
         user_data=base64.b64decode(system.get("customData") or "").decode(),
-        gpu=_gpu(size),
+        gpu=gpu_of(size),
         lets_in=lambda address: world.lets_in(vm, address),
     )
     made = machines.make(
@@ -46,7 +46,8 @@ def make(machines: Machines, vm: Thing, world: World) -> Machine:
     return made
 
 
-def _gpu(size: MachineType) -> Gpu | None:
+def gpu_of(size: MachineType) -> Gpu | None:
+    """What the driver shows of a size; None where it has none."""
     if not size.gpus:
         return None
     name, mib = _GPUS[size.gpu_model, round(size.gpu_memory_gb)]

@@ -30,9 +30,11 @@ class Server(ThreadingHTTPServer):
         header: what a client has to show to the token service.
         token: what it gets there.
         requests: what was asked for, as (method, path).
+        prices_status: of answers with prices.
     """
 
     daemon_threads = True
+    prices_status: ClassVar[int] = 200
 
     def __init__(self, world: World, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -108,7 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/msi/token":
             raise self._token()
         if path == "/api/retail/prices":
-            raise _Answer(200, self.server.prices.page(self._query, self.server.url))
+            page = self.server.prices.page(self._query, self.server.url)
+            raise _Answer(self.server.prices_status, page)
         self._admit()
         found = _SUBSCRIPTION.fullmatch(path)
         if found is None:

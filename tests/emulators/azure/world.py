@@ -163,12 +163,13 @@ class World:
         """
         id = self._id(text)
         with self._lock:
-            if id.key not in self._things:
-                if not id.type:
-                    raise refusal.no_group(id.group)
+            found = self._rule(id) if id.type.lower() == rules.RULE else self._things.get(id.key)
+            if found is None and not id.type:
+                raise refusal.no_group(id.group)
+            if found is None:
                 self._group(id.group)
                 raise refusal.missing(id.text, id.group)
-            return self._things[id.key]
+            return found
 
     def all(self) -> list[Thing]:
         """Everything, groups too."""
@@ -468,6 +469,11 @@ class World:
         if self._machines is not None:
             self._machines.look_again()
         return Thing(id, dict(body), "Succeeded"), self._begin(lambda: None)
+
+    def _rule(self, id: ResourceId) -> Thing | None:
+        parent = self._things.get(id.parent.lower())
+        rows = parent.properties.get("securityRules") or () if parent else ()
+        return next((Thing(id, dict(r), "Succeeded") for r in rows if r["name"] == id.name), None)
 
     def _rules_before(self, vm: Thing) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
