@@ -116,8 +116,12 @@ class AzureApi:
             if not error.gone:
                 raise
             return None
-        codes = [each.code or "" for each in (found.instance_view and found.instance_view.statuses) or ()]
-        power = next((code.partition("/")[2] for code in codes if code.startswith("PowerState/")), "")
+        codes = [
+            each.code or "" for each in (found.instance_view and found.instance_view.statuses) or ()
+        ]
+        power = next(
+            (code.partition("/")[2] for code in codes if code.startswith("PowerState/")), ""
+        )
         return View(found.provisioning_state or "", power, found.priority == "Spot")
 
     def group(self, name: str) -> Row | None:
@@ -165,9 +169,7 @@ class AzureApi:
                 "it carries a run's tags and is none of the things that a run has: delete it, or its tags, by hand",
             )
         with _gone_is_success(), mapped(f"deleting {id}"):
-            self._resources.resources.begin_delete_by_id(
-                id, api_version=version, polling=False
-            )
+            self._resources.resources.begin_delete_by_id(id, api_version=version, polling=False)
 
     # -- who is let in
 

@@ -114,4 +114,3 @@ def _of_catalog(offer: Offer, note: str = "") -> Offer:
     listed = catalog.machine_types("azure")[offer.instance_type].region
     elsewhere = f", in {listed}" if offer.region != listed else ""
     return replace(offer, source=f"{offer.source}{elsewhere}{note}")
-

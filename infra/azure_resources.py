@@ -116,9 +116,7 @@ class Declaration:
             subnet_name=azure_names.SUBNET,
             address_prefix=_SUBNET,
             network_security_group={"id": firewall.id},
-            opts=pulumi.ResourceOptions.merge(
-                inside, pulumi.ResourceOptions(depends_on=[network])
-            ),
+            opts=pulumi.ResourceOptions.merge(inside, pulumi.ResourceOptions(depends_on=[network])),
         )
 
     def _machine(self, azure: Any, inside: Any, subnet: Any, node: int) -> Mapping[str, Any]:

@@ -48,7 +48,8 @@ def bodies(group: str, name: str, tags: Mapping[str, str], *, spot: bool = False
     guard, subnet, address, interface = at.values()
     return {
         "": common | {"tags": dict(tags) | ({"dayfly-spot": "true"} if spot else {})},
-        "Network/networkSecurityGroups/firewall": common | {"properties": {"securityRules": [rule]}},
+        "Network/networkSecurityGroups/firewall": common
+        | {"properties": {"securityRules": [rule]}},
         "Network/virtualNetworks/network": common
         | {"properties": {"addressSpace": {"addressPrefixes": ["10.77.0.0/16"]}}},
         "Network/virtualNetworks/network/subnets/machines": {
@@ -101,7 +102,9 @@ def bodies(group: str, name: str, tags: Mapping[str, str], *, spot: bool = False
                     },
                 },
                 "networkProfile": {
-                    "networkInterfaces": [{"id": interface, "properties": {"deleteOption": "Delete"}}]
+                    "networkInterfaces": [
+                        {"id": interface, "properties": {"deleteOption": "Delete"}}
+                    ]
                 },
                 **(way if spot else {}),
             }
@@ -109,7 +112,9 @@ def bodies(group: str, name: str, tags: Mapping[str, str], *, spot: bool = False
     }
 
 
-def put(world: World, group: str, name: str, tags: Mapping[str, str], *, spot: bool = False) -> Thing:
+def put(
+    world: World, group: str, name: str, tags: Mapping[str, str], *, spot: bool = False
+) -> Thing:
     """Makes all of it.
 
     Returns:
@@ -123,4 +128,6 @@ def put(world: World, group: str, name: str, tags: Mapping[str, str], *, spot: b
 
 def put_run(world: World, run: Run, *, spot: bool = False) -> Thing:
     """Makes all that a run declares."""
-    return put(world, azure_names.group_of(run), azure_names.machine_of(run, 0), run.tags, spot=spot)
+    return put(
+        world, azure_names.group_of(run), azure_names.machine_of(run, 0), run.tags, spot=spot
+    )

@@ -71,16 +71,18 @@ def _recorded(spec: Spec, offer: Offer, run: Run) -> list[dict[str, Any]]:
         def RegisterResource(self, request: Any) -> Any:
             inputs = json_format.MessageToDict(request.object)
             seen.append({"type": request.type, "name": request.name, "inputs": inputs})
-            return super().RegisterResource(request)
+            return super().RegisterResource(request)  # type: ignore[no-untyped-call]
 
     asyncio.set_event_loop(loop := asyncio.new_event_loop())
     recorder = Recorder()
     pulumi.runtime.set_mocks(
         recorder, project="dayfly", stack=run.id, preview=False, monitor=Monitor(recorder)
     )
-    loop.run_until_complete(
-        run_pulumi_func(lambda: providers.load(offer.provider).declare(spec, offer, run))
-    )
+
+    def program() -> None:
+        providers.load(offer.provider).declare(spec, offer, run)
+
+    loop.run_until_complete(run_pulumi_func(program))
     return [row for row in seen if not row["type"].startswith("pulumi:pulumi:")]
 
 

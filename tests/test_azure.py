@@ -22,7 +22,9 @@ AZURE = providers.load("azure")
 @pytest.fixture
 def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """An emulator without machines, as the environment tells of it; its pages are short."""
-    with Emulator(Options(machines=False, create_s=0, delete_s=0, group_delete_s=0, page_size=3)) as it:
+    with Emulator(
+        Options(machines=False, create_s=0, delete_s=0, group_delete_s=0, page_size=3)
+    ) as it:
         for name, value in it.environment().items():
             monkeypatch.setenv(name, value)
         yield it
@@ -105,7 +107,9 @@ def test_nobody_else_s_group_is_taken_for_a_run_s(tmp_path: Path) -> None:
     assert azure_names.own_group_of(Found("group", id_of(f"{own}-3"), mine.tags)) is None
 
 
-def test_the_states_of_a_machine_are_told_in_the_standard_words(azure: Emulator, tmp_path: Path) -> None:
+def test_the_states_of_a_machine_are_told_in_the_standard_words(
+    azure: Emulator, tmp_path: Path
+) -> None:
     """Gone from a group that lives is ended by somebody, or taken back where Azure may do that."""
     mine, spot = run(tmp_path), run(tmp_path)
     assert AZURE.instance_state(f"dayfly-{mine.id}") == "unknown"
@@ -169,7 +173,9 @@ def test_a_listing_that_is_refused_concludes_nothing(
 ) -> None:
     """With the code, the kind, and what to do."""
     monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "11111111-2222-3333-4444-555555555555")
-    with pytest.raises(ProvisionFailed, match=r"az account list.*\[code SubscriptionNotFound\]") as caught:
+    with pytest.raises(
+        ProvisionFailed, match=r"az account list.*\[code SubscriptionNotFound\]"
+    ) as caught:
         AZURE.inventory("me")
     assert caught.value.kind == "auth"
     monkeypatch.setenv("IDENTITY_HEADER", "wrong")

@@ -85,7 +85,11 @@ def test_disk_interface_and_address_go_with_the_machine(tmp_path: Path) -> None:
     found, _ = _program(tmp_path)
     machine = found["machine"].inputs
     disk = machine["storageProfile"]["osDisk"]
-    assert (disk["deleteOption"], disk["createOption"], disk["diskSizeGB"]) == ("Delete", "FromImage", 128)
+    assert (disk["deleteOption"], disk["createOption"], disk["diskSizeGB"]) == (
+        "Delete",
+        "FromImage",
+        128,
+    )
     assert disk["managedDisk"] == {"storageAccountType": "StandardSSD_LRS"}
     assert "dataDisks" not in machine["storageProfile"]
     (interface,) = machine["networkProfile"]["networkInterfaces"]
@@ -156,7 +160,7 @@ def test_the_recorder_lists_the_same(tmp_path: Path) -> None:
             "capacity",
         ),
         (
-            'azure-native:compute:VirtualMachine (machine): error: 1 error occurred: * creating failed: Status=200'
+            "azure-native:compute:VirtualMachine (machine): error: 1 error occurred: * creating failed: Status=200"
             ' Code="AllocationFailed" Message="Allocation failed. We do not have sufficient capacity for the requested VM size'
             ' in this region."',
             "capacity",
@@ -169,7 +173,10 @@ def test_the_recorder_lists_the_same(tmp_path: Path) -> None:
             "quota",
         ),
         ('error: Status=409 Code="QuotaExceeded" Message="..."', "quota"),
-        ('error: Status=403 Code="AuthorizationFailed" Message="The client does not have authorization"', "auth"),
+        (
+            'error: Status=403 Code="AuthorizationFailed" Message="The client does not have authorization"',
+            "auth",
+        ),
         ('error: Status=429 Code="TooManyRequests" Message="..."', "rate_limit"),
         ('error: Status=400 Code="InvalidParameter" Message="The value is not valid"', "invalid"),
         ('error: Status=500 Code="InternalServerError" Message="..."', "transient"),

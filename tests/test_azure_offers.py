@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from dayfly.errors import ConfigurationError, SpecError
-from dayfly.infra import azure_account, azure_endpoint, azure_images, azure_prices, catalog, providers
+from dayfly.infra import (
+    azure_account,
+    azure_endpoint,
+    azure_images,
+    azure_prices,
+    catalog,
+    providers,
+)
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
 from dayfly.runtime.gpu import is_model
@@ -81,7 +88,10 @@ def test_prices_that_cannot_be_had_leave_the_catalog_s_with_a_note(
     [
         ({"Items": [{"armSkuName": "x"}]}, "an entry without"),
         ({"Rows": []}, "an answer without Items"),
-        ({"Items": [], "NextPageLink": "https://elsewhere.example/prices"}, "next page is elsewhere"),
+        (
+            {"Items": [], "NextPageLink": "https://elsewhere.example/prices"},
+            "next page is elsewhere",
+        ),
     ],
 )
 def test_an_answer_that_is_not_as_documented_is_no_price(
@@ -120,7 +130,9 @@ def test_what_cannot_be_is_refused_with_what_can() -> None:
 
 def test_an_image_of_one_s_own_runs_what_the_default_one_cannot() -> None:
     """A part of an A10, say."""
-    gallery = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/galleries/x/images/grid"
+    gallery = (
+        "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/galleries/x/images/grid"
+    )
     (offer,) = _offers(gpu="A10:1", image=gallery)
     assert offer.instance_type == "Standard_NV36ads_A10_v5"
     spec = Spec(provider="azure", image=gallery)

@@ -186,7 +186,11 @@ def _state(view: View) -> State:
 
 
 def _machines(rows: Sequence[Row], owner: str | None) -> Iterator[tuple[str, Found]]:
-    states: dict[str, State] = {"Creating": "pending", "Deleting": "stopping", "Failed": "unhealthy"}
+    states: dict[str, State] = {
+        "Creating": "pending",
+        "Deleting": "stopping",
+        "Failed": "unhealthy",
+    }
     for row in rows:
         tags = _ours(row)
         if owner is None or tags.get("dayfly-owner") == owner:
@@ -214,7 +218,9 @@ def _ours(row: Row) -> Mapping[str, str]:
 def _lets_in(rule: Any, cidr: str) -> bool:
     """Whether a rule lets a network reach the SSH server."""
     here = ipaddress.IPv4Network(cidr)
-    allows = rule.access == "Allow" and rule.direction == "Inbound" and rule.protocol in ("Tcp", "*")
+    allows = (
+        rule.access == "Allow" and rule.direction == "Inbound" and rule.protocol in ("Tcp", "*")
+    )
     if not allows or rule.destination_port_range not in ("*", str(azure_resources.SSH_PORT)):
         return False
     with contextlib.suppress(TypeError, ValueError):

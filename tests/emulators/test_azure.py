@@ -23,7 +23,9 @@ _VM = "Compute/virtualMachines/machine"
 @pytest.fixture
 def azure() -> Iterator[Emulator]:
     """Without machines, and with little to wait for."""
-    options = Options(machines=False, create_s=0.2, delete_s=0, group_delete_s=0, cores=8, addresses=2)
+    options = Options(
+        machines=False, create_s=0.2, delete_s=0, group_delete_s=0, cores=8, addresses=2
+    )
     with Emulator(options) as emulator:
         yield emulator
 
@@ -41,17 +43,24 @@ class Client:
         )
         self.headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
-    def ask(self, method: str, path: str, body: Any = None, version: str = "?api-version=2024-07-01") -> Any:
+    def ask(
+        self, method: str, path: str, body: Any = None, version: str = "?api-version=2024-07-01"
+    ) -> Any:
         """One request."""
         return requests.request(
             method, f"{self.azure.url}{path}{version}", json=body, headers=self.headers, timeout=10
         )
 
 
-def test_a_request_needs_a_token_a_version_and_a_subscription_that_is_there(azure: Emulator) -> None:
+def test_a_request_needs_a_token_a_version_and_a_subscription_that_is_there(
+    azure: Emulator,
+) -> None:
     """Each refusal in the API's envelope."""
     client, group = Client(azure), id_of("group")
-    assert requests.get(azure.url + group, timeout=10).json()["error"]["code"] == "AuthenticationFailed"
+    assert (
+        requests.get(azure.url + group, timeout=10).json()["error"]["code"]
+        == "AuthenticationFailed"
+    )
     bare = client.ask("GET", group, version="")
     assert (bare.status_code, bare.json()["error"]["code"]) == (400, "MissingApiVersionParameter")
     odd = client.ask("GET", group, version="?api-version=latest")
@@ -78,10 +87,19 @@ def test_an_operation_is_followed_to_its_end_either_way(azure: Emulator) -> None
     assert client.ask("GET", id_of("group", _VM)).status_code == 404
     azure.fault("AllocationFailed", late=True)
     body = bodies("group", "machine", {})
-    azure.world.put(id_of("group", "Network/publicIPAddresses/address"), body["Network/publicIPAddresses/address"])
-    azure.world.put(id_of("group", "Network/networkInterfaces/interface"), body["Network/networkInterfaces/interface"])
+    azure.world.put(
+        id_of("group", "Network/publicIPAddresses/address"),
+        body["Network/publicIPAddresses/address"],
+    )
+    azure.world.put(
+        id_of("group", "Network/networkInterfaces/interface"),
+        body["Network/networkInterfaces/interface"],
+    )
     accepted = client.ask("PUT", id_of("group", _VM), body[_VM])
-    assert (accepted.status_code, accepted.json()["properties"]["provisioningState"]) == (201, "Creating")
+    assert (accepted.status_code, accepted.json()["properties"]["provisioningState"]) == (
+        201,
+        "Creating",
+    )
     assert "customData" not in accepted.text
     while True:
         status = requests.get(
@@ -133,20 +151,46 @@ _LINUX = (*_OS, "linuxConfiguration")
         (_changed(_VM, *_LINUX, "ssh", "publicKeys", 0, "path", to="/x"), "InvalidParameter"),
         (_changed(_VM, _P, "evictionPolicy", to="Delete"), "InvalidParameter"),
         (
-            _changed(_VM, _P, "networkProfile", "networkInterfaces", 0, "id", to=id_of("group", "Network/networkInterfaces/no")),
+            _changed(
+                _VM,
+                _P,
+                "networkProfile",
+                "networkInterfaces",
+                0,
+                "id",
+                to=id_of("group", "Network/networkInterfaces/no"),
+            ),
             "InvalidResourceReference",
         ),
-        (_changed("Network/publicIPAddresses/address", "sku", to={"name": "Basic"}), "BasicSkuPublicIpRetired"),
         (
-            _changed("Network/publicIPAddresses/address", _P, "publicIPAllocationMethod", to="Dynamic"),
+            _changed("Network/publicIPAddresses/address", "sku", to={"name": "Basic"}),
+            "BasicSkuPublicIpRetired",
+        ),
+        (
+            _changed(
+                "Network/publicIPAddresses/address", _P, "publicIPAllocationMethod", to="Dynamic"
+            ),
             "StandardSkuPublicIPAddressMustBeStatic",
         ),
         (
-            _changed("Network/networkSecurityGroups/firewall", _P, "securityRules", 0, _P, "priority", to=1),
+            _changed(
+                "Network/networkSecurityGroups/firewall",
+                _P,
+                "securityRules",
+                0,
+                _P,
+                "priority",
+                to=1,
+            ),
             "SecurityRuleInvalidPriority",
         ),
         (
-            _changed("Network/virtualNetworks/network", _P, "addressSpace", to={"addressPrefixes": ["10.0.0.1/8"]}),
+            _changed(
+                "Network/virtualNetworks/network",
+                _P,
+                "addressSpace",
+                to={"addressPrefixes": ["10.0.0.1/8"]},
+            ),
             "InvalidCIDRNotation",
         ),
     ],
@@ -174,7 +218,12 @@ def test_names_quotas_and_parents_are_minded(azure: Emulator, tmp_path: Path) ->
         ("group", _VM, _VM, "ResourceGroupNotFound"),
         ("a" * 91, "", "", "InvalidResourceGroupName"),
         (f"dayfly-{mine.id}", f"Compute/virtualMachines/{'m' * 65}", _VM, "InvalidParameter"),
-        (f"dayfly-{mine.id}", "Network/virtualNetworks/n", "Network/virtualNetworks/network", "InvalidResourceName"),
+        (
+            f"dayfly-{mine.id}",
+            "Network/virtualNetworks/n",
+            "Network/virtualNetworks/network",
+            "InvalidResourceName",
+        ),
         (
             f"dayfly-{mine.id}",
             "Network/virtualNetworks/other/subnets/machines",
@@ -195,7 +244,9 @@ def test_names_quotas_and_parents_are_minded(azure: Emulator, tmp_path: Path) ->
     for path in ("Network/publicIPAddresses/address", "Network/networkInterfaces/interface"):
         azure.world.wait(azure.world.put(id_of("second", path), body[path])[1])
     body[_VM]["properties"]["hardwareProfile"]["vmSize"] = "Standard_NC8as_T4_v3"
-    with pytest.raises(ArmError, match=r"Current Limit: 8, Current Usage: 4, Additional Required: 8") as caught:
+    with pytest.raises(
+        ArmError, match=r"Current Limit: 8, Current Usage: 4, Additional Required: 8"
+    ) as caught:
         azure.world.put(id_of("second", _VM), body[_VM])
     assert caught.value.code == "OperationNotAllowed"
 
@@ -233,7 +284,9 @@ def test_the_plugin_previews_makes_and_refuses_as_the_real_one_does(azure: Emula
     """In its words; what was accepted and then failed comes with its id."""
     plugin, known = AzureNative(azure.world), {"subscriptionId": azure.world.subscription}
     kind = "azure-native:resources:ResourceGroup"
-    assert plugin.check("azure-native:compute:Disk", {}) == [("", "azure-native:compute:Disk is not known here")]
+    assert plugin.check("azure-native:compute:Disk", {}) == [
+        ("", "azure-native:compute:Disk is not known here")
+    ]
     assert plugin.check(kind, {})[0][0] == "resourceGroupName"
     inputs = {"resourceGroupName": "group", "location": "eastus", "tags": {"a": "b"}}
     assert plugin.check(kind, {**inputs, "resourceGroupName": UNKNOWN}) == []
@@ -256,11 +309,17 @@ def test_the_plugin_previews_makes_and_refuses_as_the_real_one_does(azure: Emula
     for path in ("Network/publicIPAddresses/address", "Network/networkInterfaces/interface"):
         azure.world.wait(azure.world.put(id_of("other", path), parts[path])[1])
     azure.fault("AllocationFailed", late=True)
-    flat = {"resourceGroupName": "other", "vmName": "machine", **{k: v for k, v in body.items() if k != "properties"}}
+    flat = {
+        "resourceGroupName": "other",
+        "vmName": "machine",
+        **{k: v for k, v in body.items() if k != "properties"},
+    }
     with pytest.raises(HalfMade) as half:
         plugin.create(known, "azure-native:compute:VirtualMachine", {**flat, **body["properties"]})
     assert half.value.id == id_of("other", _VM)
-    assert str(half.value).startswith('Status=200 Code="AllocationFailed" Message="Allocation failed.')
+    assert str(half.value).startswith(
+        'Status=200 Code="AllocationFailed" Message="Allocation failed.'
+    )
     assert half.value.outputs["provisioningState"] == "Failed"
     plugin.delete(known, kind, id_of("other"), {})
     plugin.delete(known, kind, id_of("other"), {})

@@ -91,7 +91,14 @@ class Emulator:
         }
 
     def fault(
-        self, code: str, *, late: bool = False, only: str = "", times: int = 1, act: str = "write", type: str = _VM
+        self,
+        code: str,
+        *,
+        late: bool = False,
+        only: str = "",
+        times: int = 1,
+        act: str = "write",
+        type: str = _VM,
     ) -> Fault:
         """Refuses what comes, as `Fault` tells; virtual machines if nothing else is said."""
         return self.world.faults.add(Fault(act, type, code, late, times, only))

@@ -81,7 +81,11 @@ class AzureNative(Plugin):
         kind = _KINDS.get(type)
         if kind is None:
             return [("", f"{type} is not known here")]
-        return [(name, f"missing required property '{name}'") for name in kind.needs if not inputs.get(name)]
+        return [
+            (name, f"missing required property '{name}'")
+            for name in kind.needs
+            if not inputs.get(name)
+        ]
 
     def planned(self, type: str, inputs: Values) -> Values:
         return {**inputs, **dict.fromkeys(_KINDS[type].computed, UNKNOWN)}
@@ -116,7 +120,9 @@ class AzureNative(Plugin):
         try:
             return HalfMade(id, _outputs(self._world.get(id)), _text(error))
         except ArmError as unread:
-            return Refusal(f"resource partially created but read failed {_text(unread)}: {_text(error)}")
+            return Refusal(
+                f"resource partially created but read failed {_text(unread)}: {_text(error)}"
+            )
 
     def _is_there(self, id: str) -> bool:
         # A group is made without this question, by the real one too: its PUT only ever sets tags.
@@ -131,7 +137,9 @@ class AzureNative(Plugin):
     def _subscription(self, configuration: Values) -> str:
         given = configuration.get("subscriptionId")
         if not given:
-            raise Refusal("no subscription ID: set ARM_SUBSCRIPTION_ID, or subscriptionId of the provider")
+            raise Refusal(
+                "no subscription ID: set ARM_SUBSCRIPTION_ID, or subscriptionId of the provider"
+            )
         return str(given)
 
 
@@ -159,8 +167,16 @@ def _nested(name: str, value: Any) -> Any:
 
 def _outputs(thing: Thing) -> Values:
     """Flat again; what the API never gives back is left out."""
-    shown = {name: value for name, value in thing.body.items() if name in ("location", "tags", "sku")}
+    shown = {
+        name: value for name, value in thing.body.items() if name in ("location", "tags", "sku")
+    }
     properties = {n: v for n, v in thing.properties.items() if n not in ("osProfile",)}
     if system := thing.properties.get("osProfile"):
         properties["osProfile"] = {n: v for n, v in system.items() if n != "customData"}
-    return {**shown, **properties, "name": thing.id.name, "type": thing.id.type, "provisioningState": thing.state}
+    return {
+        **shown,
+        **properties,
+        "name": thing.id.name,
+        "type": thing.id.type,
+        "provisioningState": thing.state,
+    }

@@ -58,7 +58,9 @@ def _items(size: MachineType) -> Iterator[dict[str, Any]]:
             yield _item(size, region, f"{short} Spot", round(size.spot_usd_per_hour * factor, 4))
 
 
-def _item(size: MachineType, region: str, sku: str, usd: float, product: str = "") -> dict[str, Any]:
+def _item(
+    size: MachineType, region: str, sku: str, usd: float, product: str = ""
+) -> dict[str, Any]:
     family = re.sub(r"\d", "", size.name.removeprefix("Standard_")).replace("_", " ")
     return {
         "currencyCode": "USD",

@@ -48,7 +48,9 @@ _MOST_TAGS = 50
 def check_group(name: str, body: Body, options: Options) -> None:
     """Before a resource group is made."""
     if not _GROUP_NAME.fullmatch(name):
-        raise invalid(f"The provided resource group name '{name}' is not valid.", "InvalidResourceGroupName")
+        raise invalid(
+            f"The provided resource group name '{name}' is not valid.", "InvalidResourceGroupName"
+        )
     check_place(body, options, "LocationNotAvailableForResourceGroup")
     check_tags(body)
 
@@ -81,9 +83,16 @@ def check_tags(body: Body) -> None:
     """At most 50, short, of text."""
     tags = body.get("tags") or {}
     if len(tags) > _MOST_TAGS:
-        raise invalid(f"The number of tags '{len(tags)}' exceeds '{_MOST_TAGS}'.", "InvalidTagCount")
+        raise invalid(
+            f"The number of tags '{len(tags)}' exceeds '{_MOST_TAGS}'.", "InvalidTagCount"
+        )
     for name, value in tags.items():
-        if not isinstance(value, str) or len(value) > 256 or len(name) > 512 or set(name) & set("<>%&\\?/"):
+        if (
+            not isinstance(value, str)
+            or len(value) > 256
+            or len(name) > 512
+            or set(name) & set("<>%&\\?/")
+        ):
             raise invalid(f"The tag '{name}' is not valid.", "InvalidTagNameOrValue")
 
 
@@ -93,7 +102,9 @@ def need(body: Body, path: str) -> Any:
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
         if value in (None, "", [], {}):
-            raise invalid(f"Required parameter '{path.removeprefix('properties.')}' is missing (null).")
+            raise invalid(
+                f"Required parameter '{path.removeprefix('properties.')}' is missing (null)."
+            )
     return value
 
 
@@ -104,7 +115,9 @@ def image_gb(reference: Body) -> int:
     names = tuple(str(reference.get(name, "")).lower() for name in ("publisher", "offer", "sku"))
     if names not in IMAGES or not reference.get("version"):
         shown = ":".join((*names, str(reference.get("version", ""))))
-        raise ArmError(404, "PlatformImageNotFound", f"The platform image '{shown}' is not available.")
+        raise ArmError(
+            404, "PlatformImageNotFound", f"The platform image '{shown}' is not available."
+        )
     return IMAGES[names[0], names[1], names[2]]
 
 
@@ -142,9 +155,13 @@ def _system(system: Body) -> None:
         need(system, "adminPassword")
     for key in need(system, "linuxConfiguration.ssh.publicKeys"):
         if need(key, "path") != f"/home/{user}/.ssh/authorized_keys":
-            raise invalid("Destination path for SSH public keys is currently limited to its default value.")
+            raise invalid(
+                "Destination path for SSH public keys is currently limited to its default value."
+            )
         if not _KEY.fullmatch(need(key, "keyData")):
-            raise invalid("The value of parameter linuxConfiguration.ssh.publicKeys.keyData is invalid.")
+            raise invalid(
+                "The value of parameter linuxConfiguration.ssh.publicKeys.keyData is invalid."
+            )
     try:
         data = base64.b64decode(system.get("customData") or "", validate=True)
     except (binascii.Error, ValueError):
@@ -172,7 +189,9 @@ def _interface(body: Body, _: Options) -> None:
 
 def _address(body: Body, _: Options) -> None:
     if (body.get("sku") or {}).get("name") != "Standard":
-        raise invalid("Basic public addresses have been retired; use Standard.", "BasicSkuPublicIpRetired")
+        raise invalid(
+            "Basic public addresses have been retired; use Standard.", "BasicSkuPublicIpRetired"
+        )
     if (body.get("properties") or {}).get("publicIPAllocationMethod") != "Static":
         raise invalid(
             "Standard sku publicIp must have AllocationMethod set to Static.",
@@ -195,7 +214,9 @@ def check_rule(rule: Body, taken: set[tuple[int, str]]) -> None:
         need(rule, name)
     place = int(need(rule, "priority")), rule["direction"]
     if not 100 <= place[0] <= 4096:
-        raise invalid("Security rule priority must be between 100 and 4096.", "SecurityRuleInvalidPriority")
+        raise invalid(
+            "Security rule priority must be between 100 and 4096.", "SecurityRuleInvalidPriority"
+        )
     if place in taken:
         raise invalid(f"Security rule priority {place[0]} is taken.", "SecurityRuleConflict")
     taken.add(place)

@@ -7,7 +7,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -43,7 +43,9 @@ class Server(ThreadingHTTPServer):
         self.header, self.token = secrets.token_hex(16), secrets.token_urlsafe(32)
         self.requests: list[tuple[str, str]] = []
         self.prices = prices.Prices(world.options)
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
 
     def close(self) -> None:
         """Ends it."""
@@ -54,7 +56,9 @@ class Server(ThreadingHTTPServer):
 class _Answer(Exception):
     """What is sent, from wherever it is known."""
 
-    def __init__(self, status: int, body: Any = None, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, body: Any = None, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(status)
         self.status, self.body, self.headers = status, body, headers or {}
 
@@ -64,7 +68,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server: Server
-    _acts: ClassVar[dict[str, str]] = {"PUT": "put", "DELETE": "delete", "GET": "get", "HEAD": "get"}
+    _acts: ClassVar[dict[str, str]] = {
+        "PUT": "put",
+        "DELETE": "delete",
+        "GET": "get",
+        "HEAD": "get",
+    }
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nobody reads it."""
@@ -128,7 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "")
         if not given:
             raise ArmError(
-                401, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing."
+                401,
+                "AuthenticationFailed",
+                "Authentication failed. The 'Authorization' header is missing.",
             )
         if given != f"Bearer {self.server.token}":
             raise ArmError(401, "InvalidAuthenticationToken", "The access token is invalid.")
@@ -140,7 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
                 "The api-version query parameter (?api-version=) is required for all requests.",
             )
         if not _API_VERSION.fullmatch(version):
-            raise ArmError(400, "InvalidApiVersionParameter", f"The api-version '{version}' is invalid.")
+            raise ArmError(
+                400, "InvalidApiVersionParameter", f"The api-version '{version}' is invalid."
+            )
 
     def _token(self) -> _Answer:
         """As the managed identity of an App Service gives it: learn.microsoft.com/azure/app-service/overview-managed-identity."""
@@ -161,7 +174,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self, path: str, rest: str, body: dict[str, Any]) -> _Answer:
         world, act = self.server.world, self._acts[self.command]
         if "/operations/" in rest or "/operationresults/" in rest:
-            return self._operation(world.operations[rest.rpartition("/")[2]], "/operations/" in rest)
+            return self._operation(
+                world.operations[rest.rpartition("/")[2]], "/operations/" in rest
+            )
         if act == "get" and (listing := self._listing(rest)) is not None:
             return self._page(path, listing)
         if act == "get":
@@ -182,7 +197,10 @@ class _Handler(BaseHTTPRequestHandler):
         """A group is followed by Location alone, everything else by either."""
         base = f"{self.server.url}/subscriptions/{self.server.world.subscription}"
         version = urlencode({"api-version": self._query["api-version"]})
-        headers = {"Location": f"{base}/operationresults/{operation.id}?{version}", "Retry-After": "0"}
+        headers = {
+            "Location": f"{base}/operationresults/{operation.id}?{version}",
+            "Retry-After": "0",
+        }
         if "/providers/" in path:
             where = f"{base}/providers/Microsoft.Compute/locations/x/operations/{operation.id}?{version}"
             headers["Azure-AsyncOperation"] = where
@@ -193,7 +211,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not is_status:
             if error is not None:
                 raise error
-            return _Answer(200 if over else 202, None, {} if over else {"Location": self.server.url + self.path})
+            return _Answer(
+                200 if over else 202,
+                None,
+                {} if over else {"Location": self.server.url + self.path},
+            )
         status = "InProgress" if not over else "Succeeded" if error is None else "Failed"
         body = {"name": operation.id, "status": status}
         return _Answer(200, body if error is None else {**body, **error.as_json()})
@@ -222,7 +244,11 @@ class _Handler(BaseHTTPRequestHandler):
             return list(things)
         found = _TAG.fullmatch(text)
         if found is None:
-            raise ArmError(400, "InvalidFilterInQueryString", f"Invalid $filter '{text}' specified in the query string.")
+            raise ArmError(
+                400,
+                "InvalidFilterInQueryString",
+                f"Invalid $filter '{text}' specified in the query string.",
+            )
         value = found["value"] and found["value"].replace("''", "'")
 
         def meets(thing: Thing) -> bool:
@@ -238,5 +264,3 @@ class _Handler(BaseHTTPRequestHandler):
             asked = {**self._query, "$skiptoken": str(first + size)}
             page["nextLink"] = f"{self.server.url}{path}?{urlencode(asked)}"
         return _Answer(200, page)
-
-

@@ -41,7 +41,9 @@ def generic(thing: Thing) -> dict[str, Any]:
 def instance_view(vm: Thing) -> dict[str, Any]:
     """How it is just now."""
     assert vm.type == rules.VM
-    state = {"Succeeded": "succeeded", "Failed": "failed", "Deleting": "deleting"}.get(vm.state, "creating")
+    state = {"Succeeded": "succeeded", "Failed": "failed", "Deleting": "deleting"}.get(
+        vm.state, "creating"
+    )
     statuses = [{"code": f"ProvisioningState/{state}", "level": "Info"}]
     if vm.since is not None:
         # One that is switched off from within is "stopped", and costs as much.

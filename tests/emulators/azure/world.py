@@ -283,7 +283,9 @@ class World:
             raise ArmError(404, "InvalidResourceId", f"'{text}' is no id of a resource.")
         if id.subscription.lower() != self.subscription:
             raise ArmError(
-                404, "SubscriptionNotFound", f"The subscription '{id.subscription}' could not be found."
+                404,
+                "SubscriptionNotFound",
+                f"The subscription '{id.subscription}' could not be found.",
             )
         return id
 
@@ -292,7 +294,9 @@ class World:
         former = self._things.get(id.key)
         if former is not None:
             if former.location != thing.location:
-                raise ArmError(409, "InvalidResourceLocation", f"It is in '{former.location}' already.")
+                raise ArmError(
+                    409, "InvalidResourceLocation", f"It is in '{former.location}' already."
+                )
             thing.machine, thing.since = former.machine, former.since
         if thing.type == rules.ADDRESS:
             known = former.properties.get("ipAddress") if former else None
@@ -317,15 +321,21 @@ class World:
     def _check_references(self, id: ResourceId, body: Mapping[str, Any]) -> None:
         type = id.type.lower()
         if id.parent and id.parent.lower() not in self._things:
-            raise ArmError(404, "ParentResourceNotFound", f"Parent resource '{id.parent}' is not there.")
+            raise ArmError(
+                404, "ParentResourceNotFound", f"Parent resource '{id.parent}' is not there."
+            )
         for reference in rules.references(type, body):
             there = self._things.get(str(reference).lower())
-            elsewhere = there and there.location and there.location != body.get("location", there.location)
+            elsewhere = (
+                there and there.location and there.location != body.get("location", there.location)
+            )
             if there is None or elsewhere:
                 raise refusal.no_reference(reference, id.text)
             user = self._user_of(there)
             if type == rules.VM and user is not None and user.id.key != id.key:
-                raise refusal.invalid(f"Network Interface {reference} is used by {user.id.text}.", "NicInUse")
+                raise refusal.invalid(
+                    f"Network Interface {reference} is used by {user.id.text}.", "NicInUse"
+                )
         if type == rules.VM and id.key not in self._things:
             self._check_quota(body)
 
@@ -371,9 +381,13 @@ class World:
                 rules.SUBNET: "InUseSubnetCannotBeDeleted",
             }
             if user is not None and user is not thing:
-                raise refusal.invalid(f"{each.id.text} is in use by {user.id.text}.", codes[each.type])
+                raise refusal.invalid(
+                    f"{each.id.text} is in use by {user.id.text}.", codes[each.type]
+                )
         if thing.type == rules.DISK and (owner := thing.body.get("managedBy")):
-            raise ArmError(409, "OperationNotAllowed", f"Disk {thing.id.name} is attached to VM {owner}.")
+            raise ArmError(
+                409, "OperationNotAllowed", f"Disk {thing.id.name} is attached to VM {owner}."
+            )
 
     def _finish(self, thing: Thing, fault: Fault | None) -> None:
         """What comes after the answer."""
@@ -445,10 +459,11 @@ class World:
                 if found and (each.get("properties") or {}).get("deleteOption") == "Delete":
                     yield found
         elif thing.type == rules.NIC:
-            for each in rules.references(rules.NIC, thing.body):
-                found = self._things.get(each.lower())
-                if found and found.type == rules.ADDRESS and found.properties.get("deleteOption") == "Delete":
-                    yield found
+            for id in rules.references(rules.NIC, thing.body):
+                used = self._things.get(id.lower())
+                kept = used is None or used.properties.get("deleteOption") != "Delete"
+                if used is not None and used.type == rules.ADDRESS and not kept:
+                    yield used
 
     # -- the firewall
 
@@ -457,7 +472,9 @@ class World:
         rules.check(id, body, self.options)
         parent = self._things.get(id.parent.lower())
         if parent is None:
-            raise ArmError(404, "ParentResourceNotFound", f"Parent resource '{id.parent}' is not there.")
+            raise ArmError(
+                404, "ParentResourceNotFound", f"Parent resource '{id.parent}' is not there."
+            )
         others = [r for r in parent.properties.get("securityRules") or () if r["name"] != id.name]
         taken = {(int(r["properties"]["priority"]), r["properties"]["direction"]) for r in others}
         rules.check_rule(body["properties"], taken)
@@ -481,7 +498,9 @@ class World:
             for subnet in rules.references(rules.NIC, self._things[nic.lower()].body):
                 for guard in rules.references(rules.SUBNET, self._things[subnet.lower()].body):
                     if (thing := self._things.get(guard.lower())) and thing.type == rules.NSG:
-                        found += [r["properties"] for r in thing.properties.get("securityRules") or ()]
+                        found += [
+                            r["properties"] for r in thing.properties.get("securityRules") or ()
+                        ]
         return found
 
     def address_of(self, vm: Thing) -> str:
