@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dayfly.errors import SpecError
-from dayfly.infra import azure_images, azure_prices, catalog
+from dayfly.infra import azure_beside, azure_images, azure_prices, catalog
 from dayfly.infra.azure_prices import Price, PricesUnavailable
 from dayfly.infra.catalog import MachineType
 from dayfly.infra.offers import Offer
@@ -32,7 +32,7 @@ _MOST_NODES = 200
 
 
 def ladder(spec: Spec, *, live: bool) -> list[Offer]:
-    """The Offers that satisfy a Spec, cheapest first.
+    """The Offers that satisfy a Spec, cheapest first, each with its disk and its address in the rate.
 
     Args:
         spec: what is asked for.
@@ -46,8 +46,10 @@ def ladder(spec: Spec, *, live: bool) -> list[Offer]:
     if not live:
         if spec.region:
             known.check_region(spec.region, REGIONS)
-        return [_of_catalog(offer) for offer in known.ladder(spec.region)]
-    return _live_ladder(spec, known)
+        found = [_of_catalog(offer) for offer in known.ladder(spec.region)]
+    else:
+        found = _live_ladder(spec, known)
+    return [azure_beside.added(spec, offer) for offer in found]
 
 
 def price_list(*, live: bool) -> list[Offer]:

@@ -27,6 +27,7 @@ from tests import namespaces, tried
 # What would have a test use an account of the developer's.
 _CLEARED = ("DAYFLY_", "PULUMI_", "LAMBDA_", "AZURE_", "ARM_", "IDENTITY_", "MSI_")
 
+
 def pytest_configure() -> None:
     """A shell's background job ignores Ctrl-C, one of nohup a hangup, and so would every client that a test starts and interrupts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from dayfly.errors import ConfigurationError, SpecError
 from dayfly.infra import (
     azure_account,
+    azure_beside,
     azure_endpoint,
     azure_images,
     azure_prices,
@@ -45,10 +47,14 @@ def test_without_a_log_in_the_catalog_s_prices_are_told_with_their_date() -> Non
     assert (first.instance_type, first.region, first.usd_per_hour) == (
         "Standard_NC4as_T4_v3",
         "eastus",
-        0.526,
+        pytest.approx(0.526 + 9.6 / 730 + 0.005),
     )
-    assert first.source == "table verified late 2026"
-    assert _offers(gpu="T4:1", region="westeurope")[0].source.endswith(", in eastus")
+    assert (
+        first.source == "table verified late 2026; with $0.0182 for 128 GB of disk and an address"
+    )
+    assert "2026, in eastus; with" in _offers(gpu="T4:1", region="westeurope")[0].source
+    larger = _offers(gpu="T4:1", disk="200GB")[0]
+    assert larger.usd_per_hour == pytest.approx(0.526 + 19.2 / 730 + 0.005)
 
 
 def test_with_a_log_in_they_are_those_of_just_now_in_every_region(azure: Emulator) -> None:
@@ -58,8 +64,11 @@ def test_with_a_log_in_they_are_those_of_just_now_in_every_region(azure: Emulato
         *(("eastus", True), ("westus2", True), ("westeurope", True)),
         *(("eastus", False), ("westus2", False), ("westeurope", False)),
     ]
-    assert [o.usd_per_hour for o in offers[3:]] == [3.673, 4.0403, 4.4076]
-    assert {o.source for o in offers} == {azure_prices.SOURCE}
+    beside = azure_beside.usd_per_hour(128)
+    assert [o.usd_per_hour - beside for o in offers[3:]] == pytest.approx(
+        [3.673, 4.0403, 4.4076], abs=1e-6
+    )
+    assert all(o.source.startswith(azure_prices.SOURCE) for o in offers)
     assert {o.as_of for o in offers} == {azure_prices.today()}
     assert {o.region for o in _offers(gpu="T4:1", region="westus2")} == {"westus2"}
 
@@ -79,7 +88,7 @@ def test_prices_that_cannot_be_had_leave_the_catalog_s_with_a_note(
     """A run is not held up by a price list."""
     monkeypatch.setattr(Server, "prices_status", 503)
     (offer, *_) = _offers(gpu="T4:1")
-    assert offer.usd_per_hour == 0.526
+    assert offer.usd_per_hour == pytest.approx(0.526 + azure_beside.usd_per_hour(128))
     assert "; no live price: Azure retail prices API: 503" in offer.source
 
 
@@ -216,3 +225,20 @@ def test_an_override_is_for_an_emulator_alone(
     with pytest.raises(ConfigurationError, match=said):
         azure_endpoint.time_scale()
         azure_endpoint.base_url()
+
+
+def test_a_quota_rules_out_what_it_is_of() -> None:
+    """One region's: of one family, of all, or of all spot machines."""
+    error = 'Code="OperationNotAllowed" Message="... exceeding approved standardNCASv3_T4Family Cores quota"'
+    tried = _offers(gpu="T4:1")[0]
+    larger = replace(tried, instance_type="Standard_NC8as_T4_v3")
+    a100 = _offers(gpu="A100:1")[0]
+    assert AZURE.rules_out(error, tried, larger)
+    assert not AZURE.rules_out(error, tried, a100)
+    assert not AZURE.rules_out(error, tried, replace(larger, region="westus2"))
+    assert not AZURE.rules_out(error, tried, replace(larger, spot=True))
+    assert AZURE.rules_out("exceeding approved Total Regional Cores quota", tried, a100)
+    spot = replace(tried, spot=True)
+    assert AZURE.rules_out(
+        "exceeding approved LowPriorityCores quota", spot, replace(a100, spot=True)
+    )

@@ -71,6 +71,7 @@ class Azure(vendor.VendorProvider):
     extra = "azure"
     codes = azure_errors.KINDS
     code = azure_errors.CODE
+    up_timeout_s = 30 * 60.0
     # Of Ubuntu 24.04, which a machine gets that asks for no other image.
     pythons = ("3.12",)
     credentials = azure_account.SECRETS
@@ -169,6 +170,12 @@ class Azure(vendor.VendorProvider):
         rule = azure_resources.ssh_rule(here.cidr, priority)
         api.add_rule(place.group, azure_names.FIREWALL, f"ssh-{priority}", rule)
         return str(here)
+
+    def rules_out(self, error: str, tried: Offer, other: Offer) -> bool:
+        """A quota is of one region: of all spot machines there, or of one family's cores, or of all cores."""
+        same = (other.region, other.spot) == (tried.region, tried.spot)
+        of_all = tried.spot or "Total Regional" in error
+        return same and (of_all or other.gpu_model == tried.gpu_model)
 
     def without_credentials(self) -> Sequence[str]:
         return azure_account.missing()
