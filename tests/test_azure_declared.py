@@ -29,14 +29,31 @@ _TYPES = {
 }
 
 
-def _program(
-    directory: Path, offer: Offer = OFFER, **fields: Any
-) -> tuple[dict[str, Declared], dict[str, str]]:
+Program = tuple[dict[str, Declared], dict[str, str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sdk() -> None:
+    """Loaded once, for all of the forks that a program runs in."""
+    import pulumi_azure_native as azure
+
+    # They are loaded by the first who asks for something in them.
+    for module in (azure.resources, azure.network, azure.compute):
+        dir(module)
+
+
+def _program(directory: Path, offer: Offer = OFFER, **fields: Any) -> Program:
     """What is declared, by name, and the run's tags."""
     spec = Spec(provider="azure", **{"allow_cidr": "203.0.113.7/32", **fields})
     mine = run(directory)
     mine.host_key_file().write_text("-----BEGIN KEY-----\nprivate\n")
     return {each.name: each for each in declared.by(spec, offer, mine)}, mine.tags
+
+
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """Of one machine."""
+    return _program(tmp_path_factory.mktemp("run"))
 
 
 def _strings(value: Any) -> list[str]:
@@ -47,9 +64,9 @@ def _strings(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def test_exactly_these_resources_each_with_the_run_s_tags(tmp_path: Path) -> None:
+def test_exactly_these_resources_each_with_the_run_s_tags(ordinary: Program) -> None:
     """But for the subnet, which is a part of a network and has none."""
-    found, tags = _program(tmp_path)
+    found, tags = ordinary
     assert {name: each.type for name, each in found.items()} == _TYPES
     for name, each in found.items():
         if name not in ("azure", "subnet"):
@@ -69,9 +86,9 @@ def test_the_provider_holds_no_secret(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "hunter2" not in "".join(t for each in found.values() for t in _strings(each.inputs))
 
 
-def test_only_one_network_is_let_in_and_to_one_port(tmp_path: Path) -> None:
+def test_only_one_network_is_let_in_and_to_one_port(ordinary: Program) -> None:
     """Nobody else: the last rule of a security group lets no other in."""
-    found, _ = _program(tmp_path)
+    found, _ = ordinary
     (rule,) = found["firewall"].inputs["securityRules"]
     assert rule["sourceAddressPrefix"] == "203.0.113.7/32"
     assert rule["destinationPortRange"] == "22"
@@ -80,9 +97,9 @@ def test_only_one_network_is_let_in_and_to_one_port(tmp_path: Path) -> None:
     assert "0.0.0.0/0" not in _strings(rule)
 
 
-def test_disk_interface_and_address_go_with_the_machine(tmp_path: Path) -> None:
+def test_disk_interface_and_address_go_with_the_machine(ordinary: Program) -> None:
     """A managed disk, which Azure always encrypts, and that no network of its own leads to."""
-    found, _ = _program(tmp_path)
+    found, _ = ordinary
     machine = found["machine"].inputs
     disk = machine["storageProfile"]["osDisk"]
     assert (disk["deleteOption"], disk["createOption"], disk["diskSizeGB"]) == (
@@ -100,9 +117,9 @@ def test_disk_interface_and_address_go_with_the_machine(tmp_path: Path) -> None:
     assert "securityProfile" not in machine
 
 
-def test_the_host_key_is_a_secret_and_the_only_one(tmp_path: Path) -> None:
+def test_the_host_key_is_a_secret_and_the_only_one(ordinary: Program) -> None:
     """The user logs in with the run's own key, and with no password."""
-    found, _ = _program(tmp_path)
+    found, _ = ordinary
     assert found["machine"].secrets == ("osProfile.customData",)
     assert all(not each.secrets for name, each in found.items() if name != "machine")
     system = found["machine"].inputs["osProfile"]
@@ -113,7 +130,7 @@ def test_the_host_key_is_a_secret_and_the_only_one(tmp_path: Path) -> None:
     assert linux["ssh"]["publicKeys"][0]["path"] == "/home/ubuntu/.ssh/authorized_keys"
 
 
-def test_a_spot_machine_is_deleted_when_it_is_taken_back(tmp_path: Path) -> None:
+def test_a_spot_machine_is_deleted_when_it_is_taken_back(tmp_path: Path, ordinary: Program) -> None:
     """At the price of an ordinary one at most; its group says so, for whoever looks for it then."""
     spot = Offer("azure", "eastus", "Standard_NC4as_T4_v3", 4, 28 << 30, 0.149, 1, "T4", spot=True)
     found, tags = _program(tmp_path, spot, spot=True)
@@ -121,9 +138,9 @@ def test_a_spot_machine_is_deleted_when_it_is_taken_back(tmp_path: Path) -> None
     assert (machine["priority"], machine["evictionPolicy"]) == ("Spot", "Delete")
     assert machine["billingProfile"] == {"maxPrice": -1}
     assert found["group"].inputs["tags"] == {**tags, "dayfly-spot": "true"}
-    ordinary, _ = _program(tmp_path)
-    assert ordinary["machine"].inputs["priority"] == "Regular"
-    assert "evictionPolicy" not in ordinary["machine"].inputs
+    other = ordinary[0]["machine"].inputs
+    assert other["priority"] == "Regular"
+    assert "evictionPolicy" not in other
 
 
 def test_several_machines_are_in_one_network(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from dayfly.infra import providers
 from dayfly.infra.found import Found
 from dayfly.infra.providers.base import DynamicProvider, Provider
 from dayfly.infra.spec import Spec
+from tests.emulators.azure import Emulator as Azure
+from tests.emulators.azure import Options as AzureOptions
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 
@@ -22,8 +24,8 @@ EVERY = [providers.load(name) for name in providers.names()]
 def clouds() -> Iterator[dict[str, str]]:
     """An empty world for each provider that is elsewhere, as the environment tells of it."""
     options = Options(machines=False, time_scale=50, request_interval_s=0)
-    with Emulator(options) as lambda_cloud:
-        yield lambda_cloud.environment()
+    with Emulator(options) as lambda_cloud, Azure(AzureOptions(machines=False)) as azure:
+        yield lambda_cloud.environment() | azure.environment()
 
 
 @pytest.fixture(autouse=True)
