@@ -15,7 +15,7 @@ from dayfly.infra.azure_errors import ApiError, mapped
 
 # A teardown must not wait for an hour for one answer; whoever asked comes again.
 _RETRIES, _CONNECT_S, _READ_S, _BACKOFF_MOST_S = 4, 10, 60, 15
-_POLL_S = 2.0
+_POLL_S, _RULE_S = 2.0, 60.0
 # Machines first, without waiting for their shutdown: learn.microsoft.com/rest/api/resources/resource-groups/delete.
 _FORCED = "Microsoft.Compute/virtualMachines"
 # The API version by which one thing is deleted that was moved out of its run's group.
@@ -79,7 +79,12 @@ class AzureApi:
         if missing:
             raise ConfigurationError("; ".join(missing))
         variables = tuple(os.environ.get(name, "") for name in azure_account.VARIABLES)
-        return _made(azure_account.subscription(), azure_endpoint.base_url(), variables)
+        try:
+            return _made(azure_account.subscription(), azure_endpoint.base_url(), variables)
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f'provider="azure" needs {error.name}: pip install "dayfly[azure]"'
+            ) from error
 
     # -- what there is
 
@@ -189,7 +194,7 @@ class AzureApi:
         with mapped(f"adding a rule to the firewall of {group}"):
             self._network.security_rules.begin_create_or_update(
                 group, firewall, name, {"properties": dict(rule)}, polling_interval=_POLL_S
-            ).result()
+            ).result(_RULE_S)
 
     # The modules take a second or two to load, each: only those are that are used.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,7 @@ def test_the_states_of_a_machine_are_told_in_the_standard_words(
     thing, cheap = put_run(azure.world, mine), put_run(azure.world, spot, spot=True)
     for state, told in (
         ("Creating", "booting"),
+        ("Updating", "running"),
         ("Succeeded", "running"),
         ("Failed", "unhealthy"),
         ("Deleting", "stopping"),
@@ -189,8 +191,10 @@ def test_a_listing_that_is_refused_concludes_nothing(
 
 def test_too_many_requests_are_waited_for(azure: Emulator) -> None:
     """As long as the answer says, by the SDK itself."""
-    azure.world.faults.throttle(1)
+    azure.world.faults.throttle(2)
     assert AZURE.inventory("me") == []
+    groups = [path for _, path in azure.requests if path.endswith("/resourcegroups")]
+    assert len(groups) == 3
 
 
 def test_a_group_that_cannot_be_deleted_is_told(azure: Emulator, tmp_path: Path) -> None:
@@ -200,6 +204,15 @@ def test_a_group_that_cannot_be_deleted_is_told(azure: Emulator, tmp_path: Path)
     azure.world.faults.add(Fault("delete", "", "ScopeLocked"))
     with pytest.raises(ProvisionFailed, match=r"take the lock off.*\[code ScopeLocked\]"):
         AZURE.terminate(Found("instance", f"dayfly-{mine.id}"))
+
+
+def test_what_is_not_installed_is_named_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a computer that closes the runs of another one."""
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "99999999-2222-3333-4444-555555555555")
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+    monkeypatch.setitem(sys.modules, "azure.identity", None)
+    with pytest.raises(ConfigurationError, match=r'pip install "dayfly\[azure\]"'):
+        AZURE.inventory("me")
 
 
 def test_one_log_in_serves_a_whole_process(azure: Emulator) -> None:

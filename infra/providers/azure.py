@@ -52,7 +52,6 @@ _POWER: Mapping[str, State] = {
     "deallocating": "unhealthy",
     "deallocated": "unhealthy",
 }
-_MAKING = ("Creating", "Updating")
 _GONE = "gone"
 
 
@@ -187,8 +186,8 @@ PROVIDER = Azure()
 def _state(view: View) -> State:
     if view.provisioning == "Failed":
         return "unhealthy"
-    if view.power in ("", "running") and view.provisioning in _MAKING:
-        return "pending" if not view.power else "booting"
+    if view.provisioning == "Creating" and view.power == "running":
+        return "booting"
     return _POWER.get(view.power, "unknown")
 
 

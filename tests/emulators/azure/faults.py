@@ -84,12 +84,15 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[Fault] = []
+        self._held: list[threading.Event] = []
         self._throttled = 0
 
     def add(self, fault: Fault) -> Fault:
         """It will happen."""
         with self._lock:
             self._waiting.append(fault)
+            if fault.held is not None:
+                self._held.append(fault.held)
         return fault
 
     def throttle(self, requests: int) -> None:
@@ -100,8 +103,10 @@ class Faults:
     def is_throttled(self) -> bool:
         """Of the request that has come."""
         with self._lock:
-            self._throttled -= self._throttled > 0
-            return self._throttled > 0
+            if not self._throttled:
+                return False
+            self._throttled -= 1
+            return True
 
     def take(self, act: str, type: str, body: Mapping[str, Any]) -> Fault | None:
         """The first that meets a request."""
@@ -119,6 +124,5 @@ class Faults:
     def release(self) -> None:
         """Nothing is held any more."""
         with self._lock:
-            for fault in self._waiting:
-                if fault.held is not None:
-                    fault.held.set()
+            for held in self._held:
+                held.set()
