@@ -198,3 +198,23 @@ def test_a_spot_machine_that_is_taken_back_is_tried_again(azure: Emulator, tmp_p
     assert "preempted" in json.dumps([event.fields for event in lost.events])
     assert len(azure.world.bills) == 2
     assert azure.world.all() == []
+
+
+def test_two_machines_are_two_and_a_miss_of_one_ends_the_other(
+    workspace: Workspace, engine: Engine, azure: Emulator
+) -> None:
+    """Before the next rung; both are in one network, each with a host key of its own."""
+    azure.fault("AllocationFailed", late=True, only="eastus")
+    spec = Spec(provider="azure", instance_type=_T4, nodes=2)
+    stack = RunStack(spec, workspace, engine, ladder(spec))
+    with stack as machine:
+        assert machine.region == "westus2"
+        history = journal.read(stack.directory)
+        names = [f"dayfly-{stack.id}", f"dayfly-{stack.id}-1"]
+        assert [each.id for each in history.machines] == names
+        assert sorted(each.id.name for each in azure.world.live()) == names
+        assert [each.inner_host for each in history.machines] == ["10.77.0.4", "10.77.0.5"]
+        assert len({each.host_key for each in history.machines}) == 2
+    assert stack.receipt is not None
+    assert (stack.receipt.destroyed, stack.receipt.declared, stack.receipt.left) == (10, 10, 0)
+    assert azure.world.all() == []
