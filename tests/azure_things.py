@@ -13,7 +13,8 @@ from dayfly.infra.azure_resources import ssh_rule
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run, new_id
 from tests.emulators.azure.options import SUBSCRIPTION
-from tests.emulators.azure.world import Thing, World
+from tests.emulators.azure.things import Thing
+from tests.emulators.azure.world import World
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJmN1qfmSaKVMxLQ1pVHJ8cK8lKNpsm9eZqYcOqsBb5p"
 OFFER = Offer("azure", "eastus", "Standard_NC4as_T4_v3", 4, 28 << 30, 0.526, 1, "T4")

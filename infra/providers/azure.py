@@ -110,18 +110,21 @@ class Azure(vendor.VendorProvider):
         groups = api.groups(owner)
         states = {azure_names.group_in(row.id): row.provisioning for row in groups}
         # Machines first: they are what costs money.
-        rows = [*_machines(api.machines(), owner), *_others(api.tagged(owner)), *_groups(groups)]
-        found = []
-        for id, each in rows:
+        found = [*_machines(api.machines(), owner)]
+        for id, each in _others(api.tagged(owner)):
             group = azure_names.group_in(id)
             if group not in states:
                 # The listing of all resources lags: nothing is left in a group that is not there.
                 there = api.group(group)
                 states[group] = there.provisioning if there else _GONE
             if states[group] != _GONE:
-                ending = states[group] == "Deleting"
-                found.append(replace(each, state="stopping") if ending else each)
-        return found
+                found.append((id, each))
+        found += _groups(groups)
+        ending = {group for group, state in states.items() if state == "Deleting"}
+        return [
+            replace(each, state="stopping") if azure_names.group_in(id) in ending else each
+            for id, each in found
+        ]
 
     def terminate(self, found: Found) -> None:
         api = AzureApi.from_environment()

@@ -6,12 +6,16 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tests.emulators.azure import rules
+from tests.emulators.azure.ids import ResourceId
+from tests.emulators.azure.things import Thing
+
 _SSH = 22
 
 
-def lets_in(rules: Iterable[Mapping[str, Any]], address: str) -> bool:
+def lets_in(rows: Iterable[Mapping[str, Any]], address: str) -> bool:
     """Whether an address of elsewhere reaches the SSH server."""
-    for rule in sorted(rules, key=lambda rule: int(rule["priority"])):
+    for rule in sorted(rows, key=lambda rule: int(rule["priority"])):
         if rule["direction"] == "Inbound" and _is_met(rule, address):
             return bool(rule["access"] == "Allow")
     return False
@@ -29,3 +33,22 @@ def _is_met(rule: Mapping[str, Any], address: str) -> bool:
 def _has_port(text: str) -> bool:
     first, _, last = text.partition("-")
     return text == "*" or int(first) <= _SSH <= int(last or first)
+
+
+def rule_of(guard: Thing | None, id: ResourceId) -> Thing | None:
+    """One rule, which is a part of its group's own properties."""
+    rows = guard.properties.get("securityRules") or () if guard else ()
+    return next((Thing(id, dict(r), "Succeeded") for r in rows if r["name"] == id.name), None)
+
+
+def put_rule(guard: Thing, id: ResourceId, body: Mapping[str, Any]) -> None:
+    """Puts a rule beside the others.
+
+    Raises:
+        ArmError: it cannot be.
+    """
+    others = [r for r in guard.properties.get("securityRules") or () if r["name"] != id.name]
+    taken = {(int(r["properties"]["priority"]), r["properties"]["direction"]) for r in others}
+    rules.check_rule(body["properties"], taken)
+    row = {"name": id.name, "id": id.text, "properties": dict(body["properties"])}
+    guard.properties["securityRules"] = [*others, row]

@@ -13,7 +13,8 @@ from tests.emulators.machines.machines import Machines
 from tests.emulators.machines.wanted import Wanted
 
 if TYPE_CHECKING:
-    from tests.emulators.azure.world import Thing, World
+    from tests.emulators.azure.things import Thing
+    from tests.emulators.azure.world import World
 
 # As the driver names them, with the memory that it leaves in MiB.
 _GPUS = {

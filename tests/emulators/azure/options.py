@@ -29,7 +29,8 @@ class Options:
         delete_s: for a virtual machine.
         group_delete_s: for a group, beside what is in it.
         network_s: for anything of the network.
-        cores: quota of virtual cores in each region, of one family and of all; and apart from that, of spot machines.
+        cores: quota of virtual cores in each region.
+        spot_cores: apart from that, of spot machines there.
         addresses: quota of public addresses in each region.
         page_size: rows of a page of a listing.
     """

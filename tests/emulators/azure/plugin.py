@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.emulators.azure.refusal import ArmError
-from tests.emulators.azure.world import Thing, World
+from tests.emulators.azure.things import Thing
+from tests.emulators.azure.world import World
 from tests.emulators.plugin import UNKNOWN, HalfMade, Plugin, Refusal, Values
 
 # Of a body beside `properties`; everything else is one of those.

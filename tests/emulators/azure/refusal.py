@@ -50,3 +50,17 @@ def no_reference(reference: str, by: str) -> ArmError:
         " exists, and that both resources are in the same region.",
         "InvalidResourceReference",
     )
+
+
+def being_deleted(group: str) -> ArmError:
+    """Nothing new comes into a group that is ending."""
+    return ArmError(
+        409,
+        "ResourceGroupBeingDeleted",
+        f"The resource group '{group}' is in deprovisioning state and cannot perform this operation.",
+    )
+
+
+def no_parent(parent: str) -> ArmError:
+    """A part needs its whole."""
+    return ArmError(404, "ParentResourceNotFound", f"Parent resource '{parent}' is not there.")

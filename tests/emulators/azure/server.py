@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tests.emulators.azure import prices, rules, shown
 from tests.emulators.azure.refusal import ArmError
-from tests.emulators.azure.world import Operation, Thing, World
+from tests.emulators.azure.things import Operation, Thing
+from tests.emulators.azure.world import World
 
 _TOKEN_S = 3600
 _SUBSCRIPTION = re.compile(r"/subscriptions/(?P<id>[^/]+)(?P<rest>/.*|)", re.IGNORECASE)
@@ -175,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         world, act = self.server.world, self._acts[self.command]
         if "/operations/" in rest or "/operationresults/" in rest:
             return self._operation(
-                world.operations[rest.rpartition("/")[2]], "/operations/" in rest
+                world.operations.of(rest.rpartition("/")[2]), "/operations/" in rest
             )
         if act == "get" and (listing := self._listing(rest)) is not None:
             return self._page(path, listing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.emulators.azure import rules
-from tests.emulators.azure.world import Thing
+from tests.emulators.azure.things import Thing
 
 
 def as_json(thing: Thing, *, view: bool = False) -> dict[str, Any]:
