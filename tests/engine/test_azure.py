@@ -26,7 +26,12 @@ from tests.emulators.azure.faults import Fault
 from tests.emulators.until import until
 from tests.engine.client import Client, dayfly, wait_until_closed
 
-pytestmark = [pytest.mark.engine, pytest.mark.sshd, pytest.mark.tried("azure", "emulator")]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.sshd,
+    pytest.mark.long,
+    pytest.mark.tried("azure", "emulator"),
+]
 _T4 = "Standard_NC4as_T4_v3"
 _GROUP = "azure-native:resources:ResourceGroup"
 _SCRIPT = f"""
