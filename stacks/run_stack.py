@@ -122,7 +122,7 @@ class RunStack:
 
     def _climb(self, ladder: Ladder) -> Machine:
         """The machine of the first rung that has capacity, and that policies, quotas and what is left of the budgets allow."""
-        dear, full = list[BudgetExceeded | PolicyDenied | ProvisionFailed](), 0
+        short, full = list[BudgetExceeded | PolicyDenied | ProvisionFailed](), 0
         while (offer := ladder.next()) is not None:
             if ladder.refusals:
                 self._rename()
@@ -137,12 +137,12 @@ class RunStack:
                 if failed.kind == "capacity":
                     full += 1
                 else:
-                    dear.append(failed)
+                    short.append(failed)
             except (BudgetExceeded, PolicyDenied) as refusal:
-                dear.append(refusal)
+                short.append(refusal)
                 ladder.refused(offer, refusal)
-        if dear and not full:
-            raise dear[0]
+        if short and not full:
+            raise short[0]
         refusals = "\n".join(ladder.refusals)
         raise NoCapacity(f"tried {len(ladder.refusals)} offers:\n{refusals}")
 

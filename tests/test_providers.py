@@ -12,9 +12,12 @@ from dayfly.infra import providers
 from dayfly.infra.found import Found
 from dayfly.infra.providers.base import DynamicProvider, Provider
 from dayfly.infra.spec import Spec
-from tests.emulators.gcp import Emulator as GcpEmulator
+from tests.emulators.azure import Emulator as Azure
+from tests.emulators.azure import Options as AzureOptions
+from tests.emulators.gcp import Emulator as Gcp
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
+from tests.emulators.worlds import together
 from tests.own_machine import OwnMachine, own_machine
 
 EVERY = [providers.load(name) for name in providers.names()]
@@ -31,8 +34,13 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnMachine]:
 def clouds(host: OwnMachine) -> Iterator[dict[str, str]]:
     """An empty world for each provider that is elsewhere, as the environment tells of it."""
     options = Options(machines=False, time_scale=50, request_interval_s=0)
-    with Emulator(options) as lambda_cloud, GcpEmulator(machines=False) as gcp:
-        yield lambda_cloud.environment() | gcp.environment() | host.variables
+    with (
+        Emulator(options) as lambda_cloud,
+        Azure(AzureOptions(machines=False)) as azure,
+        Gcp(machines=False) as gcp,
+    ):
+        clouds = (lambda_cloud, azure, gcp)
+        yield together(*(each.environment() for each in clouds), host.variables)
 
 
 @pytest.fixture(autouse=True)

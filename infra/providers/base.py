@@ -51,6 +51,7 @@ class Provider(ABC):
         pythons: minors, "3.10", that each of its machines has from the beginning; others are fetched there.
         takes: fields of a Spec that not every provider knows, and this one does: "spot", "image", "host", "file_systems".
         free: types of its resources, as the engine writes them, that cost nothing by themselves.
+        up_timeout_s: for so long the engine may take to bring a stack up; then it is interrupted, and what there is is destroyed.
     """
 
     name: ClassVar[str]
@@ -63,6 +64,7 @@ class Provider(ABC):
     pythons: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[frozenset[str]] = frozenset()
     free: ClassVar[frozenset[str]] = frozenset()
+    up_timeout_s: ClassVar[float] = 3600.0
     # True where every creating request is fenced (`fence`) and on record (`creations`): then no record is a proof.
     keeps_creations: ClassVar[bool] = False
 
