@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pulumi import automation
 
 REQUEST = "request.json"
-_UP_TIMEOUT_S = 3600.0
 _INIT_TIMEOUT_S = 300.0
 
 
@@ -132,7 +131,7 @@ def _stack(request: Request, program: Any) -> automation.Stack:
                 cwd=Path(cwd),
                 log=log,
                 environment={**os.environ, **additional_env},
-                timeout_s=_UP_TIMEOUT_S,
+                timeout_s=providers.load(request.offer.provider).up_timeout_s,
             )
             result = automation.CommandResult(
                 stdout=done.stdout, stderr=done.stderr, code=done.code

@@ -49,6 +49,7 @@ class Provider(ABC):
         credentials: those of them that hold a credential itself, and not the place where one is kept.
         pythons: minors, "3.10", that each of its machines has from the beginning; others are fetched there.
         takes: fields of a Spec that not every provider knows, and this one does: "spot", "image", "host", "file_systems".
+        up_timeout_s: for so long the engine may take to bring a stack up; then it is interrupted, and what there is is destroyed.
     """
 
     name: ClassVar[str]
@@ -58,6 +59,7 @@ class Provider(ABC):
     same_computer: ClassVar[bool] = False
     pythons: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[frozenset[str]] = frozenset()
+    up_timeout_s: ClassVar[float] = 3600.0
     # True where every creating request is fenced (`fence`) and on record (`creations`): then no record is a proof.
     keeps_creations: ClassVar[bool] = False
 
