@@ -126,6 +126,7 @@ def mapped(doing: str) -> Iterator[None]:
         AwsError: what was raised inside.
     """
     from botocore import exceptions
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -146,5 +147,5 @@ def mapped(doing: str) -> Iterator[None]:
         raise AwsError(doing, "NoCredentials", str(error)) from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
         raise AwsError(doing, "Unreachable", str(error)) from error
-    except exceptions.BotoCoreError as error:
+    except (exceptions.BotoCoreError, ResponseParserError) as error:
         raise AwsError(doing, type(error).__name__, str(error)) from error

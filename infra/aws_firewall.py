@@ -58,9 +58,7 @@ def _let_in(region: str, found: Mapping[str, Any], cidr: str) -> bool:
     ids = [group["GroupId"] for group in found.get("SecurityGroups", ())]
     groups = ec2.describe_security_groups(GroupIds=ids)["SecurityGroups"] if ids else []
     # Only what is ours: others of the account may be behind the same group.
-    ours = [
-        each for each in groups if any(t["Key"] == "dayfly-run" for t in each.get("Tags", ()))
-    ]
+    ours = [each for each in groups if any(t["Key"] == "dayfly-run" for t in each.get("Tags", ()))]
     closed = [group for group in ours if not _reaches(group, cidr)]
     for group in closed:
         ranges = [{"CidrIp": cidr, "Description": "dayfly: let in later"}]

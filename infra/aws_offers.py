@@ -53,7 +53,12 @@ def price_list() -> list[Offer]:
     names = [each.name for each in types]
     prices, spot = aws_prices.on_demand(names, region), aws_prices.spot(names, [region])
     sold = [_at(each, region, usd) for each in types if (usd := prices.get((each.name, region)))]
-    sold += [_spot(each, zone, spot[name, zone]) for each in types for name, zone in spot if name == each.name]
+    sold += [
+        _spot(each, zone, spot[name, zone])
+        for each in types
+        for name, zone in spot
+        if name == each.name
+    ]
     return [
         offer
         for each in sold
@@ -204,9 +209,7 @@ def _nowhere(names: Sequence[str], where: Sequence[str], how: str = "") -> list[
     )
 
 
-def _at(
-    kind: MachineType, region: str, usd: float, zones: Sequence[str] | None = None
-) -> Sold:
+def _at(kind: MachineType, region: str, usd: float, zones: Sequence[str] | None = None) -> Sold:
     """On demand, at a price of today."""
     priced = replace(
         kind,

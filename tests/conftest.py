@@ -66,13 +66,17 @@ def clean_environment(
 ) -> Iterator[Path]:
     """DAYFLY_HOME in a new folder, no DAYFLY_* setting, no user file; afterwards no machine of it may be alive."""
     for name in list(os.environ):
-        if name.startswith(("DAYFLY_", "PULUMI_", "LAMBDA_")) and name != "DAYFLY_ENGINE_HOME":
+        ours = ("DAYFLY_", "PULUMI_", "LAMBDA_", "AWS_")
+        if name.startswith(ours) and name != "DAYFLY_ENGINE_HOME":
             monkeypatch.delenv(name)
     # By a number pytest would look through all homes before it.
     home = tmp_path_factory.mktemp(f"home-{uuid.uuid4().hex[:12]}", numbered=False)
     home.chmod(0o700)
     monkeypatch.setenv("DAYFLY_HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    # The developer's own account, which ~/.aws names.
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(home / "no-aws"))
     if request.node.get_closest_marker("engine"):
         from tests import agents
 
