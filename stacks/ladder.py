@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dayfly.errors import DayflyError
+from dayfly.errors import DayflyError, ProvisionFailed
 from dayfly.infra import providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
@@ -30,11 +30,21 @@ class Ladder:
         return self._waiting.pop(0) if self._waiting else None
 
     def refused(self, offer: Offer, failed: DayflyError) -> None:
-        """Remembers why a rung was refused; the same machine in the regions that the refusal names comes next."""
+        """Remembers why a rung was refused; the same machine in the regions that the refusal names comes next, and what the
+        same quota holds for does not come at all."""
         way = " (spot)" if offer.spot else ""
         place = f"{offer.instance_type}{way} in {offer.provider}/{offer.region}"
         self.refusals.append(f"{place}: {failed}")
-        named = providers.load(offer.provider).regions_named(str(failed))
+        provider = providers.load(offer.provider)
+        if isinstance(failed, ProvisionFailed) and failed.kind == "quota":
+            self._waiting = [
+                other
+                for other in self._waiting
+                if other.provider != offer.provider
+                or not provider.rules_out(str(failed), offer, other)
+            ]
+            return
+        named = provider.regions_named(str(failed))
         elsewhere = [replace(offer, region=region) for region in named]
         first = [o for o in elsewhere if _place(o) in map(_place, self._waiting)]
         if self._spec.region is None and not self._spec.file_systems:

@@ -112,24 +112,27 @@ class RunStack:
             raise
 
     def _climb(self, ladder: Ladder) -> Machine:
-        """The machine of the first rung that has capacity, and that what is left of the budgets pays for."""
-        dear, full = list[BudgetExceeded](), 0
+        """The machine of the first rung that has capacity, and that quotas allow and what is left of the budgets pays for."""
+        short, full = list[BudgetExceeded | ProvisionFailed](), 0
         while (offer := ladder.next()) is not None:
             if ladder.refusals:
                 self._rename()
             try:
                 return self._up(offer)
             except ProvisionFailed as failed:
-                if failed.kind != "capacity":
+                if failed.kind not in ("capacity", "quota"):
                     raise
-                full += 1
                 ladder.refused(offer, failed)
-                self._say(f"no capacity: {ladder.refusals[-1]}")
+                self._say(f"no {failed.kind}: {ladder.refusals[-1]}")
+                if failed.kind == "capacity":
+                    full += 1
+                else:
+                    short.append(failed)
             except BudgetExceeded as refusal:
-                dear.append(refusal)
+                short.append(refusal)
                 ladder.refused(offer, refusal)
-        if dear and not full:
-            raise dear[0]
+        if short and not full:
+            raise short[0]
         refusals = "\n".join(ladder.refusals)
         raise NoCapacity(f"tried {len(ladder.refusals)} offers:\n{refusals}")
 

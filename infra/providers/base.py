@@ -142,6 +142,16 @@ class Provider(ABC):
         """Regions that a refusal for want of capacity names as having some, the first one first."""
         return ()
 
+    def rules_out(self, error: str, tried: Offer, other: Offer) -> bool:
+        """Whether a refusal for want of quota holds for another of its offers as well.
+
+        Args:
+            error: what the engine or the API said.
+            tried: the offer that was refused.
+            other: one that has not been tried.
+        """
+        return True
+
     def is_configured(self) -> bool:
         """Whether somebody has set it up on this computer, be it right or wrong."""
         return not self.preflight()
