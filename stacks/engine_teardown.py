@@ -87,7 +87,9 @@ class EngineTeardown:
         Returns:
             "pulumi" or "provider", resources that the stack declared, resources that it destroyed.
         """
-        declared = len(history.field("resources", "resources", []))
+        listed = history.field("resources", "resources", [])
+        # A provider's settings stand for nothing outside, and nothing is destroyed with them.
+        declared = sum(not str(each["type"]).startswith("pulumi:providers:") for each in listed)
         if history.last("up_started") is None and not history.plain:
             return "pulumi", declared, 0
         try:

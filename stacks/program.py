@@ -242,9 +242,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _words(text: str) -> str:
-    """The engine's own error lines, without its progress."""
+    """The engine's own error lines, without its progress: "error: 1 error occurred:" has a "* Error creating ..." below it."""
     lines = [line.strip() for line in text.splitlines()]
-    errors = [line for line in lines if "error:" in line.lower() or "exception" in line.lower()]
+    errors = [
+        line
+        for line in lines
+        if "error:" in line.lower() or "exception" in line.lower() or line.startswith("* ")
+    ]
     return "\n".join(dict.fromkeys(errors or lines))[:4000]
 
 
