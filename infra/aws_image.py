@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dayfly.infra import user_data
+from dayfly.infra import aws_sdk, user_data
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
@@ -38,14 +38,12 @@ def ami(spec: Spec, offer: Offer, options: Any) -> Any:
         offer: the machine.
         options: of the look-up, `pulumi.InvokeOutputOptions`.
     """
-    import pulumi_aws as aws
-
     wanted = spec.image or parameter(offer)
     if wanted.startswith("ami-"):
         return wanted
     if wanted.startswith("/"):
-        return aws.ssm.get_parameter_output(name=wanted, opts=options).value
-    found = aws.ec2.get_ami_output(
+        return aws_sdk.load().ssm.get_parameter_output(name=wanted, opts=options).value
+    found = aws_sdk.load().ec2.get_ami_output(
         owners=list(_OWNERS),
         filters=[{"name": "name", "values": [wanted]}],
         most_recent=True,

@@ -33,6 +33,7 @@ def ladder(spec: Spec) -> list[Offer]:
     """
     _check(spec)
     if not aws_session.has_credentials():
+        _check_spot(spec)
         return _select(spec, _from_catalog(spec), spec.region)
     types = _candidates(spec)
     place = zone_of(spec.region) if spec.region else None
@@ -77,6 +78,17 @@ def _check(spec: Spec) -> None:
         raise SpecError(
             f"disk={spec.disk_bytes / 1e9:.0f}GB is more than a volume of AWS's holds beside the image; ask for {most_gb}GB"
             " at most"
+        )
+
+
+def _check_spot(spec: Spec) -> None:
+    """The catalog knows hardly any spot price: without AWS's own what fits best would look as if it were not sold."""
+    on_demand = _select(replace(spec, spot=False), _from_catalog(spec), spec.region)
+    known = catalog.machine_types(_NAME)
+    names = list(dict.fromkeys(offer.instance_type for offer in on_demand))
+    if spec.spot is True and all(known[name].spot_usd_per_hour is None for name in names):
+        raise SpecError(
+            f"spot={spec.spot}: the spot prices of {', '.join(names)} are only known live; {_LIVE_WITH}"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dayfly.infra import aws_endpoint, aws_firewall, aws_image, aws_session
+from dayfly.infra import aws_endpoint, aws_firewall, aws_image, aws_sdk, aws_session
 from dayfly.infra.aws_errors import AwsError, mapped
 from dayfly.infra.aws_ids import AwsId, zone_of
 from dayfly.infra.offers import Offer
@@ -58,7 +58,8 @@ class Declared:
     def machines(self) -> list[Mapping[str, Any]]:
         """Registers everything, and gives the outputs of each machine."""
         import pulumi
-        import pulumi_aws as aws
+
+        aws = aws_sdk.load()
 
         provider = aws.Provider("aws", **self._settings())
         options = pulumi.ResourceOptions(
@@ -117,8 +118,7 @@ class Declared:
         """
         if has_default_vpc(self.region, certain=bool(self.run.public_key)):
             return None, None, []
-        import pulumi_aws as aws
-
+        aws = aws_sdk.load()
         named = {"tags": self.run.tags, "opts": options}
         vpc = aws.ec2.Vpc("network", cidr_block=_NETWORK, enable_dns_hostnames=True, **named)
         subnet = aws.ec2.Subnet(
@@ -141,8 +141,7 @@ class Declared:
         return vpc.id, subnet.id, [way]
 
     def _group(self, cidr: str, vpc: Output[str] | None, options: ResourceOptions) -> Any:
-        import pulumi_aws as aws
-
+        aws = aws_sdk.load()
         port = aws_firewall.SSH_PORT
         ingress: list[dict[str, Any]] = [
             {"protocol": "tcp", "from_port": port, "to_port": port, "cidr_blocks": [cidr]}
@@ -166,7 +165,8 @@ class Declared:
         self, node: int, common: Mapping[str, Any], firewall: str, options: ResourceOptions
     ) -> Mapping[str, Any]:
         import pulumi
-        import pulumi_aws as aws
+
+        aws = aws_sdk.load()
 
         other = f"-{node}" if node else ""
         instance = aws.ec2.Instance(

@@ -195,6 +195,8 @@ def up(request: Request) -> None:
     making = _init(request)
     import pulumi.automation  # noqa: F401  # its half second passes while the stack is being made
 
+    # Once for the recorder, which is a fork, and for the program.
+    providers.load(request.offer.provider).load_sdk()
     journal.append(
         directory,
         "resources",

@@ -13,6 +13,7 @@ from dayfly.infra import (
     aws_ids,
     aws_inventory,
     aws_offers,
+    aws_sdk,
     aws_session,
     port_map,
     vendor,
@@ -27,6 +28,7 @@ _CONSOLE = "https://console.aws.amazon.com/ec2/home#Instances:tag-key=dayfly-run
 # https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html: what was made may be missing from a listing.
 _LISTING_LAG_S, _LATE_CREATE_S = 20.0, 120.0
 _HERE_S = 0.5
+_VCPU_QUOTA = re.compile("VcpuLimitExceeded|MaxSpotInstanceCountExceeded|InstanceLimitExceeded")
 _CHOICE = re.compile(r"\bchoosing\s+([a-z0-9, -]+)")
 
 
@@ -72,6 +74,9 @@ class Aws(vendor.VendorProvider):
     def price_list(self) -> Sequence[Offer]:
         return aws_offers.price_list() if self.is_configured() else super().price_list()
 
+    def load_sdk(self) -> None:
+        aws_sdk.load()
+
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         from dayfly.infra.aws_resources import Declared
 
@@ -100,6 +105,15 @@ class Aws(vendor.VendorProvider):
             return ()
         return aws_ids.zones_named(" ".join(_CHOICE.findall(error)))
 
+    def rules_out(self, error: str, tried: Offer, other: Offer) -> bool:
+        """A quota of vCPUs is one region's, of one family and one way of buying; other quotas are one region's."""
+        here, there = aws_ids.zone_of(tried.region), aws_ids.zone_of(other.region)
+        if here is None or there is None or here[0] != there[0]:
+            return False
+        if not _VCPU_QUOTA.search(error):
+            return True
+        return (_family(tried), tried.spot) == (_family(other), other.spot)
+
     def without_credentials(self) -> Sequence[str]:
         if aws_session.has_credentials():
             return ()
@@ -107,6 +121,18 @@ class Aws(vendor.VendorProvider):
             "AWS credentials are missing: `aws configure`, `aws sso login`, or export AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY (or AWS_PROFILE); docs/aws.md lists the permissions that they need",
         )
+
+
+def _family(offer: Offer) -> str:
+    """What a quota is of: "Running On-Demand G and VT instances", "... P instances", "... Standard (A, C, D, H, I, M, R, T, Z)".
+
+    https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
+    """
+    letters = re.match(r"[a-z]+", offer.instance_type)
+    name = letters[0] if letters else ""
+    if name in ("g", "gr", "vt"):
+        return "g"
+    return name if name in ("p", "inf", "trn", "dl", "f", "x", "u", "hpc") else "standard"
 
 
 PROVIDER = Aws()

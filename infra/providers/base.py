@@ -87,6 +87,9 @@ class Provider(ABC):
 
         return catalog.price_list(self.name)
 
+    def load_sdk(self) -> None:  # noqa: B027  # most have nothing to load
+        """Loads what `declare` needs and takes long to be loaded, before this process forks."""
+
     @abstractmethod
     def declare(
         self, spec: Spec, offer: Offer, run: Run

@@ -15,7 +15,7 @@ server. What it does not do is done in front of it:
 | every launch succeeds | capacity by type and zone, a quota of vCPUs, zones that do not sell a type, in EC2's words |
 | every AMI exists, volumes have any size | those of moto and two more do, and a volume holds its image |
 | no public parameters of SSM | those of Canonical and of the GPU images |
-| every key name exists | InvalidKeyPair.NotFound |
+| every key name exists; keys are deleted by their names alone | InvalidKeyPair.NotFound; by their ids, too |
 | a launch is RUNNING, an end is TERMINATED at once | an end takes until the machine has ended, and `ending_s` |
 | what shuts itself down stays | it stops, or is terminated, by its own setting |
 | a group or network in use can be deleted | DependencyViolation |

@@ -93,6 +93,8 @@ class Front:
             return own(asked, start)
         if asked.action == "RunInstances":
             return self._launch(asked, environ, start)
+        if asked.action == "DeleteKeyPair" and "KeyPairId" in asked.fields:
+            environ = self._key_by_name(asked).environ(environ)
         before = self._before.get(asked.action)
         if before is not None:
             before(asked)
@@ -124,6 +126,14 @@ class Front:
     def backend(self, region: str) -> Any:
         """What moto has of one region."""
         return get_backend("ec2")[ACCOUNT][region]
+
+    def _key_by_name(self, asked: Asked) -> Asked:
+        """Moto deletes keys by their names alone."""
+        id, pairs = asked.fields["KeyPairId"], self.backend(asked.region).key_pairs.values()
+        name = next((each.key_name for each in pairs if each.id == id), None)
+        if name is None:
+            raise Refused("InvalidKeyPair.NotFound", f"The key pair ID '{id}' does not exist")
+        return asked.having(KeyName=name)
 
     # -- what moto lets be deleted
 

@@ -170,10 +170,9 @@ class Instances:
         here = ipaddress.IPv4Address(address)
         for group in made.row.security_groups:
             for rule in group.ingress_rules:
-                ports = rule.ip_protocol == "-1" or int(rule.from_port) <= 22 <= int(rule.to_port)
-                if ports and any(
-                    here in ipaddress.IPv4Network(r["CidrIp"]) for r in rule.ip_ranges
-                ):
+                here_too = rule.ip_protocol == "-1" or rule.from_port <= 22 <= rule.to_port
+                network = rule.ip_range.get("CidrIp")
+                if here_too and network and here in ipaddress.IPv4Network(network):
                     return True
         return False
 
