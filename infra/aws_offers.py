@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dayfly.errors import NoCapacity, SpecError
@@ -178,7 +178,10 @@ def _described(spec: Spec) -> MachineType:
 
 
 def _live(
-    spec: Spec, types: Sequence[MachineType], where: Sequence[str], zones: dict[str, Sequence[str]]
+    spec: Spec,
+    types: Sequence[MachineType],
+    where: Sequence[str],
+    zones: Mapping[str, Sequence[str]],
 ) -> list[Sold]:
     """Each type in each place at its price of now; where the list of prices cannot be had, at the catalog's, which says so."""
     names = [each.name for each in types]

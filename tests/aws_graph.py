@@ -46,7 +46,10 @@ def declared(spec: Spec, offer: Offer, run: Run) -> tuple[list[Declared], list[d
     with os.fdopen(reading, "rb") as source:
         told = json.loads(source.read())
     os.waitpid(pid, 0)
-    return [Declared(*row[:3], tuple(row[3])) for row in told["resources"]], told["outputs"]
+    found = [
+        Declared(type, name, given, tuple(hid)) for type, name, given, hid in told["resources"]
+    ]
+    return found, told["outputs"]
 
 
 def _record(spec: Spec, offer: Offer, run: Run) -> dict[str, Any]:
@@ -66,11 +69,12 @@ def _record(spec: Spec, offer: Offer, run: Run) -> dict[str, Any]:
             told = {"publicIp": "203.0.113.5", "privateIp": "10.77.0.5"}
             return f"{args.name}-id", {**args.inputs, **told}
 
-        def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
             return {"value": f"ami of {args.args.get('name')}", "id": "ami-by-name"}
 
     def program() -> None:
-        for machine in providers.load("aws").declare(spec, offer, run):
+        machines: Any = providers.load("aws").declare(spec, offer, run)
+        for machine in machines:
             pulumi.Output.all(**machine).apply(outputs.append)
 
     loop = asyncio.new_event_loop()

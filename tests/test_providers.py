@@ -12,6 +12,7 @@ from dayfly.infra import providers
 from dayfly.infra.found import Found
 from dayfly.infra.providers.base import DynamicProvider, Provider
 from dayfly.infra.spec import Spec
+from tests.emulators.aws import Aws
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 
@@ -22,8 +23,8 @@ EVERY = [providers.load(name) for name in providers.names()]
 def clouds() -> Iterator[dict[str, str]]:
     """An empty world for each provider that is elsewhere, as the environment tells of it."""
     options = Options(machines=False, time_scale=50, request_interval_s=0)
-    with Emulator(options) as lambda_cloud:
-        yield lambda_cloud.environment()
+    with Emulator(options) as lambda_cloud, Aws(machines=False) as aws:
+        yield lambda_cloud.environment() | aws.environment()
 
 
 @pytest.fixture(autouse=True)
