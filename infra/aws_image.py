@@ -58,9 +58,9 @@ def disk_gb(spec: Spec, gpus: int) -> int:
     return (_GPU_TAKEN_GB if gpus else _TAKEN_GB) + wanted
 
 
-def most_disk_gb(gpus: int) -> int:
-    """How much of a volume can be asked for beside the image; https://docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html"""
-    return _MOST_GB - disk_gb(Spec(), gpus) + _FREE_GB
+def most_disk_gb() -> int:
+    """How much can be asked for; https://docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html"""
+    return _MOST_GB - _GPU_TAKEN_GB
 
 
 def boot(run: Run, node: int) -> str:

@@ -73,7 +73,7 @@ def _check(spec: Spec) -> None:
         raise SpecError(
             f"region={spec.region!r} is no region of AWS's; write one, us-east-1, or a zone of it, us-east-1b"
         )
-    most_gb = aws_image.most_disk_gb(1)
+    most_gb = aws_image.most_disk_gb()
     if spec.disk_bytes > most_gb * 1e9:
         raise SpecError(
             f"disk={spec.disk_bytes / 1e9:.0f}GB is more than a volume of AWS's holds beside the image; ask for {most_gb}GB"

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import botocore.exceptions
 import pytest
 
 from dayfly.errors import ConfigurationError
@@ -382,6 +381,8 @@ def test_our_own_errors_are_told_apart_by_the_same_pattern() -> None:
 
 def test_everything_that_botocore_raises_becomes_one_of_ours() -> None:
     """Also what it will raise that nobody has thought of: all have one base."""
+    import botocore.exceptions
+
     classes = [
         each
         for _, each in inspect.getmembers(botocore.exceptions, inspect.isclass)

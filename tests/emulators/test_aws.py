@@ -7,15 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from dayfly.infra import port_map
 from tests.emulators.aws import Aws, Fault
-from tests.emulators.aws.plugin import AwsPlugin
-from tests.emulators.plugin import HalfMade, Refusal
 from tests.emulators.until import until
 from tests.namespaces import refusal
 
@@ -32,6 +27,9 @@ def cloud() -> Iterator[Aws]:
 
 def client(world: Aws, service: str = "ec2", region: str = "us-east-1", **others: str) -> Any:
     """boto3's, of the account's key."""
+    import boto3
+    from botocore.config import Config
+
     known = world.environment()
     given = {
         "aws_access_key_id": known["AWS_ACCESS_KEY_ID"],
@@ -68,6 +66,8 @@ def launch(ec2: Any, **others: Any) -> dict[str, Any]:
 
 def code(act: Callable[[], object]) -> str:
     """With what it is refused."""
+    from botocore.exceptions import ClientError
+
     with pytest.raises(ClientError) as caught:
         act()
     return str(caught.value.response["Error"]["Code"])
@@ -99,6 +99,8 @@ def test_what_a_launch_lacks_is_refused(cloud: Aws, ec2: Any) -> None:
 
 def test_capacity_is_a_zone_s_and_a_refusal_names_the_others(cloud: Aws, ec2: Any) -> None:
     """Where no zone is named one that has some is taken."""
+    from botocore.exceptions import ClientError
+
     first, second, *others = cloud.zones("us-east-1", "m7i.large")
     cloud.set_capacity("m7i.large", (first,), 0)
     with pytest.raises(ClientError, match=f"choosing {second}"):
@@ -166,6 +168,8 @@ class TestPlugin:
 
     def test_it_checks_what_the_real_one_checks(self) -> None:
         """Required properties, and values that cannot be."""
+        from tests.emulators.aws.plugin import AwsPlugin
+
         plugin = AwsPlugin("a", "b")
         check = plugin.check
         assert check("aws:ec2/keyPair:KeyPair", {}) == [("publicKey", "Missing required argument")]
@@ -184,6 +188,8 @@ class TestPlugin:
 
     def test_a_refusal_is_in_the_real_one_s_words_after_its_retries(self, cloud: Aws) -> None:
         """As often as its configuration says."""
+        from tests.emulators.plugin import Refusal
+
         settings = {
             "region": "us-east-1",
             "maxRetries": "1",
@@ -198,6 +204,8 @@ class TestPlugin:
 
     def test_a_group_whose_rules_are_refused_is_half_made(self, cloud: Aws) -> None:
         """The engine gets its id, and can destroy it."""
+        from tests.emulators.plugin import HalfMade
+
         settings = {"region": "us-east-1", "endpoints": f'[{{"ec2": "{cloud.url}"}}]'}
         cloud.fault(Fault("AuthorizeSecurityGroupIngress", "UnauthorizedOperation", "no", 403))
         rule = {"protocol": "tcp", "fromPort": 22, "toPort": 22, "cidrBlocks": ["1.2.3.4/32"]}
@@ -230,6 +238,7 @@ def test_what_switches_itself_off_stops_or_ends_as_its_launch_said(
         until(
             lambda: subprocess.run([*login, f"ubuntu@{host}", "true"], check=False).returncode == 0
         )
+        until(lambda: len(world.events("user_data_applied")) == 2)
         for each in world.live():
             assert each.machine is not None
             each.machine.run(["poweroff"])

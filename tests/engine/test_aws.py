@@ -173,8 +173,8 @@ def test_a_spot_machine_that_is_taken_back_is_replaced_and_the_value_comes(
     (first,) = cloud.live()
     assert first.spot
     cloud.preempt(first.id)
-    until(lambda: len(cloud.live()) == 1 and cloud.live()[0].machine is not None, timeout_s=180)
-    (second,) = cloud.live()
+    until(lambda: any(each.id != first.id for each in cloud.live()), timeout_s=180)
+    (second,) = (each for each in cloud.live() if each.id != first.id)
     machine = second.machine
     assert machine is not None
     until(lambda: machine.run(["touch", "/tmp/second"]) == "", timeout_s=60)

@@ -28,6 +28,9 @@ from dayfly.stacks import journal
 
 # Read when this file is: the tests' own environment has none of these.
 _GIVEN = {name: os.environ[name] for name in (*CREDENTIALS, *PLACES) if name in os.environ}
+_WANTED = os.environ.get("DAYFLY_REAL_WORLD") == "1"
+# boto3 takes a second to be loaded.
+_MISSING = "; ".join(PROVIDER.preflight()) if _WANTED else ""
 _GPU = os.environ.get("DAYFLY_TEST_AWS_GPU")
 _MOST_USD = 2.0
 
@@ -36,10 +39,10 @@ pytestmark = [
     pytest.mark.network,
     pytest.mark.tried("aws", "real"),
     pytest.mark.skipif(
-        os.environ.get("DAYFLY_REAL_WORLD") != "1",
+        not _WANTED,
         reason="costs money at AWS: set DAYFLY_REAL_WORLD=1 and AWS credentials",
     ),
-    pytest.mark.skipif(bool(PROVIDER.preflight()), reason="; ".join(PROVIDER.preflight())),
+    pytest.mark.skipif(bool(_MISSING), reason=_MISSING),
 ]
 
 

@@ -5,32 +5,27 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-from moto.backends import get_backend
-from moto.moto_server.werkzeug_app import MotoRequestHandler
-from werkzeug.serving import make_server
+from typing import TYPE_CHECKING, Any
 
 from tests.emulators.aws.faults import Fault, Faults
-from tests.emulators.aws.front import ACCOUNT, Front
-from tests.emulators.aws.instances import Instance, Instances
-from tests.emulators.aws.launches import Launches
-from tests.emulators.aws.plugin import AwsPlugin
 from tests.emulators.machines import truth
 from tests.emulators.machines.machines import Machines
 from tests.emulators.machines.port_map import PortMap
 from tests.emulators.machines.truth import Truth
 
+# Moto and gRPC take seconds to be loaded, which those who only collect tests have no use for.
+if TYPE_CHECKING:
+    from tests.emulators.aws.front import Front
+    from tests.emulators.aws.instances import Instance, Instances
+    from tests.emulators.aws.launches import Launches
+    from tests.emulators.aws.plugin import AwsPlugin
+
 REGIONS = ("us-east-1", "us-east-2", "eu-west-1")
 _KEY, _SECRET = "AKIAEMULATEDEMULATED", "an-emulated-secret-of-forty-characters--"
-
-
-class _Quiet(MotoRequestHandler):  # type: ignore[misc]  # moto has no types for who looks at it from outside
-    def log_request(self, *_: Any) -> None:
-        """Nobody reads it."""
 
 
 class Aws:
@@ -63,11 +58,22 @@ class Aws:
         self._machines, self._default_vpc = machines, default_vpc
         self._ending_s, self._sshd_s, self._firewalls = ending_s, sshd_s, firewalls
         self.url = ""
-        self.plugin = AwsPlugin(_KEY, _SECRET)
+        self.plugin: AwsPlugin
+        self.instances: Instances
+        self.launches: Launches
+        self.front: Front
         self._lock = threading.RLock()
         self._faults = Faults()
 
     def __enter__(self) -> Aws:
+        from moto.backends import get_backend
+
+        from tests.emulators.aws.front import ACCOUNT, Front
+        from tests.emulators.aws.instances import Instances
+        from tests.emulators.aws.launches import Launches
+        from tests.emulators.aws.plugin import AwsPlugin
+        from tests.emulators.aws.server import server
+
         get_backend("ec2")[ACCOUNT].reset()
         self._folder = Path(tempfile.mkdtemp(prefix="aws-"))
         # The disks' folders are an instance's /etc and /usr.
@@ -96,14 +102,13 @@ class Aws:
         if not self._default_vpc:
             for region in REGIONS:
                 _without_network(self.front.backend(region))
-        self._server = make_server(
-            "127.0.0.1", 0, self.front, threaded=True, request_handler=_Quiet
-        )
+        self._server = server(self.front)
         self._serving = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), daemon=True
         )
         self._serving.start()
         self.url = f"http://127.0.0.1:{self._server.port}"
+        self.plugin = AwsPlugin(_KEY, _SECRET)
         self.plugin.start()
         return self
 
@@ -162,8 +167,6 @@ class Aws:
 
     def dollars(self) -> float:
         """What all instances have cost: from the accepted launch to the end that was asked for, by the second."""
-        import time
-
         now = time.time()
         lives = ((each.ended or now) - each.launched for each in self.instances.all())
         rates = [each.usd_per_hour for each in self.instances.all()]
