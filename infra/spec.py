@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any, Self
 
 from dayfly.errors import SpecError
-from dayfly.infra import bucket_url, keep, providers
+from dayfly.infra import bucket_url, keep, spec_fields
 from dayfly.infra.gpu_request import GpuRequest
 from dayfly.infra.units import (
     human_seconds,
@@ -34,17 +30,6 @@ _LEAST_GPU_WINDOW_S = 60.0
 _MOST = 1_000_000
 DISTRIBUTED = ("torchrun",)
 PREFER_SPOT = "prefer"
-# The user of an address may be a token; that of an SSH address is a name, and its key is elsewhere.
-_CREDENTIALS = (
-    (re.compile(r"(?<!ssh)(://)[^\s/?#]*@"), r"\1[secret]@"),
-    (
-        re.compile(r"([?&][^\s=&#]*(?:token|key|sig|secret|passw|cred)[^\s=&#]*=)[^\s&#]+", re.I),
-        r"\1[secret]",
-    ),
-)
-# A version behind "=" is what apt takes; what begins with a hyphen would be an option.
-_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9]+)?(=[A-Za-z0-9][A-Za-z0-9+.:~-]*)?")
-_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
 @dataclass(frozen=True)
@@ -134,12 +119,12 @@ class Spec:
     gpu_utilization_window: float | str | timedelta = DEFAULT_GPU_WINDOW_S
 
     def __post_init__(self) -> None:
-        self._set("provider", _providers(self.provider))
-        self._set("gpu", _gpu(self.gpu))
-        self._set("secrets", _secret_names(self.secrets))
-        self._set("file_systems", _names(self.file_systems))
-        self._set("system_packages", _packages(self.system_packages))
-        self._set("allow_cidr", _network(self.allow_cidr))
+        self._set("provider", spec_fields.checked_providers(self.provider))
+        self._set("gpu", spec_fields.checked_gpu(self.gpu))
+        self._set("secrets", spec_fields.checked_secrets(self.secrets))
+        self._set("file_systems", spec_fields.checked_file_systems(self.file_systems))
+        self._set("system_packages", spec_fields.checked_packages(self.system_packages))
+        self._set("allow_cidr", spec_fields.checked_network(self.allow_cidr))
         self._set("max_runtime", seconds(self.max_runtime, "max_runtime"))
         self._set("hold", seconds(self.hold, "hold"))
         self._check_grace()
@@ -148,14 +133,14 @@ class Spec:
         for name in ("memory", "disk"):
             value = getattr(self, name)
             self._set(name, None if value is None else size_bytes(value, name))
-        self._set("environment", _environment(self.environment))
-        self._set("outputs", _folder(self.outputs))
+        self._set("environment", spec_fields.checked_environment(self.environment))
+        self._set("outputs", spec_fields.checked_folder(self.outputs))
         if self.checkpoints is not None:
             self._set("checkpoints", bucket_url.checked(self.checkpoints, "checkpoints"))
         self._check_counts()
         self._check_keep()
         self._check_texts()
-        _check_python(self.python)
+        spec_fields.check_python(self.python)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -298,124 +283,7 @@ class Spec:
         """
         kept = self.environment
         if isinstance(kept, str):
-            kept = _without_credentials(kept)
+            kept = spec_fields.without_credentials(kept)
         elif kept is not None:
-            kept = tuple(map(_without_credentials, kept))
+            kept = tuple(map(spec_fields.without_credentials, kept))
         return dataclasses.asdict(dataclasses.replace(self, environment=kept))
-
-
-def _without_credentials(requirement: str) -> str:
-    for pattern, replacement in _CREDENTIALS:
-        requirement = pattern.sub(replacement, requirement)
-    return requirement
-
-
-def _providers(value: object) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not names:
-        raise SpecError(f"provider={value!r} must be a name or a list of names")
-    for name in names:
-        if name not in providers.names():
-            raise SpecError(
-                f"unknown provider {name!r}; {suggestion(str(name), providers.names())}"
-            )
-    return tuple(names)
-
-
-def _gpu(value: object) -> str | None:
-    """As one text, which people read as they wrote it."""
-    if value is None:
-        return None
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-        raise SpecError(f'gpu={shown(value)} must be a text, "A100:1", or a list of texts')
-    whole = ",".join(texts)
-    GpuRequest.parse(whole)
-    return whole
-
-
-def _secret_names(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, list | tuple):
-        raise SpecError(
-            f'secrets={value!r} must be a list of variable names, secrets=["WANDB_API_KEY"]'
-        )
-    for name in value:
-        if not isinstance(name, str) or not _VARIABLE.match(name):
-            # The value is not repeated: people paste the secret itself here.
-            raise SpecError("secrets= takes names of environment variables, not values")
-    return tuple(value)
-
-
-def _names(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, list | tuple):
-        raise SpecError(
-            f'file_systems={value!r} must be a list of names, file_systems=["datasets"]'
-        )
-    for name in value:
-        if not isinstance(name, str) or not name.strip():
-            raise SpecError(f"file_systems={list(value)!r}: {name!r} is not a name")
-    if len(set(value)) != len(value):
-        raise SpecError(f"file_systems={list(value)!r} names one of them twice")
-    return tuple(value)
-
-
-def _packages(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, list | tuple):
-        raise SpecError(
-            f'system_packages={shown(value)} must be a list of names, system_packages=["ffmpeg"]'
-        )
-    for name in value:
-        if not isinstance(name, str) or not _PACKAGE.fullmatch(name):
-            raise SpecError(
-                f"system_packages={list(value)!r}: {name!r} is no name of a package as apt and dnf have them"
-            )
-    return tuple(dict.fromkeys(value))
-
-
-def _network(value: object) -> str | None:
-    if value is None:
-        return None
-    try:
-        if not isinstance(value, str):
-            raise ValueError("not a text")
-        return str(ipaddress.IPv4Network(value))
-    except ValueError as error:
-        raise SpecError(
-            f'allow_cidr={value!r} is not an IPv4 network ({error}); write "203.0.113.7/32"'
-        ) from None
-
-
-def _folder(value: object) -> str | None:
-    """An absolute path: whoever brings them home later may work in another folder."""
-    if value is None:
-        return None
-    path = fspath(value) if isinstance(value, str | PathLike) else ""
-    if not isinstance(path, str) or not path.strip() or "\0" in path:
-        raise SpecError(
-            f'outputs={shown(value)} must be a folder of this computer, outputs="./results"'
-        )
-    folder = Path(path).expanduser().absolute()
-    if folder.exists() and not folder.is_dir():
-        raise SpecError(f"outputs={shown(value)} is a file; name a folder")
-    return str(folder)
-
-
-def _environment(value: object) -> str | tuple[str, ...] | None:
-    if isinstance(value, str) and not value.strip():
-        raise SpecError(
-            f"environment={value!r} is empty: leave it out for the project's own, or write [] for the standard library alone"
-        )
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    raise SpecError(f'environment={value!r} must be a list of requirements, a file, "live" or None')
-
-
-def _check_python(wanted: object) -> None:
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if wanted is not None and wanted != own:
-        raise SpecError(
-            f"python={wanted!r}, but this client is Python {own}; a function travels as bytecode, which"
-            f" another minor version misreads: run the client with Python {wanted}, or leave python= out"
-        )

@@ -82,7 +82,7 @@ class Absence:
         """
         launched_at = max((life.begun for life in traces.lives), default=0.0)
         visible_at = launched_at + self.provider.limits.listing_lag_s
-        made = creations.read(self.history.directory) if traces.recorded else ()
+        made = creations.read(self.history.directory) if self.provider.keeps_creations else ()
         if made and self.now() < visible_at and not any(c.kind == "network" and c.id for c in made):
             at = time.strftime("%H:%M:%S", time.localtime(visible_at))
             self.report(
@@ -180,6 +180,8 @@ class Absence:
             self._ended.add(found.id)
 
     def _forget(self, found: Found) -> None:
+        if not self.provider.keeps_creations:
+            return
         with contextlib.suppress(OSError):
             creations.deleted(self.history.directory, found.id)
 

@@ -70,7 +70,7 @@ class Traces:
         """
         if provider.keeps_creations:
             return _recorded(history, creations.read(history.directory))
-        return _journaled(history)
+        return _journaled(history, provider)
 
 
 def seen_gone(history: History, instance: str) -> float | None:
@@ -96,18 +96,24 @@ def is_refused(history: History) -> bool:
     return history.last("launched") is None and history.field("up_failed", "kind") in _REFUSALS
 
 
-def _journaled(history: History) -> Traces:
+def _journaled(history: History, provider: Provider) -> Traces:
     launched, begun = history.launched, history.last("up_started")
     missing = 0 if begun is None else max(0, history.nodes - len(launched))
+    # An `up` that has ended well has asked for nothing but what its stack holds.
+    complete = history.last("up_ended") is not None and not missing
+    followed = complete and not provider.same_computer
     lost = 0 if is_refused(history) else missing
     lives = [Life(id, event.time, seen_gone(history, id)) for id, event in launched.items()]
     if begun is not None:
         lives += [Life("", begun.time, seen_gone(history, ""), is_guess=True)] * missing
+    known = (
+        Trace(Found("instance", id, _tags(history)), event.time) for id, event in launched.items()
+    )
     return Traces(
-        known=(),
+        known=tuple(known) if followed else (),
         unsettled=("instance",) * lost,
         unsettled_since=begun.time if begun is not None and lost else None,
-        recorded=False,
+        recorded=followed,
         lives=tuple(lives),
     )
 

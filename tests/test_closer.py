@@ -171,6 +171,28 @@ def test_a_launch_that_was_refused_costs_nothing(
     assert (cloud.time - begun == _LAG_S) == free
 
 
+def test_after_an_up_that_ended_well_its_machines_are_followed_and_one_listing_is_enough(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """It has asked for nothing but what its stack holds, so that no lag has to be waited for."""
+    run, begun = opened("up_started", "launched", "up_ended"), cloud.time
+    cloud.states["i-1"] = "terminated"
+    receipt = _closer(workspace, cloud).close(run.id)
+    assert (receipt.left, cloud.looks, cloud.terminated) == (0, 1, [])
+    assert cloud.time - begun < 1
+
+
+def test_after_an_up_that_broke_off_two_listings_have_to_agree(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """The plugin may have been told of more than it could write down."""
+    run, begun = opened("up_started", "launched"), cloud.time
+    cloud.states["i-1"] = "terminated"
+    _closer(workspace, cloud).close(run.id)
+    assert cloud.looks == 2
+    assert cloud.time - begun >= _LAG_S
+
+
 def test_what_the_first_listing_missed_the_second_shows(
     workspace: Workspace, cloud: Cloud, opened: Open
 ) -> None:
