@@ -34,7 +34,7 @@ class VendorProvider(Provider):
     extra: ClassVar[str]
     codes: ClassVar[Mapping[str, FailureKind]]
     code: ClassVar[re.Pattern[str]]
-    environment = ENVIRONMENT
+    environment: ClassVar[tuple[str, ...]] = ENVIRONMENT
     takes = frozenset({"spot", "image"})
 
     def failure(self, error: str) -> FailureKind:
