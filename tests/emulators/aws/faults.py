@@ -40,6 +40,11 @@ class Fault:
     after: bool = False
     delay_s: float = 0.0
 
+    @property
+    def refusal(self) -> Refused:
+        """What is answered."""
+        return Refused(self.code, self.message, self.status)
+
 
 @dataclass
 class Faults:

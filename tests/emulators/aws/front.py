@@ -71,10 +71,10 @@ class Front:
                     "AWS was not able to validate the provided access credentials",
                     401,
                 )
-            refused = fault and Refused(fault.code, fault.message, fault.status)
-            if fault and refused and not fault.after:
+            refused = None if fault is None else fault.refusal
+            if fault is not None and not fault.after:
                 self._truth.write("refused", action=request.action, code=fault.code)
-                raise refused
+                raise fault.refusal
             with self._lock:
                 self.calls.append((request.region, request.action))
                 said = self._carry_out(request, environ, start if refused is None else _nowhere)

@@ -68,7 +68,8 @@ class AwsPlugin(Plugin):
         missing = [
             (name, "Missing required argument") for name in _REQUIRED[type] if not inputs.get(name)
         ]
-        return [*missing, *_CHECKS.get(type, lambda _: ())(inputs)]
+        further = _CHECKS.get(type)
+        return missing if further is None else [*missing, *further(inputs)]
 
     def planned(self, type: str, inputs: Values) -> Values:
         return {**inputs, **dict.fromkeys(_OUTPUTS.get(type, ()), UNKNOWN)}
