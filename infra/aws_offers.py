@@ -9,7 +9,7 @@ from dayfly.errors import NoCapacity, SpecError
 from dayfly.infra import aws_image, aws_prices, aws_session, catalog
 from dayfly.infra.aws_errors import AwsError, mapped
 from dayfly.infra.aws_ids import zone_of
-from dayfly.infra.aws_inventory import regions
+from dayfly.infra.aws_inventory import REGIONS_VARIABLE, regions
 from dayfly.infra.catalog import MachineType
 from dayfly.infra.gpu_request import normal_model
 from dayfly.infra.offers import Offer
@@ -35,13 +35,12 @@ def ladder(spec: Spec) -> list[Offer]:
     if not aws_session.has_credentials():
         _check_spot(spec)
         return _select(spec, _from_catalog(spec), spec.region)
-    types = _candidates(spec)
-    place = zone_of(spec.region) if spec.region else None
-    if place is not None and place[1]:
-        return _select(spec, _live(spec, types, [place[0]], {place[0]: (place[1],)}), None)
-    where = [place[0]] if place is not None else _by_preference(regions())
-    zones = {where[0]: _zones(where[0], types)} if place is not None else {}
-    return _select(spec, _live(spec, types, where, zones), None)
+    known, types = regions(), _candidates(spec)
+    if spec.region is None:
+        return _select(spec, _live(spec, types, _by_preference(known), {}), None)
+    region, zone = _place(spec.region, known)
+    zones = {region: (zone,) if zone else tuple(_zones(region, types))}
+    return _select(spec, _live(spec, types, [region], zones), None)
 
 
 def price_list() -> list[Offer]:
@@ -79,6 +78,22 @@ def _check(spec: Spec) -> None:
             f"disk={spec.disk_bytes / 1e9:.0f}GB is more than a volume of AWS's holds beside the image; ask for {most_gb}GB"
             " at most"
         )
+
+
+def _place(text: str, known: Sequence[str]) -> tuple[str, str]:
+    """Region and zone of what the Spec names, which is one of AWS's forms.
+
+    Raises:
+        SpecError: the account cannot use that region.
+    """
+    place = zone_of(text)
+    assert place is not None, text
+    if place[0] not in known:
+        raise SpecError(
+            f"region={text!r} is in none of the regions that the account has enabled, and {REGIONS_VARIABLE} allows:"
+            f" {', '.join(known)}"
+        )
+    return place
 
 
 def _check_spot(spec: Spec) -> None:

@@ -116,6 +116,12 @@ def test_the_zones_of_a_named_region_are_the_rungs(cloud: Aws) -> None:
     assert places(instance_type="g5.xlarge", region=zones[1]) == [("g5.xlarge", zones[1], False)]
 
 
+def test_a_region_that_the_account_cannot_use_is_refused(cloud: Aws) -> None:
+    """With those that it can."""
+    with pytest.raises(SpecError, match="eu-west-1, us-east-1, us-east-2"):
+        offers(instance_type="g5.xlarge", region="us-west-2")
+
+
 def test_spot_prices_are_those_of_zones(cloud: Aws) -> None:
     """The cheapest zone first, from EC2's own history."""
     found = offers(instance_type="g5.xlarge", region="us-east-1", spot=True)
