@@ -38,7 +38,7 @@ class Bill:
             history: the run's journal.
             provider: where it runs.
             now: unix time until which what was not seen gone is billed.
-            destroyed: how many things were found and ended, which a refusal does not explain.
+            destroyed: how many things were ended that a refusal of the machine does not explain.
 
         Raises:
             OSError: the record of what was asked for cannot be read now.

@@ -140,7 +140,13 @@ class Closer:
         self._engine_part.remove(history, forced=how != "pulumi" or bool(terminated))
         self._engine_part.remove_session(journal.read(history.directory))
         return self._sign(
-            history, provider, how, max(declared, destroyed + terminated), destroyed + terminated
+            history,
+            provider,
+            how,
+            max(declared, destroyed + terminated),
+            destroyed + terminated,
+            # What the engine has destroyed of a machine that was refused is what was to be around it.
+            machines=terminated if history.nodes == 1 else destroyed + terminated,
         )
 
     def _close_guest(self, history: History, provider: Provider) -> Receipt:
@@ -289,14 +295,22 @@ class Closer:
         )
 
     def _sign(
-        self, history: History, provider: Provider, how: str, declared: int, destroyed: int
+        self,
+        history: History,
+        provider: Provider,
+        how: str,
+        declared: int,
+        destroyed: int,
+        *,
+        machines: int | None = None,
     ) -> Receipt:
         if history.reopened is not None:
             return self._store(history, self._amended(history, history.reopened, provider))
         now = self._now()
         if in_other_home(history) and not destroyed:
             return self._store(history, self._receipt_of_another(history, provider, how))
-        bill = Bill.of(history, provider, now, destroyed=destroyed)
+        found = destroyed if machines is None else machines
+        bill = Bill.of(history, provider, now, destroyed=found)
         receipt = Receipt(
             history.id,
             provider.name,

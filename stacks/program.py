@@ -7,8 +7,10 @@ so that it is known even when no one is left to be told.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 REQUEST = "request.json"
 _INIT_TIMEOUT_S = 300.0
+# Each of them says again what has been said.
+_PROGRESS = re.compile(r"\s*[+~@-]{1,2} +\S+ \S+ .*ing\b")
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,9 @@ def up(request: Request) -> None:
     making = _init(request)
     import pulumi.automation  # noqa: F401  # its half second passes while the stack is being made
 
+    for name in providers.load(request.offer.provider).declared_with:
+        # Once, and not in the recorder's fork and then again here.
+        importlib.import_module(name)
     journal.append(
         directory,
         "resources",
@@ -214,16 +221,20 @@ def preview(request: Request) -> None:
     import pulumi.automation  # noqa: F401  # as above
 
     _wait_for_init(request, making)
-    result = _stack(request, lambda: launch(request.spec, request.offer, request.run)).preview(
-        json=True
-    )
-    steps = json.loads(result.stdout)["steps"]
-    resources = [
-        {"type": step["newState"]["type"], "name": step["urn"].rpartition("::")[2]}
+    priced = outputs.Priced(request.offer)
+
+    def program() -> None:
+        priced.look_at(outputs.export(request.spec, request.offer, request.run))
+
+    steps = json.loads(_stack(request, program).preview(json=True).stdout)["steps"]
+    listed = [
+        (step["newState"]["type"], step["urn"].rpartition("::")[2])
         for step in steps
         if step["newState"]["type"] != "pulumi:pulumi:Stack"
     ]
-    journal.append(request.run.directory, "resources", resources=resources, resources_from="engine")
+    journal.append(
+        request.run.directory, "resources", resources=priced.of(listed), resources_from="engine"
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -243,7 +254,7 @@ def main(arguments: list[str]) -> int:
 
 def _words(text: str) -> str:
     """The engine's own error lines, without its progress: "error: 1 error occurred:" has a "* Error creating ..." below it."""
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.splitlines() if not _PROGRESS.match(line)]
     errors = [
         line
         for line in lines

@@ -25,7 +25,19 @@ from dayfly.stacks.workspace import Workspace
 from tests import namespaces, tried
 
 # What would have a test use an account of the developer's.
-_CLEARED = ("DAYFLY_", "PULUMI_", "LAMBDA_", "AZURE_", "ARM_", "IDENTITY_", "MSI_")
+_CLEARED = (
+    "DAYFLY_",
+    "PULUMI_",
+    "LAMBDA_",
+    "AWS_",
+    "AZURE_",
+    "ARM_",
+    "IDENTITY_",
+    "MSI_",
+    "GOOGLE_",
+    "CLOUDSDK_",
+    "HF_",
+)
 
 
 def pytest_configure() -> None:
