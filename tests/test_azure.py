@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ from dayfly.errors import ConfigurationError, ProvisionFailed
 from dayfly.infra import azure_names, providers
 from dayfly.infra.azure_api import AzureApi
 from dayfly.infra.found import Found
-from tests.azure_things import OFFER, bodies, id_of, put, put_run, run
-from tests.emulators.azure import Emulator, Options
+from tests.azure_things import id_of, put, put_run, run
+from tests.emulators.azure import Emulator, Options, rules
 from tests.emulators.azure.faults import Fault
 
 AZURE = providers.load("azure")
@@ -235,15 +236,12 @@ def test_an_address_that_is_nowhere_is_a_connection_error(
     assert caught.value.kind == "transient"
 
 
-def test_all_that_a_run_declares_is_what_this_file_puts_there(tmp_path: Path) -> None:
-    """So that what is tested here is what runs have."""
-    mine = run(tmp_path)
-    names = {path.split("/")[1] for path in bodies(azure_names.group_of(mine), "m", {}) if path}
-    assert names == {
-        "networkSecurityGroups",
-        "virtualNetworks",
-        "publicIPAddresses",
-        "networkInterfaces",
-        "virtualMachines",
-    }
-    assert OFFER.provider == "azure"
+def test_the_role_of_the_docs_allows_what_a_run_takes() -> None:
+    """Each type is read, written and deleted; nothing gives rights to anybody, or runs a command on a machine."""
+    role = json.loads((Path(__file__).parents[1] / "docs/policies/azure.json").read_text())
+    actions = {action.lower() for action in role["Actions"]}
+    for type in (*rules.NAMES, "microsoft.resources/subscriptions/resourcegroups"):
+        assert {f"{type}/{act}" for act in ("read", "write", "delete")} <= actions, type
+    assert not [
+        each for each in actions if "*" in each or "authorization" in each or "runcommand" in each
+    ]
