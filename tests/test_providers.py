@@ -12,13 +12,7 @@ from dayfly.infra import providers
 from dayfly.infra.found import Found
 from dayfly.infra.providers.base import DynamicProvider, Provider
 from dayfly.infra.spec import Spec
-from tests.emulators.aws import Aws
-from tests.emulators.azure import Emulator as Azure
-from tests.emulators.azure import Options as AzureOptions
-from tests.emulators.gcp import Emulator as Gcp
-from tests.emulators.lambda_cloud.emulator import Emulator
-from tests.emulators.lambda_cloud.options import Options
-from tests.emulators.worlds import together
+from tests.emulators import worlds
 from tests.own_machine import OwnMachine, own_machine
 
 EVERY = [providers.load(name) for name in providers.names()]
@@ -34,15 +28,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnMachine]:
 @pytest.fixture(scope="module")
 def clouds(host: OwnMachine) -> Iterator[dict[str, str]]:
     """An empty world for each provider that is elsewhere, as the environment tells of it."""
-    options = Options(machines=False, time_scale=50, request_interval_s=0)
-    with (
-        Emulator(options) as lambda_cloud,
-        Aws(machines=False) as aws,
-        Azure(AzureOptions(machines=False)) as azure,
-        Gcp(machines=False) as gcp,
-    ):
-        clouds = (lambda_cloud, aws, azure, gcp)
-        yield together(*(each.environment() for each in clouds), host.variables)
+    with worlds.empty() as found:
+        yield found | host.variables
 
 
 @pytest.fixture(autouse=True)

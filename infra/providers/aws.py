@@ -53,6 +53,14 @@ class Aws(vendor.VendorProvider):
         port_map.VARIABLE,
         *vendor.ENVIRONMENT,
     )
+    # The public address is in the machine's rate.
+    free = frozenset(
+        f"aws:ec2/{name[0].lower()}{name[1:]}:{name}"
+        for name in (
+            *("KeyPair", "SecurityGroup", "Vpc", "Subnet", "InternetGateway", "RouteTable"),
+            "RouteTableAssociation",
+        )
+    )
 
     @property
     def limits(self) -> Limits:

@@ -81,6 +81,19 @@ class Azure(vendor.VendorProvider):
         azure_endpoint.SCALE_VARIABLE,
         port_map.VARIABLE,
     )
+    # The public address is in the machine's rate.
+    free = frozenset(
+        (
+            "azure-native:resources:ResourceGroup",
+            *(
+                f"azure-native:network:{name}"
+                for name in (
+                    *("NetworkSecurityGroup", "VirtualNetwork", "Subnet", "PublicIPAddress"),
+                    "NetworkInterface",
+                )
+            ),
+        )
+    )
 
     @property
     def limits(self) -> Limits:

@@ -50,7 +50,7 @@ class Provider(ABC):
         credentials: those of them that hold a credential itself, and not the place where one is kept.
         pythons: minors, "3.10", that each of its machines has from the beginning; others are fetched there.
         takes: fields of a Spec that not every provider knows, and this one does: "spot", "image", "host", "file_systems".
-        free: types of its resources, as the engine writes them, that cost nothing by themselves.
+        free: types of its resources, as the engine writes them, that cost nothing beside the machine's own rate.
         up_timeout_s: for so long the engine may take to bring a stack up; then it is interrupted, and what there is is destroyed.
     """
 

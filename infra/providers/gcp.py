@@ -75,6 +75,9 @@ class Gcp(VendorProvider):
         gcp_account.URL_VARIABLE,
         port_map.VARIABLE,
     )
+    free = frozenset(
+        f"gcp:compute/{name.lower()}:{name}" for name in ("Network", "Subnetwork", "Firewall")
+    )
 
     @property
     def limits(self) -> Limits:

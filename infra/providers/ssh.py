@@ -35,6 +35,7 @@ class Ssh(Provider):
     dynamic = (KeyProvider, ReadyProvider)
     keeps_creations = True
     takes = frozenset({"host"})
+    free = frozenset({"pulumi-python:dynamic/dayfly:SshReady"})
     # Where the agent of the user's keys listens, and Kerberos' tickets are.
     environment = ("SSH_AUTH_SOCK", "KRB5CCNAME")
     limits = Limits(

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from tests.emulators.aws import Aws
+from tests.emulators.azure import Emulator as Azure
+from tests.emulators.azure import Options as AzureOptions
+from tests.emulators.gcp import Emulator as Gcp
+from tests.emulators.lambda_cloud import Emulator as LambdaCloud
+from tests.emulators.lambda_cloud import Options as LambdaOptions
 
 # A list, to which each has to add its own.
 _ATTACHED = "PULUMI_DEBUG_PROVIDERS"
@@ -13,3 +21,18 @@ def together(*environments: Mapping[str, str]) -> dict[str, str]:
     attached = [each[_ATTACHED] for each in environments if each.get(_ATTACHED)]
     merged = {name: value for each in environments for name, value in each.items()}
     return merged | ({_ATTACHED: ",".join(attached)} if attached else {})
+
+
+@contextlib.contextmanager
+def empty() -> Iterator[dict[str, str]]:
+    """An empty world of every cloud, without machines: instances can be asked for, and nobody can log in to them."""
+    with (
+        LambdaCloud(
+            LambdaOptions(machines=False, time_scale=50, request_interval_s=0)
+        ) as lambda_cloud,
+        Aws(machines=False) as aws,
+        Azure(AzureOptions(machines=False)) as azure,
+        Gcp(machines=False) as gcp,
+    ):
+        clouds = (lambda_cloud, aws, azure, gcp)
+        yield together(*(each.environment() for each in clouds))
