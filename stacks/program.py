@@ -7,7 +7,6 @@ so that it is known even when no one is left to be told.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -199,9 +198,8 @@ def up(request: Request) -> None:
     making = _init(request)
     import pulumi.automation  # noqa: F401  # its half second passes while the stack is being made
 
-    for name in providers.load(request.offer.provider).declared_with:
-        # Once, and not in the recorder's fork and then again here.
-        importlib.import_module(name)
+    # Once for the recorder, which is a fork, and for the program.
+    providers.load(request.offer.provider).load_sdk()
     journal.append(
         directory,
         "resources",

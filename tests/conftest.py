@@ -88,6 +88,9 @@ def clean_environment(
     home.chmod(0o700)
     monkeypatch.setenv("DAYFLY_HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    # The developer's own account, which ~/.aws names.
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(home / "no-aws"))
     if request.node.get_closest_marker("engine"):
         from tests import agents
 

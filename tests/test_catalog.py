@@ -17,7 +17,7 @@ def test_every_row_is_whole() -> None:
     assert len({(row.provider, row.name, row.region) for row in rows}) == len(rows)
     for row in rows:
         assert row.cores > 0
-        assert row.memory_bytes >= 15 << 30
+        assert row.memory_bytes >= 8 << 30
         assert row.arch in ("x86_64", "arm64")
         assert (row.gpus > 0) == bool(row.gpu_model) == (row.gpu_memory_gb > 0)
         assert row.source

@@ -12,6 +12,7 @@ from dayfly.infra import providers
 from dayfly.infra.found import Found
 from dayfly.infra.providers.base import DynamicProvider, Provider
 from dayfly.infra.spec import Spec
+from tests.emulators.aws import Aws
 from tests.emulators.azure import Emulator as Azure
 from tests.emulators.azure import Options as AzureOptions
 from tests.emulators.gcp import Emulator as Gcp
@@ -36,10 +37,11 @@ def clouds(host: OwnMachine) -> Iterator[dict[str, str]]:
     options = Options(machines=False, time_scale=50, request_interval_s=0)
     with (
         Emulator(options) as lambda_cloud,
+        Aws(machines=False) as aws,
         Azure(AzureOptions(machines=False)) as azure,
         Gcp(machines=False) as gcp,
     ):
-        clouds = (lambda_cloud, azure, gcp)
+        clouds = (lambda_cloud, aws, azure, gcp)
         yield together(*(each.environment() for each in clouds), host.variables)
 
 

@@ -102,6 +102,16 @@ class Azure(vendor.VendorProvider):
     def price_list(self) -> Sequence[Offer]:
         return azure_offers.price_list(live=self.is_configured())
 
+    def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
+        return azure_offers.ladder(spec, live=False)
+
+    def load_sdk(self) -> None:
+        import pulumi_azure_native as azure
+
+        # Each part is loaded when something of it is looked at.
+        for part in (azure.compute, azure.network, azure.resources):
+            dir(part)
+
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         allowed = caller.allowed(spec.allow_cidr, azure_endpoint.base_url())
         return azure_resources.Declaration(spec, offer, run, allowed).register()

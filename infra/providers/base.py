@@ -58,8 +58,6 @@ class Provider(ABC):
     environment: ClassVar[tuple[str, ...]] = ()
     credentials: ClassVar[tuple[str, ...]] = ()
     dynamic: ClassVar[tuple[type[DynamicProvider], ...]] = ()
-    # What `declare` imports that takes its seconds.
-    declared_with: ClassVar[tuple[str, ...]] = ()
     same_computer: ClassVar[bool] = False
     pythons: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[frozenset[str]] = frozenset()
@@ -105,6 +103,9 @@ class Provider(ABC):
         if self.same_computer or "host" in self.takes:
             return ()
         return (spec.allow_cidr or OWN_ADDRESS,)
+
+    def load_sdk(self) -> None:  # noqa: B027  # most have nothing to load
+        """Loads what `declare` needs and takes long to be loaded, before this process forks."""
 
     @abstractmethod
     def declare(

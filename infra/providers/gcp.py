@@ -61,7 +61,6 @@ class Gcp(VendorProvider):
     name = "gcp"
     plugin = "gcp"
     sdk = "pulumi_gcp"
-    declared_with = ("pulumi_gcp", "pulumi_gcp.compute")
     modules = ("google.cloud.compute_v1", "google.cloud.billing_v1")
     extra = "gcp"
     codes = gcp_errors.KINDS
@@ -113,6 +112,9 @@ class Gcp(VendorProvider):
         api = GcpApi.from_environment()
         prices = gcp_prices.current(api.url, api.credentials)
         return gcp_offers.price_list(gcp_offers.live(spec, api, prices))
+
+    def load_sdk(self) -> None:
+        import pulumi_gcp.compute  # noqa: F401
 
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         project = None if gcp_account.missing() else gcp_account.project()

@@ -1,0 +1,50 @@
+"""Ids of things at AWS with the region that they are in, "us-east-1/i-0abc...": every API of AWS's is one region's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+_PLACE = re.compile(r"([a-z]{2,}(?:-[a-z]+)+-\d+)([a-z]?)")
+
+
+@dataclass(frozen=True)
+class AwsId:
+    """One thing.
+
+    Attributes:
+        region: "us-east-1".
+        id: AWS's own, "i-0abc...".
+    """
+
+    region: str
+    id: str
+
+    @classmethod
+    def of(cls, text: str) -> Self | None:
+        """From "us-east-1/i-0abc..."; None where it is nothing of the kind, so that nothing is there of that name."""
+        region, _, id = text.partition("/")
+        return cls(region, id) if id and zone_of(region) == (region, "") else None
+
+    def __str__(self) -> str:
+        return f"{self.region}/{self.id}"
+
+    @property
+    def sort(self) -> str:
+        """What it is, "i" of "i-0abc..."."""
+        return self.id.rpartition("-")[0]
+
+
+def zone_of(place: str) -> tuple[str, str] | None:
+    """Region and zone of an Offer's place: "us-east-1b" is a zone, "us-east-1" leaves that to EC2; None for neither."""
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        return None
+    return match[1], place if match[2] else ""
+
+
+def zones_named(text: str) -> tuple[str, ...]:
+    """The zones that a text names, each once."""
+    zones = re.findall(r"\b[a-z]{2,}(?:-[a-z]+)+-\d+[a-z]\b", text)
+    return tuple(dict.fromkeys(zones))
