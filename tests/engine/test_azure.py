@@ -15,8 +15,8 @@ import pytest
 from dayfly import cluster
 from dayfly.errors import ProvisionFailed
 from dayfly.infra.spec import Spec
-from dayfly.runtime.call import ladder
 from dayfly.runtime.context import Context
+from dayfly.runtime.ladder import ladder
 from dayfly.stacks import journal, recorder
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.run_stack import RunStack

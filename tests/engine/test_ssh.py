@@ -14,7 +14,7 @@ from dayfly import cluster
 from dayfly.errors import NoCapacity
 from dayfly.infra import ssh_records
 from dayfly.infra.spec import Spec
-from dayfly.runtime.call import ladder
+from dayfly.runtime.ladder import ladder
 from dayfly.stacks import journal
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.run_stack import RunStack
