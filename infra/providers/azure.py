@@ -68,6 +68,7 @@ class Azure(vendor.VendorProvider):
         "azure.mgmt.resource.resources",
     )
     extra = "azure"
+    declared_with = (sdk, f"{sdk}.resources", f"{sdk}.network", f"{sdk}.compute")
     codes = azure_errors.KINDS
     code = azure_errors.CODE
     up_timeout_s = 30 * 60.0
