@@ -57,6 +57,35 @@ def environment(home: Path) -> dict[str, str]:
     return kept | {"DAYFLY_HOME": str(home), "XDG_CONFIG_HOME": config, "PATH": path}
 
 
+def run(
+    command: Sequence[str],
+    home: Path,
+    variables: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> str:
+    """Runs a command to its end, in `home` or another folder, and gives what it printed.
+
+    Raises:
+        TrialFailed: it did not end well.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder or home,
+            env=environment(home) | dict(variables or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TRIAL_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TrialFailed(f"{command!r} did not end in {_TRIAL_LIMIT_S:g} s") from error
+    if done.returncode:
+        raise TrialFailed(f"{command!r} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
 def start(
     module: str, home: Path, *arguments: str, variables: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:

@@ -31,16 +31,26 @@ def ladder(spec: Spec) -> list[Offer]:
         NoCapacity: it could be satisfied, and there is none where it is asked for.
         AwsError: credentials are there, and AWS cannot be asked where it has to be.
     """
-    _check(spec)
     if not aws_session.has_credentials():
-        _check_spot(spec)
-        return _select(spec, _from_catalog(spec), spec.region)
+        return from_catalog(spec)
+    _check(spec)
     known, types = regions(), _candidates(spec)
     if spec.region is None:
         return _select(spec, _live(spec, types, _by_preference(known), {}), None)
     region, zone = _place(spec.region, known)
     zones = {region: (zone,) if zone else tuple(_zones(region, types))}
     return _select(spec, _live(spec, types, [region], zones), None)
+
+
+def from_catalog(spec: Spec) -> list[Offer]:
+    """As `ladder`, from what the package itself knows.
+
+    Raises:
+        SpecError: nothing can satisfy it, or a name is not known; says what would.
+    """
+    _check(spec)
+    _check_spot(spec)
+    return _select(spec, _from_catalog(spec), spec.region)
 
 
 def price_list() -> list[Offer]:

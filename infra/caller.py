@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import requests
+from dayfly.errors import ConfigurationError
+from dayfly.infra.ingress import PRIVATE_VARIABLE
 
 # Amazon's documented answer to "what address do I come from": one line of text.
 SERVICE = "https://checkip.amazonaws.com"
@@ -33,10 +35,19 @@ def allowed(cidr: str | None, api_url: str) -> Allowed:
         cidr: what the Spec says; None is this computer alone.
         api_url: the provider's API: where the way to it has a public address, or is this computer itself as with an
             emulator, nobody else has to be asked.
+
+    Raises:
+        ConfigurationError: this computer's own address could not be found out, and a policy denies all others.
     """
     if cidr is not None:
         return Allowed(cidr, "allow_cidr")
-    return own(api_url) or Allowed(
+    found = own(api_url)
+    if found is None and os.environ.get(PRIVATE_VARIABLE):
+        raise ConfigurationError(
+            "this computer's own address could not be found out, and the policy public_ingress = false lets no machine be open"
+            " to anybody: set allow_cidr"
+        )
+    return found or Allowed(
         _ANYWHERE,
         "this computer's own address could not be found out: anybody may knock, only the run's key opens;"
         " set allow_cidr to narrow it",
@@ -66,6 +77,9 @@ def _address_towards(url: str) -> ipaddress.IPv4Address | None:
 
 
 def _address_seen_by(service: str) -> ipaddress.IPv4Address | None:
+    # Its import takes longer than a plan that asks nobody.
+    import requests
+
     try:
         with requests.Session() as session:
             # SSH does not go through an HTTP proxy, so this question must not either.

@@ -22,7 +22,7 @@ class Found:
     """One thing of ours that the provider's API lists.
 
     Attributes:
-        kind: "instance", "process", "key", "network", "disk" or "address".
+        kind: "instance", "process", "key", "network", "disk", "address", or "group" of all that a run has.
         id: the provider's own id.
         tags: what it carries, as `Run.tags`.
         state: in the standard words.

@@ -6,17 +6,20 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
-import requests.auth
 
 from dayfly.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import requests
 
 VARIABLE = "LAMBDA_API_KEY"
 
 
 @dataclass(frozen=True, eq=False)
-class LambdaKey(requests.auth.AuthBase):
+class LambdaKey:
     """One key; as `auth=` of a request it becomes the Bearer header, which a ~/.netrc then does not replace.
 
     Attributes:

@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dayfly.infra import caller, creations, fence, lambda_endpoint
+from dayfly.infra import caller, creations, fence, lambda_account, lambda_endpoint
 from dayfly.infra.found import GONE
-from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import ApiError, is_without_firewall
 from dayfly.infra.lambda_once import Once
 from dayfly.infra.lambda_records import NODE_TAG, Launch
@@ -30,7 +29,7 @@ class KeyProvider(DynamicProvider):
     """The run's public key in the account, since a launch names one."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        api, name = LambdaApi.from_environment(), props["name"]
+        api, name = lambda_account.api(), props["name"]
 
         def named() -> list[str]:
             return [key.id for key in api.ssh_keys() if key.name == name]
@@ -45,7 +44,7 @@ class KeyProvider(DynamicProvider):
         return CreateResult(id, _outs(props, "name", "public_key"))
 
     def delete(self, id: str, props: dict[str, Any]) -> None:
-        LambdaApi.from_environment().delete_ssh_key(id)
+        lambda_account.api().delete_ssh_key(id)
         _record_deleted(props, id)
 
 
@@ -53,7 +52,7 @@ class RulesetProvider(DynamicProvider):
     """The firewall ruleset that lets the caller in; regions without rulesets go without."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        api, name, region = LambdaApi.from_environment(), props["name"], props["region"]
+        api, name, region = lambda_account.api(), props["name"], props["region"]
         allowed = caller.allowed(props.get("allow_cidr"), lambda_endpoint.base_url())
         rule = ssh_rule(allowed.cidr, f"SSH for {props['owner']}")
 
@@ -98,7 +97,7 @@ class InstanceProvider(DynamicProvider):
     """The machine itself; create returns the moment the API has answered with an id."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        api, node = LambdaApi.from_environment(), _node(props)
+        api, node = lambda_account.api(), _node(props)
         tags = props["tags"] | ({NODE_TAG: node} if node else {})
         wanted = Launch(
             name=props["name"],
@@ -174,7 +173,7 @@ def _waiting(
     node: int | None = None,
 ) -> Waiting:
     return Waiting(
-        LambdaApi.from_environment(),
+        lambda_account.api(),
         check,
         lambda_endpoint.time_scale(),
         record=partial(creations.twins, Path(props["directory"]), node=node),

@@ -7,12 +7,15 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dayfly.infra import port_map
 from dayfly.infra.found import GONE
-from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import IN_USE, ApiError
 from dayfly.infra.lambda_records import Instance
+
+if TYPE_CHECKING:
+    from dayfly.infra.lambda_api import LambdaApi
 
 READY_S = 15 * 60.0
 GONE_S = 10 * 60.0

@@ -26,6 +26,8 @@ class Machine:
             machine shows its image's own key, and the pinned one is replaced at the first login.
         host_key_offered: the key that is replacing a bootstrap key, "" at any other time: either may be shown.
         node: which machine of its stack it is; the first is 0.
+        via: the host's name for this computer's `ssh`, whose configuration has the jump or the proxy that leads there; "" where
+            `host` is reached directly.
         inner_host: address at which the other machines of its stack reach it, and nobody outside does; "" for none.
     """
 
@@ -43,6 +45,7 @@ class Machine:
     host_key_offered: str = ""
     node: int = 0
     inner_host: str = ""
+    via: str = ""
 
     @property
     def host_keys(self) -> tuple[str, ...]:

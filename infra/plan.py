@@ -12,6 +12,7 @@ from typing import Any
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra import whole_file
+from dayfly.infra.listing import Listing, Resource
 from dayfly.infra.offers import Offer
 
 # What a file says that it is, so that none of another kind is taken for one.
@@ -20,16 +21,34 @@ _FORMAT = "dayfly-plan-1"
 _COMPARED = ("resources", "function", "environment", "environment_digest", "code_digest")
 # Of whoever calls, and of no machine.
 _OWN = frozenset({"outputs", "job_name"})
+# What JSON has made lists of.
+_TUPLES = ("ingress", "policies", "denied")
 # Sums of dollars are not exact.
 _ROUNDED_USD = 1e-9
 
 
 @dataclass(frozen=True)
-class Resource:
-    """One resource of the stack, as the program declares it."""
+class Rung:
+    """What a run on one Offer of the ladder would create, and cost at most.
 
-    type: str
-    name: str
+    Attributes:
+        usd_per_hour: rate, all nodes.
+        worst_case_usd: dollars if it lives until its deadline.
+        max_runtime_s: seconds after which the machine ends.
+        if_this_computer_dies: what ends the machine then, in one line.
+        listing: its resources.
+    """
+
+    usd_per_hour: float
+    worst_case_usd: float
+    max_runtime_s: float
+    if_this_computer_dies: str
+    listing: Listing = field(default_factory=Listing)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Rung:
+        """One that was written as JSON."""
+        return cls(**{**values, "listing": Listing.from_dict(values["listing"])})
 
 
 @dataclass(frozen=True)
@@ -38,8 +57,8 @@ class Plan:
 
     Attributes:
         function: "module:name" of the function, "" for a machine alone.
-        resources: what the stack would hold, in the order of declaration.
-        resources_from: "engine" (the real engine's preview) or "recorder" (the program run without an engine).
+        resources: what the stack of the first rung would hold.
+        resources_from: who says so, as `Listing.source`.
         offers: the ladder, as plain JSON values, first choice first.
         usd_per_hour: rate of the first rung, all nodes.
         worst_case_usd: dollars of the first rung if it lives until its deadline.
@@ -57,6 +76,11 @@ class Plan:
         spec: what is asked for, as plain JSON values.
         code_digest: of what travels of the user's own; "" for a machine alone.
         environment_digest: of what would be installed; "" where that is nothing, or not known yet.
+        rungs: of each of `offers`, in their order, money and resources; those of some may not be listed.
+        ingress: networks that may reach port 22 of its machines, "203.0.113.7/32"; "own" is the address that this computer has
+            when they are made; empty where nothing is opened to any network.
+        policies: those that every rung has passed.
+        denied: rungs that a policy has taken out of the ladder, each with the reason.
         runner: makes the call that it is the plan of, as planned; None where it was read from a file.
     """
 
@@ -80,6 +104,10 @@ class Plan:
     spec: Mapping[str, Any] = field(default_factory=dict)
     code_digest: str = ""
     environment_digest: str = ""
+    rungs: tuple[Rung, ...] = ()
+    ingress: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
     runner: Callable[[Plan], Any] | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,9 +134,11 @@ class Plan:
                 raise ValueError("none of this version")
             resources = tuple(Resource(**each) for each in values.pop("resources"))
             offers = tuple(Offer(**each).as_dict() for each in values.pop("offers"))
+            rungs = tuple(Rung.from_dict(each) for each in values.pop("rungs", ()))
             if not offers:
                 raise ValueError("no machine")
-            return cls(resources=resources, offers=offers, **values)
+            values |= {name: tuple(values.get(name, ())) for name in _TUPLES}
+            return cls(resources=resources, offers=offers, rungs=rungs, **values)
         except OSError as error:
             raise ConfigurationError(
                 f"the plan {file} cannot be read: {error.strerror}; `dayfly plan --save {file}` makes one"
@@ -148,13 +178,29 @@ class Plan:
         return [_gone(rung, offers) for rung in self.offers]
 
     def changes(self, now: Plan) -> list[str]:
-        """What is different now, each in one line, prices and machines aside; empty where the plan still holds."""
+        """What is different now, each in one line, prices and machines aside; empty where the plan still holds.
+
+        The resources are those of the rung that is the first one now, which may have been a lower one.
+        """
         then, today = (json.loads(json.dumps(each.as_dict())) for each in (self, now))
+        then["resources"] = self._resources_of(now.offers[0])
         names = sorted({*then["spec"], *today["spec"]} - _OWN)
         found = [_change(n, then["spec"].get(n), today["spec"].get(n)) for n in names]
         compared = _COMPARED if self.function else _COMPARED[:1]
         found += [_change(name, then[name], today[name]) for name in compared]
         return [each for each in found if each]
+
+    def _resources_of(self, offer: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """What one rung was to hold; None where its resources were not listed."""
+        listed = [
+            rung.listing.resources
+            for planned, rung in zip(self.offers, self.rungs, strict=False)
+            if rung.listing.source and _is_same(planned, Offer(**offer))
+        ]
+        if not listed and self.offers[0]["provider"] != offer["provider"]:
+            return None
+        # Machines of one provider are alike but for their size.
+        return [dataclasses.asdict(each) for each in (listed or [self.resources])[0]]
 
 
 def _is_same(rung: Mapping[str, Any], offer: Offer) -> bool:
@@ -175,16 +221,21 @@ def _gone(rung: Mapping[str, Any], offers: Sequence[Offer]) -> str:
 
 def _change(name: str, was: Any, is_now: Any) -> str:
     """What is different; "" where nothing is."""
+    if name == "resources":
+        return _other_resources(was, is_now)
     if was == is_now:
         return ""
     if name.endswith("_digest"):
         what = "code" if name == "code_digest" else "what is installed"
         return f"{what} has changed ({was[:12] or 'none'}, now {is_now[:12] or 'none'})"
-    if name == "resources":
-        old, new = (
-            {f"{each['name']} ({each['type']})" for each in every} for every in (was, is_now)
-        )
-        added, gone = ", ".join(sorted(new - old)), ", ".join(sorted(old - new))
-        told = [f"{added} would be new" * bool(added), f"{gone} would not be there" * bool(gone)]
-        return f"resources: {' and '.join(filter(None, told)) or 'in another order'}"
     return f"{name}: {was!r} was planned, {is_now!r} it is now"
+
+
+def _other_resources(was: Sequence[Mapping[str, Any]] | None, is_now: Any) -> str:
+    """What would be there more or less, in whatever order, and whatever it costs; "" where nothing would."""
+    if was is None:
+        return "resources: those of this machine were not planned; a plan of all rungs has them (all_rungs=True, --all-rungs)"
+    old, new = ({f"{each['name']} ({each['type']})" for each in every} for every in (was, is_now))
+    added, gone = ", ".join(sorted(new - old)), ", ".join(sorted(old - new))
+    told = [f"{added} would be new" * bool(added), f"{gone} would not be there" * bool(gone)]
+    return f"resources: {' and '.join(filter(None, told))}" if any(told) else ""

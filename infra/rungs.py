@@ -14,8 +14,13 @@ from dayfly.infra.spec import PREFER_SPOT, Spec
 _NOT_FOR_ALL = ("spot", "image", "file_systems")
 
 
-def of(provider: Provider, spec: Spec) -> Sequence[Offer]:
+def of(provider: Provider, spec: Spec, *, live: bool = True) -> Sequence[Offer]:
     """Priced candidates of one provider, in the order in which they are to be tried.
+
+    Args:
+        provider: whose.
+        spec: what is asked for.
+        live: False for those of the catalog alone.
 
     Raises:
         SpecError: the provider knows nothing of a field that is given, or has nothing that satisfies the Spec.
@@ -28,7 +33,7 @@ def of(provider: Provider, spec: Spec) -> Sequence[Offer]:
                 f'{name}={value!r}: provider="{provider.name}" knows nothing of it; leave it out, or take'
                 f" {_taking(name)}"
             )
-    return provider.offers(spec)
+    return provider.offers(spec) if live else provider.catalog_offers(spec)
 
 
 def check_host(spec: Spec) -> None:

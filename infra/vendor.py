@@ -10,7 +10,7 @@ from typing import ClassVar
 from dayfly.infra.providers.base import FailureKind, Provider
 
 # A plugin that runs already and only has to be attached to; Pulumi documents it for whoever develops one.
-ENVIRONMENT = ("PULUMI_DEBUG_PROVIDERS",)
+ENVIRONMENT: tuple[str, ...] = ("PULUMI_DEBUG_PROVIDERS",)
 
 
 class VendorProvider(Provider):

@@ -47,7 +47,7 @@ def admit(history: History, note: Callable[[str], None]) -> bool:
 def knock(history: History, note: Callable[[str], None]) -> None:
     """As `admit`, where the run's first machine does not answer: for a program that connects to it by itself."""
     machine = history.machine
-    if machine is None or history.closed:
+    if machine is None or history.closed or machine.via:
         return
     try:
         place = port_map.endpoint(machine.id, machine.host, machine.port)

@@ -19,6 +19,7 @@ from dayfly.errors import (
 )
 from dayfly.infra import port_map, providers
 from dayfly.infra.machine import Machine
+from dayfly.infra.ssh_host import SshHost, resolve
 from dayfly.runtime import elsewhere, ending, outputs, payload, ranks, redact, stored
 from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import CONNECT_S, Attendance
@@ -326,15 +327,20 @@ def shell_command(history: History) -> list[str]:
         raise RunFailed(f"run {history.id} has no machine to log in to")
     host, port = port_map.endpoint(machine.id, machine.host, machine.port)
     known = history.directory / "known_hosts"
-    known.write_text("".join(f"[{host}]:{port} {key}\n" for key in machine.host_keys))
+    # Not by its address, which ssh looks for in another form where the port is 22.
+    alias = f"dayfly-{history.id}"
+    known.write_text("".join(f"{alias} {key}\n" for key in machine.host_keys))
     options = {
         "IdentityFile": history.directory / "user_key",
         "IdentitiesOnly": "yes",
         "IdentityAgent": "none",
         "UserKnownHostsFile": known,
+        "HostKeyAlias": alias,
         "GlobalKnownHostsFile": os.devnull,
         "StrictHostKeyChecking": "yes",
     }
+    if machine.via:
+        options["ProxyCommand"] = resolve(SshHost.parse(machine.via)).proxy.replace("%", "%%")
     flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
     return [
         "ssh",

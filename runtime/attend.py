@@ -29,6 +29,7 @@ from dayfly.errors import (
 )
 from dayfly.infra import providers
 from dayfly.infra.found import State
+from dayfly.infra.listing import Listing
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
@@ -98,7 +99,7 @@ class Attendance:
         display: Display,
         *,
         lineage: str = "",
-        plan: Callable[[list[dict[str, str]], str], Plan] | None = None,
+        plan: Callable[[Listing, Offer], Plan] | None = None,
         joined: Callable[[RunStack], None] = lambda _: None,
         news: Callable[[], None] = lambda: None,
     ) -> None:
@@ -423,7 +424,9 @@ class Attendance:
             self.entrust(self.run_stack.workspace, self.history)
             self.step("provision", event.fields["provider"])
         elif event.name == "resources" and self._plan is not None:
-            plan = self._plan(event.fields["resources"], event.fields["resources_from"])
+            told = event.fields
+            listing = Listing.of(told["resources"], told["resources_from"])
+            plan = self._plan(listing, self.offer)
             self.display.plan(plan, self.directory.name)
         elif event.name == "machine":
             self.display.done(event.fields["id"])

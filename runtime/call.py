@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dayfly.errors import (
-    ConfigurationError,
     KeeperMissing,
-    NoCapacity,
     PayloadError,
     PlanChanged,
     SpecError,
 )
-from dayfly.infra import cost, keep, providers, rungs
+from dayfly.infra import providers
+from dayfly.infra.listing import Listing
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
+from dayfly.infra.planning import make_plan
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
 from dayfly.runtime import (
@@ -36,9 +36,9 @@ from dayfly.runtime import (
     interpreter,
     keeping,
     ledger,
+    listings,
     outputs,
     payload,
-    preview,
     ranks,
     redact,
     system_packages,
@@ -49,12 +49,14 @@ from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.environment import Recipe
 from dayfly.runtime.heal import heal
+from dayfly.runtime.ladder import ladder
 from dayfly.runtime.ledger import Times
 from dayfly.runtime.payload import Payload
-from dayfly.stacks import allowance
+from dayfly.stacks import allowance, plugin_install, plugins
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.kept_stack import KeptStack
+from dayfly.stacks.policies import Check, Policies
 from dayfly.stacks.run_stack import RunStack
 
 if TYPE_CHECKING:
@@ -71,9 +73,9 @@ class Call:
 
     Attributes:
         context: where this process works.
-        engine: the Pulumi CLI.
+        engine: the Pulumi CLI; None in a call that is only planned.
         spec: what is asked for.
-        offers: the ladder.
+        offers: the ladder: what policies allow of it.
         payload: function and arguments.
         recipe: what is to be installed.
         secrets: values of the named variables.
@@ -85,10 +87,12 @@ class Call:
         planned: it keeps to a plan: no machine that was kept is taken, which another ladder has chosen.
         began: when it was asked for, on the clock of `time.perf_counter`.
         pickle_s: how long making bytes of it took.
+        policies: what it has to pass.
+        denied: rungs that these have taken out of the ladder, with their reasons.
     """
 
     context: Context
-    engine: Engine
+    engine: Engine | None
     spec: Spec
     offers: tuple[Offer, ...]
     payload: Payload
@@ -102,6 +106,8 @@ class Call:
     planned: bool = False
     began: float = 0.0
     pickle_s: float = 0.0
+    policies: Policies = field(default_factory=Policies)
+    denied: tuple[str, ...] = ()
 
     @classmethod
     def prepare(
@@ -112,7 +118,9 @@ class Call:
         spec: Spec,
         display: Display | None = None,
         *,
+        policies: Sequence[Check] = (),
         to_run: bool = True,
+        live: bool = True,
         borrowed: bool = False,
     ) -> Call:
         """Step 1: everything that can be refused is refused here.
@@ -121,11 +129,14 @@ class Call:
             function, args, kwargs: what to call.
             spec: what is asked for.
             display: where progress is shown.
+            policies: those of the function, beside those of the settings.
             to_run: False for a plan alone, which needs no credentials: the catalog's prices do.
+            live: False for the catalog's prices, wherever more could be asked.
             borrowed: True where nobody changes an argument before it is sent, so that a large one need not be copied.
 
         Raises:
-            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
+            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded, PolicyDenied: nothing exists, nothing was
+                spent.
         """
 
         if to_run and spec.nodes > 1 and spec.distributed is None:
@@ -138,7 +149,15 @@ class Call:
             check_arguments(function, args, kwargs)
             return payload.pack(function, args, kwargs)
 
-        return cls._around(pack, spec, display, to_run=to_run, borrowed=borrowed or not to_run)
+        return cls._around(
+            pack,
+            spec,
+            display,
+            policies,
+            to_run=to_run,
+            live=live,
+            borrowed=borrowed or not to_run,
+        )
 
     @classmethod
     def prepare_warm(
@@ -147,6 +166,7 @@ class Call:
         spec: Spec,
         settings: Mapping[str, Any],
         begun: Callable[[Session], None],
+        policies: Sequence[Check] = (),
     ) -> Call:
         """Step 1 of a warm run, in which the function is to be called many times.
 
@@ -155,11 +175,15 @@ class Call:
             spec: what is asked for.
             settings: how the calls are to be made, for the machine.
             begun: takes the session as soon as calls can be made there.
+            policies: those of the function, beside those of the settings.
 
         Raises:
-            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded: nothing exists, nothing was spent.
+            SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded, PolicyDenied: nothing exists, nothing was
+                spent.
         """
-        call = cls._around(lambda: payload.warm_task(function, settings), spec, None, to_run=True)
+        call = cls._around(
+            lambda: payload.warm_task(function, settings), spec, None, policies, to_run=True
+        )
         return dataclasses.replace(call, begun=begun, idle_s=settings["idle_s"])
 
     @classmethod
@@ -168,11 +192,14 @@ class Call:
         pack: Callable[[], Payload],
         spec: Spec,
         display: Display | None,
+        checks: Sequence[Check],
         *,
         to_run: bool,
+        live: bool = True,
         borrowed: bool = False,
     ) -> Call:
         began, context = time.perf_counter(), Context.open()
+        asked = Policies.of(context.settings, checks)
         secrets = _secrets(spec)
         # It takes its tenth of a second while all this is looked at; whether it came is seen when it is needed.
         with contextlib.suppress(KeeperMissing):
@@ -203,15 +230,15 @@ class Call:
             shown.warning(warning)
         for warning in cargo.warnings():
             shown.note(warning)
-        offers = ladder(spec, shown.note, to_run=to_run)
+        offers = ladder(spec, shown.note, to_run=to_run, live=live)
         heal(context, shown.note)
         if to_run and spec.kept is None:
             # Also when its intent is written, under a lock: here nobody has waited for anything yet.
             workspace = context.workspace
             offers = allowance.affordable(workspace.home, workspace.budgets, spec, offers)
-        return cls(
+        call = cls(
             context,
-            context.engine(shown.note),
+            None,
             spec,
             offers,
             packed,
@@ -221,7 +248,40 @@ class Call:
             shown,
             began=began,
             pickle_s=pickle_s,
-        )
+            policies=asked,
+        )._sifted()
+        if not to_run:
+            return call
+        engine = context.engine(shown.note)
+        equip(engine, call.offers, shown.note)
+        return dataclasses.replace(call, engine=engine)
+
+    def _sifted(self) -> Call:
+        """The same on the rungs that the policies allow.
+
+        Raises:
+            PolicyDenied: there is none; has the reason against each.
+        """
+        offers, denied = self.policies.sift(self.offers, self._plans)
+        for each in denied:
+            self.display.note(f"not in the ladder: {each}")
+        return dataclasses.replace(self, offers=offers, denied=denied)
+
+    def _plans(self, offers: Sequence[Offer]) -> list[Plan]:
+        """A plan of each rung alone, with its resources where a policy may look at them, also in a plan that asks nobody else."""
+        listed = [Listing()] * len(offers)
+        if self.policies.of_resources:
+            listed = listings.recorded(self.context, self.spec, offers)
+        return [self.plan([each], [offer]) for offer, each in zip(offers, listed, strict=True)]
+
+    def permit(self, offer: Offer) -> None:
+        """Asks the policies about a rung that a refusal has named, and which nobody has seen before.
+
+        Raises:
+            PolicyDenied: one denies it.
+        """
+        if self.policies and offer not in self.offers:
+            self.policies.check(self._plans([offer])[0])
 
     def attempt(self, attendance: Attendance, offers: tuple[Offer, ...]) -> Any:
         """Runs it once on a machine of its own, of one of `offers`, or on one that was kept; leaving destroys the machine,
@@ -254,6 +314,7 @@ class Call:
             sending = time.perf_counter()
             session.start(*tasks)
             upload_s = time.perf_counter() - sending
+            assert self.engine is not None
             attendance.deposit(self.context.workspace, self.engine)
             if self.begun is not None:
                 self.begun(session)
@@ -311,6 +372,7 @@ class Call:
                 "warm": self.begun is not None,
                 "keeper": attendance.entrust(self.context.workspace),
             },
+            permit=self.permit,
         )
         if isinstance(stack, KeptStack):
             stack.fresh = attendance.fresh
@@ -411,25 +473,38 @@ class Call:
 
         return session.build_environment(recipe, self.display.note, uv)
 
-    def plan(self, resources: Sequence[Mapping[str, str]], resources_from: str) -> Plan:
-        """The Plan of the first rung, with resources that someone else has listed."""
+    def plan(self, listed: Sequence[Listing], offers: Sequence[Offer] = ()) -> Plan:
+        """The Plan of the ladder, or of these rungs, with resources that someone else has listed."""
         plan = make_plan(
             self.spec,
-            self.offers,
-            resources,
-            resources_from=resources_from,
+            offers or self.offers,
+            listed,
             function=self.payload.function,
             environment_source=self.environment_source,
             environment_digest="" if self.recipe.empty else self.recipe.digest,
             code=str(self.payload.code),
             code_digest=self.payload.code_digest,
+            idle_s=self.idle_s,
         )
-        return dataclasses.replace(plan, idle_s=self.idle_s)
+        return dataclasses.replace(plan, policies=self.policies.names, denied=self.denied)
 
-    def preview(self) -> Plan:
-        """The Plan with the resources of the real engine's preview; nothing is created."""
-        resources = preview.resources(self.context, self.engine, self.spec, self.offers[0])
-        return self.plan(resources, "engine")
+    def plan_on(self, listing: Listing, offer: Offer) -> Plan:
+        """The Plan of the rung that was taken, and of those below it."""
+        below = self.offers[self.offers.index(offer) :] if offer in self.offers else (offer,)
+        return self.plan([listing], below)
+
+    def preview(self, *, all_rungs: bool = False, fast: bool = False) -> Plan:
+        """The Plan with the resources of the real engine's preview; nothing is created.
+
+        Args:
+            all_rungs: those of every rung, and not of the first one and of the first of each further provider alone.
+            fast: those that are known already; nobody is asked.
+        """
+        if fast:
+            return self.plan(listings.kept(self.context, self.spec, self.offers))
+        note = self.display.note
+        listed = listings.of_ladder(self.context, self.spec, self.offers, note, all_rungs=all_rungs)
+        return self.plan(listed)
 
     def as_planned(self, plan: Plan) -> Call:
         """The same on the machines of a plan alone, where it would do what was planned; its arguments may be others.
@@ -450,93 +525,14 @@ class Call:
         return planned
 
 
-def make_plan(
-    spec: Spec,
-    offers: Sequence[Offer],
-    resources: Sequence[Mapping[str, str]],
-    *,
-    resources_from: str,
-    function: str,
-    environment_source: str,
-    environment_digest: str = "",
-    code: str = "",
-    code_digest: str = "",
-) -> Plan:
-    """A Plan of a ladder's first rung."""
-    from dayfly.infra.plan import Resource
-
-    first = offers[0]
-    rate = first.usd_per_hour * spec.nodes
-    runtime_s = cost.allowed_runtime_s(spec, first)
-    return Plan(
-        function=function,
-        resources=tuple(Resource(r["type"], r["name"]) for r in resources),
-        resources_from=resources_from,
-        offers=tuple(offer.as_dict() for offer in offers),
-        usd_per_hour=rate,
-        worst_case_usd=cost.worst_case_usd(spec, first),
-        max_runtime_s=runtime_s,
-        hold_usd=rate * min(spec.hold_s, runtime_s) / 3600,
-        environment=environment_source,
-        if_this_computer_dies=providers.load(first.provider).limits.if_this_computer_dies,
-        min_gpu_utilization=spec.min_gpu_utilization,
-        gpu_utilization_window_s=spec.gpu_window_s,
-        code=code,
-        keep="" if spec.kept is None else keep.described(spec.kept),
-        keep_usd=rate * keep.longest_s(spec.kept, runtime_s) / 3600,
-        nodes=spec.nodes,
-        spec=spec.as_dict(),
-        code_digest=code_digest,
-        environment_digest=environment_digest,
-    )
-
-
-def ladder(
-    spec: Spec, note: Callable[[str], None] = lambda _: None, *, to_run: bool = True
-) -> tuple[Offer, ...]:
-    """The Offers of every provider named, in that order, those of one provider cheapest first.
-
-    Args:
-        spec: what is asked for.
-        note: told why one of several providers has none.
-        to_run: False for a plan alone: what a provider lacks on this computer does not matter yet.
+def equip(engine: Engine, offers: Sequence[Offer], note: Callable[[str], None]) -> None:
+    """Installs the plugins that a ladder needs, the lower rungs' as well: on the way down there is no time for that.
 
     Raises:
-        SpecError: none can satisfy the Spec.
-        BudgetExceeded: none does at `max_price`, or for as long as a minute at `max_cost`.
-        NoCapacity: one could, and has no such machine now.
-        ConfigurationError: a provider lacks something on this computer; names its fix.
+        PluginMissing: one cannot be had; nothing exists.
     """
-    rungs.check_host(spec)
-    offers: list[Offer] = []
-    refusals: list[SpecError | NoCapacity] = []
-    for name in spec.providers:
-        provider = providers.load(name)
-        missing = provider.preflight() if to_run else ()
-        if missing:
-            raise ConfigurationError("; ".join(missing))
-        try:
-            offers += rungs.of(provider, spec)
-        except (SpecError, NoCapacity) as refusal:
-            refusals.append(refusal)
-    if not offers:
-        raise _refused(spec, refusals)
-    for reason in refusals:
-        note(f"not in the ladder: {reason}")
-    offers = cost.within_price(spec, offers)
-    for offer in offers:
-        cost.check_grace(spec, offer)
-        idle_floor.check_offer(spec, offer)
-    return tuple(offers)
-
-
-def _refused(spec: Spec, refusals: Sequence[SpecError | NoCapacity]) -> SpecError | NoCapacity:
-    if len(refusals) == 1:
-        return refusals[0]
-    said = "; ".join(str(refusal) for refusal in refusals)
-    if any(isinstance(refusal, NoCapacity) for refusal in refusals):
-        return NoCapacity(said)
-    return SpecError(said or f"nothing that {', '.join(spec.providers)} offers satisfies {spec}")
+    for plugin in plugins.missing((offer.provider for offer in offers), engine):
+        plugin_install.ensure(plugin, engine, note)
 
 
 def check_arguments(

@@ -66,7 +66,8 @@ class Elsewhere:
             f" cannot get its own: write {self.__name__}.local(...) to run it on this one, or call it on the client"
         )
 
-    aio = submit = plan = with_options = session = map = starmap = __call__
+    aio = submit = plan = plan_all_rungs = plan_fast = __call__
+    with_options = session = map = starmap = __call__
 
     def local(self, *args: Any, **kwargs: Any) -> Any:
         """Call the bare function, on this machine."""

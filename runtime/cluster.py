@@ -23,6 +23,7 @@ from typing import (
 
 from dayfly.errors import SpecError
 from dayfly.infra.spec import Spec
+from dayfly.infra.units import shown
 from dayfly.runtime.verb import verb
 from dayfly.stacks import settings
 
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
     from dayfly.runtime.job import Job
     from dayfly.runtime.warm_map import MapOptions
     from dayfly.runtime.warm_run import Isolation, Slots, WarmRun
+    from dayfly.stacks.policies import Check
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Options(TypedDict, total=False):
-    """What the decorator takes: the fields of `Spec`, and `time` as another spelling of `max_runtime`."""
+    """What the decorator takes: the fields of `Spec`, `time` as another spelling of `max_runtime`, and `policies`: functions that
+    take a Plan of one rung and deny it with a text, by returning False, or by raising."""
 
     provider: str | Sequence[str]
     instance_type: str | None
@@ -73,6 +76,22 @@ class Options(TypedDict, total=False):
     job_name: str | None
     min_gpu_utilization: float | None
     gpu_utilization_window: float | str | timedelta
+    policies: Sequence[Check]
+
+
+def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Check, ...]]:
+    """What is asked for, and the policies, which are functions and no part of a Spec.
+
+    Raises:
+        SpecError: the policies are no list of functions.
+    """
+    given = dict(options)
+    checks = given.pop("policies", ())
+    if not isinstance(checks, list | tuple) or not all(map(callable, checks)):
+        raise SpecError(
+            f"policies={shown(checks)} must be a list of functions, each of which takes a Plan"
+        )
+    return given, tuple(checks)
 
 
 class RemoteFunction(Generic[P, R]):
@@ -101,7 +120,7 @@ class RemoteFunction(Generic[P, R]):
         importlib.import_module("dayfly.runtime.at_exit")
         functools.update_wrapper(self, function)
         self.__dayfly_function__ = function
-        self._options = options
+        self._options, self._policies = split(options)
         self.planned = planned
         self.spec  # noqa: B018  # a Spec that cannot be is refused here, where it is written
 
@@ -112,6 +131,11 @@ class RemoteFunction(Generic[P, R]):
         if "time" in self._options:
             below.pop("max_runtime", None)
         return Spec.from_options({**below, **self._options})
+
+    @property
+    def policies(self) -> tuple[Check, ...]:
+        """What each of its plans has to pass, beside the policies of project and user."""
+        return self._policies
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs it there and returns its value, or raises its exception.
@@ -131,7 +155,9 @@ class RemoteFunction(Generic[P, R]):
         from dayfly.runtime.call import Call
 
         function = self.__dayfly_function__
-        call = Call.prepare(function, args, kwargs, self.spec, borrowed=borrowed)
+        call = Call.prepare(
+            function, args, kwargs, self.spec, policies=self._policies, borrowed=borrowed
+        )
         return call if self.planned is None else call.as_planned(self.planned)
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -191,6 +217,7 @@ class RemoteFunction(Generic[P, R]):
             isolation=isolation,
             linger=linger,
             idle=idle,
+            policies=self._policies,
         )
 
     async def _map_aio(
@@ -286,15 +313,63 @@ class RemoteFunction(Generic[P, R]):
 
     @verb(_plan_aio)
     def plan(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
-        """Every resource from the real engine's preview, $/h and worst case; nothing is created."""
+        """Every resource from the real engine's preview, $/h and worst case; nothing is created.
+
+        Where the engine cannot be asked, as without a vendor's plugin or without credentials, the resources are listed by
+        running the program without it, and the plan says so and why; so are, of the lower rungs of the ladder, those of the first
+        rung of each further provider.
+
+        Raises:
+            PolicyDenied: no rung of the ladder passes the policies.
+        """
+        return self._plan(args, kwargs)
+
+    async def _plan_all_rungs_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
+        from dayfly.runtime.aside import aside
+
+        return await aside(functools.partial(self.plan_all_rungs, *args, **kwargs))
+
+    @verb(_plan_all_rungs_aio)
+    def plan_all_rungs(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
+        """As `plan`, with the engine's preview of every rung of the ladder, which takes seconds for each."""
+        return self._plan(args, kwargs, all_rungs=True)
+
+    async def _plan_fast_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
+        from dayfly.runtime.aside import aside
+
+        return await aside(functools.partial(self.plan_fast, *args, **kwargs))
+
+    @verb(_plan_fast_aio)
+    def plan_fast(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
+        """As `plan`, from what is known on this computer: prices of the catalog, and resources as they were listed before, or not
+        at all. No engine, no request, and no Pulumi.
+        """
+        return self._plan(args, kwargs, fast=True)
+
+    def _plan(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        all_rungs: bool = False,
+        fast: bool = False,
+    ) -> Plan:
         from dayfly.runtime.call import Call
 
-        call = Call.prepare(self.__dayfly_function__, args, kwargs, self.spec, to_run=False)
+        call = Call.prepare(
+            self.__dayfly_function__,
+            args,
+            kwargs,
+            self.spec,
+            policies=self._policies,
+            to_run=False,
+            live=not fast,
+        )
 
         def run(plan: Plan) -> R:
             return self.as_planned(plan)(*args, **kwargs)
 
-        return dataclasses.replace(call.preview(), runner=run)
+        return dataclasses.replace(call.preview(all_rungs=all_rungs, fast=fast), runner=run)
 
     def as_planned(self, plan: Plan | str | PathLike[str]) -> RemoteFunction[P, R]:
         """The same function, whose calls do what was planned, or nothing; the arguments are the caller's.
@@ -308,7 +383,22 @@ class RemoteFunction(Generic[P, R]):
         from dayfly.infra.plan import Plan
 
         found = plan if isinstance(plan, Plan) else Plan.load(plan)
-        return RemoteFunction(self.__dayfly_function__, self._options, found)
+        return self._like(planned=found)
+
+    def _like(
+        self,
+        function: Callable[P, R] | None = None,
+        options: Mapping[str, Any] | None = None,
+        planned: Plan | None = None,
+        checks: tuple[Check, ...] = (),
+    ) -> RemoteFunction[P, R]:
+        """One like this, but for what is given; a policy is only ever added."""
+        chosen = {**(self._options if options is None else options)}
+        return RemoteFunction(
+            function or self.__dayfly_function__,
+            cast("Options", {**chosen, "policies": (*self._policies, *checks)}),
+            planned or self.planned,
+        )
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the bare function in this process; an argument that is a `Data` of this computer is its path here."""
@@ -318,7 +408,7 @@ class RemoteFunction(Generic[P, R]):
         return self.__dayfly_function__(*map(here, args), **named)
 
     def with_options(self, **options: Unpack[Options]) -> RemoteFunction[P, R]:
-        """The same function with other options."""
+        """The same function with other options; `policies` come beside those that it has."""
         if not options:
             return self
         merged = dict(self._options)
@@ -326,17 +416,18 @@ class RemoteFunction(Generic[P, R]):
             raise SpecError(
                 "other options would not be what was planned: give them before f.plan(...)"
             )
+        given, checks = split(options)
         for twin in ({"time", "max_runtime"},):
-            if twin & set(options):
+            if twin & set(given):
                 merged = {name: value for name, value in merged.items() if name not in twin}
-        return RemoteFunction(self.__dayfly_function__, cast("Options", {**merged, **options}))
+        return self._like(options={**merged, **given}, checks=checks)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """A method's own function, bound as methods are."""
         if instance is None:
             return self
         bound = self.__dayfly_function__.__get__(instance, owner)
-        return RemoteFunction(bound, self._options, self.planned)
+        return self._like(bound)
 
     def __repr__(self) -> str:
         name = getattr(self.__dayfly_function__, "__qualname__", repr(self.__dayfly_function__))
@@ -356,14 +447,14 @@ def cluster(function: Callable[P, R] | None = None, /, **options: Unpack[Options
 
     Args:
         function: the function, where the decorator is used without parentheses.
-        options: the fields of `Spec`, by keyword.
+        options: the fields of `Spec`, by keyword, and `policies`.
 
     Raises:
         SpecError: an option is unknown or cannot be; nothing was spent.
     """
     if function is not None:
         return RemoteFunction(function, options)
-    Spec.from_options(options)
+    Spec.from_options(split(options)[0])
 
     def decorate(bare: Callable[P, R]) -> RemoteFunction[P, R]:
         return RemoteFunction(bare, options)

@@ -19,8 +19,9 @@ from dayfly.infra.home import home_path
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
 from dayfly.runtime.redact import redact
-from dayfly.stacks import engine, settings
+from dayfly.stacks import engine, plugins, settings
 from dayfly.stacks.budget import Budget
+from dayfly.stacks.policies import Policies
 from dayfly.stacks.settings import OWN, SPEC_FIELDS, Settings
 from dayfly.stacks.workspace import Workspace
 
@@ -82,13 +83,16 @@ def examine() -> Report:
         ("python", _python),
         ("dayfly", _dayfly),
         ("engine", _engine),
+        ("plugins", partial(_plugins, wanted)),
         ("uv", _uv),
         ("ssh", _ssh),
         ("sshd", partial(_sshd, "local" in wanted)),
         ("home", partial(_workspace, found)),
         ("budgets", partial(_budgets, found)),
+        ("policies", partial(_policies, found)),
     ]
     looks += [(f"provider {n}", partial(_provider, n, n in wanted)) for n in providers.names()]
+    looks.append(("host", partial(_host, found.get("host", None), wanted)))
     for name, look in looks:
         checks += _safely(name, look)
     return Report(tuple(checks), tuple(_origins(found)))
@@ -131,6 +135,21 @@ def _engine() -> Iterator[Check]:
         return
     found = search.engine
     yield Check("engine", "ok", f"pulumi {found.version}  {found.path}  ({found.origin})")
+
+
+def _plugins(wanted: Sequence[str]) -> Iterator[Check]:
+    """Those of providers that are not set up are no finding."""
+    for state in plugins.states(engine.find()):
+        name = f"plugin {state.provider}"
+        if state.place is not None:
+            yield Check(name, "ok", str(state))
+        elif state.provider in wanted or (state.plugin and _is_configured(state.provider)):
+            fix = f"{state.lacking} (the first run does it too)"
+            yield Check(name, "warn", "not there yet", fix)
+
+
+def _is_configured(provider: str) -> bool:
+    return providers.load(provider).is_configured()
 
 
 def _uv() -> Iterator[Check]:
@@ -203,6 +222,21 @@ def _provider(name: str, wanted: bool) -> Iterator[Check]:
         yield Check(f"provider {name}", "ok", "ready")
 
 
+def _host(host: str | None, wanted: Sequence[str]) -> Iterator[Check]:
+    """The machine of the user's own that is set, if one is: asked as a run would ask it."""
+    takers = [name for name in providers.names() if "host" in providers.load(name).takes]
+    for name in takers if host else ():
+        try:
+            offer, *_ = providers.load(name).offers(Spec(provider=name, host=host))
+        except DayflyError as error:
+            level: Level = "fail" if name in wanted else "warn"
+            yield Check("host", level, f"{host} cannot be used", str(error))
+            continue
+        gpus = f", {offer.gpus} x {offer.gpu_model}" if offer.gpus else ""
+        size = f"{offer.cores} cores, {human_bytes(offer.memory_bytes)}{gpus}"
+        yield Check("host", "ok", f"{host}  ({size})")
+
+
 def _budgets(found: Settings) -> Iterator[Check]:
     for budget in Budget.all_of(found):
         name = budget.setting
@@ -210,6 +244,11 @@ def _budgets(found: Settings) -> Iterator[Check]:
             yield Check(name, "ok", f"${budget.usd:g} for all runs of this computer together")
         except ConfigurationError as error:
             yield Check(name, "fail", str(error), "correct it")
+
+
+def _policies(found: Settings) -> Iterator[Check]:
+    for each in Policies.of(found).every:
+        yield Check("policy", "ok", str(each))
 
 
 def _origins(found: Settings) -> Iterator[tuple[str, Any, str]]:

@@ -477,7 +477,7 @@ class Job(concurrent.futures.Future[R], Generic[R]):
             attendance = Attendance(
                 self._display,
                 lineage=lineage,
-                plan=call.plan,
+                plan=call.plan_on,
                 joined=self._join,
                 news=self._news.ring,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dayfly.errors import DayflyError, SpecError
-from dayfly.infra import catalog, providers
+from dayfly.infra import catalog, huggingface_prices, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import suggestion
@@ -69,10 +69,12 @@ def _names(provider: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _price_list(name: str, note: Callable[[str], None]) -> Sequence[Offer]:
-    if not usable(name):
-        return catalog.price_list(name)
     try:
-        return providers.load(name).price_list()
+        if usable(name):
+            return providers.load(name).price_list()
+        if name == huggingface_prices.PROVIDER:
+            return huggingface_prices.price_list()
+        return catalog.price_list(name)
     except DayflyError as error:
         note(f"{name}: the catalog's prices, since its own cannot be had: {error}")
         return catalog.price_list(name)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dayfly.infra.offers import Offer
     from dayfly.runtime.dask_cluster import DaskCluster
     from dayfly.runtime.session import Session
+    from dayfly.stacks.policies import Check
     from dayfly.stacks.receipt import Receipt
 
 P = ParamSpec("P")
@@ -66,6 +67,7 @@ class WarmRun(Generic[P, R]):
             machines it is always the latter, for each slot.
         linger: for how long the machine waits for a client that is gone, when it has nothing to do.
         idle: for how long it waits for a client that is there and has no call for it; None for as long as the run may live.
+        policies: what its plan has to pass, beside those of project and user.
     """
 
     def __init__(
@@ -77,13 +79,14 @@ class WarmRun(Generic[P, R]):
         isolation: Isolation = "fork",
         linger: float | str = LINGER_S,
         idle: float | str | None = None,
+        policies: Sequence[Check] = (),
     ) -> None:
         if spec.distributed is not None:
             raise SpecError(
                 f"distributed={spec.distributed!r} runs one call on all machines: a session, or a map, has each make calls of its"
                 " own; leave distributed= out"
             )
-        self._spec = dataclasses.replace(spec, retries=0)
+        self._spec, self._policies = dataclasses.replace(spec, retries=0), policies
         self._cluster: DaskCluster | None = None
         self._dashboard = contextlib.ExitStack()
         self._slots, self._settings = slots, _settings(slots, isolation, linger, idle)
@@ -133,7 +136,9 @@ class WarmRun(Generic[P, R]):
         return self
 
     def _prepared(self) -> Call:
-        call = Call.prepare_warm(self._function.bare, self._spec, self._settings, self._begun)
+        call = Call.prepare_warm(
+            self._function.bare, self._spec, self._settings, self._begun, self._policies
+        )
         if self._spec.nodes > 1:
             call = self._on_all(call)
         if self._settings["by"] == "gpu" and not any(offer.gpus for offer in call.offers):

@@ -5,13 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dayfly.infra.listing import Listing
 from dayfly.infra.plan import Plan
 from dayfly.infra.units import human_bytes, human_seconds
-from dayfly.stacks.receipt import Receipt
+
+if TYPE_CHECKING:
+    from dayfly.stacks.receipt import Receipt
 
 _OLD_PRICE_DAYS = 30
+# Who has listed resources, as `Listing.source`.
+_SOURCES = {
+    "engine": "by the engine's preview",
+    "recorder": "by the recorder, without the engine",
+    "cache": "not asked again",
+    "": "resources are not listed",
+}
 Rows = tuple[tuple[str, str], ...]
 
 
@@ -45,10 +55,17 @@ def plan_rows(plan: Plan) -> Rows:
 def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.function:
         yield "function", plan.function
-    for number, resource in enumerate(plan.resources):
-        yield "" if number else "resources", f"{resource.name}  ({resource.type})"
+    yield from _resource_rows(plan)
     for number, offer in enumerate(plan.offers):
-        yield "or" if number else "machine", machine(offer)
+        rung = plan.rungs[number] if number < len(plan.rungs) else None
+        worst = f"; {dollars(rung.worst_case_usd)} at worst" if rung and number else ""
+        yield "or" if number else "machine", f"{machine(offer)}{worst}"
+        if rung and number and (rung.listing.source or rung.listing.why):
+            yield "", f"  {_listed(rung.listing)}"
+    for reason in plan.denied:
+        yield "denied", reason
+    for passed in plan.policies:
+        yield "policy", f"{passed}: passed"
     if plan.nodes > 1:
         yield (
             "machines",
@@ -72,6 +89,27 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.code:
         yield "code", plan.code
     yield "if this computer dies", plan.if_this_computer_dies
+
+
+def _resource_rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    """What the first rung holds, each with its price where that is known, and who says so where it is not the engine."""
+    for number, each in enumerate(plan.resources):
+        known = each.usd_per_hour is not None
+        price = f"{dollars(each.usd_per_hour or 0.0)}/h" if known else "price not known"
+        yield "" if number else "resources", f"{each.name}  ({each.type})  {price}"
+    why = plan.rungs[0].listing.why if plan.rungs else ""
+    if plan.resources_from in ("engine", "") and not why:
+        return
+    label = "" if plan.resources else "resources"
+    yield label, f"{_SOURCES[plan.resources_from]}: {why}" if why else _SOURCES[plan.resources_from]
+
+
+def _listed(listing: Listing) -> str:
+    """The resources of a lower rung in one line."""
+    names = ", ".join(f"{each.name} ({each.type})" for each in listing.resources)
+    source = _SOURCES[listing.source]
+    why = f": {listing.why}" if listing.why else ""
+    return f"{names}  [{source}{why}]" if names else f"{source}{why}"
 
 
 def machine(offer: Mapping[str, Any]) -> str:

@@ -7,17 +7,27 @@ same tags and the same deadline, so that `dayfly ps` and `dayfly gc` know it.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import pulumi
 
-from dayfly.errors import BudgetExceeded, NoCapacity, SpecError
+from dayfly.errors import (
+    BudgetExceeded,
+    ConfigurationError,
+    NoCapacity,
+    PolicyDenied,
+    SpecError,
+)
 from dayfly.infra import cost, providers, rungs
 from dayfly.infra.offers import Offer
+from dayfly.infra.planning import make_plan
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks import intent, journal, settings
 from dayfly.stacks.journal import History
+from dayfly.stacks.policies import Policies
 from dayfly.stacks.program import launch
+from dayfly.stacks.settings import Settings
 from dayfly.stacks.workspace import Workspace
 
 
@@ -51,6 +61,13 @@ def _is_up(history: History, workspace: Workspace) -> bool:
     return any(found.run == history.id for found in listed)
 
 
+def _permitted(found: Settings, spec: Spec, offers: Sequence[Offer]) -> Offer:
+    """The first Offer that the policies of project and user allow."""
+    policies = Policies.of(found)
+    allowed, _ = policies.sift(offers, lambda some: [make_plan(spec, [each]) for each in some])
+    return allowed[0]
+
+
 def main() -> None:
     """One stack, one machine."""
     spec = configured_spec()
@@ -58,12 +75,13 @@ def main() -> None:
     missing = provider.preflight()
     if missing:
         raise SystemExit("\n".join(missing))
-    workspace = Workspace.open(settings.load())
+    found = settings.load()
+    workspace = Workspace.open(found)
     try:
         rungs.check_host(spec)
-        offer = cost.within_price(spec, rungs.of(provider, spec))[0]
+        offer = _permitted(found, spec, cost.within_price(spec, rungs.of(provider, spec)))
         run = run_of_stack(workspace, spec, offer)
-    except (SpecError, NoCapacity, BudgetExceeded) as refusal:
+    except (SpecError, ConfigurationError, NoCapacity, BudgetExceeded, PolicyDenied) as refusal:
         raise SystemExit(str(refusal)) from None
     launch(spec, offer, run)
 

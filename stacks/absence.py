@@ -167,7 +167,7 @@ class Absence:
         return self.provider.instance_state(id) not in (*GONE, "unknown")
 
     def _listed(self) -> Sequence[Found]:
-        return [f for f in self.provider.inventory(self.owner) if f.run == self.history.id]
+        return self.provider.left_of(self.history.id, self.owner)
 
     def _end(self, found: Found) -> None:
         self.note_down(found)

@@ -49,6 +49,8 @@ def claim(
     run_id: str,
     report: Callable[[str], None] = lambda _: None,
     now: Callable[[], float] = time.time,
+    *,
+    allows: Callable[[History], bool] = lambda _: True,
 ) -> History | None:
     """Takes a machine for a run, for good: it is handed on by that run, or destroyed with it.
 
@@ -60,6 +62,7 @@ def claim(
         run_id: the run.
         report: told of a machine that is not taken.
         now: the wall clock.
+        allows: says whether a machine may be taken.
 
     Returns:
         The run whose machine it is; None where none is kept.
@@ -68,7 +71,7 @@ def claim(
     fitting = [
         history
         for history in journal.histories(workspace.runs)
-        if _is_free(history, workspace, wanted, now())
+        if _is_free(history, workspace, wanted, now()) and allows(history)
     ]
     for history in sorted(fitting, key=lambda found: kept.until(found) or 0.0, reverse=True):
         # Whoever holds the lock takes it, or destroys it.

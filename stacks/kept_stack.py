@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from types import TracebackType
 
+from dayfly.errors import PolicyDenied
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.stacks import intent, journal, kept
@@ -43,7 +44,7 @@ class KeptStack(RunStack):
         """
         self._details["fingerprint"] = fingerprint(self.spec)
         if not self.fresh:
-            self.host = claim(self.workspace, self.spec, self.id, self._say)
+            self.host = claim(self.workspace, self.spec, self.id, self._say, allows=self._allows)
         return super().__enter__() if self.host is None else self._take(self.host)
 
     def __exit__(
@@ -56,6 +57,15 @@ class KeptStack(RunStack):
         if self._program is not None:
             # Of a machine that stays the engine may still be writing down what it has made.
             self._program.wait()
+
+    def _allows(self, host: History) -> bool:
+        """Whether the policies, which may be others by now, would let its machine be made."""
+        try:
+            self._permit(Offer(**host.intent["offer"]))
+        except PolicyDenied as denial:
+            self._say(f"the machine of run {host.id[:12]}, which was kept, is not taken: {denial}")
+            return False
+        return True
 
     def _take(self, host: History) -> Machine:
         machine = host.machine

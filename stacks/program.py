@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 REQUEST = "request.json"
 _INIT_TIMEOUT_S = 300.0
+# Each of them says again what has been said.
+_PROGRESS = re.compile(r"\s*[+~@-]{1,2} +\S+ \S+ .*ing\b")
 
 
 @dataclass(frozen=True)
@@ -216,16 +219,20 @@ def preview(request: Request) -> None:
     import pulumi.automation  # noqa: F401  # as above
 
     _wait_for_init(request, making)
-    result = _stack(request, lambda: launch(request.spec, request.offer, request.run)).preview(
-        json=True
-    )
-    steps = json.loads(result.stdout)["steps"]
-    resources = [
-        {"type": step["newState"]["type"], "name": step["urn"].rpartition("::")[2]}
+    priced = outputs.Priced(request.offer)
+
+    def program() -> None:
+        priced.look_at(outputs.export(request.spec, request.offer, request.run))
+
+    steps = json.loads(_stack(request, program).preview(json=True).stdout)["steps"]
+    listed = [
+        (step["newState"]["type"], step["urn"].rpartition("::")[2])
         for step in steps
         if step["newState"]["type"] != "pulumi:pulumi:Stack"
     ]
-    journal.append(request.run.directory, "resources", resources=resources, resources_from="engine")
+    journal.append(
+        request.run.directory, "resources", resources=priced.of(listed), resources_from="engine"
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -245,7 +252,7 @@ def main(arguments: list[str]) -> int:
 
 def _words(text: str) -> str:
     """The engine's own error lines, without its progress: "error: 1 error occurred:" has a "* Error creating ..." below it."""
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.splitlines() if not _PROGRESS.match(line)]
     errors = [
         line
         for line in lines

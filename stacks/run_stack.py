@@ -13,7 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from dayfly.errors import BudgetExceeded, JobStopped, NoCapacity, ProvisionFailed
+from dayfly.errors import (
+    BudgetExceeded,
+    JobStopped,
+    NoCapacity,
+    PolicyDenied,
+    ProvisionFailed,
+)
 from dayfly.infra import providers
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
@@ -48,6 +54,7 @@ class RunStack:
         observe: told every event of the journal as it is written.
         details: what the journal should also know: function, code digest, environment, lineage.
         renamed: told when the next rung of the ladder has begun, which is a run with another id.
+        permit: raises PolicyDenied for an Offer that must not be taken; a refusal may name one that was not in `offers`.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class RunStack:
         observe: Observe = lambda _: None,
         details: Mapping[str, Any] | None = None,
         renamed: Callable[[RunStack], None] = lambda _: None,
+        permit: Callable[[Offer], None] = lambda _: None,
     ) -> None:
         self.spec = spec
         self.id = new_id()
@@ -71,6 +79,7 @@ class RunStack:
         self._observe = observe
         self._details = dict(details or {})
         self._renamed = renamed
+        self._permit = permit
         self._seen = 0
         self._open = False
         self._program: subprocess.Popen[bytes] | None = None
@@ -112,12 +121,13 @@ class RunStack:
             raise
 
     def _climb(self, ladder: Ladder) -> Machine:
-        """The machine of the first rung that has capacity, and that quotas allow and what is left of the budgets pays for."""
-        short, full = list[BudgetExceeded | ProvisionFailed](), 0
+        """The machine of the first rung that has capacity, and that policies, quotas and what is left of the budgets allow."""
+        short, full = list[BudgetExceeded | PolicyDenied | ProvisionFailed](), 0
         while (offer := ladder.next()) is not None:
             if ladder.refusals:
                 self._rename()
             try:
+                self._permit(offer)
                 return self._up(offer)
             except ProvisionFailed as failed:
                 if failed.kind not in ("capacity", "quota"):
@@ -128,7 +138,7 @@ class RunStack:
                     full += 1
                 else:
                     short.append(failed)
-            except BudgetExceeded as refusal:
+            except (BudgetExceeded, PolicyDenied) as refusal:
                 short.append(refusal)
                 ladder.refused(offer, refusal)
         if short and not full:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from dayfly.infra.units import suggestion
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(Spec))
 BUDGETS = ("budget_per_day", "budget_per_month")
+_POLICY = "policy"
 OWN = ("backend", "owner", "secrets_provider", *BUDGETS)
 _SPELLINGS = {"time": "max_runtime"}
 _LISTS = ("provider", "environment", "secrets", "file_systems", "system_packages")
@@ -36,9 +37,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting that something other than Dayfly itself has set."""
+    """Every setting that something other than Dayfly itself has set.
+
+    Attributes:
+        values: each by its name, from the nearest layer that has it.
+        policies: one table of policies for each layer that has one: no layer takes back what another one asks for.
+    """
 
     values: Mapping[str, Setting]
+    policies: tuple[Setting, ...] = ()
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a setting, or the default where no layer sets it."""
@@ -85,13 +92,11 @@ def load(start: Path | None = None) -> Settings:
     Raises:
         ConfigurationError: a file that is not TOML, or a name that no layer knows.
     """
-    layers = []
-    user = user_file()
-    if user.is_file():
-        layers.append(_checked(_toml(user), str(user)))
-    project = project_file((start or working_folder()).resolve())
-    if project is not None:
-        layers.append(_checked(_toml(project)["tool"]["dayfly"], f"{project} [tool.dayfly]"))
+    layers, policies = [], []
+    for table, origin in _tables((start or working_folder()).resolve()):
+        layers.append(_checked({n: v for n, v in table.items() if n != _POLICY}, origin))
+        if _POLICY in table:
+            policies.append(Setting(table[_POLICY], origin))
     layers.append(_from_environment())
     values = {name: setting for layer in layers for name, setting in layer.items()}
     for name in BUDGETS:
@@ -99,7 +104,17 @@ def load(start: Path | None = None) -> Settings:
         if found:
             # A project that somebody else has written must not raise what its user has set.
             values[name] = min(found, key=_limit)
-    return Settings(values)
+    return Settings(values, tuple(policies))
+
+
+def _tables(start: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """What the files say, the user's first, each with where that is."""
+    user = user_file()
+    if user.is_file():
+        yield _toml(user), str(user)
+    project = project_file(start)
+    if project is not None:
+        yield _toml(project)["tool"]["dayfly"], f"{project} [tool.dayfly]"
 
 
 def _limit(budget: Setting) -> float:
@@ -115,7 +130,7 @@ def _toml(file: Path) -> dict[str, Any]:
 
 
 def _checked(table: Mapping[str, Any], origin: str) -> dict[str, Setting]:
-    known = {*SPEC_FIELDS, *OWN, *_SPELLINGS}
+    known = {*SPEC_FIELDS, *OWN, *_SPELLINGS, _POLICY}
     for name in table:
         if name not in known:
             raise ConfigurationError(

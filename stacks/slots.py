@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
-
 # Of two hundred waiting threads that all look twenty times a second two cores do little else: the longer one has waited,
 # the less often it looks. Somebody looks soon all the same where many wait.
 _FIRST_STEP_S, _LONGEST_STEP_S, _GROWTH = 0.05, 0.5, 1.3
@@ -24,6 +22,9 @@ _FOR_TEARDOWNS = 2
 @functools.cache
 def slot_count() -> int:
     """Engine operations at a time: two a core, as far as a quarter of the memory carries them, 8 at most."""
+    # A command that makes nothing has no use for it.
+    import psutil
+
     by_memory = int(psutil.virtual_memory().total // 4 // _OPERATION_BYTES)
     return max(1, min(8, 2 * (os.cpu_count() or 1), by_memory))
 

@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ from urllib.parse import quote, urlsplit
 
 from dayfly.errors import ConfigurationError, UnknownRun
 from dayfly.infra.home import home_path
+from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.infra.providers.base import Provider
 from dayfly.infra.run import is_id
-from dayfly.stacks import journal, slots
+from dayfly.stacks import journal, plugins, slots
 from dayfly.stacks.budget import Budget
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.settings import Settings
@@ -67,6 +68,7 @@ class Workspace:
         secrets_provider: "passphrase" or a KMS URL.
         owner: whose runs these are, in the tags of every resource.
         budgets: what all of them together may cost.
+        private_ingress: a policy lets no machine be open to the public.
     """
 
     home: Path
@@ -74,6 +76,7 @@ class Workspace:
     secrets_provider: str
     owner: str
     budgets: tuple[Budget, ...] = ()
+    private_ingress: bool = False
 
     @classmethod
     def open(cls, settings: Settings) -> Workspace:
@@ -103,7 +106,8 @@ class Workspace:
         provider = settings.get("secrets_provider") or "passphrase"
         with explained(home):
             owner = _owner(settings.get("owner"), home)
-        return cls(home, backend, provider, owner, Budget.all_of(settings))
+        private = any(_denies_public(layer.value) for layer in settings.policies)
+        return cls(home, backend, provider, owner, Budget.all_of(settings), private)
 
     @property
     def runs(self) -> Path:
@@ -189,11 +193,14 @@ class Workspace:
             if _ALWAYS.match(name) or _INTERPRETER.match(name)
         }
         passed = always | self.credentials(provider)
+        plugins.link(self.home / "pulumi")
         path = [
             str(engine.bin_dir),
             str(Path(sys.executable).parent),
             os.environ.get("PATH", os.defpath),
         ]
+        if self.private_ingress:
+            passed[PRIVATE_VARIABLE] = "1"
         return passed | {
             "PATH": os.pathsep.join(path),
             "DAYFLY_HOME": str(self.home),
@@ -204,6 +211,8 @@ class Workspace:
             "PULUMI_PYTHON_CMD": sys.executable,
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_AUTOMATION_API": "true",
+            # Hundreds of megabytes on the way to a machine, unasked: what is needed was installed before.
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "1",
             # Each of its commands lives for a second, a tenth of which went into collecting garbage.
             "GOGC": os.environ.get("GOGC", "400"),
@@ -245,6 +254,11 @@ class Workspace:
         """Gives the reserved space back when the disk is full, so that a teardown can write its records."""
         if shutil.disk_usage(self.home).free < 2 * _RESERVE_BYTES:
             (self.home / "reserve").unlink(missing_ok=True)
+
+
+def _denies_public(policies: object) -> bool:
+    """What is no table is refused where policies are asked, which no teardown does."""
+    return isinstance(policies, Mapping) and policies.get("public_ingress") is False
 
 
 def _allocate(file: Path, size: int) -> None:

@@ -24,6 +24,21 @@ from dayfly.stacks.engine import Engine
 from dayfly.stacks.workspace import Workspace
 from tests import namespaces, tried
 
+# What would have a test use an account of the developer's.
+_CLEARED = (
+    "DAYFLY_",
+    "PULUMI_",
+    "LAMBDA_",
+    "AWS_",
+    "AZURE_",
+    "ARM_",
+    "IDENTITY_",
+    "MSI_",
+    "GOOGLE_",
+    "CLOUDSDK_",
+    "HF_",
+)
+
 
 def pytest_configure() -> None:
     """A shell's background job ignores Ctrl-C, one of nohup a hangup, and so would every client that a test starts and interrupts."""
@@ -66,8 +81,7 @@ def clean_environment(
 ) -> Iterator[Path]:
     """DAYFLY_HOME in a new folder, no DAYFLY_* setting, no user file; afterwards no machine of it may be alive."""
     for name in list(os.environ):
-        ours = ("DAYFLY_", "PULUMI_", "LAMBDA_", "AWS_")
-        if name.startswith(ours) and name != "DAYFLY_ENGINE_HOME":
+        if name.startswith(_CLEARED) and name != "DAYFLY_ENGINE_HOME":
             monkeypatch.delenv(name)
     # By a number pytest would look through all homes before it.
     home = tmp_path_factory.mktemp(f"home-{uuid.uuid4().hex[:12]}", numbered=False)

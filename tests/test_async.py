@@ -64,7 +64,15 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
     """Found by listing, so that a new one cannot be forgotten: what is public is a Verb, returns at once, or waits for what can be awaited."""
     at_once = {
         # A session is a block: `async with`.
-        RemoteFunction: {"local", "with_options", "as_planned", "spec", "aio", "session"},
+        RemoteFunction: {
+            "local",
+            "with_options",
+            "as_planned",
+            "spec",
+            "policies",
+            "aio",
+            "session",
+        },
         # What is told of a run while its block lasts is known by then.
         WarmRun: {"aio", "id", "dashboard", "slots", "directory"},
         # What they wait for is the call, which can be awaited.

@@ -9,7 +9,7 @@ import pytest
 
 from dayfly.errors import BudgetExceeded, ConfigurationError, NoCapacity, SpecError
 from dayfly.infra.spec import Spec
-from dayfly.runtime.call import ladder
+from dayfly.runtime.ladder import ladder
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 

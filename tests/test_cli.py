@@ -20,6 +20,8 @@ from dayfly.errors import (
     JobExited,
     JobKilled,
     LeakRisk,
+    PluginMissing,
+    PolicyDenied,
     RunBusy,
     SpecError,
 )
@@ -28,7 +30,7 @@ from dayfly.infra.run import new_id
 from dayfly.runtime.cli.app import app
 from dayfly.runtime.cli.gc import _confirm_foreign
 from dayfly.runtime.cli.output import emit_json, exit_code
-from dayfly.stacks import journal
+from dayfly.stacks import journal, plugins
 from dayfly.stacks.census import Finding
 from dayfly.stacks.workspace import Workspace
 from tests import runs
@@ -511,10 +513,12 @@ def test_the_doctor_ends_with_1_where_something_needed_is_broken(clean_environme
 
 
 def test_engine_status_tells_path_version_and_origin(tmp_path: Path) -> None:
-    """Null in each where there is none, with exit code 69 and what was looked at."""
+    """Null in each where there is none, with exit code 69 and what was looked at; and of each vendor's plugin the same."""
     none = dayfly("engine", "status", "--json", PATH="/nowhere", DAYFLY_ENGINE_HOME=str(tmp_path))
     assert none.returncode == EngineMissing.exit_code
-    assert json.loads(none.stdout) == {"path": None, "version": None, "origin": None}
+    told = json.loads(none.stdout)
+    assert [each["where"] for each in told.pop("plugins")] == [None] * len(plugins.vendors())
+    assert told == {"path": None, "version": None, "origin": None}
     assert "dayfly engine install" in none.stderr
 
 
@@ -525,6 +529,8 @@ def test_engine_status_tells_path_version_and_origin(tmp_path: Path) -> None:
         (JobKilled("x", 9), 137),
         (LeakRisk("x", run="r"), 75),
         (RunBusy("x"), 73),
+        (PolicyDenied("x"), 77),
+        (PluginMissing("x"), 69),
         (SpecError("x"), 2),
         (KeyboardInterrupt(), 130),
         (ValueError("x"), 1),

@@ -69,7 +69,7 @@ def test_an_unknown_option_is_refused_where_it_is_written() -> None:
 
 def test_type_checkers_know_every_option() -> None:
     """The fields of a Spec, and another spelling of one."""
-    assert set(Options.__annotations__) == {*SPEC_FIELDS, "time"}
+    assert set(Options.__annotations__) == {*SPEC_FIELDS, "time", "policies"}
 
 
 @pytest.mark.parametrize(

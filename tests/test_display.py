@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from dayfly.infra.listing import Resource
 from dayfly.infra.offers import Offer
-from dayfly.infra.plan import Plan, Resource
+from dayfly.infra.plan import Plan
 from dayfly.runtime.display import Display
 from dayfly.runtime.surface import Pipe, Terminal, standard
 from dayfly.stacks.receipt import Receipt

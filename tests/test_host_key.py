@@ -239,9 +239,12 @@ def test_the_systems_own_ssh_accepts_the_same_keys(
     journal.append(directory, "host_key_offered", host_key="ssh-ed25519 AAAAnew")
     command = attach.shell_command(journal.read(directory))
     assert command[-3:] == ["-p", "4022", "ubuntu@127.0.0.1"]
+    # By a name of its own: an address with port 22 is none that ssh would look for in brackets.
+    alias = f"dayfly-{directory.name}"
+    assert f"HostKeyAlias={alias}" in command
     assert (directory / "known_hosts").read_text().splitlines() == [
-        f"[127.0.0.1]:4022 {BOOTSTRAP}",
-        "[127.0.0.1]:4022 ssh-ed25519 AAAAnew",
+        f"{alias} {BOOTSTRAP}",
+        f"{alias} ssh-ed25519 AAAAnew",
     ]
 
 

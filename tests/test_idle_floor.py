@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from dayfly.errors import GpuIdle, GpuUnfit, SpecError
+from dayfly.infra.listing import Listing
 from dayfly.infra.offers import Offer
+from dayfly.infra.planning import make_plan
 from dayfly.infra.spec import Spec
 from dayfly.runtime import ending, idle_floor, wording
-from dayfly.runtime.call import make_plan
 from dayfly.runtime.job import _worth_another
 from dayfly.runtime.records import JobEnd
 from dayfly.runtime.session import Session
@@ -39,7 +40,7 @@ def test_the_plan_says_that_the_machine_ends_the_run() -> None:
 
     def rows(spec: Spec) -> dict[str, str]:
         plan = make_plan(
-            spec, [WITH], [], resources_from="engine", function="m:f", environment_source="live"
+            spec, [WITH], [Listing(source="engine")], function="m:f", environment_source="live"
         )
         assert plan.as_dict()["min_gpu_utilization"] == spec.min_gpu_utilization
         return dict(wording.plan_rows(plan))

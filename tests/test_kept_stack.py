@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from dayfly.errors import NoCapacity
+from dayfly.errors import NoCapacity, PolicyDenied
+from dayfly.infra.offers import Offer
 from dayfly.infra.run import new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks import intent, journal
@@ -116,3 +117,20 @@ def test_a_failure_to_write_the_intent_leaves_the_machine_to_the_keeper(
     with pytest.raises(OSError, match="No space left"):
         a_stack(workspace).__enter__()
     assert standing(journal.read(host.directory), time.time())[0] == "ORPHAN"
+
+
+def test_a_machine_that_policies_deny_by_now_is_not_taken(
+    workspace: Workspace, host: History
+) -> None:
+    """Whoever kept it had others; it stays for them, and this call gets no machine at all where it has no rung."""
+    said: list[Event] = []
+
+    def deny(offer: Offer) -> None:
+        assert offer == OFFER
+        raise PolicyDenied("too dear for me")
+
+    stack = KeptStack(SPEC, workspace, None, (), observe=said.append, permit=deny)
+    with pytest.raises(NoCapacity):
+        stack.__enter__()
+    assert "too dear for me" in said[0].fields["text"]
+    assert standing(journal.read(host.directory), time.time())[0] == "KEPT"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dayfly.errors import ProvisionFailed
@@ -67,3 +69,31 @@ def test_a_region_that_was_asked_for_is_never_left(spec: Spec) -> None:
     assert first is not None
     ladder.refused(first, _miss("Available in: us-west-2."))
     assert ladder.next() is None
+
+
+_GLOBAL = "Quota 'GPUS_ALL_REGIONS' exceeded.  Limit: 0.0 globally."
+_REGIONAL = "Quota 'NVIDIA_T4_GPUS' exceeded.  Limit: 0.0 in region us-central1."
+
+
+@pytest.mark.parametrize(
+    ("said", "rest"),
+    [
+        (_GLOBAL, ["gpu_1x_a100 us-east-1"]),
+        (_REGIONAL, ["spot us-central1-c", "t4 us-west1-a", "gpu_1x_a100 us-east-1"]),
+    ],
+)
+def test_what_a_quota_holds_for_is_not_tried(said: str, rest: list[str]) -> None:
+    """A region's: neither are its other zones, as far as they are bought in the same way; a project's: nor is anything else there."""
+    gcp = Offer("gcp", "us-central1-a", "t4", 8, 1 << 30, 0.7)
+    offers = [
+        gcp,
+        replace(gcp, region="us-central1-b"),
+        replace(gcp, region="us-central1-c", instance_type="spot", spot=True),
+        replace(gcp, region="us-west1-a"),
+        _offer("us-east-1"),
+    ]
+    ladder = Ladder(Spec(provider=["gcp", "lambda"]), offers)
+    first = ladder.next()
+    assert first is not None
+    ladder.refused(first, ProvisionFailed(said, "quota"))
+    assert _rest(ladder) == rest

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dayfly.errors import ConfigurationError
-from dayfly.infra import creations, fence, lambda_names, providers
+from dayfly.infra import creations, fence, providers, run_names
 from dayfly.infra.fence import FenceShut
 from dayfly.infra.found import Found
 from dayfly.infra.lambda_api import LambdaApi
@@ -90,16 +90,16 @@ def props(run: Run, **inputs: Any) -> dict[str, Any]:
         "deadline": run.deadline,
         "directory": str(run.directory),
     }
-    return {**identity, "name": lambda_names.of(run), "region": "us-east-1", **inputs}
+    return {**identity, "name": run_names.of(run), "region": "us-east-1", **inputs}
 
 
 def instance_props(run: Run, **inputs: Any) -> dict[str, Any]:
     """The inputs of a machine; its key is put into the account."""
     key = KeyProvider().create(props(run, public_key=f"{run.public_key} {run.owner}"))
-    assert key.outs["name"] == lambda_names.of(run)
+    assert key.outs["name"] == run_names.of(run)
     given = {
         "instance_type": "cpu_4x_general",
-        "ssh_key": lambda_names.of(run),
+        "ssh_key": run_names.of(run),
         "tags": run.tags,
         "rulesets": [],
         "file_systems": [],
@@ -121,7 +121,7 @@ def test_the_whole_life_of_a_run_s_resources(run: Run, cloud: Emulator) -> None:
     assert PROVIDER.instance_state(made.id) in ("booting", "running")
     (row,) = cloud.live()
     assert row["firewall_rulesets"] == [{"id": rules.id}]
-    assert row["ssh_key_names"] == [lambda_names.of(run)]
+    assert row["ssh_key_names"] == [run_names.of(run)]
     assert "secret" not in str(made.outs) + str(rules.outs)
     found = {each.kind: each for each in PROVIDER.inventory("me")}
     assert sorted(found) == ["instance", "key", "network"]
@@ -394,7 +394,7 @@ def test_what_is_not_ours_is_listed_without_tags_or_not_at_all(run: Run, cloud: 
     """A machine of somebody's counts as untagged; a key that names another owner than its digest does is nobody's."""
     api = LambdaApi.from_environment()
     ids = [api.add_ssh_key("laptop", run.public_key)]
-    ids.append(api.add_ssh_key(lambda_names.of(run), f"{run.public_key} somebody-else"))
+    ids.append(api.add_ssh_key(run_names.of(run), f"{run.public_key} somebody-else"))
     given = instance_props(replace(run, id=new_id()), tags={"team": "vision"})
     made = InstanceProvider().create(given)
     found = {each.id: each for each in PROVIDER.inventory(None)}
@@ -508,7 +508,7 @@ def test_a_failure_is_told_apart_by_the_code_in_the_engine_s_words(
 
 def test_names_fit_and_tell_whose_and_until_when(run: Run) -> None:
     """The API takes 64 characters; a name is all that a key has."""
-    name = lambda_names.of(run)
+    name = run_names.of(run)
     assert len(name) <= 64
     assert name.startswith(f"dayfly-{run.id}-")
     assert name.endswith(f"-{int(run.deadline)}")

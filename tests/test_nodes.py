@@ -13,14 +13,16 @@ import pytest
 from dayfly.errors import BudgetExceeded, LeakRisk, SpecError
 from dayfly.infra import cost, processes, providers
 from dayfly.infra.found import Found, State
+from dayfly.infra.listing import Listing
 from dayfly.infra.machine import Machine
+from dayfly.infra.planning import make_plan
 from dayfly.infra.providers import local
 from dayfly.infra.providers.base import Provider
 from dayfly.infra.providers.local import Local
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.runtime import show
-from dayfly.runtime.call import Call, make_plan
+from dayfly.runtime.call import Call
 from dayfly.runtime.drift import refresh, state_now
 from dayfly.runtime.warm_run import WarmRun
 from dayfly.runtime.wording import plan_rows
@@ -187,7 +189,7 @@ def test_the_plan_says_how_many_and_prices_all() -> None:
     """And so does a budget that does not pay for them."""
     spec = Spec(nodes=4, max_runtime="1h")
     plan = make_plan(
-        spec, [OFFER], [], resources_from="engine", function="m:f", environment_source="live"
+        spec, [OFFER], [Listing(source="engine")], function="m:f", environment_source="live"
     )
     assert (plan.nodes, plan.usd_per_hour, plan.worst_case_usd) == (4, 14.4, 14.4)
     assert dict(plan_rows(plan))["machines"].startswith("4 of them")

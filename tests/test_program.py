@@ -26,3 +26,21 @@ def test_a_stack_init_that_hangs_is_ended_and_named(
     with pytest.raises(RuntimeError, match="stack init did not end in 0 s"):
         program._wait_for_init(request, making)
     assert not psutil.pid_exists(making.pid)
+
+
+def test_of_what_the_engine_says_the_errors_alone_are_kept() -> None:
+    """What a plugin prints below its first line too, and nothing of the progress, which says all of it again."""
+    said = """
+Updating (run):
+ +  gcp:compute:Instance instance **creating failed** error: 1 error occurred:
+Diagnostics:
+  gcp:compute:Instance (instance):
+    error: 1 error occurred:
+    \t* Error waiting for instance to create: there is none
+Resources:
+    + 3 created
+"""
+    assert program._words(said).splitlines() == [
+        "error: 1 error occurred:",
+        "* Error waiting for instance to create: there is none",
+    ]

@@ -13,18 +13,36 @@ from dayfly.infra.found import Found
 from dayfly.infra.providers.base import DynamicProvider, Provider
 from dayfly.infra.spec import Spec
 from tests.emulators.aws import Aws
+from tests.emulators.azure import Emulator as Azure
+from tests.emulators.azure import Options as AzureOptions
+from tests.emulators.gcp import Emulator as Gcp
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
+from tests.emulators.worlds import together
+from tests.own_machine import OwnMachine, own_machine
 
 EVERY = [providers.load(name) for name in providers.names()]
 
 
 @pytest.fixture(scope="module")
-def clouds() -> Iterator[dict[str, str]]:
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnMachine]:
+    """A machine of one's own, for providers that take one."""
+    with own_machine(tmp_path_factory.mktemp("own")) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def clouds(host: OwnMachine) -> Iterator[dict[str, str]]:
     """An empty world for each provider that is elsewhere, as the environment tells of it."""
     options = Options(machines=False, time_scale=50, request_interval_s=0)
-    with Emulator(options) as lambda_cloud, Aws(machines=False) as aws:
-        yield lambda_cloud.environment() | aws.environment()
+    with (
+        Emulator(options) as lambda_cloud,
+        Aws(machines=False) as aws,
+        Azure(AzureOptions(machines=False)) as azure,
+        Gcp(machines=False) as gcp,
+    ):
+        clouds = (lambda_cloud, aws, azure, gcp)
+        yield together(*(each.environment() for each in clouds), host.variables)
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +77,12 @@ class TestContract:
         assert limits.if_this_computer_dies
         assert limits.console
 
-    def test_its_offers_are_priced_and_cheapest_first(self, provider: Provider) -> None:
+    def test_its_offers_are_priced_and_cheapest_first(
+        self, provider: Provider, host: OwnMachine
+    ) -> None:
         """Each with a source and a date."""
-        offers = provider.offers(Spec(provider=provider.name))
+        named = host.name if "host" in provider.takes else None
+        offers = provider.offers(Spec(provider=provider.name, host=named))
         assert offers
         assert [o.usd_per_hour for o in offers] == sorted(o.usd_per_hour for o in offers)
         for offer in offers:
@@ -126,4 +147,6 @@ def test_the_dotted_names_are_a_wire_format() -> None:
         b"\x80\x04\x958\x00\x00\x00\x00\x00\x00\x00\x8c\x1ddayfly.infra.lambda_resources\x94\x8c\x0fRulesetProvider\x94\x93\x94)\x81\x94.",
         b"\x80\x04\x959\x00\x00\x00\x00\x00\x00\x00\x8c\x1ddayfly.infra.lambda_resources\x94\x8c\x10InstanceProvider\x94\x93\x94)\x81\x94.",
         b"\x80\x04\x956\x00\x00\x00\x00\x00\x00\x00\x8c\x1ddayfly.infra.lambda_resources\x94\x8c\rReadyProvider\x94\x93\x94)\x81\x94.",
+        b"\x80\x04\x951\x00\x00\x00\x00\x00\x00\x00\x8c\x1adayfly.infra.ssh_resources\x94\x8c\x0bKeyProvider\x94\x93\x94)\x81\x94.",
+        b"\x80\x04\x953\x00\x00\x00\x00\x00\x00\x00\x8c\x1adayfly.infra.ssh_resources\x94\x8c\rReadyProvider\x94\x93\x94)\x81\x94.",
     }

@@ -462,7 +462,7 @@ def test_calls_come_back_once_however_often_the_connection_drops(tmp_path: Path)
         begun(server, tmp_path, between.port, {}) as run,
     ):
         calls = run.calls(function)
-        between.cut_after = 60_000
+        between.cut_after = 30_000
         sent = []
         for number in range(0, 200, 10):
             batch: list[Any] = [((n, str(made)), {}) for n in range(number, number + 10)]

@@ -7,8 +7,11 @@ from datetime import date
 
 import pytest
 
+from dayfly.infra.listing import Listing, Resource
 from dayfly.infra.offers import Offer
-from dayfly.infra.plan import Plan, Resource
+from dayfly.infra.plan import Plan
+from dayfly.infra.planning import make_plan
+from dayfly.infra.spec import Spec
 from dayfly.runtime import wording
 from dayfly.stacks.receipt import Receipt
 
@@ -102,3 +105,36 @@ def test_a_plan_says_when_a_session_ends_that_nobody_calls() -> None:
     assert "idle" not in dict(wording.plan_rows(plan))
     said = dict(wording.plan_rows(dataclasses.replace(plan, idle_s=1800.0)))["idle"]
     assert said == "the run ends after 30 min without a call"
+
+
+def test_a_plan_tells_prices_by_resource_worst_cases_by_rung_and_who_has_listed_them() -> None:
+    """A price that nobody has told is no 0; what a policy has denied, and what passed, is told, too."""
+    first = Listing(
+        (
+            Resource("t:Machine", "machine", 1.5),
+            Resource("t:Key", "key", 0.0),
+            Resource("t:D", "d"),
+        ),
+        "recorder",
+        "no plugin",
+    )
+    offers = [Offer("lambda", f"us-{n}", f"type-{n}", 2, 10**9, 1.5 * n) for n in (1, 2, 3)]
+    listings = [first, Listing((Resource("t:Machine", "other"),), "engine"), Listing(why="no SDK")]
+    plan = dataclasses.replace(
+        make_plan(Spec(provider="lambda", max_runtime="10h"), offers, listings),
+        denied=("elsewhere: too far",),
+        policies=("near (me)",),
+    )
+    text = "\n".join(f"{label}: {words}" for label, words in wording.plan_rows(plan))
+    for words in (
+        "machine  (t:Machine)  $1.50/h",
+        "key  (t:Key)  $0.00/h",
+        "d  (t:D)  price not known",
+        "by the recorder, without the engine: no plugin",
+        "or: lambda type-2 in us-2  (2 cores, 1.0 GB, $3.00/h); $30.00 at worst",
+        "other (t:Machine)  [by the engine's preview]",
+        "resources are not listed: no SDK",
+        "denied: elsewhere: too far",
+        "policy: near (me): passed",
+    ):
+        assert words in text, (words, text)

@@ -14,7 +14,19 @@ def doubled(x: int) -> int:
     return 2 * x
 
 
-@cluster(provider="local", gpu=["H100", "A100-80GB"], max_price=4, memory="1GB", time="10m")
+def cheap(plan: Plan) -> str | None:
+    """A policy."""
+    return "too dear" if plan.usd_per_hour > 4 else None
+
+
+@cluster(
+    provider="local",
+    gpu=["H100", "A100-80GB"],
+    max_price=4,
+    memory="1GB",
+    time="10m",
+    policies=[cheap],
+)
 def halve(x: float) -> float:
     """Decorated with options."""
     return x / 2
@@ -33,6 +45,8 @@ async def use() -> None:
     assert_type(await halve.aio(1.0), float)
     assert_type(await halve.submit.aio(1.0), Job[float])
     assert_type(await halve.plan.aio(1.0), Plan)
+    assert_type(halve.plan_all_rungs(1.0), Plan)
+    assert_type(await halve.plan_fast.aio(1.0), Plan)
     assert_type(await job.receipt.aio(timeout=5), Receipt)
     await job.stop.aio()
     async for line in job.logs.aio(follow=True):

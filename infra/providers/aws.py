@@ -74,6 +74,9 @@ class Aws(vendor.VendorProvider):
     def price_list(self) -> Sequence[Offer]:
         return aws_offers.price_list() if self.is_configured() else super().price_list()
 
+    def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
+        return aws_offers.from_catalog(spec)
+
     def load_sdk(self) -> None:
         aws_sdk.load()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from dayfly.infra.found import Found, State
+from dayfly.infra.ingress import OWN_ADDRESS
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
@@ -49,6 +50,7 @@ class Provider(ABC):
         credentials: those of them that hold a credential itself, and not the place where one is kept.
         pythons: minors, "3.10", that each of its machines has from the beginning; others are fetched there.
         takes: fields of a Spec that not every provider knows, and this one does: "spot", "image", "host", "file_systems".
+        free: types of its resources, as the engine writes them, that cost nothing by themselves.
         up_timeout_s: for so long the engine may take to bring a stack up; then it is interrupted, and what there is is destroyed.
     """
 
@@ -59,6 +61,7 @@ class Provider(ABC):
     same_computer: ClassVar[bool] = False
     pythons: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[frozenset[str]] = frozenset()
+    free: ClassVar[frozenset[str]] = frozenset()
     up_timeout_s: ClassVar[float] = 3600.0
     # True where every creating request is fenced (`fence`) and on record (`creations`): then no record is a proof.
     keeps_creations: ClassVar[bool] = False
@@ -87,6 +90,20 @@ class Provider(ABC):
 
         return catalog.price_list(self.name)
 
+    def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
+        """As `offers`, from what the package itself knows: no request, and no look for credentials.
+
+        Raises:
+            SpecError: nothing that this provider has can satisfy the Spec; names the nearest that fits.
+        """
+        return self.offers(spec)
+
+    def ingress(self, spec: Spec) -> Sequence[str]:
+        """Networks that may reach port 22 of a machine, as its firewall will be set; none where nothing is opened."""
+        if self.same_computer or "host" in self.takes:
+            return ()
+        return (spec.allow_cidr or OWN_ADDRESS,)
+
     def load_sdk(self) -> None:  # noqa: B027  # most have nothing to load
         """Loads what `declare` needs and takes long to be loaded, before this process forks."""
 
@@ -112,6 +129,14 @@ class Provider(ABC):
         Raises:
             DayflyError: the listing is not complete; nothing may be concluded from it.
         """
+
+    def left_of(self, run: str, owner: str) -> Sequence[Found]:
+        """What the inventory has of one run; where there is no one listing of everything, only those are asked that know.
+
+        Raises:
+            DayflyError: as of `inventory`.
+        """
+        return [found for found in self.inventory(owner) if found.run == run]
 
     @abstractmethod
     def terminate(self, found: Found) -> None:

@@ -6,24 +6,25 @@ A run's stack holds a key, a firewall ruleset, the instance, and the wait until 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra import (
     caller,
+    lambda_account,
     lambda_endpoint,
     lambda_key,
-    lambda_names,
     lambda_offers,
     port_map,
+    run_names,
     selection,
     user_data,
 )
 from dayfly.infra.found import GONE, Found, State
-from dayfly.infra.lambda_api import LambdaApi
 from dayfly.infra.lambda_errors import IN_USE, ApiError, code_in, kind_of
 from dayfly.infra.lambda_records import Ruleset
 from dayfly.infra.lambda_resources import (
@@ -40,6 +41,9 @@ from dayfly.infra.providers.base import FailureKind, Limits, Provider
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 
+if TYPE_CHECKING:
+    from dayfly.infra.lambda_api import LambdaApi
+
 _CONSOLE = "https://cloud.lambda.ai/instances"
 _USER = "ubuntu"
 _BILLING_INCREMENT_S = 60.0
@@ -53,6 +57,9 @@ class LambdaCloud(Provider):
     name = "lambda"
     dynamic = (KeyProvider, RulesetProvider, InstanceProvider, ReadyProvider)
     keeps_creations = True
+    free = frozenset(
+        f"pulumi-python:dynamic/dayfly:Lambda{kind}" for kind in ("Key", "Ruleset", "Ready")
+    )
     takes = frozenset({"image", "file_systems"})
     # Of Lambda Stack on Ubuntu 22.04, which a machine gets that asks for no other image.
     pythons = ("3.10",)
@@ -79,15 +86,20 @@ class LambdaCloud(Provider):
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         if not lambda_key.is_there() and not spec.file_systems:
-            return lambda_offers.ladder(spec, selection.from_catalog("lambda"))
-        api = LambdaApi.from_environment()
+            return self.catalog_offers(spec)
+        api = lambda_account.api()
         sold = lambda_offers.from_api(api.instance_types())
         return lambda_offers.ladder(spec, sold, regions=api.regions, file_systems=api.file_systems)
+
+    def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
+        # Where a file system is only the API knows.
+        alone = dataclasses.replace(spec, file_systems=())
+        return lambda_offers.ladder(alone, selection.from_catalog("lambda"))
 
     def price_list(self) -> Sequence[Offer]:
         if not lambda_key.is_there():
             return super().price_list()
-        return lambda_offers.price_list(LambdaApi.from_environment().instance_types())
+        return lambda_offers.price_list(lambda_account.api().instance_types())
 
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         from pulumi import Output
@@ -119,7 +131,7 @@ class LambdaCloud(Provider):
             "deadline": int(run.deadline),
             "directory": str(run.directory),
         }
-        name = lambda_names.of(run)
+        name = run_names.of(run)
         key = LambdaKey(
             key_provider,
             "key",
@@ -182,11 +194,11 @@ class LambdaCloud(Provider):
         return [machine(node) for node in range(spec.nodes)]
 
     def inventory(self, owner: str | None) -> Sequence[Found]:
-        api = LambdaApi.from_environment()
+        api = lambda_account.api()
         return [*_instances(api, owner), *_named(api, owner)]
 
     def terminate(self, found: Found) -> None:
-        api = LambdaApi.from_environment()
+        api = lambda_account.api()
         try:
             if found.kind == "instance":
                 api.terminate(found.id)
@@ -201,7 +213,7 @@ class LambdaCloud(Provider):
 
     def instance_state(self, id: str) -> State:
         try:
-            return LambdaApi.from_environment().instance(id).state
+            return lambda_account.api().instance(id).state
         except ApiError as error:
             if not error.gone:
                 raise
@@ -209,7 +221,7 @@ class LambdaCloud(Provider):
 
     def address(self, id: str) -> tuple[str, int] | None:
         try:
-            found = LambdaApi.from_environment().instance(id)
+            found = lambda_account.api().instance(id)
         except ApiError as error:
             if not error.gone:
                 raise
@@ -220,10 +232,10 @@ class LambdaCloud(Provider):
         here = caller.own(lambda_endpoint.base_url())
         if here is None:
             return ""  # Nobody is let in for whom nobody can be named.
-        api = LambdaApi.from_environment()
+        api = lambda_account.api()
         # Only what is ours, and the run's own.
         behind = [
-            r for r in api.rulesets() if id in r.instances and lambda_names.PATTERN.match(r.name)
+            r for r in api.rulesets() if id in r.instances and run_names.PATTERN.match(r.name)
         ]
         closed = [ruleset for ruleset in behind if not _lets_in(ruleset, here.cidr)]
         for ruleset in closed:
@@ -251,7 +263,7 @@ class LambdaCloud(Provider):
 
     def preflight(self) -> Sequence[str]:
         try:
-            LambdaApi.from_environment()
+            lambda_account.api()
         except ConfigurationError as missing:
             return [str(missing)]
         return []
@@ -288,11 +300,11 @@ def _named(api: LambdaApi, owner: str | None) -> Iterator[Found]:
         *(("network", rules.id, rules.name, rules.description) for rules in api.rulesets()),
     ]
     for kind, id, name, remark in things:
-        match = lambda_names.PATTERN.match(name)
-        if match and (owner is None or match["owner"] == lambda_names.owner_digest(owner)):
+        match = run_names.PATTERN.match(name)
+        if match and (owner is None or match["owner"] == run_names.owner_digest(owner)):
             tags = {"dayfly-run": match["run"], "dayfly-deadline": match["deadline"]}
             yield Found(
-                kind, id, tags | {"dayfly-owner": owner or lambda_names.owner_in(remark, match)}
+                kind, id, tags | {"dayfly-owner": owner or run_names.owner_in(remark, match)}
             )
 
 

@@ -109,6 +109,7 @@ class Local(Provider):
     name = "local"
     same_computer = True
     dynamic = (InstanceProvider, ReadyProvider)
+    free = frozenset({"pulumi-python:dynamic/dayfly:LocalReady"})
     limits = Limits(
         listing_lag_s=0.0,
         late_create_s=0.0,

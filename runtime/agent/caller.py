@@ -183,21 +183,14 @@ class Caller:
         return dumps(said).encode() + b"\n"
 
     def _common(self) -> dict[str, Any]:
-        import threading
-
         gpus, driver = self._gpus()
-        threads = [
-            thread.name
-            for thread in threading.enumerate()
-            if thread is not threading.main_thread() and not thread.daemon
-        ]
         return {
             "type": "",
             "text": "",
             "traceback": "",
             "modules": [],
             "code": 0,
-            "threads": threads,
+            "threads": left_threads(),
             "provenance": {
                 "host": os.uname().nodename,
                 "pid": os.getpid(),
@@ -234,6 +227,17 @@ def _is_found(name: str) -> bool:
     from importlib.util import find_spec
 
     return find_spec(name) is not None
+
+
+def left_threads() -> list[str]:
+    """Give the names of those that would be waited for at the end of this process."""
+    import threading
+
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not thread.daemon
+    ]
 
 
 def peak_rss_bytes() -> int:

@@ -22,6 +22,7 @@ import traceback  # noqa: F401
 
 from .call_child import Child
 from .call_output import CallLog, Printed
+from .digests import code_of, sha256_of
 from .in_child import refresh_randomness
 from .processes import end_process, oom_kills, volunteer_for_oom
 from .slate import Slate
@@ -62,6 +63,8 @@ class Forker:
         self._others, self._slates = others, slates
         self.logs = (CallLog(1), CallLog(2))
         self._counted, self._oom_count = -float("inf"), 0
+        # OpenSSL looks for an algorithm when it is first used, which else each child would have it do again.
+        code_of(b"", sha256_of(b""))
 
     def fork(self) -> Child:
         opened: list[Any] = []

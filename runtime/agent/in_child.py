@@ -6,10 +6,11 @@ import os
 import sys
 import time
 from functools import lru_cache
+from itertools import takewhile
 
 from .blobs import is_as_put
 from .call_output import WARM_OUTPUT_BYTES
-from .caller import Caller, Stopping, peak_rss_bytes, type_name
+from .caller import Caller, Stopping, left_threads, peak_rss_bytes, type_name
 from .digests import digest_of
 from .frames import (
     FrameError,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from .slate import Slate
 
 
-# What is said of a value from a process that stays; `json` would take as long for it as all else that is done with it.
+# What is said of a value; `json` would take as long for it as all else that is done with it.
 _VALUE = b'{"outcome": "value", "type": "%b", "text": "", "traceback": "", "load_s": %.6f, "peak_rss_bytes": %d}\n'
 # What goes in front of the one result of a parcel; the same holds for that.
 _TOLD = b'{"results": [{"n": %d, "size": %d, "file": false, "out": %d, "err": %d, "queued_s": 0.0, "took_s": %.6f}]}'
@@ -206,8 +207,9 @@ class InChild(Caller):
         if digest not in self._functions:
             from io import BytesIO
 
-            began, before = time.monotonic(), set(sys.modules)
-            with open(os.path.join(self._blobs, os.path.basename(digest)), "rb") as file:
+            began, last = time.monotonic(), next(reversed(sys.modules))
+            path = os.path.join(self._blobs, os.path.basename(digest))
+            with open(path, "rb", buffering=0) as file:
                 content = file.read()
             if digest_of(content) != digest:
                 raise FrameError("the function is not the one that was sent")
@@ -217,13 +219,14 @@ class InChild(Caller):
             self._tell_data(header)
             self._functions[digest] = self.load(header["imports"], BytesIO(pickled))
             if self._functions[digest][0] is None:
-                self._tell_imports(digest, header["imports"], before, began)
+                self._tell_imports(digest, header["imports"], last, began)
         return self._functions[digest]
 
-    def _tell_imports(
-        self, digest: str, imports: Iterable[str], before: set[str], began: float
-    ) -> None:
-        """Import what the function will, and tell the zygote of it where that took its time."""
+    def _tell_imports(self, digest: str, imports: Iterable[str], last: str, began: float) -> None:
+        """Import what the function will, and tell the zygote of it where that took its time.
+
+        What was imported before ends with `last`: to look at each of those would copy the pages that they lie in.
+        """
         from importlib import import_module
 
         for name in imports:
@@ -231,8 +234,11 @@ class InChild(Caller):
                 import_module(name)
             except Exception:  # noqa: BLE001, S112 - the function may do without it; if not, it will say so itself
                 continue
-        new = [name for name in sys.modules if name not in before and _is_installed(name)]
-        if new and time.monotonic() - began > 0.01:
+        if time.monotonic() - began <= 0.01 or last not in sys.modules:
+            return
+        fresh = list(takewhile(lambda name: name != last, reversed(sys.modules)))
+        new = [name for name in reversed(fresh) if _is_installed(name)]
+        if new:
             safe = _is_alone() and not _touches_gpu()
             self._send({"loaded": digest, "modules": new, "safe": safe})
 
@@ -246,17 +252,18 @@ class InChild(Caller):
         return self._writer
 
     def _said(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
-        """Of a value from a process that stays, what its client looks at is enough."""
-        if not self._keeps or outcome["outcome"] != "value":
+        """Of a value what its client looks at is enough."""
+        if outcome["outcome"] != "value":
             return super()._said(outcome, value)
         named = {"type": type_name(value), "text": "", "traceback": ""}
-        return {**outcome, **named, "peak_rss_bytes": peak_rss_bytes()}
+        threads = {} if self._keeps or _is_alone() else {"threads": left_threads()}
+        return {**outcome, **named, "peak_rss_bytes": peak_rss_bytes(), **threads}
 
     def _line(self, said: Mapping[str, Any]) -> bytes:
-        """As any outcome's; that of a value from a process that stays is filled in, unless its type's name needs `json`."""
+        """As any outcome's; that of a value is filled in, unless its type's name, or a thread, needs `json`."""
         name = said["type"]
         plain = name.isascii() and name.replace(".", "_").isidentifier()
-        if not (self._keeps and plain and said["outcome"] == "value"):
+        if not plain or said["outcome"] != "value" or said.get("threads"):
             return super()._line(said)
         return _VALUE % (name.encode(), said["load_s"], said["peak_rss_bytes"])
 

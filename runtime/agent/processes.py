@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 import time
@@ -225,11 +226,9 @@ def adopt_orphans() -> None:
 def end_process(code: int) -> None:
     """Run what was registered for exit, within a bound, and end whatever threads are left."""
     import atexit
-    import threading
 
-    last = threading.Timer(30, os._exit, (code,))
-    last.daemon = True
-    last.start()
+    # Without waiting for it to begin, as `threading` does, which takes as long as all else of a forked child's end.
+    _thread.start_new_thread(_end_later, (code,))
     try:
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -238,10 +237,17 @@ def end_process(code: int) -> None:
         os._exit(code)
 
 
+def _end_later(code: int) -> None:
+    never = _thread.allocate_lock()
+    never.acquire()
+    never.acquire(True, 30)
+    os._exit(code)
+
+
 def volunteer_for_oom(score: int = 500) -> None:
     """When memory runs out the kernel should take the job, not its supervisor or the SSH server."""
     try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(score))
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(b"%d" % score)
     except OSError:
         return

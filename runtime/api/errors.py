@@ -5,9 +5,11 @@
     ├── ConfigurationError      a setting, a folder or a key of this computer is wrong (phase plan)
     ├── PayloadError            the function or an argument cannot travel (phase plan)
     ├── EngineMissing           no Pulumi CLI could be found, installed or built (phase plan)
+    │   └── PluginMissing       a vendor's plugin is not there and could not be installed (phase plan)
     ├── BackendFailed           the state backend could not be asked, or holds what cannot be trusted (phase plan)
     ├── BudgetExceeded          it may cost more than max_cost, max_price or a budget allows (phase plan)
     ├── PlanChanged             what was planned is not what would happen now (phase plan)
+    ├── PolicyDenied            a policy allows none of what was asked for (phase plan)
     ├── UnknownRun              no run of that id, or more than one of that prefix
     ├── RunBusy                 another client is using this run right now
     ├── KeeperMissing           the keeper is not there and cannot be started
@@ -81,6 +83,10 @@ class EngineMissing(DayflyError):
     exit_code = 69
 
 
+class PluginMissing(EngineMissing):
+    """The Pulumi plugin that makes a provider's resources is not there and could not be installed; nothing exists."""
+
+
 class BackendFailed(DayflyError):
     """The state backend could not be asked, or what it holds of a run cannot be trusted; nothing was changed."""
 
@@ -97,6 +103,12 @@ class PlanChanged(DayflyError):
     """Price, code, environment, resources or what is asked for are not those of the plan any more."""
 
     exit_code = 2
+
+
+class PolicyDenied(DayflyError):
+    """A policy of the function, the project or the user denies it; nothing exists. A policy raises it, too, to deny a plan."""
+
+    exit_code = 77
 
 
 class UnknownRun(DayflyError, LookupError):

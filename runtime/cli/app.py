@@ -27,11 +27,12 @@ Exit codes:
    0  done; where a machine was used, it is proved gone
    1  the function raised, or a check of `doctor` failed
    2  what was asked for cannot be: options, settings, unknown runs
-  69  no Pulumi CLI could be found, installed or built
+  69  no Pulumi CLI, or no vendor's plugin, could be found, installed or built
   70  the machine, the connection or the environment failed
   73  another process is using the run, or it was left up: the message says why
   74  a file or folder of this computer cannot be read or written
   75  it is NOT proved that nothing is left; the message has the command
+  77  a policy denies it, and nothing was created
  130  interrupted by Ctrl-C, and cleaned up
  128+N  signal N ended the function's process
 A script's own exit code, and that of a function's sys.exit(N), is passed on.

@@ -23,16 +23,19 @@ _EXPORTED = (
 
 @app.command()
 def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show which Pulumi CLI is used, and where it comes from; exit code 69 where there is none."""
+    """Show which Pulumi CLI and which vendors' plugins are used, and where from; exit code 69 where there is no CLI."""
     from dayfly.errors import EngineMissing
     from dayfly.runtime.cli.output import emit_json, tell
-    from dayfly.stacks import engine
+    from dayfly.stacks import engine, plugins
 
     search = engine.search()
+    there = list(plugins.states(search.engine))
     if json:
-        emit_json(engine.as_json(search.engine))
+        emit_json({**engine.as_json(search.engine), "plugins": [each.as_dict() for each in there]})
     elif search.engine:
         print(f"{search.engine.path}  {search.engine.version}  ({search.engine.origin})")
+        for each in there:
+            print(each)
     if search.engine is None:
         tell(
             "\n".join(["dayfly: no Pulumi CLI; `dayfly engine install` gets one", *search.refused])
@@ -41,25 +44,47 @@ def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 
 
 @app.command()
-def install() -> None:
-    """Get a Pulumi CLI: found, else installed by Pulumi's own installer, else built."""
-    from dayfly.runtime.cli.output import tell
-    from dayfly.stacks import engine
+def install(
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugin",
+            metavar="PROVIDER",
+            help="Also the plugin of this provider's vendor; may be repeated.",
+        ),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", metavar="URL", help="A mirror of Pulumi's releases of plugins."),
+    ] = None,
+) -> None:
+    """Get a Pulumi CLI: found, else installed by Pulumi's own installer, else built.
 
+    A vendor's plugin comes in the version that its SDK names, by the CLI's own `plugin install`; the first run that needs it
+    gets it, too.
+    """
+    from dayfly.runtime.cli.output import tell
+    from dayfly.stacks import engine, plugin_install, plugins
+
+    wanted = [plugins.named(name, server) for name in plugin or ()]
     found = engine.ensure(tell)
     print(f"{found.path}  {found.version}  ({found.origin})")
+    for each in wanted:
+        place = plugin_install.ensure(each, found, tell)
+        print(f"{place.where}  {each.version}  ({place.origin})")
 
 
 @app.command()
 def env() -> None:
     """Print `export` lines for the plain pulumi CLI: eval "$(dayfly engine env)"."""
+    from dayfly.infra.ingress import PRIVATE_VARIABLE
     from dayfly.runtime.context import Context
 
     context = Context.open()
     engine = context.engine()
     variables = context.workspace.environment(engine, "")
     variables["PATH"] = search_path(str(engine.bin_dir))
-    for name in _EXPORTED:
+    for name in (*_EXPORTED, *(name for name in (PRIVATE_VARIABLE,) if name in variables)):
         print(f"export {name}={shlex.quote(variables[name])}")
 
 

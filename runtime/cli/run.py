@@ -13,6 +13,7 @@ from dayfly.runtime.cli.options import refuse_late_options, spec_options
 
 if TYPE_CHECKING:
     from dayfly.infra.plan import Plan
+    from dayfly.runtime.call import Call
     from dayfly.runtime.cli.target import Target
     from dayfly.runtime.job import Job
 
@@ -77,7 +78,7 @@ def run(
 
 
 @spec_options
-def plan(
+def plan(  # noqa: PLR0917  # typer takes them by name
     target: Annotated[
         str | None, typer.Argument(metavar="SCRIPT.py|MODULE:FUNCTION", show_default=False)
     ] = None,
@@ -87,23 +88,37 @@ def plan(
         Path | None,
         typer.Option("--save", metavar="FILE", help="Write it down, for review and `run --plan`."),
     ] = None,
+    all_rungs: Annotated[
+        bool,
+        typer.Option("--all-rungs", help="Have the engine preview every rung of the ladder."),
+    ] = False,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Ask nobody: the catalog's prices, and resources as listed before."
+        ),
+    ] = False,
     *,
     options: dict[str, Any],
 ) -> None:
     """Show resources, price and worst case; create nothing.
 
-    The resources are those of the real engine's preview. Without a function it is the plan of the machine alone.
+    The resources are those of the real engine's preview; where it cannot be asked, and for the first lower rung of each further
+    provider, those that the program declares without it, marked so. Without a function it is the plan of the machine alone.
     """
+    from dayfly.errors import SpecError
     from dayfly.runtime import wording
     from dayfly.runtime.cli.output import emit_json, emit_pairs, tell
 
     if save is not None and target is not None and _is_script(target):
         _refuse_to_save(Path(target))
-    made = (
-        _machine_plan(options)
-        if target is None
-        else _call_of(_found(target, arguments or [], options), json, to_run=False).preview()
-    )
+    if fast and all_rungs:
+        raise SpecError("--fast asks nobody, and --all-rungs the engine for each; give one of them")
+    if target is None:
+        made = _machine_plan(options, all_rungs=all_rungs, fast=fast)
+    else:
+        call = _call_of(_found(target, arguments or [], options), json, to_run=False, live=not fast)
+        made = call.preview(all_rungs=all_rungs, fast=fast)
     if json:
         emit_json(made.as_dict())
     else:
@@ -219,34 +234,35 @@ def see(job: Job[Any], as_json: bool) -> int:
     return code or (LeakRisk.exit_code if job.leak is not None else 0)
 
 
-def _call_of(found: Target, as_json: bool, *, to_run: bool = True) -> Any:
+def _call_of(found: Target, as_json: bool, *, to_run: bool = True, live: bool = True) -> Call:
     from dayfly.runtime.call import Call
     from dayfly.runtime.display import Display
 
     display = Display.standard(output_to="stderr" if as_json else None)
     return Call.prepare(
-        found.function, found.args, found.kwargs, found.spec, display, to_run=to_run
+        found.function,
+        found.args,
+        found.kwargs,
+        found.spec,
+        display,
+        policies=found.policies,
+        to_run=to_run,
+        live=live,
     )
 
 
-def _machine_plan(options: dict[str, Any]) -> Plan:
-    from dayfly.runtime import preview
-    from dayfly.runtime.call import ladder, make_plan
-    from dayfly.runtime.cli.target import spec_above_settings
-    from dayfly.runtime.context import Context
+def _machine_plan(options: dict[str, Any], *, all_rungs: bool, fast: bool) -> Plan:
+    from dayfly.infra.spec import Spec
+    from dayfly.runtime.cli.output import tell
+    from dayfly.runtime.machine_plan import plan_machine
+    from dayfly.stacks import settings
 
-    spec = spec_above_settings(options)
-    offers, context = ladder(spec, to_run=False), Context.open()
-    resources = preview.resources(context, context.engine(), spec, offers[0])
-    environment = "decided by the function that runs"
-    return make_plan(
-        spec,
-        offers,
-        resources,
-        resources_from="engine",
-        function="",
-        environment_source=environment,
-    )
+    def note(text: str) -> None:
+        tell(f"dayfly: {text}")
+
+    # As of `spec_above_settings`, whose file loads what functions need.
+    spec = Spec.from_options({**settings.load().spec_options(), **options})
+    return plan_machine(spec, note, all_rungs=all_rungs, fast=fast)
 
 
 def _run_here(script: Path, arguments: list[str], options: dict[str, Any]) -> None:

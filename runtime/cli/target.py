@@ -17,17 +17,19 @@ from dayfly.infra.units import suggestion
 from dayfly.runtime.cluster import RemoteFunction
 from dayfly.runtime.script import script_function
 from dayfly.stacks import settings
+from dayfly.stacks.policies import Check
 
 
 @dataclass(frozen=True)
 class Target:
-    """One call, as the command line asks for it; perhaps with a plan that it keeps to."""
+    """One call, as the command line asks for it; perhaps with a plan that it keeps to, and policies of its own."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     spec: Spec
     planned: Plan | None = None
+    policies: tuple[Check, ...] = ()
 
 
 def script_target(path: Path, arguments: Sequence[str], options: Mapping[str, Any]) -> Target:
@@ -52,7 +54,9 @@ def function_target(name: str, arguments: Sequence[str], options: Mapping[str, A
         raise SpecError(f"{name} is a {type(found).__name__}, not a function")
     if isinstance(found, RemoteFunction):
         remote = found.with_options(**options)
-        return Target(remote.__dayfly_function__, args, kwargs, remote.spec, remote.planned)
+        return Target(
+            remote.__dayfly_function__, args, kwargs, remote.spec, remote.planned, remote.policies
+        )
     return Target(found, args, kwargs, spec_above_settings(options))
 
 

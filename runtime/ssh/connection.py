@@ -17,7 +17,9 @@ import paramiko
 from dayfly.errors import ConfigurationError, ConnectFailed, HostKeyMismatch
 from dayfly.infra import port_map
 from dayfly.infra.machine import Machine
+from dayfly.infra.ssh_pin import algorithms
 from dayfly.runtime.ssh.arrivals import Arrivals
+from dayfly.runtime.ssh.proxy import Proxy
 from dayfly.runtime.ssh.transport import Transport
 
 # paramiko logs a dropped connection as an error; whoever holds the connection decides what it means.
@@ -93,6 +95,7 @@ class Connection:
         self._machine, self._user_key, self._clock = machine, user_key, clock
         self.shown = ""
         self._socket: _PromptSocket | None = None
+        self._proxy: Proxy | None = None
         self._transport: Transport | None = None
         self._channel: paramiko.Channel | None = None
         # paramiko's own time-out of a channel is for sending too, so waiting for bytes is done here.
@@ -135,6 +138,12 @@ class Connection:
 
     def _connect(self, timeout_s: float) -> None:
         machine = self._machine
+        if machine.via:
+            self._proxy = Proxy(machine.via)
+            self._socket = _PromptSocket(fileno=self._proxy.open().detach())
+            self._socket.clock = self._clock
+            self._socket.settimeout(timeout_s)
+            return
         address = port_map.endpoint(machine.id, machine.host, machine.port)
         plain = socket.create_connection(address, timeout=min(timeout_s, 15))
         prompt = _PromptSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
@@ -151,11 +160,11 @@ class Connection:
         transport.set_log_channel("dayfly.ssh")
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout_s
         pinned = self._machine.host_keys
-        pinned_type = pinned[0].partition(" ")[0]
+        first = algorithms(pinned[0].partition(" ")[0])
         options = transport.get_security_options()
         options.ciphers = [name for name in _CIPHERS if name in options.ciphers]
         # The pinned type first; a server that has only others must be refused for its key, not for its algorithms.
-        options.key_types = sorted(options.key_types, key=lambda name: name != pinned_type)
+        options.key_types = sorted(options.key_types, key=lambda name: name not in first)
         transport.start_client(timeout=timeout_s)
         shown = transport.get_remote_server_key()
         self.shown = f"{shown.get_name()} {shown.get_base64()}"
@@ -339,6 +348,8 @@ class Connection:
                 self._transport.close()
         if self._socket is not None:
             self._socket.close()
+        if self._proxy is not None:
+            self._proxy.close()
 
 
 class Stream:

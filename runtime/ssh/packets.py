@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Callable
@@ -151,7 +152,10 @@ class _Packetizer(Packetizer):
         if self.handshake_timed_out():
             raise EOFError
         if not self.__ahead:
-            self.__ahead = memoryview(bytearray(_AHEAD_BYTES))
+            # From the start of a page on: 16 bytes behind it, where a bytearray of this size begins, some processors copy three times
+            # as long (AMD EPYC, Zen 3). And an idle connection has no more memory than what has come at once.
+            anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            self.__ahead = memoryview(mmap.mmap(-1, _AHEAD_BYTES, anonymous))
         if self.__start:
             left = self.__end - self.__start
             # To the front, past itself; mostly there is nothing left.

@@ -1,4 +1,5 @@
-"""Hugging Face's hub on loopback: of its documented endpoints those that its file system asks when it reads.
+"""Hugging Face's hub on loopback: of its documented endpoints those that its file system asks when it reads, and the list of the
+hardware that jobs may have.
 
 A private repository is shown to its token only: to anybody else it is not there (401, X-Error-Code). What is large is kept beside Git:
 its file is answered with a redirect, and listed with the SHA-256 of its content; what is small with its Git id. Listings come in
@@ -25,6 +26,40 @@ LARGE_BYTES = 1 << 20
 _DATE = "2026-01-01T00:00:00.000Z"
 
 
+def hardware() -> list[dict[str, Any]]:
+    """In the shape that huggingface_hub 2.4 reads: a machine without GPU, and one with four."""
+    return [
+        {
+            "name": "cpu-basic",
+            "prettyName": "CPU Basic",
+            "cpu": "2 vCPU",
+            "ram": "16 GB",
+            "ephemeralStorage": "20 GB",
+            "accelerator": None,
+            "unitCostMicroUSD": 167,
+            "unitCostUSD": 0.000167,
+            "unitLabel": "minute",
+        },
+        {
+            "name": "l4x4",
+            "prettyName": "4x Nvidia L4",
+            "cpu": "48 vCPU",
+            "ram": "186 GB",
+            "ephemeralStorage": "400 GB",
+            "accelerator": {
+                "type": "gpu",
+                "model": "L4",
+                "quantity": "4",
+                "vram": "96 GB",
+                "manufacturer": "Nvidia",
+            },
+            "unitCostMicroUSD": 65000,
+            "unitCostUSD": 0.065,
+            "unitLabel": "minute",
+        },
+    ]
+
+
 @dataclass
 class Hub:
     """The running server, as its administrator has it.
@@ -36,6 +71,7 @@ class Hub:
         cut: so many of the next downloads break half way.
         downloads: the paths of all files that were downloaded, in part or as a whole.
         page: most entries of one answer of a listing.
+        hardware: rows of that list.
     """
 
     url: str = ""
@@ -44,6 +80,7 @@ class Hub:
     cut: int = 0
     downloads: list[str] = field(default_factory=list)
     page: int = 2
+    hardware: list[dict[str, Any]] = field(default_factory=hardware)
     lock: Any = field(default_factory=threading.Lock)
 
     def put(self, path: str, data: bytes) -> None:
@@ -62,6 +99,11 @@ class _Answers(Answers):
 
     def do_GET(self) -> None:
         match self.place:
+            case ["api", "jobs", "hardware"]:
+                if self.bearer == self.hub.token:
+                    self.answer_json(200, self.hub.hardware)
+                else:
+                    self._refuse(401, "Invalid username or password.")
             case ["api", ("models" | "datasets") as kind, owner, name, *rest]:
                 files = self._repository(f"{kind}/{owner}/{name}")
                 if files is not None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from dayfly.infra.spec import Spec
-from dayfly.runtime.call import ladder
+from dayfly.runtime.ladder import ladder
 from dayfly.stacks import journal, state
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.engine import Engine
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.engine
 _ON_A_FULL_DISK = """
 import os, sys, time
 from dayfly.infra.spec import Spec
-from dayfly.runtime.call import ladder
+from dayfly.runtime.ladder import ladder
 from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from dayfly.stacks.run_stack import RunStack

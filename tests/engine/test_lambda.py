@@ -13,7 +13,7 @@ import pytest
 from dayfly.infra import cost, creations, port_map, providers
 from dayfly.infra.lambda_wait import banner
 from dayfly.infra.spec import Spec
-from dayfly.runtime.call import ladder
+from dayfly.runtime.ladder import ladder
 from dayfly.stacks import journal
 from dayfly.stacks.budget import Budget
 from dayfly.stacks.engine import Engine

@@ -12,7 +12,7 @@ import pytest
 
 from dayfly.errors import JobStopped
 from dayfly.infra.spec import Spec
-from dayfly.runtime.call import ladder
+from dayfly.runtime.ladder import ladder
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import Event
 from dayfly.stacks.run_stack import RunStack

@@ -145,7 +145,13 @@ class Tally:
         return {"headline": self.headline, "failures": self.failures, **asdict(self)}
 
 
-def campaign(home: Path, windows: Sequence[Window], seed: int, say: Callable[[str], None]) -> Tally:
+def campaign(
+    home: Path,
+    windows: Sequence[Window],
+    seed: int,
+    say: Callable[[str], None],
+    victim: Victim = VICTIM,
+) -> Tally:
     """Kills one client in each window and closes what it left.
 
     Args:
@@ -153,12 +159,13 @@ def campaign(home: Path, windows: Sequence[Window], seed: int, say: Callable[[st
         windows: where the kills land.
         seed: of the first trial; each one has a seed of its own.
         say: told of each trial.
+        victim: what its clients call.
     """
     script = home / "client.py"
-    script.write_text(VICTIM.code)
+    script.write_text(victim.code)
     tally = Tally()
     for number, window in enumerate(windows):
-        trial = _trial(home, script, window, seed + number * _TRIES)
+        trial = _trial(home, victim, script, window, seed + number * _TRIES)
         tally.trials.append(trial)
         wrong = [trial.lost] * bool(trial.lost) + [*trial.processes, *trial.problems]
         told = "; ".join(wrong) or "nothing left or lost"
@@ -171,14 +178,14 @@ def campaign(home: Path, windows: Sequence[Window], seed: int, say: Callable[[st
     return tally
 
 
-def _trial(home: Path, script: Path, window: Window, seed: int) -> Trial:
+def _trial(home: Path, victim: Victim, script: Path, window: Window, seed: int) -> Trial:
     """One kill that landed; a client that was past the window, or had ended, is let go and the trial repeated."""
     for attempt in range(_TRIES):
         moment = seed + attempt
         starts = home / f"starts.{moment}"
         run = _kill(home, script, window, moment, starts)
         if run is not None:
-            return _judge(home, run, window.step, moment, starts)
+            return _judge(home, victim, run, window.step, seed=moment, starts=starts)
     raise AssertionError(
         f"no kill landed in step {window.step} in {_TRIES} trials from seed {seed}"
     )
@@ -228,12 +235,12 @@ def _wait_for(
     return None
 
 
-def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
+def _judge(home: Path, victim: Victim, run: str, step: int, *, seed: int, starts: Path) -> Trial:
     """What a user does after a crash: attach where there may be a result, and nothing where there is none; then gc, which
     must find no more to do; and what is left after that."""
     attached, lost, problems, unaided = "", "", [], False
     if step >= 6:
-        attached, lost = VICTIM.attached(_cli, home, run, seed, lambda: started(starts))
+        attached, lost = victim.attached(_cli, home, run, seed, lambda: started(starts))
     else:
         unaided = _closed_by_itself(home, run)
         problems += ["the keeper has not closed it"] * (not unaided)
@@ -241,7 +248,7 @@ def _judge(home: Path, run: str, step: int, seed: int, starts: Path) -> Trial:
     if collected.returncode:
         problems.append(f"gc ended with {collected.returncode}: {collected.stderr.strip()[-400:]}")
     if attached == "value":
-        lost = VICTIM.kept(_cli, home, run, seed) or lost
+        lost = victim.kept(_cli, home, run, seed) or lost
     if run in {listed["id"] for listed in json.loads(_cli("ps", "--json").stdout)}:
         problems.append("the run is still open")
     count = started(starts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dayfly.errors import DayflyError
-from dayfly.infra import lambda_names, providers
+from dayfly.infra import providers, run_names
 from dayfly.infra.lambda_resources import (
     InstanceProvider,
     KeyProvider,
@@ -70,7 +70,7 @@ class LambdaRun:
         """
         run = self.run
         journal.append(run.directory, "up_started", program=journal.myself())
-        name, region = lambda_names.of(run), self.offer.region
+        name, region = run_names.of(run), self.offer.region
         self._make(KeyProvider(), {"name": name, "public_key": f"{run.public_key} {run.owner}"})
         given = {"name": name, "region": region, "allow_cidr": None, "ruleset": None}
         ruleset = self._make(RulesetProvider(), given)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from dayfly.stacks.engine import Engine
 from tests.engine.client import wait_until_closed
 from tests.faults import kills
+from tests.own_machine import own_machine, reachable
 
 _REPORT = Path("build/kills.json")
 
@@ -34,6 +36,32 @@ def test_ten_kills_leave_nothing_and_lose_nothing(clean_environment: Path, engin
     _report(tally)
     assert {trial.step for trial in tally.trials} == {2, 3, 4, 5, 6, 7, 8}
     assert not tally.failures
+
+
+@pytest.mark.kills
+@pytest.mark.sshd
+def test_fifty_kills_leave_nothing_on_a_machine_of_one_s_own(
+    clean_environment: Path,
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its authorized_keys and its home are as they were before, to the byte."""
+    seed = int(os.environ.get("KILLS_SEED") or random.SystemRandom().randrange(1 << 24))
+    print(f"KILLS_SEED={seed}", flush=True)
+    with own_machine(tmp_path) as machine, reachable(machine, monkeypatch):
+        victim = replace(kills.VICTIM, asked=f'provider="ssh", host="{machine.name}"')
+        rounds = int(os.environ.get("KILLS_ROUNDS", "5"))
+        tally = kills.campaign(
+            clean_environment,
+            kills.WINDOWS * rounds,
+            seed,
+            lambda text: print(text, flush=True),
+            victim,
+        )
+        print(tally.headline, flush=True)
+        assert not tally.failures
+        assert machine.is_clean, (machine.keys.read_text(), machine.left)
 
 
 @pytest.mark.engine

@@ -20,8 +20,8 @@ from typing import Any
 from dayfly.errors import DayflyError, LeakRisk
 from dayfly.infra import lambda_http, lambda_offers
 from dayfly.infra.spec import Spec
-from dayfly.runtime.call import ladder
 from dayfly.runtime.context import Context
+from dayfly.runtime.ladder import ladder
 from dayfly.stacks.run_stack import RunStack
 from tests.emulators.lambda_cloud import Fault, Options
 from tests.faults import left

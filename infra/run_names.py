@@ -1,4 +1,4 @@
-"""Names of what carries no tags at Lambda, its keys and rulesets: each says whose it is, of which run, and until when."""
+"""Names of what carries no tags at its provider, as keys and networks: each says whose it is, of which run, and until when."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 
 from dayfly.infra.run import Run
 
-PATTERN = re.compile(r"^dayfly-(?P<run>[0-9a-f]{32})-(?P<owner>[0-9a-f]{8})-(?P<deadline>\d+)$")
+PATTERN = re.compile(
+    r"^dayfly-(?P<run>[0-9a-f]{32})-(?P<owner>[0-9a-f]{8})-(?P<deadline>\d+)(?:-[a-z]+)?$"
+)
 
 
 def of(run: Run) -> str:

@@ -1,0 +1,36 @@
+"""What is billed at Azure beside a machine for as long as it is there: its disk and its public address."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dayfly.infra import azure_images
+from dayfly.infra.offers import Offer
+from dayfly.infra.spec import Spec
+
+# azure.microsoft.com/pricing/details/managed-disks, Standard SSD (LRS) in East US: GiB at most, dollars a month. From memory in
+# 2026-11 and not looked up again, as those of other regions are not; what is written to the disk costs $0.002 for 10 000 times more.
+_TIERS = (
+    *((32, 2.4), (64, 4.8), (128, 9.6), (256, 19.2), (512, 38.4)),
+    *((1024, 76.8), (2048, 153.6), (4096, 307.2)),
+)
+_MONTH_H = 730.0
+# azure.microsoft.com/pricing/details/ip-addresses: Standard, static, IPv4.
+_ADDRESS_USD_PER_HOUR = 0.005
+
+
+def usd_per_hour(disk_gb: int) -> float:
+    """Of one machine with so large a disk."""
+    tier = next(usd for most_gb, usd in _TIERS if disk_gb <= most_gb)
+    return tier / _MONTH_H + _ADDRESS_USD_PER_HOUR
+
+
+def added(spec: Spec, offer: Offer) -> Offer:
+    """With that in its rate, and said so."""
+    disk_gb = azure_images.disk_gb(spec, offer)
+    beside = usd_per_hour(disk_gb)
+    return replace(
+        offer,
+        usd_per_hour=round(offer.usd_per_hour + beside, 6),
+        source=f"{offer.source}; with ${beside:.4f} for {disk_gb} GB of disk and an address",
+    )

@@ -1,0 +1,148 @@
+"""What Azure refuses, as typed errors by its own codes; the one place where its SDK's exceptions stop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dayfly.errors import ProvisionFailed
+from dayfly.infra.providers.base import FailureKind
+
+# As its plugin writes it, `Status=409 Code="SkuNotAvailable" Message="..."` (pulumi-azure-native,
+# provider/pkg/azure/client_azcore.go), and as `ApiError` does.
+CODE = re.compile(r"(?:\bCode=\"|\[code )(\w+)")
+# learn.microsoft.com/azure/azure-resource-manager/troubleshooting/common-deployment-errors and
+# learn.microsoft.com/troubleshoot/azure/virtual-machines/windows/allocation-failure.
+KINDS: dict[str, FailureKind] = {
+    "AllocationFailed": "capacity",
+    "ZonalAllocationFailed": "capacity",
+    "OverconstrainedAllocationRequest": "capacity",
+    "OverconstrainedZonalAllocationRequest": "capacity",
+    "SkuNotAvailable": "capacity",
+    "NotAvailableForSubscription": "capacity",
+    "SpotVMCapacityNotAvailable": "capacity",
+    # So far it is said of nothing here but quotas of cores.
+    "OperationNotAllowed": "quota",
+    "QuotaExceeded": "quota",
+    "ResourceQuotaExceeded": "quota",
+    "PublicIPCountLimitReached": "quota",
+    "AuthorizationFailed": "auth",
+    "LinkedAuthorizationFailed": "auth",
+    "AuthenticationFailed": "auth",
+    "InvalidAuthenticationToken": "auth",
+    "InvalidAuthenticationTokenTenant": "auth",
+    "ExpiredAuthenticationToken": "auth",
+    "SubscriptionNotFound": "auth",
+    "ReadOnlyDisabledSubscription": "auth",
+    "RequestDisallowedByPolicy": "auth",
+    "MissingSubscriptionRegistration": "auth",
+    "TooManyRequests": "rate_limit",
+    "OperationPreempted": "transient",
+    "InvalidParameter": "invalid",
+    "InvalidTemplate": "invalid",
+    "InvalidRequestContent": "invalid",
+    "InvalidRequestFormat": "invalid",
+    "InvalidResourceName": "invalid",
+    "InvalidResourceReference": "invalid",
+    "LocationNotAvailableForResourceGroup": "invalid",
+    "NoRegisteredProviderFound": "invalid",
+    "PlatformImageNotFound": "invalid",
+    "ImageNotFound": "invalid",
+    "ScopeLocked": "invalid",
+    "Conflict": "transient",
+    "AnotherOperationInProgress": "transient",
+    "RetryableError": "transient",
+    "InternalServerError": "transient",
+    "InternalExecutionError": "transient",
+    "InternalOperationError": "transient",
+    "OSProvisioningTimedOut": "transient",
+    "ResourceGroupBeingDeleted": "transient",
+    "ServiceUnavailable": "transient",
+    # Ours, of what happened on the way.
+    "DayflyUnreachable": "transient",
+    "DayflyNoLogin": "auth",
+}
+_FIXES = {
+    "AuthorizationFailed": "give that identity the role of docs/policies/azure.json",
+    "ScopeLocked": "take the lock off the resource group",
+    "SubscriptionNotFound": "`az account list -o table` shows the subscriptions of this log-in",
+    "DayflyNoLogin": "`az login`, or set the AZURE_* variables of a service principal",
+}
+_GONE = frozenset(
+    {
+        "ResourceGroupNotFound",
+        "ResourceNotFound",
+        "NotFound",
+        "ParentResourceNotFound",
+    }
+)
+# What is in use is free once its machine has ended.
+_IN_USE = frozenset(
+    {
+        "NicInUse",
+        "InUseSubnetCannotBeDeleted",
+        "InUseNetworkSecurityGroupCannotBeDeleted",
+        "PublicIPAddressCannotBeDeleted",
+        "AnotherOperationInProgress",
+        "ResourceGroupBeingDeleted",
+        "OperationNotAllowed",
+    }
+)
+
+
+class ApiError(ProvisionFailed):
+    """Azure said no, or said nothing that can be used.
+
+    Attributes:
+        code: its own code, or one of ours.
+    """
+
+    def __init__(self, doing: str, code: str, message: str) -> None:
+        fix = _FIXES.get(code)
+        text = " ".join(f"Azure, {doing}: {message}{f' Fix: {fix}.' if fix else ''}".split())
+        super().__init__(f"{text} [code {code}]", KINDS.get(code, "unknown"))
+        self.code = code
+
+    @property
+    def gone(self) -> bool:
+        """True where the very thing that was named does not exist."""
+        return self.code in _GONE
+
+    @property
+    def in_use(self) -> bool:
+        """True where it cannot be deleted as long as something else is there."""
+        return self.code in _IN_USE
+
+
+@contextmanager
+def mapped(doing: str) -> Iterator[None]:
+    """Whatever its SDK raises is an `ApiError` behind this.
+
+    Args:
+        doing: what was tried, for people: "listing machines".
+    """
+    from azure.core import exceptions
+    from azure.identity import CredentialUnavailableError
+
+    try:
+        yield
+    except CredentialUnavailableError as error:
+        raise ApiError(doing, "DayflyNoLogin", str(error)) from error
+    except exceptions.HttpResponseError as error:
+        raise _refusal(doing, error) from error
+    except exceptions.AzureError as error:
+        raise ApiError(doing, "DayflyUnreachable", str(error)) from error
+
+
+def _refusal(doing: str, error: object) -> ApiError:
+    """By the code of the answer; where it has none, by its status."""
+    inner = getattr(error, "error", None)
+    status = getattr(error, "status_code", None)
+    by_status = {401: "AuthenticationFailed", 404: "NotFound", 429: "TooManyRequests"}
+    code = getattr(inner, "code", None) or by_status.get(status or 0, "")
+    if not code and status is None:
+        # Its log-in has failed without an answer of Resource Manager's.
+        code = "DayflyNoLogin"
+    message = getattr(inner, "message", None) or getattr(error, "message", str(error))
+    return ApiError(doing, code or f"Http{status}", str(message))

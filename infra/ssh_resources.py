@@ -1,0 +1,80 @@
+"""The dynamic resources of a run on a machine of one's own: its key there, and the login that shows that it is let in.
+
+Their dotted names are in the state of every stack that is up, so they stay what they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dayfly.errors import ConfigurationError
+from dayfly.infra import creations, fence, ssh_host, ssh_machine, ssh_records
+from dayfly.infra.providers.base import CreateResult, DynamicProvider
+from dayfly.infra.ssh_failed import SshFailed
+from dayfly.infra.ssh_host import SshHost
+from dayfly.infra.ssh_records import Record
+
+
+class KeyProvider(DynamicProvider):
+    """The run's key in the authorized_keys of a machine that is there already."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        directory, host = Path(props["directory"]), str(props["ssh_host"])
+        deadline = float(props["deadline"])
+        record = Record(props["run"], host, props["owner"], str(directory), deadline, time.time())
+        # Refused before anything is on record, where there is no way for a session.
+        place = ssh_host.resolve(SshHost.parse(host))
+        with fence.passing(directory, record.deadline):
+            creation = _begun(directory)
+            ssh_records.write(record)
+            try:
+                host_key = ssh_machine.put(record, place, props["tags"], props["public_key"])
+            except SshFailed as failed:
+                if failed.did_nothing:
+                    with contextlib.suppress(OSError):
+                        creations.refused(directory, creation, str(failed))
+                        ssh_records.gone(record)
+                raise
+            id = ssh_machine.instance_id(host, record.run)
+            # The key is worth more than its record: without the answer the host is asked.
+            with contextlib.suppress(OSError):
+                creations.answered(directory, creation, id)
+                ssh_records.write(replace(record, host_key=host_key))
+        kept = ("run", "owner", "deadline", "directory", "ssh_host", "tags", "public_key")
+        found = {
+            "host": place.host,
+            "port": place.port,
+            "user": place.user,
+            "host_key": host_key,
+            "via": host if place.proxy else "",
+        }
+        return CreateResult(id, {name: props[name] for name in kept} | found)
+
+    def delete(self, id: str, props: dict[str, Any]) -> None:
+        ssh_machine.take_away(props["ssh_host"], props["run"])
+        with contextlib.suppress(OSError):
+            creations.deleted(Path(props["directory"]), id)
+
+
+class ReadyProvider(DynamicProvider):
+    """Nothing but a login with the run's own key; may fail and leaves nothing behind."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        record = ssh_records.of(props["run"])
+        if record is None or not record.host_key:
+            raise ConfigurationError(
+                f"there is no record of run {props['run']}'s key on {props['ssh_host']}: is the disk full?"
+            )
+        ssh_machine.try_key(record)
+        outs = {name: props[name] for name in ("run", "ssh_host", "host_key")}
+        return CreateResult(f"ready-{props['run']}", outs)
+
+
+def _begun(directory: Path) -> creations.Creation:
+    """The request, on record; the one that an earlier attempt was not answered is taken up again."""
+    earlier = [c for c in creations.read(directory) if c.outcome in ("open", "answered")]
+    return earlier[0] if earlier else creations.begin(directory, "instance")

@@ -1,0 +1,124 @@
+"""What the engine or the recorder has said of a program, kept for plans that ask neither: by all that the program is made from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import dayfly.infra
+import dayfly.stacks
+from dayfly.infra import providers, whole_file
+from dayfly.infra.listing import Listing
+from dayfly.infra.offers import Offer
+from dayfly.infra.spec import Spec
+from dayfly.infra.vendor import VendorProvider
+from dayfly.stacks import engine
+
+_FOLDER = "listings"
+# What a program does not see of a Spec: how a function is run, and for how long. The Offer says where.
+_UNSEEN = frozenset(
+    [
+        "provider",
+        "instance_type",
+        "region",
+        "gpu",
+        "spot",
+        "cores",
+        "memory",
+        "python",
+        "environment",
+        "system_packages",
+        "secrets",
+        "max_runtime",
+        "max_cost",
+        "max_price",
+        "hold",
+        "grace",
+        "keep",
+        "outputs",
+        "checkpoints",
+        "retries",
+        "max_machines",
+        "wait_for_teardown",
+        "job_name",
+        "min_gpu_utilization",
+        "gpu_utilization_window",
+    ]
+)
+_OF_OFFER = ("provider", "region", "instance_type", "gpus", "spot")
+# An account may have changed since: a network of its own, a default that is gone.
+_KEPT_S = 30 * 86400.0
+
+
+def read(home: Path, spec: Spec, offer: Offer) -> Listing | None:
+    """What has been said of this rung, at today's price; None where nothing was, or the program has changed."""
+    try:
+        told = json.loads(_file(home, spec, offer).read_text())
+        if not 0 <= time.time() - told["time"] < _KEPT_S:
+            return None
+        listing = Listing.from_dict(told["listing"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    day = time.strftime("%Y-%m-%d", time.localtime(told["time"]))
+    who = "the engine" if listing.source == "engine" else "the recorder"
+    resources = tuple(
+        replace(each, usd_per_hour=offer.usd_per_hour) if number in told["machines"] else each
+        for number, each in enumerate(listing.resources)
+    )
+    return Listing(resources, "cache", f"as {who} has listed them on {day}")
+
+
+def write(home: Path, spec: Spec, offer: Offer, listing: Listing) -> None:
+    """Keeps what the engine or the recorder has said; a plan loses nothing where it cannot be kept."""
+    if listing.source not in ("engine", "recorder"):
+        return
+    # The price is the Offer's, and is another tomorrow.
+    machines = [
+        number
+        for number, each in enumerate(listing.resources)
+        if offer.usd_per_hour and each.usd_per_hour == offer.usd_per_hour
+    ]
+    told = {"time": time.time(), "machines": machines, "listing": asdict(listing)}
+    file = _file(home, spec, offer)
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        whole_file.write(file, json.dumps(told))
+
+
+def _file(home: Path, spec: Spec, offer: Offer) -> Path:
+    seen = {name: value for name, value in spec.as_dict().items() if name not in _UNSEEN}
+    place = {name: getattr(offer, name) for name in _OF_OFFER}
+    text = json.dumps([seen, place, list(_made_from(offer.provider))], sort_keys=True, default=str)
+    return home / "cache" / _FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def _made_from(provider: str) -> Iterator[Any]:
+    """Whatever a provider's program is made from: Dayfly's own files, its SDK, and Pulumi."""
+    yield sys.version_info[:2]
+    loaded = providers.load(provider)
+    own = sys.modules[type(loaded).__module__].__file__
+    folders = [Path(str(package.__path__[0])) for package in (dayfly.infra, dayfly.stacks)]
+    for file in sorted({Path(str(own)), *(f for place in folders for f in place.glob("*.py"))}):
+        seen = file.stat()
+        yield file.name, seen.st_size, seen.st_mtime_ns
+    yield engine.VERSION
+    if isinstance(loaded, VendorProvider):
+        yield _sdk(loaded.sdk)
+
+
+def _sdk(name: str) -> str:
+    """What an SDK says of itself, without a look into it."""
+    found = importlib.util.find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        return "none"
+    with contextlib.suppress(OSError):
+        return (Path(found.submodule_search_locations[0]) / "pulumi-plugin.json").read_text()
+    return "unknown"

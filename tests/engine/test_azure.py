@@ -1,0 +1,225 @@
+"""Runs on Azure's emulator with the real engine: from the decorator to the receipt, and past what goes wrong; nothing stays."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly import cluster
+from dayfly.errors import ProvisionFailed
+from dayfly.infra.spec import Spec
+from dayfly.runtime.call import ladder
+from dayfly.runtime.context import Context
+from dayfly.stacks import journal, recorder
+from dayfly.stacks.engine import Engine
+from dayfly.stacks.run_stack import RunStack
+from dayfly.stacks.workspace import Workspace
+from tests.emulators.azure import Emulator
+from tests.emulators.azure.faults import Fault
+from tests.emulators.until import until
+from tests.engine.client import Client, dayfly, wait_until_closed
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.sshd,
+    pytest.mark.long,
+    pytest.mark.tried("azure", "emulator"),
+]
+_T4 = "Standard_NC4as_T4_v3"
+_GROUP = "azure-native:resources:ResourceGroup"
+_SCRIPT = f"""
+from dayfly import cluster
+
+
+@cluster(provider="azure", instance_type="{_T4}", region="eastus", environment=[])
+def work():
+    return 1
+
+
+print("value", work(), flush=True)
+"""
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """The emulator, as the environment tells of it."""
+    with Emulator() as emulator:
+        for name, value in emulator.environment().items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+def _deleted(azure: Emulator) -> list[str]:
+    """What the engine has asked to delete."""
+    return [type for act, type in azure.calls if act == "delete"]
+
+
+def test_a_function_runs_on_a_machine_with_its_gpu_and_nothing_is_left(azure: Emulator) -> None:
+    """The plan is what is made; the value is the machine's; the engine deletes the group alone, and the bill is the meter's."""
+
+    @cluster(provider="azure", gpu="T4:1", region="eastus", environment=[], time="30m")
+    def function() -> dict[str, Any]:
+        import os
+
+        smi = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        done = subprocess.run(smi, capture_output=True, text=True, check=True)
+        return {"gpu": done.stdout.strip(), "host": os.uname().nodename}
+
+    plan = function.plan()
+    job = function.submit()
+    value = job.result(timeout=300)
+    receipt = job.receipt(timeout=300)
+    assert value == {"gpu": "Tesla T4", "host": f"dayfly-{job.id[:12]}"}
+    assert (receipt.destroyed, receipt.declared, receipt.left) == (7, 7, 0)
+    assert (receipt.how, receipt.notes) == ("pulumi", ())
+    assert _deleted(azure) == [_GROUP]
+    assert azure.world.all() == []
+    assert azure.world.usd() <= receipt.usd + 1e-9
+    assert receipt.usd_per_hour == plan.usd_per_hour > 0.526
+    history = journal.read(job.directory)
+    assert history.field("machine", "firewall").startswith("22/tcp from 127.0.0.1/32")
+    assert history.field("gpus_verified", "gpus") == ["Tesla T4"]
+    shown = recorder.resources(_spec(history), ladder(_spec(history))[0], history.run)
+    assert {(r.type, r.name) for r in plan.resources} == {(r["type"], r["name"]) for r in shown}
+
+
+def _spec(history: journal.History) -> Spec:
+    """What was asked for."""
+    return Spec(**history.intent["spec"])
+
+
+def test_a_miss_ends_on_the_next_rung_and_no_secret_is_in_clear(
+    workspace: Workspace, engine: Engine, azure: Emulator
+) -> None:
+    """One is refused after it was accepted, which leaves a failed machine behind, the next one at once; both groups go."""
+    azure.fault("AllocationFailed", late=True, only="eastus")
+    azure.fault("SkuNotAvailable", only="westus2")
+    spec = Spec(provider="azure", instance_type=_T4, spot="prefer")
+    told: list[str] = []
+    stack = RunStack(
+        spec,
+        workspace,
+        engine,
+        ladder(spec),
+        observe=lambda event: told.append(str(event.fields.get("text", ""))),
+    )
+    with stack as machine:
+        (row,) = azure.world.live()
+        assert (machine.region, machine.id) == ("westeurope", row.id.name)
+        assert row.is_spot
+        secret = (stack.directory / "host_key").read_text().splitlines()[3]
+        holders = {file for file in workspace.home.rglob("*") if secret in _text(file)}
+        assert holders == {stack.directory / "host_key"}
+    missed = [text for text in told if text.startswith("no capacity")]
+    assert [
+        code in text
+        for code, text in zip(("AllocationFailed", "SkuNotAvailable"), missed, strict=True)
+    ] == [True, True]
+    assert len(azure.world.bills) == 1
+    assert azure.world.all() == []
+    receipts = [json.loads(file.read_text()) for file in workspace.runs.glob("*/receipt.json")]
+    assert sorted(receipt["left"] for receipt in receipts) == [0, 0, 0]
+
+
+def _text(file: Path) -> str:
+    return file.read_bytes().decode(errors="replace") if file.is_file() else ""
+
+
+def test_what_is_half_made_goes_also_where_the_engine_cannot_delete_it(
+    workspace: Workspace, engine: Engine, azure: Emulator
+) -> None:
+    """Refused in the middle; the plugin's own delete fails, and the API's does it."""
+    azure.fault("AuthorizationFailed", type="Microsoft.Network/networkInterfaces")
+    azure.world.faults.add(Fault("delete", "", "InternalServerError"))
+    spec = Spec(provider="azure", instance_type=_T4, region="eastus")
+    stack = RunStack(spec, workspace, engine, ladder(spec))
+    with pytest.raises(ProvisionFailed, match='Code="AuthorizationFailed"') as caught, stack:
+        pass
+    assert caught.value.kind == "auth"
+    assert stack.receipt is not None
+    assert (stack.receipt.how, stack.receipt.left) == ("provider", 0)
+    assert any("InternalServerError" in note for note in stack.receipt.notes)
+    assert azure.world.all() == []
+    assert azure.world.usd() == 0.0
+
+
+@pytest.mark.parametrize("unkept", [False, True], ids=["keeper", "gc"])
+def test_a_client_killed_while_its_machine_is_being_made_leaves_nothing(
+    clean_environment: Path, engine: Engine, azure: Emulator, unkept: bool
+) -> None:
+    """The create goes on at Azure; the keeper, or whoever types `dayfly gc`, finds the group by its tag."""
+    held = azure.world.faults.add(
+        Fault("write", "Microsoft.Compute/virtualMachines", late=True, held=threading.Event())
+    )
+    assert held.held is not None
+    with Client(clean_environment, 0, _SCRIPT) as client:
+        run = client.reach("up_started")
+        assert held.met.wait(90)
+        if unkept:
+            client.die_unkept()
+        else:
+            client.process.kill()
+            client.end()
+        held.held.set()
+        if unkept:
+            done = dayfly("gc", "--run", run, "--yes")
+            assert done.returncode == 0, done.stdout + done.stderr
+        wait_until_closed(clean_environment, run)
+    assert azure.world.all() == []
+    assert json.loads((clean_environment / "runs" / run / "receipt.json").read_text())["left"] == 0
+
+
+def test_a_spot_machine_that_is_taken_back_is_tried_again(azure: Emulator, tmp_path: Path) -> None:
+    """On another one, and both groups are gone in the end."""
+    go = tmp_path / "go"
+
+    @cluster(
+        provider="azure", instance_type=_T4, region="eastus", spot=True, retries=1, environment=[]
+    )
+    def function(go: Path) -> int:
+        while not go.exists():
+            time.sleep(0.05)
+        return 7
+
+    job = function.submit(go)
+    until(lambda: job.status() == "run", timeout_s=120)
+    (first,) = azure.world.live()
+    azure.world.preempt(first.id.text)
+    until(lambda: [v for v in azure.world.live() if v.id != first.id] != [], timeout_s=200)
+    until(lambda: job.status() == "run", timeout_s=120)
+    touched = dayfly("ssh", job.id, "--", f"mkdir -p {go.parent} && touch {go}")
+    assert touched.returncode == 0, touched.stderr
+    assert job.result(timeout=300) == 7
+    job.receipt(timeout=300)
+    stories = journal.histories(Context.open().workspace.runs, closed=True)
+    lost = next(story for story in stories if story.id in first.id.name)
+    assert "preempted" in json.dumps([event.fields for event in lost.events])
+    assert len(azure.world.bills) == 2
+    assert azure.world.all() == []
+
+
+def test_two_machines_are_two_and_a_miss_of_one_ends_the_other(
+    workspace: Workspace, engine: Engine, azure: Emulator
+) -> None:
+    """Before the next rung; both are in one network, each with a host key of its own."""
+    azure.fault("AllocationFailed", late=True, only="eastus")
+    spec = Spec(provider="azure", instance_type=_T4, nodes=2)
+    stack = RunStack(spec, workspace, engine, ladder(spec))
+    with stack as machine:
+        assert machine.region == "westus2"
+        history = journal.read(stack.directory)
+        names = [f"dayfly-{stack.id}", f"dayfly-{stack.id}-1"]
+        assert [each.id for each in history.machines] == names
+        assert sorted(each.id.name for each in azure.world.live()) == names
+        assert [each.inner_host for each in history.machines] == ["10.77.0.4", "10.77.0.5"]
+        assert len({each.host_key for each in history.machines}) == 2
+    assert stack.receipt is not None
+    assert (stack.receipt.destroyed, stack.receipt.declared, stack.receipt.left) == (10, 10, 0)
+    assert azure.world.all() == []
