@@ -19,8 +19,8 @@ from dayfly.infra import aws_inventory
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
-from dayfly.runtime.call import ladder
 from dayfly.runtime.context import Context
+from dayfly.runtime.ladder import ladder
 from dayfly.stacks import journal, recorder
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import Event
