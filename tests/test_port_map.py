@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,16 @@ def test_a_map_that_cannot_be_read_is_named(
     monkeypatch.setenv(port_map.VARIABLE, str(file))
     with pytest.raises(ConfigurationError, match=r"DAYFLY_SSH_PORT_MAP.*unset it"):
         port_map.endpoint("i-1", "192.0.2.7", 22)
+
+
+def test_several_emulators_have_a_file_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As folders in PATH; the first that knows the instance says where it is."""
+    for number in (1, 2):
+        place = {"host": "127.0.0.1", "port": 7000 + number}
+        (tmp_path / f"{number}.json").write_text(json.dumps({f"i-{number}": place}))
+    files = os.pathsep.join(str(tmp_path / f"{number}.json") for number in (1, 2))
+    monkeypatch.setenv(port_map.VARIABLE, files)
+    assert port_map.endpoint("i-2", "198.51.100.2", 22) == ("127.0.0.1", 7002)
+    assert port_map.endpoint("i-3", "198.51.100.3", 22) == ("198.51.100.3", 22)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 
 from tests.emulators.aws import Aws
@@ -12,15 +13,17 @@ from tests.emulators.gcp import Emulator as Gcp
 from tests.emulators.lambda_cloud import Emulator as LambdaCloud
 from tests.emulators.lambda_cloud import Options as LambdaOptions
 
-# A list, to which each has to add its own.
-_ATTACHED = "PULUMI_DEBUG_PROVIDERS"
+# Lists, to which each has to add its own.
+_LISTS = {"PULUMI_DEBUG_PROVIDERS": ",", "DAYFLY_SSH_PORT_MAP": os.pathsep}
 
 
 def together(*environments: Mapping[str, str]) -> dict[str, str]:
-    """One environment for all of them: the plugins of each are attached to."""
-    attached = [each[_ATTACHED] for each in environments if each.get(_ATTACHED)]
+    """One environment for all of them: the plugins of each are attached to, and the machines of each are found."""
     merged = {name: value for each in environments for name, value in each.items()}
-    return merged | ({_ATTACHED: ",".join(attached)} if attached else {})
+    for name, mark in _LISTS.items():
+        if found := [each[name] for each in environments if each.get(name)]:
+            merged[name] = mark.join(found)
+    return merged
 
 
 @contextlib.contextmanager
