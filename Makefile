@@ -56,9 +56,11 @@ test-faults: venv-dev engine
 real-world: venv-dev engine
 	@$(PY) -m pytest -v -rs tests/real_world
 
-# Takes what the last test runs have shown into the README's table of what was tried how.
+# Takes what the last test runs have shown into the README's table of what was tried how, and the catalog's prices into the page
+# that compares providers.
 tried: venv-dev
 	@$(PY) -m tests.tried
+	@$(PY) -m tests.comparison
 
 venv:
 	@sh scripts/bootstrap.sh run

@@ -89,12 +89,14 @@ def check(spec: Spec) -> None:
 
 def offline(spec: Spec) -> list[Sold]:
     """What the package itself knows, in the zones of the region that its prices are of."""
-    return [Sold(each, _offline_zones(spec, each)) for each in _types(spec)]
+    return [
+        Sold(each, _offline_zones(spec, each)) for each in catalog.machine_types("gcp").values()
+    ]
 
 
 def live(spec: Spec, api: GcpApi, prices: Prices | None) -> list[Sold]:
     """What there is in which zone, by the API, at the prices of just now where they are known."""
-    types = _types(spec)
+    types = list(catalog.machine_types("gcp").values())
     if spec.instance_type and all(each.name != spec.instance_type for each in types):
         types = [*types, *_unlisted(spec.instance_type, api)]
     names = dict.fromkeys(Hardware.of(each.name).machine_type for each in types)
@@ -134,16 +136,6 @@ def ladder(spec: Spec, sold: Sequence[Sold], prices: Prices | None) -> list[Offe
 def _only_in(each: Sold, region: str) -> Sold:
     zones = tuple(z for z in each.regions or () if region in (z, region_of(z)))
     return Sold(each.type, zones)
-
-
-def _types(spec: Spec) -> list[MachineType]:
-    """The catalog's, without the prices at which nobody can buy them."""
-    return [
-        replace(each, usd_per_hour=None)
-        if Hardware.of(each.name).machine_type in SPOT_ONLY
-        else each
-        for each in catalog.machine_types("gcp").values()
-    ]
 
 
 def _unlisted(name: str, api: GcpApi) -> list[MachineType]:
