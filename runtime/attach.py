@@ -33,6 +33,7 @@ from dayfly.stacks import journal, kept
 from dayfly.stacks.beside import is_wanted
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.engine import Engine
+from dayfly.stacks.gc import as_launched
 from dayfly.stacks.journal import History
 from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_lock import locked
@@ -309,11 +310,12 @@ def cancel(run_id: str, report: Callable[[str], None]) -> Receipt:
         UnknownRun: no such run.
         LeakRisk: absence could not be proved.
     """
-    context = Context.open()
+    context = Context.to_end(report)
     history = elsewhere.find(context, run_id, report)
     if not history.closed:
         journal.append(history.directory, "cancelled", by=journal.myself())
-    return Closer(context.workspace, context.engine_or_none(), report).close(history.id)
+    launched_with = as_launched(context.workspace, history)
+    return Closer(launched_with, context.engine_or_none(), report).close(history.id)
 
 
 def shell_command(history: History) -> list[str]:

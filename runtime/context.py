@@ -36,6 +36,21 @@ class Context:
         found = settings.load()
         return cls(found, Workspace.open(found))
 
+    @classmethod
+    def to_end(cls, note: Callable[[str], None]) -> Context:
+        """As `open`, for whoever starts nothing: a mistake in a settings file must not keep a machine alive.
+
+        Args:
+            note: told each mistake; what it concerns is left out, budgets and policies with it.
+
+        Raises:
+            ConfigurationError: a folder is wrong.
+        """
+        found = settings.load(wrong=lambda text: note(f"left out: {text}"))
+        bound = {n: s for n, s in found.values.items() if n not in settings.BUDGETS}
+        plain = Settings(bound)
+        return cls(plain, Workspace.open(plain))
+
     def as_owner(self, owner: str | None) -> Context:
         """The same, on behalf of another owner.
 

@@ -268,7 +268,7 @@ def main(arguments: list[str]) -> int:
         print(redact.redact(f"{stamp} [{os.getpid()}] {text}"), file=sys.stderr, flush=True)
 
     try:
-        again = tend(Context.open(), arguments[0], report)
+        again = tend(Context.to_end(report), arguments[0], report)
     except RunBusy as busy:
         report(str(busy))
         return busy.exit_code

@@ -6,10 +6,10 @@ import dataclasses
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import platformdirs
 
@@ -25,6 +25,9 @@ _SPELLINGS = {"time": "max_runtime"}
 _LISTS = ("provider", "environment", "secrets", "file_systems", "system_packages")
 _NUMBERS = ("max_cost", "max_price", "min_gpu_utilization", *BUDGETS)
 _NAMES = ("secrets", "file_systems", "system_packages")
+
+
+Wrong = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Settings:
         return {name: found.value for name, found in self.values.items() if name in SPEC_FIELDS}
 
 
+def refuse(text: str) -> NoReturn:
+    """What is wrong in a layer stops whoever would spend money by it."""
+    raise ConfigurationError(text)
+
+
 def user_file() -> Path:
     """The user's own settings."""
     return platformdirs.user_config_path("dayfly") / "config.toml"
@@ -77,27 +85,31 @@ def working_folder() -> Path:
         ) from error
 
 
-def project_file(start: Path) -> Path | None:
+def project_file(start: Path, wrong: Wrong = refuse) -> Path | None:
     """The nearest pyproject.toml from `start` upwards that has a [tool.dayfly]."""
     for folder in (start, *start.parents):
         file = folder / "pyproject.toml"
-        if file.is_file() and "dayfly" in _toml(file).get("tool", {}):
+        if file.is_file() and "dayfly" in _toml(file, wrong).get("tool", {}):
             return file
     return None
 
 
-def load(start: Path | None = None) -> Settings:
+def load(start: Path | None = None, wrong: Wrong = refuse) -> Settings:
     """All layers below the arguments, the nearer one above the other; of a budget the smallest, whichever layer sets it.
 
+    Args:
+        start: the folder from which on a project is looked for; None is the working folder.
+        wrong: told what is wrong in a layer, which is left out then.
+
     Raises:
-        ConfigurationError: a file that is not TOML, or a name that no layer knows.
+        ConfigurationError: a file that is not TOML, or a name that no layer knows; unless `wrong` takes it.
     """
     layers, policies = [], []
-    for table, origin in _tables((start or working_folder()).resolve()):
-        layers.append(_checked({n: v for n, v in table.items() if n != _POLICY}, origin))
+    for table, origin in _tables((start or working_folder()).resolve(), wrong):
+        layers.append(_checked({n: v for n, v in table.items() if n != _POLICY}, origin, wrong))
         if _POLICY in table:
             policies.append(Setting(table[_POLICY], origin))
-    layers.append(_from_environment())
+    layers.append(_from_environment(wrong))
     values = {name: setting for layer in layers for name, setting in layer.items()}
     for name in BUDGETS:
         found = [layer[name] for layer in layers if name in layer]
@@ -107,14 +119,14 @@ def load(start: Path | None = None) -> Settings:
     return Settings(values, tuple(policies))
 
 
-def _tables(start: Path) -> Iterator[tuple[dict[str, Any], str]]:
+def _tables(start: Path, wrong: Wrong) -> Iterator[tuple[dict[str, Any], str]]:
     """What the files say, the user's first, each with where that is."""
     user = user_file()
     if user.is_file():
-        yield _toml(user), str(user)
-    project = project_file(start)
+        yield _toml(user, wrong), str(user)
+    project = project_file(start, wrong)
     if project is not None:
-        yield _toml(project)["tool"]["dayfly"], f"{project} [tool.dayfly]"
+        yield _toml(project, wrong)["tool"]["dayfly"], f"{project} [tool.dayfly]"
 
 
 def _limit(budget: Setting) -> float:
@@ -122,39 +134,34 @@ def _limit(budget: Setting) -> float:
     return float(budget.value) if isinstance(budget.value, int | float) else -1.0
 
 
-def _toml(file: Path) -> dict[str, Any]:
+def _toml(file: Path, wrong: Wrong) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{file} cannot be read as TOML: {error}") from error
+        wrong(f"{file} cannot be read as TOML: {error}")
+        return {}
 
 
-def _checked(table: Mapping[str, Any], origin: str) -> dict[str, Setting]:
+def _checked(table: Mapping[str, Any], origin: str, wrong: Wrong) -> dict[str, Setting]:
     known = {*SPEC_FIELDS, *OWN, *_SPELLINGS, _POLICY}
-    for name in table:
-        if name not in known:
-            raise ConfigurationError(
-                f"{origin}: unknown setting {name!r}; {suggestion(name, known)}"
-            )
-    return _spelled({name: Setting(value, origin) for name, value in table.items()})
+    for name in table.keys() - known:
+        wrong(f"{origin}: unknown setting {name!r}; {suggestion(name, known)}")
+    found = {name: Setting(value, origin) for name, value in table.items() if name in known}
+    return _spelled(found, wrong)
 
 
-def _spelled(found: Mapping[str, Setting]) -> dict[str, Setting]:
-    """One layer's settings under the names of the Spec's fields.
-
-    Raises:
-        ConfigurationError: two spellings of one setting in the same layer.
-    """
+def _spelled(found: Mapping[str, Setting], wrong: Wrong) -> dict[str, Setting]:
+    """One layer's settings under the names of the Spec's fields."""
     for spelling, name in _SPELLINGS.items():
         if spelling in found and name in found:
-            raise ConfigurationError(
+            wrong(
                 f"{found[spelling].origin} and {found[name].origin}: {spelling} and {name} are two spellings of one"
                 " setting; keep one of them"
             )
     return {_SPELLINGS.get(name, name): setting for name, setting in found.items()}
 
 
-def _from_environment() -> dict[str, Setting]:
+def _from_environment(wrong: Wrong) -> dict[str, Setting]:
     found = {}
     for name in (*SPEC_FIELDS, *OWN, *_SPELLINGS):
         variable = f"DAYFLY_{name.upper()}"
@@ -162,7 +169,7 @@ def _from_environment() -> dict[str, Setting]:
             found[name] = Setting(
                 _typed(name, os.environ[variable]), f"environment variable {variable}"
             )
-    return _spelled(found)
+    return _spelled(found, wrong)
 
 
 def _typed(name: str, text: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,10 @@ import pytest
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra.spec import Spec
-from dayfly.stacks import settings
+from dayfly.runtime.context import Context
+from dayfly.stacks import journal, settings
+from dayfly.stacks.workspace import Workspace
+from tests import runs
 
 
 @pytest.fixture
@@ -153,3 +158,45 @@ def test_of_a_budget_the_smallest_holds_whichever_layer_sets_it(
     assert found.get("budget_per_month") == "lots"
     monkeypatch.setenv("DAYFLY_BUDGET_PER_DAY", "5")
     assert settings.load(project.parent).get("budget_per_day") == 5
+
+
+def test_a_mistake_in_a_file_does_not_stop_who_only_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is told, and what it concerns left out; a function that is called by the same file is refused."""
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[tool.dayfly]\nbudget_per_day = "much"\nbackedn = "s3://x"\nowner = "me"\n')
+    monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    context = Context.to_end(told.append)
+    assert context.workspace.owner == "me"
+    assert context.workspace.budgets == ()
+    assert len(told) == 1
+    assert "unknown setting 'backedn'" in told[0]
+    with pytest.raises(ConfigurationError, match="backedn"):
+        Context.open()
+    project.write_text("[tool.dayfly\n")
+    told.clear()
+    assert Context.to_end(told.append).workspace.backend.startswith("file://")
+    assert told
+    assert all("cannot be read as TOML" in text for text in told)
+
+
+def test_machines_are_ended_whatever_stands_in_the_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workspace: Workspace
+) -> None:
+    """`gc --yes` and the keeper's own child close an orphan under a file that no call would take."""
+    for command in (["-m", "dayfly.runtime.cli", "gc", "--yes"], ["-m", "dayfly.runtime.tend"]):
+        run = runs.opened(workspace, alive=False)
+        (tmp_path / "pyproject.toml").write_text("[tool.dayfly]\nproviders = 3\n")
+        given = [run] if command[-1].endswith("tend") else []
+        done = subprocess.run(
+            [sys.executable, *command, *given],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "unknown setting 'providers'" in done.stderr
+        assert journal.read(workspace.directory(run)).closed

@@ -119,7 +119,8 @@ def table(records: Iterable[Record]) -> str:
     found = list(records)
     for provider in providers.names():
         cells = [_cell([e for e in found if (e.provider, e.how) == (provider, way)]) for way in HOW]
-        if providers.load(provider).same_computer:
+        loaded = providers.load(provider)
+        if loaded.same_computer or "host" in loaded.takes:
             cells[0] = "not needed"
         lines.append(f"| {provider} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines) + "\n"

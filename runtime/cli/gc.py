@@ -66,7 +66,7 @@ def gc(
     from dayfly.stacks import gc as collector
     from dayfly.stacks.census import census, owned_by
 
-    context = Context.open()
+    context = Context.to_end(tell)
     settle_plain(context, tell)
     context = context.as_owner(owner)
     found = census(context.workspace, context.engine_or_none(), only=run or "")

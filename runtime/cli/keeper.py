@@ -23,7 +23,7 @@ def status(json: _Json = False) -> None:
     from dayfly.runtime.entrust import Line
 
     try:
-        with Line(Context.open().workspace) as line:
+        with Line(Context.to_end(tell).workspace) as line:
             told = {**line.greeting, **line.ask("status")}
     except KeeperMissing as missing:
         if json:
@@ -51,7 +51,7 @@ def stop(
     from dayfly.runtime.entrust import Line, wait_until_gone
 
     try:
-        with Line(Context.open().workspace) as line:
+        with Line(Context.to_end(tell).workspace) as line:
             answer = line.ask("stop", force=force)
     except KeeperMissing:
         answer = {"stopping": False, "runs": []}

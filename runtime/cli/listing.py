@@ -35,7 +35,7 @@ def ps(
     from dayfly.runtime.wording import uncovered
     from dayfly.stacks import journal
 
-    context = Context.open()
+    context = Context.to_end(tell)
     settle_plain(context, tell)
     heal(context, tell)
     now = time.time()
@@ -144,7 +144,7 @@ def find_run(run: str) -> tuple[Context, History]:
     from dayfly.runtime.cli.output import tell
     from dayfly.runtime.context import Context
 
-    context = Context.open()
+    context = Context.to_end(tell)
     return context, elsewhere.find(context, run, tell)
 
 
