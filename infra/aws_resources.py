@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dayfly.infra import aws_endpoint, aws_firewall, aws_image, aws_sdk, aws_session
+from dayfly.infra import aws_endpoint, aws_firewall, aws_image, aws_sdk, aws_session, caller
 from dayfly.infra.aws_errors import AwsError, mapped
 from dayfly.infra.aws_ids import AwsId, zone_of
 from dayfly.infra.offers import Offer
@@ -61,6 +61,7 @@ class Declared:
         """Registers everything, and gives the outputs of each machine."""
         import pulumi
 
+        allowed = caller.of_run(self.spec, self.run, aws_endpoint.api_url(self.region))
         aws = aws_sdk.load()
 
         provider = aws.Provider("aws", **self._settings())
@@ -77,7 +78,6 @@ class Declared:
             opts=options,
         )
         vpc, subnet, routed = self._network(options)
-        allowed = aws_firewall.allowed(self.spec, self.run, self.region)
         group = self._group(allowed.cidr, vpc, options)
         common = {
             "ami": ami,

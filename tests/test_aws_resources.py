@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dayfly.errors import ConfigurationError, SpecError
-from dayfly.infra import aws_endpoint, aws_firewall, aws_offers, aws_resources, caller
+from dayfly.errors import SpecError
+from dayfly.infra import aws_endpoint, aws_offers, aws_resources
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.aws import PROVIDER
 from dayfly.infra.run import Run
@@ -112,20 +112,6 @@ def test_nobody_but_the_caller_gets_in(run: Run) -> None:
     assert among == {"protocol": "-1", "fromPort": 0, "toPort": 0, "self": True}
     assert len(machines) == 2
     assert "instance-1" in two
-
-
-def test_an_address_that_cannot_be_found_out_is_no_reason_to_let_everybody_in(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run is refused, with the option that settles it; a preview says that it would be open."""
-    monkeypatch.setattr(caller, "own", lambda _: None)
-    spec = Spec(provider="aws")
-    with pytest.raises(ConfigurationError, match="set allow_cidr"):
-        aws_firewall.allowed(spec, run, "us-east-1")
-    preview = replace(run, public_key="")
-    assert aws_firewall.allowed(spec, preview, "us-east-1").cidr == "0.0.0.0/0"
-    everybody = Spec(provider="aws", allow_cidr="0.0.0.0/0")
-    assert aws_firewall.allowed(everybody, run, "us-east-1").why == "allow_cidr"
 
 
 def test_the_machine_is_hardened_and_ends_with_all_it_has(run: Run) -> None:
