@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -12,8 +13,16 @@ from typing import Any
 
 import pytest
 
-from dayfly.errors import ConfigurationError, NoCapacity, SpecError
-from dayfly.infra import gcp_account, gcp_errors, gcp_prices, port_map, providers, run_names
+from dayfly.errors import ConfigurationError, NoCapacity, ProvisionFailed, SpecError
+from dayfly.infra import (
+    gcp_account,
+    gcp_errors,
+    gcp_prices,
+    gcp_stack,
+    port_map,
+    providers,
+    run_names,
+)
 from dayfly.infra.found import Found
 from dayfly.infra.gcp_errors import GcpError
 from dayfly.infra.gcp_place import Place
@@ -224,6 +233,16 @@ _SAID = {
     "Error: Error waiting for instance to create: Quota 'CPUS_PER_VM_FAMILY' exceeded.  Limit: 176.0 in region us-central1.": "quota",
     "Error waiting for instance to create: Quota 'GPUS_ALL_REGIONS' exceeded.  Limit: 0.0 globally.": "quota",
     "ZONE_RESOURCE_POOL_EXHAUSTED: The zone 'projects/p/zones/us-central1-a' is full": "capacity",
+    # Recorded by others: of the code ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS, which is not printed.
+    "* Error waiting for instance to create: A c2d-standard-32 VM instance is currently unavailable in the us-east1-c zone."
+    " Try requesting the VM in another zone.": "capacity",
+    "Error waiting for instance to create: A a3-highgpu-4g VM instance with 4 nvidia-h100-80gb accelerator(s) and 8 local"
+    " SSD(s) is currently unavailable in the us-central1-c zone. Consider trying your request in the us-central1-b,"
+    " us-central1-a zone(s), which currently has capacity to accommodate your request.": "capacity",
+    "Error waiting for instance to create: Instance failed to start due to preemption.": "capacity",
+    "UNSUPPORTED_OPERATION: Instance failed to start due to preemption.": "capacity",
+    "UNSUPPORTED_OPERATION: Operation is not supported": "unknown",
+    "S3 is currently unavailable in the us-east1-c zone": "unknown",
     "Error creating Network: googleapi: Error 403: Quota 'NETWORKS' exceeded.  Limit: 5.0 globally., quotaExceeded": "quota",
     "Error creating instance: googleapi: Error 403: Required 'compute.instances.create' permission for"
     " 'projects/p/zones/z/instances/i', forbidden": "auth",
@@ -297,8 +316,10 @@ class TestDeclared:
             "automaticRestart": False,
             "onHostMaintenance": "TERMINATE",
             "instanceTerminationAction": "DELETE",
-            "maxRunDuration": {"seconds": 1800},
+            # The deadline itself, rounded up to a second: no duration, which would begin when the machine runs.
+            "terminationTime": _rfc3339(run.deadline),
         }
+        assert seen["instance"]["scheduling"]["terminationTime"].endswith("Z")
         metadata = instance["metadata"]
         assert found["instance"].secrets == ("metadata.user-data",)
         assert metadata["ssh-keys"] == "ubuntu:ssh-ed25519 AAAA me-here"
@@ -329,6 +350,24 @@ class TestDeclared:
         seen = {each.name: each.inputs for each in declared.by(closed, plain, run)}
         assert "ubuntu-os-cloud" in seen["instance"]["bootDisk"]["initializeParams"]["image"]
         assert seen["firewall"]["sourceRanges"] == ["203.0.113.0/24"]
+
+    @pytest.mark.parametrize("left_s", [-60.0, 5.0])
+    def test_a_deadline_that_is_past_makes_no_machine(self, run: Run, left_s: float) -> None:
+        """Compute Engine's own clock could not end it; what is declared twice ends at the same moment."""
+        (offer, *_) = GCP.offers(Spec(provider="gcp", gpu="T4"))
+        with pytest.raises(ProvisionFailed, match="is past, or less than 30 s away") as caught:
+            gcp_stack._ends_at(replace(run, deadline=time.time() + left_s))
+        assert caught.value.kind == "invalid"
+        spec, later = Spec(provider="gcp", gpu="T4"), replace(run, created=run.created + 120)
+        first, second = (
+            next(each.inputs for each in declared.by(spec, offer, which) if each.name == "instance")
+            for which in (run, later)
+        )
+        assert first["scheduling"] == second["scheduling"]
+
+
+def _rfc3339(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(math.ceil(moment)))
 
 
 def _make(cloud: Emulator, run: Run, *, spot: bool = False) -> Place:
@@ -473,6 +512,37 @@ class TestApi:
         assert GCP.instance_state("i-1") == "unknown"
         assert GCP.admit("i-1") == ""
         GCP.terminate(Found("instance", "i-1"))
+
+
+@pytest.mark.parametrize("through", ["key", "refresh"])
+def test_no_network_is_no_refusal_of_the_log_in(
+    monkeypatch: pytest.MonkeyPatch, through: str
+) -> None:
+    """Google's token service does not answer: that is transient, and nothing says to log in again."""
+    from google.auth.exceptions import RefreshError
+    from google.auth.transport.requests import Request
+    from google.oauth2.credentials import Credentials
+
+    found = Credentials(  # type: ignore[no-untyped-call]
+        None,
+        refresh_token="r",
+        token_uri="http://127.0.0.1:9/token",
+        client_id="c",
+        client_secret="s",
+    )
+    with pytest.raises(GcpError) as caught, gcp_errors.asking("listing instances"):
+        try:
+            found.refresh(Request())  # type: ignore[no-untyped-call]
+        except Exception as error:
+            if through == "key":
+                raise
+            # As google.auth.compute_engine does.
+            raise RefreshError(error) from error  # type: ignore[no-untyped-call]
+    assert (caught.value.code, caught.value.kind) == ("dayfly/unreachable", "transient")
+    assert "auth application-default login" not in str(caught.value)
+    with pytest.raises(GcpError) as caught, gcp_errors.asking("listing instances"):
+        raise RefreshError("invalid_grant")  # type: ignore[no-untyped-call]
+    assert caught.value.kind == "auth"
 
 
 def test_places_are_read_as_they_are_written() -> None:
