@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from dayfly.errors import NoCapacity, SpecError
@@ -105,7 +104,7 @@ def _live_ladder(spec: Spec, known: Selection) -> list[Offer]:
     return replace(known, sold=sold).ladder(spec.region)
 
 
-def _usable(spec: Spec, prices: Sequence[Price]) -> tuple[Sequence[Price], str]:
+def _usable(spec: Spec, prices: list[Price]) -> tuple[list[Price], str]:
     """Those of the regions in which the subscription may have the type; all, with a note, where it cannot be asked.
 
     Raises:

@@ -69,6 +69,15 @@ def test_with_a_log_in_they_are_those_of_just_now_in_every_region(azure: Emulato
     assert [o.usd_per_hour - beside for o in offers[3:]] == pytest.approx(
         [3.673, 4.0403, 4.4076], abs=1e-6
     )
+    # Of a spot machine it is what is paid at most, so that a worst case is one.
+    (spot,) = {
+        round(price.spot_usd_per_hour or 0, 6)
+        for price in azure_prices.look_up(["Standard_NC24ads_A100_v4"], "eastus")
+    }
+    assert offers[0].usd_per_hour - beside == pytest.approx(1.2 * spot, abs=1e-6)
+    assert "at most 1.2 times the spot price of now" in offers[0].source
+    spec = Spec(provider="azure", spot=True)
+    assert azure_beside.most_for_machine(spec, offers[0]) == pytest.approx(1.2 * spot, abs=1e-5)
     assert all(o.source.startswith(azure_prices.SOURCE) for o in offers)
     assert {o.as_of for o in offers} == {azure_prices.today()}
     assert {o.region for o in _offers(gpu="T4:1", region="westus2")} == {"westus2"}
@@ -163,6 +172,7 @@ def test_what_the_real_list_says_is_kept_for_an_hour(
 ) -> None:
     """Tens of thousands of rows are not read for every call."""
     api = AzureApi.from_environment()
+    assert list(api.skus("eastus"))  # Its client is made while it is an emulator's.
     monkeypatch.setattr(azure_endpoint, "is_emulated", lambda: False)
     monkeypatch.setattr(azure_skus.platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
     first = azure_skus.places(api, None, 1000.0)
