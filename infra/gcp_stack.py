@@ -216,11 +216,11 @@ def _ends_at(run: Run) -> str:
     """The run's deadline as RFC 3339 has it, in whole seconds and not before it.
 
     Raises:
-        ProvisionFailed: it is past, or too near to be taken.
+        ProvisionFailed: it is past, or too near to be taken, and this is no preview.
     """
     at = math.ceil(run.deadline)
     text = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if at - time.time() < _LEAST_RUNTIME_S:
+    if run.public_key and at - time.time() < _LEAST_RUNTIME_S:
         raise ProvisionFailed(
             f"the run's deadline, {text}, is past, or less than {_LEAST_RUNTIME_S} s away, and Compute Engine would not take a"
             " machine that has to end then: give the run more time with max_runtime",

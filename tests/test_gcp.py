@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,61 @@ class TestOffline:
         assert gcp_account.project() == "another"
         monkeypatch.setenv(gcp_account.KEY_FILE_VARIABLE, str(tmp_path / "nothing.json"))
         assert "nothing.json: there is no such file" in GCP.preflight()[0]
+
+    def test_a_quota_project_is_not_taken_where_gcloud_has_another(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Nobody guesses who pays: both are named; where they are one, or a variable says, that is it."""
+        file = tmp_path / "application_default_credentials.json"
+        file.write_text(json.dumps({"quota_project_id": "for-quotas", "type": "authorized_user"}))
+        assert gcp_account.project() == "for-quotas"
+        (tmp_path / "configurations").mkdir()
+        (tmp_path / "active_config").write_text("work\n")
+        active = tmp_path / "configurations" / "config_work"
+        active.write_text("[core]\naccount = me@example.com\nproject = my-work\n")
+        with pytest.raises(ConfigurationError, match="'my-work' is gcloud's, 'for-quotas' the"):
+            gcp_account.project()
+        assert not GCP.is_configured()
+        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-work")
+        assert gcp_account.project() == "my-work"
+        monkeypatch.delenv("GOOGLE_CLOUD_PROJECT")
+        active.write_text("[core]\nproject = for-quotas\n")
+        assert gcp_account.project() == "for-quotas"
+        file.write_text(json.dumps({"project_id": "of-the-key", "type": "service_account"}))
+        active.write_text("[core]\nproject = my-work\n")
+        assert gcp_account.project() == "of-the-key"
+
+    @pytest.mark.parametrize(("accounts", "is_set_up"), [("default/\nme@x/\n", True), ("", False)])
+    def test_a_machine_of_google_s_is_set_up_if_it_has_a_service_account(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accounts: str, is_set_up: bool
+    ) -> None:
+        """By its metadata server, which is asked once; one that does not answer has none."""
+        product = tmp_path / "product_name"
+        product.write_text("Google Compute Engine\n")
+        monkeypatch.setattr(gcp_account, "_PRODUCT", product)
+        asked: list[tuple[str, str | None]] = []
+
+        class Metadata(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append((self.path, self.headers.get("Metadata-Flavor")))
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(accounts.encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Nobody reads it."""
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            host = f"127.0.0.1:{server.server_address[1]}"
+            monkeypatch.setenv("GCE_METADATA_HOST", host)
+            assert GCP.is_configured() is is_set_up
+            assert GCP.is_configured() is is_set_up
+            server.shutdown()
+        assert asked == [("/computeMetadata/v1/instance/service-accounts/", "Google")]
+        monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")
+        assert not GCP.is_configured()
+        assert "gcloud auth application-default login" in GCP.preflight()[0]
 
     def test_zones_are_rungs_at_a_price_with_disk_and_address(self) -> None:
         """Beside each other, as far as the catalog's prices hold."""

@@ -72,6 +72,8 @@ class Gcp(VendorProvider):
         gcp_account.KEY_FILE_VARIABLE,
         *gcp_account.PROJECT_VARIABLES,
         gcp_account.CONFIG_VARIABLE,
+        gcp_account.ACTIVE_VARIABLE,
+        gcp_account.METADATA_VARIABLE,
         gcp_account.URL_VARIABLE,
         port_map.VARIABLE,
     )
