@@ -174,7 +174,9 @@ def test_what_the_real_list_says_is_kept_for_an_hour(
     api = AzureApi.from_environment()
     assert list(api.skus("eastus"))  # Its client is made while it is an emulator's.
     monkeypatch.setattr(azure_endpoint, "is_emulated", lambda: False)
-    monkeypatch.setattr(azure_skus.platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(
+        "dayfly.infra.azure_skus.platformdirs.user_cache_path", lambda _: tmp_path / "cache"
+    )
     first = azure_skus.places(api, None, 1000.0)
     assert "westeurope" in first["Standard_NC4as_T4_v3"]
     asked = len(azure.requests)

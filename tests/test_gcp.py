@@ -580,7 +580,7 @@ def test_no_network_is_no_refusal_of_the_log_in(
     from google.auth.transport.requests import Request
     from google.oauth2.credentials import Credentials
 
-    found = Credentials(  # type: ignore[no-untyped-call]
+    found = Credentials(
         None,
         refresh_token="r",
         token_uri="http://127.0.0.1:9/token",
@@ -589,16 +589,16 @@ def test_no_network_is_no_refusal_of_the_log_in(
     )
     with pytest.raises(GcpError) as caught, gcp_errors.asking("listing instances"):
         try:
-            found.refresh(Request())  # type: ignore[no-untyped-call]
+            found.refresh(Request())
         except Exception as error:
             if through == "key":
                 raise
             # As google.auth.compute_engine does.
-            raise RefreshError(error) from error  # type: ignore[no-untyped-call]
+            raise RefreshError(error) from error
     assert (caught.value.code, caught.value.kind) == ("dayfly/unreachable", "transient")
     assert "auth application-default login" not in str(caught.value)
     with pytest.raises(GcpError) as caught, gcp_errors.asking("listing instances"):
-        raise RefreshError("invalid_grant")  # type: ignore[no-untyped-call]
+        raise RefreshError("invalid_grant")
     assert caught.value.kind == "auth"
 
 
