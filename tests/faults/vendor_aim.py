@@ -1,0 +1,67 @@
+"""Aim at a vendor's cloud: what a seed kills, when and where."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from tests.faults.vendor_worlds import WORLDS
+
+CLOUDS = tuple(WORLDS)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a call's life.
+
+    Attributes:
+        after: the journal's event that opens it.
+        width_s: the kill comes at a random moment of so long.
+    """
+
+    after: str
+    width_s: float
+
+
+# Most of them while the engine creates and while it destroys: there something may be that is in no state.
+WINDOWS = (
+    Window("up_started", 1.5),
+    Window("closing", 0.5),
+    Window("intent", 0.5),
+    Window("launched", 0.3),
+    Window("up_started", 4.0),
+    Window("job_started", 0.6),
+    Window("closing", 2.0),
+    Window("machine", 0.5),
+    Window("up_started", 2.5),
+    Window("job_ended", 0.2),
+)
+CELLS = 2 * len(WINDOWS) * len(CLOUDS)
+# Its client in every one; half of the keepers with it, and with every second of those the engine and all else of ours.
+_WHOM = ("client", "client", "client and keeper", "all")
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What one trial is for.
+
+    Attributes:
+        seed: of the trial.
+        cloud: where the machine is.
+        window: in which the kill has to come; None for any moment from the start of the client to its end.
+        whom: who dies.
+    """
+
+    seed: int
+    cloud: str
+    window: Window | None
+    whom: str
+
+    @classmethod
+    def of(cls, seed: int) -> Aim:
+        """Each cloud in turn, and of each every second one in a window, each of those in turn."""
+        turn = seed // len(CLOUDS)
+        window = None if turn % 2 else WINDOWS[turn // 2 % len(WINDOWS)]
+        return cls(
+            seed, CLOUDS[seed % len(CLOUDS)], window, random.Random(f"whom {seed}").choice(_WHOM)
+        )
