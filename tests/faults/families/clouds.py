@@ -153,4 +153,4 @@ def _point(where: Stand, run: str) -> str:
     return told[-1] if told else "before the intent"
 
 
-FAMILY = Family(_NAME, trials=50 * len(CLOUDS), sample=1, run=run, jobs=3, cells=CELLS)
+FAMILY = Family(_NAME, trials=50 * len(CLOUDS), sample=1, run=run, cells=CELLS)
