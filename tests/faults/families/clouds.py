@@ -65,7 +65,11 @@ class _Kill:
     def made(self) -> Trial:
         """The trial."""
         chance = random.Random(self.aim.seed)
-        if not self._has_come(chance):
+        came = self._has_come(chance)
+        if came is None:
+            said = f"its moment did not come: {self.where.said(self.aim.seed)}"
+            return Trial(_NAME, self.aim.seed, problems=(said,))
+        if not came:
             # Nobody was killed: what it leaves must be nothing as well.
             self.client.wait(COMMAND_S)
             leaked = tuple(self.where.cloud.leaked())
@@ -79,21 +83,18 @@ class _Kill:
         """The client's, "" where it has none yet."""
         return next(iter(left.runs(self.where.place.home) - self.before), "")
 
-    def _has_come(self, chance: random.Random) -> bool:
-        """Waits for the moment; False where the client has ended before."""
-        window = self.aim.window
-        if window is not None and not self._after(window.after):
-            return False
+    def _has_come(self, chance: random.Random) -> bool | None:
+        """Waits for the moment, as `moments.wait_for` does."""
+        window, home = self.aim.window, self.where.place.home
+        if window is not None:
+
+            def has_opened() -> bool:
+                return bool(self._run) and window.after in left.events(home, self._run)
+
+            if not (opened := moments.wait_for(has_opened, self.client, COMMAND_S)):
+                return opened
         until = time.monotonic() + chance.uniform(0, window.width_s if window else self.lasts_s)
-        return bool(moments.wait_for(lambda: time.monotonic() >= until, self.client, COMMAND_S))
-
-    def _after(self, event: str) -> bool:
-        def has_come() -> bool:
-            return bool(self._run) and event in left.events(self.where.place.home, self._run)
-
-        came = moments.wait_for(has_come, self.client, COMMAND_S)
-        assert came is not None, f"it did not come to {event!r}: {self.where.said(self.aim.seed)}"
-        return came
+        return moments.wait_for(lambda: time.monotonic() >= until, self.client, COMMAND_S)
 
     def _unborn(self) -> Trial:
         """There is no run: nor is there anything else, unless the client has made one just now."""
