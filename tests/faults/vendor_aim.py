@@ -61,7 +61,8 @@ class Aim:
     def of(cls, seed: int) -> Aim:
         """Each cloud in turn, of each every second one in a window, each of those in turn, and who dies in it in turn as well."""
         turn = seed // len(CLOUDS)
-        pair = turn // 2
-        window = None if turn % 2 else WINDOWS[pair % len(WINDOWS)]
-        whom = WHOM[(pair + pair // len(WINDOWS)) % len(WHOM)]
+        time, number = divmod(turn // 2, len(WINDOWS))
+        # Not the same one for windows that are as far apart as there are kinds of those who die.
+        whom = WHOM[(number + number // len(WHOM) + time) % len(WHOM)]
+        window = None if turn % 2 else WINDOWS[number]
         return cls(seed, CLOUDS[seed % len(CLOUDS)], window, whom)
