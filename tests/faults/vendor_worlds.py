@@ -170,18 +170,27 @@ class GcpWorld(VendorWorld):
     def _settle(self) -> None:
         for name in (run_names.of(_FOREIGN), _NOT_OURS):
             said = f"of {_FOREIGN.owner}"
-            network = self._post("networks", name, description=said, autoCreateSubnetworks=False)
+            network = self.post("networks", name, description=said, autoCreateSubnetworks=False)
             allowed = [{"IPProtocol": "tcp", "ports": ["22"]}]
-            self._post("firewalls", name, description=said, network=network, allowed=allowed)
+            self.post("firewalls", name, description=said, network=network, allowed=allowed)
 
-    def _post(self, kind: str, name: str, **fields: Any) -> str:
-        """Makes one and waits for it."""
-        project = self.environment["GOOGLE_CLOUD_PROJECT"]
-        base = f"{self.environment['DAYFLY_GCP_URL']}/compute/v1/projects/{project}/global"
-        operation = _ask(f"{base}/{kind}", {"name": name, **fields})
-        done = _ask(f"{base}/operations/{operation['name']}/wait", {})
+    def post(self, kind: str, name: str, **fields: Any) -> str:
+        """Makes something global, and waits for it."""
+        self._done(_ask(f"{self._base}/{kind}", {"name": name, **fields}))
+        return f"projects/{self.environment['GOOGLE_CLOUD_PROJECT']}/global/{kind}/{name}"
+
+    def delete(self, kind: str, name: str) -> None:
+        """Ends it, and waits for that."""
+        self._done(_ask(f"{self._base}/{kind}/{name}", {}, "DELETE"))
+
+    def _done(self, operation: Mapping[str, Any]) -> None:
+        done = _ask(f"{self._base}/operations/{operation['name']}/wait", {})
         assert not done.get("error"), done
-        return f"projects/{project}/global/{kind}/{name}"
+
+    @property
+    def _base(self) -> str:
+        project = self.environment["GOOGLE_CLOUD_PROJECT"]
+        return f"{self.environment['DAYFLY_GCP_URL']}/compute/v1/projects/{project}/global"
 
     def things(self) -> list[str]:
         return [f"{path.split('/')[-2]} {path}" for path in self._cloud.rows()]
@@ -193,8 +202,8 @@ class GcpWorld(VendorWorld):
         return any(run in path for path in self._cloud.rows("instances"))
 
 
-def _ask(url: str, body: Mapping[str, Any]) -> Any:
-    request = urllib.request.Request(url, data=json.dumps(body).encode(), method="POST")
+def _ask(url: str, body: Mapping[str, Any], method: str = "POST") -> Any:
+    request = urllib.request.Request(url, data=json.dumps(body).encode(), method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=60) as answer:
         return json.load(answer)
