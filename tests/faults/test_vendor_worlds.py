@@ -14,7 +14,7 @@ from tests.emulators.azure import Emulator as Azure
 from tests.emulators.azure import Options as AzureOptions
 from tests.emulators.gcp import Emulator as Gcp
 from tests.faults.families.clouds import FAMILY
-from tests.faults.vendor_aim import CELLS, CLOUDS, WHOM, WINDOWS, Aim
+from tests.faults.vendor_aim import ASKED, CELLS, CLOUDS, WHOM, WINDOWS, Aim
 from tests.faults.vendor_worlds import WORLDS, AwsWorld, AzureWorld, GcpWorld, VendorWorld
 
 _OURS = "dayfly-" + "a" * 32
@@ -23,7 +23,7 @@ _OURS = "dayfly-" + "a" * 32
 @pytest.mark.parametrize("first", [0, 7, 20_000, 1_234_567])
 def test_every_cloud_has_fifty_kills_wherever_a_campaign_begins(first: int) -> None:
     """Half of them at any moment, the others in each window; a keeper in half of them, and
-    all of ours also while the engine creates."""
+    all of ours also while a machine is asked for."""
     aims = [Aim.of(first + number) for number in range(FAMILY.trials)]
     assert Counter(aim.cloud for aim in aims) == dict.fromkeys(CLOUDS, 50)
     for cloud in CLOUDS:
@@ -32,9 +32,7 @@ def test_every_cloud_has_fifty_kills_wherever_a_campaign_begins(first: int) -> N
         assert {aim.window for aim in own} == {None, *WINDOWS}
         kept = sum(aim.whom == "client" for aim in own)
         assert 20 <= kept <= 30
-        creating = {
-            aim.whom for aim in own if aim.window is not None and aim.window.after == "up_started"
-        }
+        creating = {aim.whom for aim in own if aim.window is not None and aim.window.after == ASKED}
         assert creating == set(WHOM)
 
 
@@ -101,4 +99,5 @@ def test_an_account_tells_what_is_left_and_what_is_gone(cloud: str) -> None:
         assert world.leaked() == [left]
         assert world.broken() != []
         assert all(text.startswith("somebody else's ") for text in world.broken())
+        assert world.asked_for() == 0
         assert (world.launches("a" * 32), world.lives("a" * 32)) == (0, False)

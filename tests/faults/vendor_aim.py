@@ -9,12 +9,16 @@ from tests.faults.vendor_worlds import WORLDS
 CLOUDS = tuple(WORLDS)
 
 
+# The plugin has been asked for the machine, and the engine does not know its id yet.
+ASKED = "machine asked for"
+
+
 @dataclass(frozen=True)
 class Window:
     """A part of a call's life.
 
     Attributes:
-        after: the journal's event that opens it.
+        after: the journal's event that opens it, or ASKED.
         width_s: the kill comes at a random moment of so long.
     """
 
@@ -28,11 +32,11 @@ WINDOWS = (
     Window("closing", 0.5),
     Window("intent", 0.5),
     Window("launched", 0.3),
-    Window("up_started", 4.0),
+    Window(ASKED, 0.3),
     Window("job_started", 0.6),
     Window("closing", 2.0),
     Window("machine", 0.5),
-    Window("up_started", 2.5),
+    Window(ASKED, 1.0),
     Window("job_ended", 0.2),
 )
 # Its client in every one; in half of them its keeper as well, and in half of those the engine and all else of ours.

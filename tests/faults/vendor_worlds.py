@@ -24,6 +24,7 @@ _NOT_OURS = "not-ours"
 # For how long a launch is under way: less than each provider waits for one that may still come, of its emulator.
 _LAUNCH_S = 0.3
 _ALWAYS = 10**6
+_GCP_ZONE = "us-central1-b"
 
 
 class VendorWorld(ABC):
@@ -53,6 +54,10 @@ class VendorWorld(ABC):
     @abstractmethod
     def things(self) -> list[str]:
         """All that there is, as "kind id"."""
+
+    @abstractmethod
+    def asked_for(self) -> int:
+        """For how many machines the plugin has been asked."""
 
     @abstractmethod
     def launches(self, run: str) -> int:
@@ -110,6 +115,9 @@ class AwsWorld(VendorWorld):
     def things(self) -> list[str]:
         return [f"{kind} {id}" for kind, ids in self._cloud.left().items() for id in ids]
 
+    def asked_for(self) -> int:
+        return self._cloud.plugin.calls.count(("create", "aws:ec2/instance:Instance"))
+
     def launches(self, run: str) -> int:
         return sum(_tagged(each, run) for each in self._cloud.instances.all())
 
@@ -148,6 +156,9 @@ class AzureWorld(VendorWorld):
     def things(self) -> list[str]:
         return [f"{each.type or 'group'} {each.id.text}" for each in self._cloud.world.all()]
 
+    def asked_for(self) -> int:
+        return self._cloud.calls.count(("create", "azure-native:compute:VirtualMachine"))
+
     def launches(self, run: str) -> int:
         accepted = [id for event, id in self._cloud.world.events if event == "accepted"]
         return sum(run in id and "/virtualMachines/" in id for id in accepted)
@@ -159,7 +170,7 @@ class AzureWorld(VendorWorld):
 class GcpWorld(VendorWorld):
     """A network with another owner's name, and one of somebody who has never heard of us, each with a firewall rule."""
 
-    asked = 'provider="gcp", gpu="T4", region="us-central1-b", time="30m"'
+    asked = f'provider="gcp", gpu="T4", region="{_GCP_ZONE}", time="30m"'
 
     def __init__(self, cloud: Gcp) -> None:
         self._cloud = cloud
@@ -195,6 +206,12 @@ class GcpWorld(VendorWorld):
     def things(self) -> list[str]:
         return [f"{path.split('/')[-2]} {path}" for path in self._cloud.rows()]
 
+    def asked_for(self) -> int:
+        project = self.environment["GOOGLE_CLOUD_PROJECT"]
+        base = f"{self.environment['DAYFLY_GCP_URL']}/compute/v1/projects/{project}"
+        made = _ask(f"{base}/zones/{_GCP_ZONE}/operations", None, "GET")["items"]
+        return sum(each["operationType"] == "insert" for each in made)
+
     def launches(self, run: str) -> int:
         return sum(run in each["instance"] for each in self._cloud.events("launch_accepted"))
 
@@ -202,8 +219,9 @@ class GcpWorld(VendorWorld):
         return any(run in path for path in self._cloud.rows("instances"))
 
 
-def _ask(url: str, body: Mapping[str, Any], method: str = "POST") -> Any:
-    request = urllib.request.Request(url, data=json.dumps(body).encode(), method=method)
+def _ask(url: str, body: Mapping[str, Any] | None, method: str = "POST") -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=60) as answer:
         return json.load(answer)

@@ -21,7 +21,7 @@ from tests.faults.own_keys import OwnKeys
 from tests.faults.place import COMMAND_S, Place
 from tests.faults.starts import starts
 from tests.faults.trial import Trial
-from tests.faults.vendor_aim import CELLS, CLOUDS, Aim
+from tests.faults.vendor_aim import ASKED, CELLS, CLOUDS, Aim, Window
 from tests.faults.vendor_stand import Stand, stand
 
 _NAME = "clouds"
@@ -41,11 +41,11 @@ def run(place: Place, seeds: Iterator[int]) -> Iterator[Trial]:
 
 def _trial(where: Stand, aim: Aim) -> Trial:
     lasts_s = where.lasts_s(aim.seed) if aim.window is None else 0.0
-    before = left.runs(where.place.home)
+    before, asked_for = left.runs(where.place.home), where.cloud.asked_for()
     with OwnKeys(where.place.home) as keys:
         client = where.client(aim.seed)
         try:
-            return _Kill(where, aim, client, before, keys, lasts_s).made()
+            return _Kill(where, aim, client, before, asked_for, keys, lasts_s).made()
         finally:
             client.kill()
             client.wait()
@@ -59,6 +59,7 @@ class _Kill:
     aim: Aim
     client: subprocess.Popen[bytes]
     before: set[str]
+    asked_for: int
     keys: OwnKeys
     lasts_s: float
 
@@ -85,16 +86,19 @@ class _Kill:
 
     def _has_come(self, chance: random.Random) -> bool | None:
         """Waits for the moment, as `moments.wait_for` does."""
-        window, home = self.aim.window, self.where.place.home
+        window = self.aim.window
         if window is not None:
-
-            def has_opened() -> bool:
-                return bool(self._run) and window.after in left.events(home, self._run)
-
-            if not (opened := moments.wait_for(has_opened, self.client, COMMAND_S)):
+            opened = moments.wait_for(lambda: self._is_open(window), self.client, COMMAND_S)
+            if not opened:
                 return opened
         until = time.monotonic() + chance.uniform(0, window.width_s if window else self.lasts_s)
         return moments.wait_for(lambda: time.monotonic() >= until, self.client, COMMAND_S)
+
+    def _is_open(self, window: Window) -> bool:
+        told = left.events(self.where.place.home, self._run) if self._run else []
+        if window.after != ASKED:
+            return window.after in told
+        return "up_started" in told and self.where.cloud.asked_for() > self.asked_for
 
     def _unborn(self) -> Trial:
         """There is no run: nor is there anything else, unless the client has made one just now."""
