@@ -23,7 +23,7 @@ _OURS = "dayfly-" + "a" * 32
 @pytest.mark.parametrize("first", [0, 7, 20_000, 1_234_567])
 def test_every_cloud_has_fifty_kills_wherever_a_campaign_begins(first: int) -> None:
     """Half of them at any moment, the others in each window; a keeper in half of them, and
-    all of ours also while a machine is asked for."""
+    each of those who may die while a machine is asked for."""
     aims = [Aim.of(first + number) for number in range(FAMILY.trials)]
     assert Counter(aim.cloud for aim in aims) == dict.fromkeys(CLOUDS, 50)
     for cloud in CLOUDS:

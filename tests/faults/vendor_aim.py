@@ -36,8 +36,8 @@ WINDOWS = (
     Window("job_started", 0.6),
     Window("closing", 2.0),
     Window("machine", 0.5),
-    Window(ASKED, 1.0),
     Window("job_ended", 0.2),
+    Window(ASKED, 1.0),
 )
 # Its client in every one; in half of them its keeper as well, and in half of those the engine and all else of ours.
 WHOM = ("client", "client and keeper", "client", "all")
