@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -96,22 +96,28 @@ def write(home: Path, spec: Spec, offer: Offer, listing: Listing) -> None:
 def _file(home: Path, spec: Spec, offer: Offer) -> Path:
     seen = {name: value for name, value in spec.as_dict().items() if name not in _UNSEEN}
     place = {name: getattr(offer, name) for name in _OF_OFFER}
-    text = json.dumps([seen, place, list(_made_from(offer.provider))], sort_keys=True, default=str)
+    text = json.dumps([seen, place, _made_from(offer.provider)], sort_keys=True, default=str)
     return home / "cache" / _FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
-def _made_from(provider: str) -> Iterator[Any]:
+def _made_from(provider: str) -> list[Any]:
     """Whatever a provider's program is made from: Dayfly's own files, its SDK, and Pulumi."""
-    yield sys.version_info[:2]
     loaded = providers.load(provider)
-    own = sys.modules[type(loaded).__module__].__file__
+    own = _seen(Path(str(sys.modules[type(loaded).__module__].__file__)))
+    sdk = [_sdk(loaded.sdk)] if isinstance(loaded, VendorProvider) else []
+    return [sys.version_info[:2], engine.VERSION, *_common(), own, *sdk]
+
+
+@functools.cache
+def _common() -> list[Any]:
+    """The files of all providers' programs; looked at once, as they are when this process loads them."""
     folders = [Path(str(package.__path__[0])) for package in (dayfly.infra, dayfly.stacks)]
-    for file in sorted({Path(str(own)), *(f for place in folders for f in place.glob("*.py"))}):
-        seen = file.stat()
-        yield file.name, seen.st_size, seen.st_mtime_ns
-    yield engine.VERSION
-    if isinstance(loaded, VendorProvider):
-        yield _sdk(loaded.sdk)
+    return [_seen(file) for folder in folders for file in sorted(folder.glob("*.py"))]
+
+
+def _seen(file: Path) -> Any:
+    seen = file.stat()
+    return file.name, seen.st_size, seen.st_mtime_ns
 
 
 def _sdk(name: str) -> str:
