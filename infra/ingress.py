@@ -6,7 +6,8 @@ import ipaddress
 
 # The network of this computer alone, at the address that it has when a machine is made.
 OWN_ADDRESS = "own"
-# Set for the processes that make a machine where a policy wants none that the public can reach.
+# Set for the processes that make a machine, and not for those that only plan one, where a policy wants none that the public can
+# reach.
 PRIVATE_VARIABLE = "DAYFLY_PRIVATE_INGRESS"
 # A network of a company may have 65,536 public addresses; what is larger is the public.
 _PUBLIC_PREFIX = 16
