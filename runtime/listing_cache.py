@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import os
 import sys
 import time
 from dataclasses import asdict, replace
@@ -15,7 +16,7 @@ from typing import Any
 
 import dayfly.infra
 import dayfly.stacks
-from dayfly.infra import providers, whole_file
+from dayfly.infra import providers, vendor, whole_file
 from dayfly.infra.listing import Listing
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
@@ -68,16 +69,24 @@ def read(home: Path, spec: Spec, offer: Offer) -> Listing | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     day = time.strftime("%Y-%m-%d", time.localtime(told["time"]))
+    guessed = ", without credentials, so that they may be others" if told.get("guess") else ""
     who = "the engine" if listing.source == "engine" else "the recorder"
     resources = tuple(
         replace(each, usd_per_hour=offer.usd_per_hour) if number in told["machines"] else each
         for number, each in enumerate(listing.resources)
     )
-    return Listing(resources, "cache", f"as {who} has listed them on {day}")
+    return Listing(resources, "cache", f"as {who} has listed them on {day}{guessed}")
 
 
-def write(home: Path, spec: Spec, offer: Offer, listing: Listing) -> None:
-    """Keeps what the engine or the recorder has said; a plan loses nothing where it cannot be kept."""
+def write(home: Path, spec: Spec, offer: Offer, listing: Listing, *, guess: bool = False) -> None:
+    """Keeps what the engine or the recorder has said; a plan loses nothing where it cannot be kept.
+
+    Args:
+        home: where.
+        spec, offer: the rung.
+        listing: what was said.
+        guess: the account could not be asked, so that it is listed as one that has nothing of its own.
+    """
     if listing.source not in ("engine", "recorder"):
         return
     # The price is the Offer's, and is another tomorrow.
@@ -86,7 +95,12 @@ def write(home: Path, spec: Spec, offer: Offer, listing: Listing) -> None:
         for number, each in enumerate(listing.resources)
         if offer.usd_per_hour and each.usd_per_hour == offer.usd_per_hour
     ]
-    told = {"time": time.time(), "machines": machines, "listing": asdict(listing)}
+    told = {
+        "time": time.time(),
+        "machines": machines,
+        "listing": asdict(listing),
+        "guess": guess,
+    }
     file = _file(home, spec, offer)
     with contextlib.suppress(OSError):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,8 +110,18 @@ def write(home: Path, spec: Spec, offer: Offer, listing: Listing) -> None:
 def _file(home: Path, spec: Spec, offer: Offer) -> Path:
     seen = {name: value for name, value in spec.as_dict().items() if name not in _UNSEEN}
     place = {name: getattr(offer, name) for name in _OF_OFFER}
-    text = json.dumps([seen, place, _made_from(offer.provider)], sort_keys=True, default=str)
+    asked = [seen, place, _made_from(offer.provider), _account(offer.provider)]
+    text = json.dumps(asked, sort_keys=True, default=str)
     return home / "cache" / _FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def _account(provider: str) -> list[tuple[str, str]]:
+    """What this process's environment says of whose account it is, and where: another one may have other networks.
+
+    Of these values only a digest is written, together with all the rest.
+    """
+    named = {*providers.load(provider).environment} - {*vendor.ENVIRONMENT}
+    return [(name, os.environ[name]) for name in sorted(named) if name in os.environ]
 
 
 def _made_from(provider: str) -> list[Any]:
