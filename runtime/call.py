@@ -256,7 +256,7 @@ class Call:
         if not to_run:
             return call
         engine = context.engine(shown.note)
-        equip(engine, call.offers, shown.note)
+        equip(engine, call.offers, context.workspace.pulumi_home, shown.note)
         return dataclasses.replace(call, engine=engine)
 
     def _sifted(self) -> Call:
@@ -539,14 +539,17 @@ class Call:
         return planned
 
 
-def equip(engine: Engine, offers: Sequence[Offer], note: Callable[[str], None]) -> None:
+def equip(
+    engine: Engine, offers: Sequence[Offer], pulumi_home: Path, note: Callable[[str], None]
+) -> None:
     """Installs the plugins that a ladder needs, the lower rungs' as well: on the way down there is no time for that.
 
     Raises:
-        PluginMissing: one cannot be had; nothing exists.
+        PluginMissing: one cannot be had, or would not be found in the home of the engine that is used; nothing exists.
     """
-    for plugin in plugins.missing((offer.provider for offer in offers), engine):
-        plugin_install.ensure(plugin, engine, note)
+    for plugin in plugins.of_each(offer.provider for offer in offers):
+        if plugin_install.ensure(plugin, engine, note).origin == "installed":
+            plugins.check_linked(pulumi_home, plugin)
 
 
 def check_arguments(
