@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-
 from dayfly.errors import ProvisionFailed
 from dayfly.infra import azure_endpoint
 
@@ -99,6 +97,9 @@ def _items(query: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _page(url: str, parameters: Mapping[str, str] | None) -> dict[str, Any]:
+    # A plan at the catalog's prices asks nobody, and this loads for as long as all the rest of it takes.
+    import requests
+
     try:
         answer = requests.get(url, params=parameters, timeout=_TIMEOUT_S)
         answer.raise_for_status()

@@ -33,13 +33,14 @@ class Allowed:
         return f"22/tcp from {self.cidr} ({self.why})"
 
 
-def allowed(cidr: str | None, api_url: str) -> Allowed:
+def allowed(cidr: str | None, api_url: str, *, private: bool = False) -> Allowed:
     """Who may reach a machine of this run.
 
     Args:
         cidr: what the Spec says; None is this computer alone.
         api_url: the provider's API: where the way to it has a public address, or is this computer itself as with an
             emulator, nobody else has to be asked.
+        private: a policy denies the public, also where this process's environment does not say so.
 
     Raises:
         ConfigurationError: this computer's own address could not be found out, and a policy denies all others.
@@ -47,7 +48,7 @@ def allowed(cidr: str | None, api_url: str) -> Allowed:
     if cidr is not None:
         return Allowed(cidr, "allow_cidr")
     found = own(api_url)
-    if found is None and os.environ.get(PRIVATE_VARIABLE):
+    if found is None and (private or os.environ.get(PRIVATE_VARIABLE)):
         raise ConfigurationError(
             "this computer's own address could not be found out, and the policy public_ingress = false lets no machine be open"
             " to anybody: set allow_cidr"

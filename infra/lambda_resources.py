@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dayfly.errors import ConfigurationError
 from dayfly.infra import caller, creations, fence, lambda_account, lambda_endpoint
 from dayfly.infra.found import GONE
 from dayfly.infra.lambda_errors import ApiError, is_without_firewall
@@ -53,7 +54,10 @@ class RulesetProvider(DynamicProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         api, name, region = lambda_account.api(), props["name"], props["region"]
-        allowed = caller.allowed(props.get("allow_cidr"), lambda_endpoint.base_url())
+        private = bool(props.get("private"))
+        allowed = caller.allowed(
+            props.get("allow_cidr"), lambda_endpoint.base_url(), private=private
+        )
         rule = ssh_rule(allowed.cidr, f"SSH for {props['owner']}")
 
         def named() -> list[str]:
@@ -65,6 +69,11 @@ class RulesetProvider(DynamicProvider):
         except ApiError as refusal:
             if not is_without_firewall(refusal, region):
                 raise
+            if private:
+                raise ConfigurationError(
+                    f"{region} has no firewall rulesets, and the policy public_ingress = false lets no machine be open to anybody:"
+                    " name another region"
+                ) from refusal
             said = f"none: {region} has no firewall rulesets, so that port 22 may be open to all"
             return CreateResult(
                 f"none-{props['run']}",
@@ -74,6 +83,10 @@ class RulesetProvider(DynamicProvider):
             id,
             _outs(props, "name", "region", "allow_cidr") | {"ruleset": id, "allowed": str(allowed)},
         )
+
+    def diff(self, id: str, olds: dict[str, Any], news: dict[str, Any]) -> Any:
+        # A policy that is new makes no firewall anew behind which a machine stands.
+        return super().diff(id, olds, {n: v for n, v in news.items() if n != "private"})
 
     def delete(self, id: str, props: dict[str, Any]) -> None:
         if props.get("ruleset"):

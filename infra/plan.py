@@ -22,7 +22,7 @@ _COMPARED = ("resources", "function", "environment", "environment_digest", "code
 # Of whoever calls, and of no machine.
 _OWN = frozenset({"outputs", "job_name"})
 # What JSON has made lists of.
-_TUPLES = ("ingress", "policies", "denied")
+_TUPLES = ("ingress", "policies", "denied", "unjudged")
 # Sums of dollars are not exact.
 _ROUNDED_USD = 1e-9
 
@@ -81,6 +81,7 @@ class Plan:
             when they are made; empty where nothing is opened to any network.
         policies: those that every rung has passed.
         denied: rungs that a policy has taken out of the ladder, each with the reason.
+        unjudged: policies that may look at resources, in a fast plan some of whose rungs were never listed.
         runner: makes the call that it is the plan of, as planned; None where it was read from a file.
     """
 
@@ -108,6 +109,7 @@ class Plan:
     ingress: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
     runner: Callable[[Plan], Any] | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -186,7 +188,10 @@ class Plan:
         then["resources"] = self._resources_of(now.offers[0])
         names = sorted({*then["spec"], *today["spec"]} - _OWN)
         found = [_change(n, then["spec"].get(n), today["spec"].get(n)) for n in names]
-        compared = _COMPARED if self.function else _COMPARED[:1]
+        compared: tuple[str, ...] = _COMPARED if self.function else _COMPARED[:1]
+        if then["resources"] is None:
+            found.append(self._unlisted())
+            compared = compared[1:]
         found += [_change(name, then[name], today[name]) for name in compared]
         return [each for each in found if each]
 
@@ -197,10 +202,18 @@ class Plan:
             for planned, rung in zip(self.offers, self.rungs, strict=False)
             if rung.listing.source and _is_same(planned, Offer(**offer))
         ]
-        if not listed and self.offers[0]["provider"] != offer["provider"]:
+        alike = self.resources_from and self.offers[0]["provider"] == offer["provider"]
+        if not listed and not alike:
             return None
         # Machines of one provider are alike but for their size.
         return [dataclasses.asdict(each) for each in (listed or [self.resources])[0]]
+
+    def _unlisted(self) -> str:
+        """Why the resources of a rung that is none of those listed cannot be compared, and what to do."""
+        if self.resources_from:
+            return "resources: those of this machine were not planned; a plan of all rungs has them (all_rungs=True, --all-rungs)"
+        why = self.rungs[0].listing.why if self.rungs else ""
+        return f"resources: they were not listed{f' ({why})' if why else ''}: plan again without --fast"
 
 
 def _is_same(rung: Mapping[str, Any], offer: Offer) -> bool:
@@ -231,10 +244,8 @@ def _change(name: str, was: Any, is_now: Any) -> str:
     return f"{name}: {was!r} was planned, {is_now!r} it is now"
 
 
-def _other_resources(was: Sequence[Mapping[str, Any]] | None, is_now: Any) -> str:
+def _other_resources(was: Sequence[Mapping[str, Any]], is_now: Any) -> str:
     """What would be there more or less, in whatever order, and whatever it costs; "" where nothing would."""
-    if was is None:
-        return "resources: those of this machine were not planned; a plan of all rungs has them (all_rungs=True, --all-rungs)"
     old, new = ({f"{each['name']} ({each['type']})" for each in every} for every in (was, is_now))
     added, gone = ", ".join(sorted(new - old)), ", ".join(sorted(old - new))
     told = [f"{added} would be new" * bool(added), f"{gone} would not be there" * bool(gone)]

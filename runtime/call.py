@@ -89,6 +89,7 @@ class Call:
         pickle_s: how long making bytes of it took.
         policies: what it has to pass.
         denied: rungs that these have taken out of the ladder, with their reasons.
+        fast: nobody is asked for it: resources are those that are known already.
     """
 
     context: Context
@@ -108,6 +109,7 @@ class Call:
     pickle_s: float = 0.0
     policies: Policies = field(default_factory=Policies)
     denied: tuple[str, ...] = ()
+    fast: bool = False
 
     @classmethod
     def prepare(
@@ -249,11 +251,12 @@ class Call:
             began=began,
             pickle_s=pickle_s,
             policies=asked,
+            fast=not live,
         )._sifted()
         if not to_run:
             return call
         engine = context.engine(shown.note)
-        equip(engine, call.offers, shown.note)
+        equip(engine, call.offers, context.workspace.pulumi_home, shown.note)
         return dataclasses.replace(call, engine=engine)
 
     def _sifted(self) -> Call:
@@ -262,15 +265,17 @@ class Call:
         Raises:
             PolicyDenied: there is none; has the reason against each.
         """
-        offers, denied = self.policies.sift(self.offers, self._plans)
+        offers, denied = self.policies.sift(self.offers, self._plans, fast=self.fast)
         for each in denied:
             self.display.note(f"not in the ladder: {each}")
         return dataclasses.replace(self, offers=offers, denied=denied)
 
     def _plans(self, offers: Sequence[Offer]) -> list[Plan]:
-        """A plan of each rung alone, with its resources where a policy may look at them, also in a plan that asks nobody else."""
+        """A plan of each rung alone, with its resources where a policy may look at them; in a fast plan, if they are known."""
         listed = [Listing()] * len(offers)
-        if self.policies.of_resources:
+        if self.policies.of_resources and self.fast:
+            listed = listings.kept(self.context, self.spec, offers)
+        elif self.policies.of_resources:
             listed = listings.recorded(self.context, self.spec, offers)
         return [self.plan([each], [offer]) for offer, each in zip(offers, listed, strict=True)]
 
@@ -498,13 +503,22 @@ class Call:
 
         Args:
             all_rungs: those of every rung, and not of the first one and of the first of each further provider alone.
-            fast: those that are known already; nobody is asked.
+            fast: those that are known already; nobody is asked, and policies that look at resources do not judge a rung whose
+                resources are not known.
         """
         if fast:
-            return self.plan(listings.kept(self.context, self.spec, self.offers))
+            return self._fast_plan(listings.kept(self.context, self.spec, self.offers))
         note = self.display.note
         listed = listings.of_ladder(self.context, self.spec, self.offers, note, all_rungs=all_rungs)
         return self.plan(listed)
+
+    def _fast_plan(self, known: Sequence[Listing]) -> Plan:
+        plan, policies = self.plan(known), self.policies
+        if all(each.source for each in known):
+            return plan
+        judged = policies.without_resources().names
+        unjudged = tuple(name for name in policies.names if name not in judged)
+        return dataclasses.replace(plan, policies=judged, unjudged=unjudged)
 
     def as_planned(self, plan: Plan) -> Call:
         """The same on the machines of a plan alone, where it would do what was planned; its arguments may be others.
@@ -525,14 +539,17 @@ class Call:
         return planned
 
 
-def equip(engine: Engine, offers: Sequence[Offer], note: Callable[[str], None]) -> None:
+def equip(
+    engine: Engine, offers: Sequence[Offer], pulumi_home: Path, note: Callable[[str], None]
+) -> None:
     """Installs the plugins that a ladder needs, the lower rungs' as well: on the way down there is no time for that.
 
     Raises:
-        PluginMissing: one cannot be had; nothing exists.
+        PluginMissing: one cannot be had, or would not be found in the home of the engine that is used; nothing exists.
     """
-    for plugin in plugins.missing((offer.provider for offer in offers), engine):
-        plugin_install.ensure(plugin, engine, note)
+    for plugin in plugins.of_each(offer.provider for offer in offers):
+        if plugin_install.ensure(plugin, engine, note).origin == "installed":
+            plugins.check_linked(pulumi_home, plugin)
 
 
 def check_arguments(

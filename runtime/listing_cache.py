@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import dayfly.infra
 import dayfly.stacks
-from dayfly.infra import providers, whole_file
+from dayfly.infra import providers, vendor, whole_file
 from dayfly.infra.listing import Listing
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
@@ -68,16 +69,24 @@ def read(home: Path, spec: Spec, offer: Offer) -> Listing | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     day = time.strftime("%Y-%m-%d", time.localtime(told["time"]))
+    guessed = ", without credentials, so that they may be others" if told.get("guess") else ""
     who = "the engine" if listing.source == "engine" else "the recorder"
     resources = tuple(
         replace(each, usd_per_hour=offer.usd_per_hour) if number in told["machines"] else each
         for number, each in enumerate(listing.resources)
     )
-    return Listing(resources, "cache", f"as {who} has listed them on {day}")
+    return Listing(resources, "cache", f"as {who} has listed them on {day}{guessed}")
 
 
-def write(home: Path, spec: Spec, offer: Offer, listing: Listing) -> None:
-    """Keeps what the engine or the recorder has said; a plan loses nothing where it cannot be kept."""
+def write(home: Path, spec: Spec, offer: Offer, listing: Listing, *, guess: bool = False) -> None:
+    """Keeps what the engine or the recorder has said; a plan loses nothing where it cannot be kept.
+
+    Args:
+        home: where.
+        spec, offer: the rung.
+        listing: what was said.
+        guess: the account could not be asked, so that it is listed as one that has nothing of its own.
+    """
     if listing.source not in ("engine", "recorder"):
         return
     # The price is the Offer's, and is another tomorrow.
@@ -86,7 +95,12 @@ def write(home: Path, spec: Spec, offer: Offer, listing: Listing) -> None:
         for number, each in enumerate(listing.resources)
         if offer.usd_per_hour and each.usd_per_hour == offer.usd_per_hour
     ]
-    told = {"time": time.time(), "machines": machines, "listing": asdict(listing)}
+    told = {
+        "time": time.time(),
+        "machines": machines,
+        "listing": asdict(listing),
+        "guess": guess,
+    }
     file = _file(home, spec, offer)
     with contextlib.suppress(OSError):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,22 +110,38 @@ def write(home: Path, spec: Spec, offer: Offer, listing: Listing) -> None:
 def _file(home: Path, spec: Spec, offer: Offer) -> Path:
     seen = {name: value for name, value in spec.as_dict().items() if name not in _UNSEEN}
     place = {name: getattr(offer, name) for name in _OF_OFFER}
-    text = json.dumps([seen, place, list(_made_from(offer.provider))], sort_keys=True, default=str)
+    asked = [seen, place, _made_from(offer.provider), _account(offer.provider)]
+    text = json.dumps(asked, sort_keys=True, default=str)
     return home / "cache" / _FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
-def _made_from(provider: str) -> Iterator[Any]:
+def _account(provider: str) -> list[tuple[str, str]]:
+    """What this process's environment says of whose account it is, and where: another one may have other networks.
+
+    Of these values only a digest is written, together with all the rest.
+    """
+    named = {*providers.load(provider).environment} - {*vendor.ENVIRONMENT}
+    return [(name, os.environ[name]) for name in sorted(named) if name in os.environ]
+
+
+def _made_from(provider: str) -> list[Any]:
     """Whatever a provider's program is made from: Dayfly's own files, its SDK, and Pulumi."""
-    yield sys.version_info[:2]
     loaded = providers.load(provider)
-    own = sys.modules[type(loaded).__module__].__file__
+    own = _seen(Path(str(sys.modules[type(loaded).__module__].__file__)))
+    sdk = [_sdk(loaded.sdk)] if isinstance(loaded, VendorProvider) else []
+    return [sys.version_info[:2], engine.VERSION, *_common(), own, *sdk]
+
+
+@functools.cache
+def _common() -> list[Any]:
+    """The files of all providers' programs; looked at once, as they are when this process loads them."""
     folders = [Path(str(package.__path__[0])) for package in (dayfly.infra, dayfly.stacks)]
-    for file in sorted({Path(str(own)), *(f for place in folders for f in place.glob("*.py"))}):
-        seen = file.stat()
-        yield file.name, seen.st_size, seen.st_mtime_ns
-    yield engine.VERSION
-    if isinstance(loaded, VendorProvider):
-        yield _sdk(loaded.sdk)
+    return [_seen(file) for folder in folders for file in sorted(folder.glob("*.py"))]
+
+
+def _seen(file: Path) -> Any:
+    seen = file.stat()
+    return file.name, seen.st_size, seen.st_mtime_ns
 
 
 def _sdk(name: str) -> str:

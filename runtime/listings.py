@@ -49,7 +49,7 @@ def of_ladder(
     by_recorder = [n for n in wanted if n not in by_engine]
     found = [Listing()] * len(offers)
     with ThreadPoolExecutor(_AT_ONCE + 1) as pool:
-        recording = pool.submit(_recorded, context, spec, [offers[n] for n in by_recorder])
+        recording = pool.submit(recorded, context, spec, [offers[n] for n in by_recorder])
         previews = [
             (n, pool.submit(_previewed, context, engine, spec, offers[n])) for n in by_engine
         ]
@@ -59,7 +59,7 @@ def of_ladder(
             except ProvisionFailed as refusal:
                 if number == 0:
                     raise
-                (listing,) = _recorded(context, spec, [offers[number]])
+                (listing,) = recorded(context, spec, [offers[number]])
                 found[number] = replace(listing, why=str(refusal))
         for number, listing in zip(by_recorder, recording.result(), strict=True):
             found[number] = replace(listing, why=reasons[number] or listing.why)
@@ -80,14 +80,6 @@ def kept(context: Context, spec: Spec, offers: Sequence[Offer]) -> list[Listing]
     return [listing_cache.read(home, spec, offer) or Listing(why=_NOT_ASKED) for offer in offers]
 
 
-def recorded(context: Context, spec: Spec, offers: Sequence[Offer]) -> list[Listing]:
-    """What each rung would create, without an engine: as it was listed before, else by the recorder."""
-    home = context.workspace.home
-    known = [listing_cache.read(home, spec, offer) for offer in offers]
-    rest = iter(_recorded(context, spec, [o for o, k in zip(offers, known, strict=True) if not k]))
-    return [each or next(rest) for each in known]
-
-
 def reason_against(provider: Provider, engine: Engine) -> str:
     """Why the engine cannot preview a provider's program, with what to do; "" where it can."""
     if not isinstance(provider, VendorProvider):
@@ -101,15 +93,24 @@ def reason_against(provider: Provider, engine: Engine) -> str:
     return f"{plugin} is not there: `{plugin.command}` gets it, and so does the first run"
 
 
-def _recorded(context: Context, spec: Spec, offers: Sequence[Offer]) -> list[Listing]:
+def recorded(context: Context, spec: Spec, offers: Sequence[Offer]) -> list[Listing]:
+    """What each rung would create now, by the recorder: a policy of a run must not judge what once was."""
     if not offers:
         return []
     from dayfly.stacks import recorder
 
     found = recorder.listings(context.workspace, spec, offers)
+    guessed = {name for name in {offer.provider for offer in offers} if _is_guess(name)}
     for offer, listing in zip(offers, found, strict=True):
-        listing_cache.write(context.workspace.home, spec, offer, listing)
+        guess = offer.provider in guessed
+        listing_cache.write(context.workspace.home, spec, offer, listing, guess=guess)
     return found
+
+
+def _is_guess(name: str) -> bool:
+    """Whether a program that looks at the account cannot."""
+    provider = providers.load(name)
+    return isinstance(provider, VendorProvider) and bool(provider.preflight())
 
 
 def _first_of_each(offers: Sequence[Offer]) -> list[int]:

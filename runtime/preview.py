@@ -41,6 +41,8 @@ def resources(context: Context, engine: Engine, spec: Spec, offer: Offer) -> lis
             home=home,
             backend=folder_url(home / "state"),
             secrets_provider="passphrase",
+            # Nothing is opened to anybody, so that this computer's own address need not be known.
+            private_ingress=False,
         )
         run_id = new_id()
         now = time.time()

@@ -66,6 +66,8 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "denied", reason
     for passed in plan.policies:
         yield "policy", f"{passed}: passed"
+    for skipped in plan.unjudged:
+        yield "policy", f"{skipped}: not judged in a fast plan, which lists no resources anew"
     if plan.nodes > 1:
         yield (
             "machines",

@@ -6,6 +6,7 @@ same tags and the same deadline, so that `dayfly ps` and `dayfly gc` know it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from dayfly.errors import (
     SpecError,
 )
 from dayfly.infra import cost, providers, rungs
+from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.infra.offers import Offer
 from dayfly.infra.planning import make_plan
 from dayfly.infra.run import Run, new_id
@@ -68,6 +70,17 @@ def _permitted(found: Settings, spec: Spec, offers: Sequence[Offer]) -> Offer:
     return allowed[0]
 
 
+def _keep_out_the_public(workspace: Workspace) -> None:
+    """Tells whoever opens a machine's port that a policy lets in nobody but this computer, whatever shell this was started from.
+
+    A preview opens none, and goes on where this computer's own address cannot be found out.
+    """
+    if pulumi.runtime.is_dry_run():
+        os.environ.pop(PRIVATE_VARIABLE, None)
+    elif workspace.private_ingress:
+        os.environ[PRIVATE_VARIABLE] = "1"
+
+
 def main() -> None:
     """One stack, one machine."""
     spec = configured_spec()
@@ -77,6 +90,7 @@ def main() -> None:
         raise SystemExit("\n".join(missing))
     found = settings.load()
     workspace = Workspace.open(found)
+    _keep_out_the_public(workspace)
     try:
         rungs.check_host(spec)
         offer = _permitted(found, spec, cost.within_price(spec, rungs.of(provider, spec)))

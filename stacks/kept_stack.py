@@ -8,6 +8,7 @@ from dataclasses import asdict
 from types import TracebackType
 
 from dayfly.errors import PolicyDenied
+from dayfly.infra import ingress
 from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.stacks import intent, journal, kept
@@ -59,9 +60,11 @@ class KeptStack(RunStack):
             self._program.wait()
 
     def _allows(self, host: History) -> bool:
-        """Whether the policies, which may be others by now, would let its machine be made."""
+        """Whether the policies, which may be others by now, would let its machine be made, with the firewall that it has."""
         try:
             self._permit(Offer(**host.intent["offer"]))
+            if self.workspace.private_ingress:
+                _check_private(host)
         except PolicyDenied as denial:
             self._say(f"the machine of run {host.id[:12]}, which was kept, is not taken: {denial}")
             return False
@@ -141,3 +144,16 @@ class KeptStack(RunStack):
         if owner.closed or journal.read(self.directory).last("cancelled", "closing") is not None:
             return False
         return self.host is None or kept.user(owner) == self.id
+
+
+def _check_private(host: History) -> None:
+    """
+    Raises:
+        PolicyDenied: its firewall lets the public in.
+    """
+    firewall = str(host.field("machine", "firewall", ""))
+    public = [each for each in ingress.networks_in(firewall) if ingress.is_public(each)]
+    if public:
+        raise PolicyDenied(
+            f"policy public_ingress = false denies it: 22/tcp is open to {', '.join(public)}"
+        )

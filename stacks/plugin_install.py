@@ -71,10 +71,9 @@ def _install(plugin: Plugin, engine: Engine) -> str:
         The last of what it said where that went wrong.
     """
     command = [str(engine.path), "plugin", "install", "resource", plugin.name, plugin.version]
-    command += ["--non-interactive", "--color", "never"]
-    if plugin.server != plugins.RELEASES:
-        command += ["--server", plugin.server]
-    plugins.link(plugins.folder() / "home")
+    # Asked for no server the CLI would look at others first, of which nothing has been said to anybody.
+    command += ["--server", plugin.server, "--non-interactive", "--color", "never"]
+    plugins.check_linked(plugins.folder() / "home", plugin)
     variables = {
         "PULUMI_HOME": str(plugins.folder() / "home"),
         "PULUMI_SKIP_UPDATE_CHECK": "true",

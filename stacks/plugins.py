@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dayfly.errors import ConfigurationError, SpecError
+from dayfly.errors import ConfigurationError, PluginMissing, SpecError
 from dayfly.infra import providers
 from dayfly.infra.providers.base import Provider
 from dayfly.infra.units import human_bytes, suggestion
@@ -206,22 +206,22 @@ def find(plugin: Plugin, engine: Engine | None) -> Place | None:
     return Place("installed", str(file), _size(plugin.folder))
 
 
-def missing(names: Iterable[str], engine: Engine | None) -> Iterator[Plugin]:
-    """The plugins of these providers that are not there.
+def of_each(names: Iterable[str]) -> Iterator[Plugin]:
+    """The plugins that these providers need.
 
     Raises:
         ConfigurationError: the SDK of one is not installed.
     """
     for name in dict.fromkeys(names):
         plugin = of(providers.load(name))
-        if plugin is not None and find(plugin, engine) is None:
+        if plugin is not None:
             yield plugin
 
 
 def link(pulumi_home: Path) -> None:
     """Has one home of the engine use the plugins that all of them share; a teardown goes on where that cannot be."""
     place = pulumi_home / "plugins"
-    if place.is_symlink() and place.readlink() == folder():
+    if _is_linked(place):
         return
     # Of two processes one is first; what stands there and is no link holds what somebody has installed by hand.
     with contextlib.suppress(OSError):
@@ -230,6 +230,27 @@ def link(pulumi_home: Path) -> None:
         if place.is_symlink():
             place.unlink()
         place.symlink_to(folder())
+
+
+def check_linked(pulumi_home: Path, plugin: Plugin) -> None:
+    """Makes sure that one home of the engine looks for a plugin where it is, or will be.
+
+    Raises:
+        PluginMissing: that home has a folder of its own, and not this plugin in it.
+    """
+    link(pulumi_home)
+    place = pulumi_home / "plugins"
+    own = place / plugin.folder.name / plugin.program
+    if _is_linked(place) or os.access(own, os.X_OK):
+        return
+    raise PluginMissing(
+        f"{plugin} cannot be used: the engine looks for it in {place}, which is no link to {folder()}, where Dayfly keeps it."
+        f" Nothing was created. Next: move what is in {place} to {folder()}, remove {place}, and run it again"
+    )
+
+
+def _is_linked(place: Path) -> bool:
+    return place.is_symlink() and place.readlink() == folder()
 
 
 def is_private(place: Path) -> bool:

@@ -52,16 +52,25 @@ class Policies:
         """For people, and for a plan that has passed them."""
         return tuple(map(str, self.every))
 
-    def reason_against(self, plan: Plan) -> str:
+    def without_resources(self) -> Policies:
+        """Those that look at no resources."""
+        return Policies(tuple(each for each in self.every if not each.of_resources))
+
+    def reason_against(self, plan: Plan, *, fast: bool = False) -> str:
         """Why a plan of one rung is denied; "" where it is not.
+
+        Args:
+            plan: of that rung.
+            fast: nobody was asked for its resources; where none are known, those that may look at them do not judge it.
 
         Raises:
             PolicyDenied: a policy is broken.
         """
-        if self.of_resources and not plan.resources_from:
+        unlisted = self.of_resources and not plan.resources_from
+        if unlisted and not fast:
             why = plan.rungs[0].listing.why
             return f"policies look at its resources, which could not be listed: {why}"
-        for each in self.every:
+        for each in (self.without_resources() if unlisted else self).every:
             reason = each.reason_against(plan)
             if reason:
                 return f"policy {each} denies it: {reason}"
@@ -80,12 +89,15 @@ class Policies:
         self,
         offers: Sequence[Offer],
         plans: Callable[[Sequence[Offer]], Sequence[Plan]],
+        *,
+        fast: bool = False,
     ) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
         """The rungs that the policies allow, and why they deny the others.
 
         Args:
             offers: the ladder.
             plans: makes a plan of each rung alone; not asked where there are no policies.
+            fast: as of `reason_against`.
 
         Raises:
             PolicyDenied: they allow none; has the reason against each.
@@ -94,7 +106,7 @@ class Policies:
             return tuple(offers), ()
         allowed, denied = list[Offer](), list[str]()
         for offer, plan in zip(offers, plans(offers), strict=True):
-            reason = self.reason_against(plan)
+            reason = self.reason_against(plan, fast=fast)
             if reason:
                 denied.append(f"{place(plan)}: {reason}")
             else:

@@ -114,6 +114,11 @@ class Workspace:
         """Folder of all run directories."""
         return self.home / "runs"
 
+    @property
+    def pulumi_home(self) -> Path:
+        """Where the engine keeps what is its own."""
+        return self.home / "pulumi"
+
     def directory(self, run_id: str) -> Path:
         """The directory of one run.
 
@@ -193,7 +198,7 @@ class Workspace:
             if _ALWAYS.match(name) or _INTERPRETER.match(name)
         }
         passed = always | self.credentials(provider)
-        plugins.link(self.home / "pulumi")
+        plugins.link(self.pulumi_home)
         path = [
             str(engine.bin_dir),
             str(Path(sys.executable).parent),
@@ -207,7 +212,7 @@ class Workspace:
             "DAYFLY_STACK": run_id,
             "PULUMI_BACKEND_URL": self.backend,
             "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.passphrase_file),
-            "PULUMI_HOME": str(self.home / "pulumi"),
+            "PULUMI_HOME": str(self.pulumi_home),
             "PULUMI_PYTHON_CMD": sys.executable,
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_AUTOMATION_API": "true",

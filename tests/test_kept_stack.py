@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from dataclasses import asdict
 
 import pytest
 
@@ -133,4 +135,31 @@ def test_a_machine_that_policies_deny_by_now_is_not_taken(
     with pytest.raises(NoCapacity):
         stack.__enter__()
     assert "too dear for me" in said[0].fields["text"]
+    assert standing(journal.read(host.directory), time.time())[0] == "KEPT"
+
+
+@pytest.mark.parametrize(
+    ("firewall", "taken"),
+    [
+        ("22/tcp from 0.0.0.0/0 (this computer's own address could not be found out)", False),
+        ("none: us-south-1 has no firewall rulesets, so that port 22 may be open to all", False),
+        ("22/tcp from 203.0.113.7/32 (this computer's own address)", True),
+    ],
+)
+def test_a_machine_that_the_public_can_reach_is_not_taken_where_a_policy_denies_it(
+    workspace: Workspace, host: History, firewall: str, taken: bool
+) -> None:
+    """Whatever its Spec says: it was made when this computer's own address was not known, and before the policy was."""
+    assert host.machine is not None
+    journal.append(host.directory, "machine", **{**asdict(host.machine), "firewall": firewall})
+    said: list[Event] = []
+    private = dataclasses.replace(workspace, private_ingress=True)
+    stack = KeptStack(SPEC, private, None, (), observe=said.append, details={"function": "m:f"})
+    if taken:
+        assert stack.__enter__() == journal.read(host.directory).machine
+        stack.leave_open()
+        return
+    with pytest.raises(NoCapacity):
+        stack.__enter__()
+    assert "22/tcp is open to 0.0.0.0/0" in said[0].fields["text"]
     assert standing(journal.read(host.directory), time.time())[0] == "KEPT"

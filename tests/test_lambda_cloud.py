@@ -208,6 +208,24 @@ def test_a_region_without_rulesets_goes_without_and_says_so(run: Run) -> None:
     assert kinds() == []
 
 
+def test_where_a_policy_denies_the_public_a_ruleset_lets_in_nobody_else(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its process is told of no policy but by its inputs; one that stands stays when the policy comes."""
+    made = RulesetProvider().create(props(run))
+    same = {name: made.outs[name] for name in ("run", "name", "region")}
+    assert not RulesetProvider().diff(made.id, made.outs, same | {"private": True}).changes
+    assert RulesetProvider().diff(made.id, made.outs, same | {"region": "us-west-1"}).changes
+    RulesetProvider().delete(made.id, made.outs)
+    other = replace(run, id=new_id())
+    with pytest.raises(ConfigurationError, match="us-south-1 has no firewall rulesets"):
+        RulesetProvider().create(props(other, region="us-south-1", private=True))
+    monkeypatch.setattr("dayfly.infra.caller.own", lambda url: None)
+    with pytest.raises(ConfigurationError, match="set allow_cidr"):
+        RulesetProvider().create(props(other, private=True))
+    assert kinds() == []
+
+
 def test_a_ruleset_that_is_refused_for_itself_is_no_region_without(run: Run) -> None:
     """The run would go on with port 22 open to all: it fails, in the API's words."""
     for wrong, words in (({"name": "n" * 65}, "name"), ({"region": "us-nowhere-1"}, "Unknown")):

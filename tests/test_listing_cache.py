@@ -81,6 +81,31 @@ def test_a_changed_file_and_an_old_answer_are_asked_again(
     assert providers.load("lambda").name == "lambda"
 
 
+def test_another_account_is_another_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or another place of it; of what the environment says of it nothing but a digest is kept."""
+    names = providers.load("lambda").environment
+    monkeypatch.setenv(names[0], "the-secret-of-one")
+    listing_cache.write(tmp_path, SPEC, OFFER, LISTING)
+    (file,) = (tmp_path / "cache" / "listings").iterdir()
+    assert "the-secret-of-one" not in f"{file.name} {file.read_text()}"
+    for name in names[:2]:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "http://127.0.0.1:1")
+            assert listing_cache.read(tmp_path, SPEC, OFFER) is None
+    assert listing_cache.read(tmp_path, SPEC, OFFER) is not None
+
+
+def test_a_guess_is_marked_as_one(tmp_path: Path) -> None:
+    """An account that could not be asked may have networks of its own."""
+    recorded = dataclasses.replace(LISTING, source="recorder")
+    listing_cache.write(tmp_path, SPEC, OFFER, recorded, guess=True)
+    found = listing_cache.read(tmp_path, SPEC, OFFER)
+    assert found is not None
+    assert "without credentials" in found.why
+
+
 def test_what_nobody_has_listed_is_not_kept(tmp_path: Path) -> None:
     """Nor what was kept already, which would never grow old."""
     for listing in (Listing(), dataclasses.replace(LISTING, source="cache")):

@@ -13,8 +13,8 @@ import pytest
 from dayfly import cluster
 from dayfly.errors import ConfigurationError, PlanChanged, SpecError
 from dayfly.infra import providers
-from dayfly.infra.listing import Resource
-from dayfly.infra.plan import Plan
+from dayfly.infra.listing import Listing, Resource
+from dayfly.infra.plan import Plan, Rung
 from dayfly.infra.spec import Spec
 from dayfly.runtime import preview
 from dayfly.runtime.call import Call
@@ -117,6 +117,15 @@ def test_why_no_machine_is_allowed_is_told_for_each_rung() -> None:
     assert plan.dearer([dataclasses.replace(OFFER, usd_per_hour=4.0)]) == [
         "local this-computer: $3.6/h was planned, $4/h it is now",
         "local bigger is not to be had now",
+    ]
+
+
+def test_a_plan_whose_resources_were_not_listed_says_so() -> None:
+    """They would not be new, as those of a changed program are: nobody has looked."""
+    rung = Rung(3.6, 86.4, 86400.0, "", Listing(why="a fast plan asks nobody"))
+    fast = dataclasses.replace(_PLAN, resources=(), resources_from="", rungs=(rung,))
+    assert fast.changes(_PLAN) == [
+        "resources: they were not listed (a fast plan asks nobody): plan again without --fast"
     ]
 
 
@@ -225,6 +234,8 @@ def test_the_command_line_saves_a_plan_and_keeps_to_it(
     """A changed function is refused by its code."""
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "job.py"
+    done = dayfly("plan", "--fast", "--save", "fast.json")
+    assert (done.returncode, "plan again without --fast" in done.stderr) == (0, True)
     script.write_text("print('a')\n")
     done = dayfly("plan", "--environment", "live", "--save", "p.json", "job.py")
     assert (done.returncode, "p.json" in done.stderr) == (0, True)

@@ -19,8 +19,11 @@ import pytest
 
 from dayfly.errors import ConfigurationError, PluginMissing, SpecError
 from dayfly.infra import providers
+from dayfly.infra.spec import Spec
 from dayfly.runtime import doctor
-from dayfly.stacks import plugin_install, plugins
+from dayfly.runtime.call import Call
+from dayfly.runtime.context import Context
+from dayfly.stacks import journal, plugin_install, plugins
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.plugins import Plugin
 from tests.emulators import standin
@@ -190,3 +193,54 @@ def test_every_home_of_the_engine_has_the_same_plugins(own_folder: Path, tmp_pat
     (own / "plugins" / "resource-mine-v1").mkdir(parents=True)
     plugins.link(own)
     assert (own / "plugins" / "resource-mine-v1").is_dir()
+
+
+def test_a_home_with_plugins_of_its_own_is_refused_by_name(
+    own_folder: Path, tmp_path: Path
+) -> None:
+    """The engine would look there, and end in the midst of the run; where it finds it all is well."""
+    plugin, home = _plugin(), tmp_path / "home"
+    plugins.check_linked(home, plugin)
+    own = tmp_path / "own"
+    (own / "plugins").mkdir(parents=True)
+    with pytest.raises(PluginMissing, match=f"no link to {own_folder}.*Next: move") as refused:
+        plugins.check_linked(own, plugin)
+    assert str(own / "plugins") in str(refused.value)
+    file = own / "plugins" / plugin.folder.name / plugin.program
+    file.parent.mkdir()
+    file.write_bytes(_PROGRAM)
+    file.chmod(0o755)
+    plugins.check_linked(own, plugin)
+
+
+@pytest.mark.usefixtures("known")
+def test_a_run_is_refused_where_the_engine_would_not_find_the_plugin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is installed, and the home has a folder of its own; nothing exists."""
+    monkeypatch.setenv("STANDIN_KEY", "a-key-of-the-stand-in")
+    file = _plugin().folder / _plugin().program
+    file.parent.mkdir(parents=True, mode=0o700)
+    file.write_bytes(_PROGRAM)
+    file.chmod(0o755)
+    workspace = Context.open().workspace
+    (workspace.pulumi_home / "plugins").mkdir(parents=True)
+    with pytest.raises(PluginMissing, match="Next: move"):
+        Call.prepare(abs, [1], {}, Spec(provider="standin", environment=[]))
+    assert journal.histories(workspace.runs, closed=True) == []
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("known")
+def test_the_cli_is_told_the_server_that_was_named(
+    mirror: tuple[str, list[str], int], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself it would ask GitHub first, whose size nobody was told, and which a firewall that was opened for the other shuts out."""
+    server, asked, _ = mirror
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    overrides = f"^{plugins.RELEASES}$={server},^github=http://127.0.0.1:9"
+    monkeypatch.setenv("PULUMI_PLUGIN_DOWNLOAD_URL_OVERRIDES", overrides)
+    said = list[str]()
+    assert plugin_install.ensure(_plugin(), engine, said.append).origin == "installed"
+    assert said[0].endswith(f"from {plugins.RELEASES}")
+    assert len([line for line in asked if line.startswith("GET")]) == 1

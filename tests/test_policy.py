@@ -18,14 +18,14 @@ from dayfly.errors import (
     SpecError,
 )
 from dayfly.infra import caller, policy, providers
-from dayfly.infra.ingress import OWN_ADDRESS, PRIVATE_VARIABLE, is_public
-from dayfly.infra.listing import Listing
+from dayfly.infra.ingress import OWN_ADDRESS, PRIVATE_VARIABLE, is_public, networks_in
+from dayfly.infra.listing import Listing, Resource
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.planning import make_plan
 from dayfly.infra.providers.local import Local
 from dayfly.infra.spec import Spec
-from dayfly.runtime import doctor
+from dayfly.runtime import doctor, listing_cache, listings, wording
 from dayfly.runtime.context import Context
 from dayfly.runtime.machine_plan import plan_machine
 from dayfly.stacks import journal, settings
@@ -84,6 +84,24 @@ def test_each_policy_of_the_settings(name: str, value: Any, plan: Plan, reason: 
     (found,) = policy.of_table({name: value}, "a file")
     assert found.reason_against(plan) == reason
     assert str(found) == f"{name} = {value!r} (a file)"
+
+
+@pytest.mark.parametrize(
+    ("firewall", "networks"),
+    [
+        ("", []),
+        ("22/tcp from 203.0.113.7/32 (this computer's own address)", ["203.0.113.7/32"]),
+        ("22/tcp from 0.0.0.0/0 (its own address is not 203.0.113.7/32)", ["0.0.0.0/0"]),
+        (
+            "none: us-south-1 has no firewall rulesets, so that port 22 may be open to all",
+            ["0.0.0.0/0"],
+        ),
+        ("in words that nobody knows", ["0.0.0.0/0"]),
+    ],
+)
+def test_whom_a_firewall_lets_in(firewall: str, networks: list[str]) -> None:
+    """Of one that says nothing of networks: everybody."""
+    assert networks_in(firewall) == networks
 
 
 @pytest.mark.parametrize(
@@ -225,7 +243,19 @@ def test_a_function_s_policies_come_on_top_and_are_only_added_to() -> None:
 
     assert work.policies == (note,)
     assert "policies" not in work.spec.as_dict()
-    assert work.plan_fast().policies == (f"{note.__qualname__} ({__name__})",)
+    # Of resources that nobody has listed it judges nothing, and nobody lists them for a fast plan.
+    fast = work.plan_fast()
+    assert (fast.policies, fast.unjudged) == ((), (f"{note.__qualname__} ({__name__})",))
+    assert seen == []
+    assert any("not judged in a fast plan" in text for _, text in wording.plan_rows(fast))
+    assert not (Context.open().workspace.home / "cache" / "listings").exists()
+    context, spec = Context.open(), work.spec
+    offers = providers.load("local").offers(spec)
+    listing_cache.write(
+        context.workspace.home, spec, offers[0], Listing((Resource("t:M", "m"),), "engine")
+    )
+    fast = work.plan_fast()
+    assert (fast.policies, fast.unjudged) == ((f"{note.__qualname__} ({__name__})",), ())
     assert seen == ["this-computer"]
     stricter = work.with_options(cores=1, policies=[_raises])
     assert stricter.policies == (note, _raises)
@@ -237,6 +267,17 @@ def test_a_function_s_policies_come_on_top_and_are_only_added_to() -> None:
             cluster(policies=wrong)  # type: ignore[arg-type]
     with pytest.raises(PolicyDenied), work.with_options(policies=[_raises]).session():
         raise AssertionError("it has begun")
+
+
+def test_a_run_s_policies_see_what_would_be_made_now() -> None:
+    """What was listed before may have been another account's, or of before it changed."""
+    context, spec = Context.open(), Spec(environment=[])
+    (offer, *_) = providers.load("local").offers(spec)
+    was = Listing((Resource("t:Gone", "gone"),), "engine")
+    listing_cache.write(context.workspace.home, spec, offer, was)
+    (found,) = listings.recorded(context, spec, [offer])
+    assert found.source == "recorder"
+    assert "gone" not in {each.name for each in found.resources}
 
 
 class _Elsewhere(Local):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from dayfly.infra import (
     user_data,
 )
 from dayfly.infra.found import GONE, Found, State
+from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.infra.lambda_errors import IN_USE, ApiError, code_in, kind_of
 from dayfly.infra.lambda_records import Ruleset
 from dayfly.infra.lambda_resources import (
@@ -147,6 +149,9 @@ class LambdaCloud(Provider):
                 "allow_cidr": spec.allow_cidr,
                 "ruleset": None,
                 "allowed": None,
+                # The engine's process makes it, which under the plain CLI is told of no policy. Left out where none says so, as
+                # it was when none could.
+                **({"private": True} if os.environ.get(PRIVATE_VARIABLE) else {}),
             },
         )
 

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from dayfly.runtime.cli import (
-    cost,
-    doctor,
-    engine,
-    forward,
-    gc,
-    held,
-    keeper,
-    listing,
-    offers,
-    refresh,
-    run,
-    top,
-)
+# Each verb, in the order of the help, and the file that has it.
+VERBS: Mapping[str, str] = {
+    "run": "run",
+    "plan": "run",
+    "ps": "listing",
+    "show": "listing",
+    "logs": "listing",
+    "top": "top",
+    "attach": "held",
+    "result": "held",
+    "cancel": "held",
+    "ssh": "held",
+    "forward": "forward",
+    "refresh": "refresh",
+    "offers": "offers",
+    "cost": "cost",
+    "gc": "gc",
+    "doctor": "doctor",
+    "keeper": "keeper",
+    "engine": "engine",
+}
 
 _EPILOG = """\b
 Exit codes:
@@ -45,7 +54,25 @@ Environment:
 
 
 class _Group(TyperGroup):
-    """Ends with a message and a code where one of our errors comes up, and never with a traceback of ours."""
+    """Ends with a message and a code where one of our errors comes up, and never with a traceback of ours.
+
+    A verb's file is loaded and its options are made when it is asked for: those of all verbs take a third of a short command.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:
+            # The nearest to one that is not there is looked for among all.
+            self._load([VERBS[cmd_name]] if cmd_name in VERBS else set(VERBS.values()))
+        return super().get_command(ctx, cmd_name)
+
+    def _load(self, files: Iterable[str]) -> None:
+        part = typer.Typer(rich_markup_mode=None)
+        for file in files:
+            importlib.import_module(f"dayfly.runtime.cli.{file}").register(part)
+        self.commands |= typer.main.get_group(part).commands
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -93,20 +120,6 @@ def dayfly(
     version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version)] = False,
 ) -> None:
     """Run a Python function on a machine that exists for that call only, and is proved gone afterwards."""
-
-
-run.register(app)
-listing.register(app)
-top.register(app)
-held.register(app)
-forward.register(app)
-refresh.register(app)
-offers.register(app)
-cost.register(app)
-gc.register(app)
-keeper.register(app)
-doctor.register(app)
-engine.register(app)
 
 
 def main() -> None:

@@ -126,6 +126,10 @@ def plan(  # noqa: PLR0917  # typer takes them by name
     if save is not None:
         made.save(save)
         tell(f"dayfly: the plan is saved in {save}")
+        if not made.resources_from:
+            tell(
+                "dayfly: the resources are not listed in it, so that `dayfly run --plan` refuses it: plan again without --fast"
+            )
 
 
 def register(app: typer.Typer) -> None:

@@ -11,10 +11,14 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.stacks.engine import Engine
+from tests.emulators.lambda_cloud.emulator import Emulator
+from tests.emulators.lambda_cloud.options import Options
 from tests.engine.client import dayfly
 
 pytestmark = pytest.mark.engine
@@ -113,6 +117,35 @@ def test_gc_by_name_ends_a_plain_run_too(engine: Engine, clean_environment: Path
         assert "plain" in _shell("pulumi stack ls --non-interactive")
     finally:
         (_CHECKOUT / "Pulumi.plain.yaml").unlink(missing_ok=True)
+
+
+def test_a_policy_keeps_out_the_public_whatever_the_shell_says(
+    pulumi: Pulumi, clean_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell's environment is from before the policy; what is up stays as it is, and what is made from now on is told."""
+    monkeypatch.delenv(PRIVATE_VARIABLE, raising=False)
+    with Emulator(Options(time_scale=10)) as cloud:
+        for name, value in cloud.environment().items():
+            monkeypatch.setenv(name, value)
+        assert pulumi("stack", "init", "dev").returncode == 0
+        assert pulumi("config", "set", "dayfly:provider", "lambda").returncode == 0
+        up = pulumi("up", "--yes", "--skip-preview")
+        assert up.returncode == 0, up.stdout + up.stderr
+        assert "private" not in _ruleset(pulumi)
+        (tmp_path / "pyproject.toml").write_text("[tool.dayfly.policy]\npublic_ingress = false\n")
+        again = pulumi("up", "--yes", "--skip-preview")
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert "5 unchanged" in again.stdout
+        assert _ruleset(pulumi)["private"] is True
+        gone = pulumi("destroy", "--yes", "--skip-preview")
+        assert gone.returncode == 0, gone.stdout + gone.stderr
+
+
+def _ruleset(pulumi: Pulumi) -> dict[str, Any]:
+    """What the stack's firewall was asked to be."""
+    state = json.loads(pulumi("stack", "export").stdout)["deployment"]["resources"]
+    (found,) = [each["inputs"] for each in state if each["urn"].endswith("::ruleset")]
+    return dict(found)
 
 
 def test_an_impossible_configuration_fails_with_our_message(
