@@ -57,6 +57,11 @@ def begin(directory: Path, kind: str, node: int = 0) -> Creation:
     return creation
 
 
+def again(directory: Path, creation: Creation) -> None:
+    """Records that the same request is about to be sent once more: it may be carried out for so long from now."""
+    _append(directory, {"token": creation.token, "begun": time.time()})
+
+
 def answered(directory: Path, creation: Creation, id: str) -> None:
     """Records the id that came of a request."""
     _append(directory, {"token": creation.token, "id": id, "outcome": "answered"})
@@ -150,7 +155,7 @@ def read(directory: Path) -> tuple[Creation, ...]:
             found[said["token"]] = Creation(
                 said["token"],
                 said["kind"] if before is None else before.kind,
-                float(said["begun"]) if before is None else before.begun,
+                float(said["begun"]) if before is None or "begun" in said else before.begun,
                 said.get("id", before.id if before else ""),
                 said.get("outcome", "open"),
                 said.get("why", ""),

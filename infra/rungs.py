@@ -37,16 +37,20 @@ def of(provider: Provider, spec: Spec, *, live: bool = True) -> Sequence[Offer]:
 
 
 def check_host(spec: Spec) -> None:
-    """Refuses a host that no provider of the Spec's goes to.
+    """Refuses a host that no provider of the Spec's goes to, and a Spec that one which goes to a host can do nothing with: the
+    next rung of a ladder, which is paid for, is no answer to a mistake.
 
     Raises:
-        SpecError: there is one.
+        SpecError: it is one of these.
     """
-    if spec.host and not any("host" in providers.load(name).takes for name in spec.providers):
+    going_there = [p for p in map(providers.load, spec.providers) if "host" in p.takes]
+    if spec.host and not going_there:
         raise SpecError(
             f"host={spec.host!r}: {', '.join(spec.providers)} makes machines of its own; leave it out, or take"
             f" {_taking('host')}"
         )
+    for provider in going_there:
+        provider.check_host(spec)
 
 
 def _taking(field: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Self
 from dayfly.errors import SpecError
 from dayfly.infra import bucket_url, keep, spec_fields
 from dayfly.infra.gpu_request import GpuRequest
+from dayfly.infra.ssh_host import SshHost
 from dayfly.infra.units import (
     human_seconds,
     is_positive,
@@ -197,6 +198,8 @@ class Spec:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise SpecError(f"{name}={value!r} must be a text that is not empty")
+        if self.host is not None:
+            SshHost.parse(self.host)
         if self.distributed not in (None, *DISTRIBUTED):
             raise SpecError(
                 f"distributed={shown(self.distributed)} must be {' or '.join(map(repr, DISTRIBUTED))}; leave it out for a"

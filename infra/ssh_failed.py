@@ -13,6 +13,8 @@ _KINDS: Mapping[str, FailureKind] = {
     "host-key": "auth",
     "login": "auth",
     "python": "invalid",
+    "handshake": "invalid",
+    "silent": "invalid",
     "lost": "transient",
     "refused": "invalid",
 }
@@ -23,7 +25,7 @@ class SshFailed(DayflyError):
     """A machine could not be asked, or could not do what was asked.
 
     Attributes:
-        code: "unreachable", "host-key", "login", "python": nothing was done there; "lost": perhaps it was; "refused": the
+        code: "unreachable", "handshake", "host-key", "login", "silent", "python": nothing was done there; "lost": perhaps it was; "refused": the
             machine said no.
         words: without the code.
     """

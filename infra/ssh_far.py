@@ -19,7 +19,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 _OURS = re.compile(rb"(?:^|[ \t])dayfly-run=([0-9a-f]{32})(?=[ \t]|$)")
@@ -28,6 +28,9 @@ _ADDED = re.compile(rb"dayfly-added=(\w+)")
 _MARK = re.compile(rb"(?:^|[\0 ])DAYFLY_RUN=([0-9a-f]{32})(?=[\0 ]|$)")
 # As the agent names what it keeps of a run in the login's home.
 _LEFT_BY = re.compile(r"(?:job|data|deadline)-([0-9a-f]{32})(?:\.json.*)?")
+_ASIDE = ".dayfly"
+# Shorter than what is waited for a key that was on its way.
+_LOCK_S = 5.0
 _END_S = 10.0
 _SMI_S = 20.0
 
@@ -83,31 +86,59 @@ def host_keys() -> list[str]:
 
 
 def put(request: dict[str, Any]) -> dict[str, Any]:
-    """Append the run's line, once; what is there is left as it is, and the line is written as a whole or not at all."""
+    """Add the run's line, once; what is there is left as it is, and the line is written as a whole or not at all.
+
+    By the same way as it goes again: where that is barred, nothing is added.
+    """
     path = _keys_file()
     with _locked():
-        text = _read(path)
-        if not any(run == request["tags"]["dayfly-run"] for _, run in _lines(text)):
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            folder = os.path.dirname(os.path.realpath(path))
-            if not os.access(folder, os.W_OK):
-                # The line could be appended, and never be taken out again.
-                raise PermissionError(f"{folder} cannot be written to")
-            unended = bool(text) and not text.endswith(b"\n")
-            added = "newline" if unended else "" if os.path.exists(path) else "file"
-            line = f"{_line(request)}{' dayfly-added=' * bool(added)}{added}\n".encode()
-            _append(path, b"\n" * unended + line)
+        real = os.path.realpath(path)
+        _clear_aside(real)
+        if any(run == request["tags"]["dayfly-run"] for _, run in _lines(_read(real))):
+            return {"host_keys": host_keys()}
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        folder = os.path.dirname(real)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written to")
+        if os.path.exists(real):
+            if os.geteuid() not in (0, os.stat(real).st_uid):
+                raise PermissionError(f"{real} belongs to another account, and would not any more")
+            _replace(real, lambda text: _with(text, request))
+        else:
+            _check_age(request)
+            try:
+                _append(real, _line(request, "file"))
+            except OSError:
+                with contextlib.suppress(FileNotFoundError):
+                    if not os.path.getsize(real):
+                        os.unlink(real)
+                raise
     return {"host_keys": host_keys()}
 
 
-def _line(request: dict[str, Any]) -> str:
+def _check_age(request: dict[str, Any]) -> None:
+    """Whoever has asked may be dead, and somebody else may have seen by now that nothing came of it."""
+    began, within_s = request["begun"], request["within_s"]
+    # One clock is set now and then, the other stands still while the machine sleeps.
+    if max(time.monotonic() - began[0], time.time() - began[1]) > within_s:
+        raise TimeoutError(f"the request came more than {within_s:g} s after it was let in")
+
+
+def _with(text: bytes, request: dict[str, Any]) -> bytes:
+    _check_age(request)
+    unended = bool(text) and not text.endswith(b"\n")
+    return text + b"\n" * unended + _line(request, "newline" if unended else "")
+
+
+def _line(request: dict[str, Any], added: str) -> bytes:
     # sshd reads the time as one of its own time zone, and before OpenSSH 9.1 knows no way to say another.
     os.environ.pop("TZ", None)
     time.tzset()
     expires = time.strftime("%Y%m%d%H%M%S", time.localtime(time.time() + request["valid_s"]))
     options = f'restrict,pty,port-forwarding,expiry-time="{expires}"'
     tags = " ".join(f"{name}={value}" for name, value in sorted(request["tags"].items()))
-    return f"{options} {request['public_key']} {tags}"
+    mark = f" dayfly-added={added}" if added else ""
+    return f"{options} {request['public_key']} {tags}{mark}\n".encode()
 
 
 def _append(path: str, data: bytes) -> None:
@@ -123,30 +154,58 @@ def _append(path: str, data: bytes) -> None:
 
 
 def _take_out(path: str, run: str) -> None:
-    """Put a file without the run's lines in the place of the file, and miss nothing that somebody appends meanwhile."""
     real = os.path.realpath(path)
+    _clear_aside(real)
+    _replace(real, lambda text: _without(text, run)[0])
+
+
+def _replace(real: str, change: Callable[[bytes], bytes | None]) -> None:
+    """Put a changed file in the place of the file, and miss nothing that somebody appends meanwhile; None changes nothing, and
+    an empty text that was none is no file."""
     while True:
         text = _read(real)
-        kept, added = _without(text, run)
-        if kept is None:
+        changed = change(text)
+        if changed is None:
             return
         with open(real, "rb") as old:
             status = os.fstat(old.fileno())
-            aside = _written_aside(real, kept, status)
-            if old.read() != text or os.stat(real).st_ino != status.st_ino:
-                os.unlink(aside)
-                continue
-            if not kept and added == b"file":
-                os.unlink(aside)
-                os.unlink(real)
-            else:
-                os.rename(aside, real)
+            try:
+                aside = _written_aside(real, changed, status)
+                if old.read() != text or os.stat(real).st_ino != status.st_ino:
+                    continue
+                if _is_of_file(text) and not changed:
+                    os.unlink(real)
+                else:
+                    _rename(aside, real)
+            finally:
+                _clear_aside(real)
             # Whoever had the old file open has gone on writing to it.
             late = old.read()
         if late:
             _append(real, late)
         _sync_folder(os.path.dirname(real))
         return
+
+
+def _rename(aside: str, real: str) -> None:
+    try:
+        os.rename(aside, real)
+    except OSError as error:
+        raise OSError(
+            f"{real} cannot be replaced as a whole ({error.strerror}), without which no line can be taken out safely: is it"
+            " mounted by itself, or marked as one that only grows?"
+        ) from error
+
+
+def _clear_aside(real: str) -> None:
+    # One name, so that what a kill has left of an earlier try is not for ever.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(real + _ASIDE)
+
+
+def _is_of_file(text: bytes) -> bool:
+    """Whether the file was made for a run's line."""
+    return any(run and b"dayfly-added=file" in line for line, run in _lines(text))
 
 
 def _without(text: bytes, run: str) -> tuple[bytes | None, bytes]:
@@ -164,19 +223,28 @@ def _without(text: bytes, run: str) -> tuple[bytes | None, bytes]:
 
 
 def _written_aside(real: str, text: bytes, status: os.stat_result) -> str:
-    # One name, so that what a kill has left of an earlier try is not for ever.
-    aside = real + ".dayfly"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(aside)
+    aside = real + _ASIDE
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text)
         file.flush()
-        if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-            os.fchown(descriptor, status.st_uid, status.st_gid)
-        os.fchmod(descriptor, status.st_mode & 0o7777)
+        os.fchmod(descriptor, _given_to(descriptor, status))
         os.fsync(descriptor)
     return aside
+
+
+def _given_to(descriptor: int, status: os.stat_result) -> int:
+    """Give a file the owner and the group of another one, as far as this account may, and say which mode it can have then."""
+    mode = status.st_mode & 0o7777
+    own = os.fstat(descriptor)
+    if (own.st_uid, own.st_gid) == (status.st_uid, status.st_gid):
+        return mode
+    for owner in (status.st_uid, -1):
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, owner, status.st_gid)
+            return mode
+    # What one group may do is nothing that another one may.
+    return mode & ~0o070
 
 
 def _lines(text: bytes) -> list[tuple[bytes, str]]:
@@ -212,10 +280,20 @@ def _locked() -> Iterator[None]:
     file = os.path.join(folder, "authorized_keys.lock")
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _take_lock(descriptor, time.monotonic() + _LOCK_S)
         yield
     finally:
         os.close(descriptor)
+
+
+def _take_lock(descriptor: int, until: float) -> None:
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if time.monotonic() > until:
+            raise TimeoutError(f"another run has authorized_keys locked for {_LOCK_S:g} s")
+        time.sleep(0.02)
 
 
 def _sync_folder(folder: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 
 from dayfly.errors import ConfigurationError, SpecError
+from dayfly.infra import ssh_environment
 
 # What begins with a hyphen would be an option, and what has a slash or a space in it is no name of a host.
 _NAME = re.compile(
@@ -110,6 +111,7 @@ def _configuration(host: SshHost) -> dict[str, str]:
             text=True,
             timeout=_RESOLVE_S,
             check=False,
+            env=ssh_environment.of_ssh(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigurationError(

@@ -13,12 +13,12 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dayfly.infra import ssh_far
+from dayfly.infra import ssh_environment, ssh_far, ssh_refusal, whole_file
 from dayfly.infra.ssh_failed import SshFailed
 from dayfly.infra.ssh_host import BATCH, Place, SshHost
 from dayfly.infra.ssh_pin import algorithms
@@ -42,9 +42,11 @@ _OPTIONS = {
 # Whoever closes a run waits for 75 s for a request that is under way: all of it has to be shorter.
 ASK_S = 60.0
 _GREETING_BYTES = 64 << 10
-# Says that it is there before anything is sent, so that what was never greeted has certainly done nothing.
+# Says that it is there before anything is sent, so that what was never greeted has certainly done nothing. When that was is
+# measured there: whoever has asked counts from a moment after it.
 _STUB = """
-import os,sys
+import os,sys,time
+t=[time.monotonic(),time.time()]
 os.write(1,READY)
 def rd(n):
  b=b""
@@ -57,6 +59,7 @@ import json
 o=json.loads(rd(int(rd(8),16)).decode())
 g={"__name__":"dayfly_far"}
 exec(compile(o["program"],"dayfly","exec"),g)
+o["request"]["begun"]=t
 sys.stdout.flush()
 os.write(1,ANSWER+json.dumps(g["main"](o["request"])).encode())
 """
@@ -96,7 +99,7 @@ class Login:
     def of_run(cls, name: str, place: Place, host_key: str, directory: Path) -> Login:
         """With a run's own key alone, and its pinned host key."""
         known = directory / "known_hosts.ssh"
-        known.write_text(f"dayfly-{directory.name} {host_key}\n", encoding="ascii")
+        _keep(known, f"dayfly-{directory.name} {host_key}\n")
         options = _OPTIONS | {
             "IdentityFile": _quoted(directory / "user_key"),
             "IdentitiesOnly": "yes",
@@ -112,12 +115,18 @@ class Login:
         where = ("-l", place.user, "-p", str(place.port), "--", place.host)
         return cls(name, ("-F", os.devnull, *_flags(options), *where))
 
-    def ask(self, request: Mapping[str, Any], timeout_s: float = ASK_S) -> Answer:
+    def ask(
+        self,
+        request: Mapping[str, Any],
+        timeout_s: float = ASK_S,
+        before: Callable[[], None] = lambda: None,
+    ) -> Answer:
         """Has the machine do one thing.
 
         Args:
             request: for `ssh_far.main`.
             timeout_s: for all of it.
+            before: called when the machine is there, and before anything is sent to it; what it raises is raised here.
 
         Raises:
             SshFailed: it could not be reached, or could not do it.
@@ -127,6 +136,7 @@ class Login:
         with tempfile.TemporaryFile() as words, _started(command, words) as process:
             conversation = _Conversation(self.name, process, words, time.monotonic() + timeout_s)
             conversation.read_up_to(f"\0ready:{nonce}\n".encode())
+            before()
             conversation.send(request)
             values = conversation.read_answer(f"\0answer:{nonce}\n".encode())
             said = _text(words)
@@ -178,7 +188,10 @@ class _Conversation:
         """Takes what comes next; False at the end, or when it is too late."""
         assert self.process.stdout is not None
         left = self.until - time.monotonic()
-        if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+        # Not `select`, which knows no descriptor above 1023.
+        arrival = select.poll()
+        arrival.register(self.process.stdout, select.POLLIN)
+        if left <= 0 or not arrival.poll(left * 1000):
             return False
         data = os.read(self.process.stdout.fileno(), 1 << 16)
         self._arrived += data
@@ -186,45 +199,25 @@ class _Conversation:
 
     @property
     def _said(self) -> str:
-        """What ssh has said, without what it tells of each of its steps."""
-        lines = _text(self.words).replace("\r", "").splitlines()
-        told = [line for line in lines if line and not _is_step(line)]
-        return "; ".join(told[-4:]) or "nothing was said"
+        return ssh_refusal.told(_text(self.words))
 
     def _not_reached(self) -> SshFailed:
         with contextlib.suppress(subprocess.TimeoutExpired):
             # What it says last comes with its end.
             self.process.wait(1.0)
-        name, said, code = self.name, self._said, self.process.returncode
-        if "IDENTIFICATION HAS CHANGED" in (everything := _text(self.words)):
-            where = re.search(r"Offending \S+ key in (\S+:\d+)", everything)
-            known = f"the one in {where[1]}" if where else "the one that is known here"
-            return SshFailed(
-                "host-key",
-                f"host {name} shows another host key than {known}; nothing was sent to it. If you know why it has changed:"
-                f" remove that line, log in once with `ssh {name}`, and compare the fingerprint",
-            )
-        if "Host key verification failed" in said:
-            return SshFailed(
-                "host-key",
-                f"the host key of {name} is not known here: log in once with `ssh {name}`, compare the fingerprint with"
-                f" the machine's own, and answer yes ({said})",
-            )
-        if "Permission denied" in said or "Too many authentication failures" in said:
-            return SshFailed(
-                "login",
-                f"host {name} lets nobody in without a question: `ssh -o BatchMode=yes {name} true` has to work, with a key"
-                f" or an agent ({said})",
-            )
-        if code in (126, 127) or "python3" in said:
-            return SshFailed(
-                "python",
-                f"host {name} has no python3 on its PATH, which Dayfly needs there; install Python 3.8 or newer ({said})",
-            )
-        if code not in (None, 255):
-            # As ssh itself ends where it has not come to run anything.
-            return SshFailed("python", f"host {name} ran no command, and ended with {code}: {said}")
-        return SshFailed("unreachable", f"host {name} cannot be reached: {said}")
+        return ssh_refusal.of(self.name, _text(self.words), self.process.returncode)
+
+
+def _keep(file: Path, text: str) -> None:
+    """Another process may have the file open, or be about to write the same."""
+    with contextlib.suppress(FileNotFoundError):
+        if file.read_text(encoding="ascii") == text:
+            return
+    try:
+        whole_file.write(file, text)
+    except FileNotFoundError:
+        if not file.exists():
+            raise
 
 
 def _flags(options: Mapping[str, str]) -> tuple[str, ...]:
@@ -258,7 +251,7 @@ def _started(command: list[str], words: IO[bytes]) -> Any:
             stdout=subprocess.PIPE,
             stderr=words,
             start_new_session=True,
-            env=os.environ | {"LC_ALL": "C", "SSH_ASKPASS_REQUIRE": "never"},
+            env=ssh_environment.of_ssh() | {"LC_ALL": "C"},
         )
     except OSError as error:
         raise SshFailed("login", f"`ssh` cannot be started: {error}") from error
@@ -274,7 +267,3 @@ def _started(command: list[str], words: IO[bytes]) -> Any:
 def _text(words: IO[bytes]) -> str:
     # Not by its position, which ssh writes at.
     return os.pread(words.fileno(), 1 << 20, 0).decode(errors="replace")
-
-
-def _is_step(line: str) -> bool:
-    return line.startswith(("debug1:", "OpenSSH_", "Authenticated to", "Transferred:", "Bytes per"))

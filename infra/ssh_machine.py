@@ -4,9 +4,8 @@ runs have there, take a run's things away."""
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,9 @@ class Facts:
     gpus: tuple[DriverGpu, ...]
 
 
-@functools.cache
+_FACTS: dict[str, Facts] = {}
+
+
 def facts(name: str) -> Facts:
     """Of a host; asked for once in the life of a process.
 
@@ -46,7 +47,22 @@ def facts(name: str) -> Facts:
         SshFailed: it cannot be asked.
         ConfigurationError: how it is reached cannot be found out, or is none that a session could go.
     """
-    host = SshHost.parse(name)
+    if name not in _FACTS:
+        _FACTS[name] = _asked_for(SshHost.parse(name))
+    return _FACTS[name]
+
+
+def known_facts(name: str) -> Facts | None:
+    """Of a host, where this process has asked for them before."""
+    return _FACTS.get(name)
+
+
+def forget_facts() -> None:
+    """Has every host be asked again."""
+    _FACTS.clear()
+
+
+def _asked_for(host: SshHost) -> Facts:
     place = resolve(host)
     answer = Login.own(host).ask({"op": "probe"})
     told = answer.values
@@ -68,8 +84,21 @@ def parts(id: str) -> tuple[str, str] | None:
     return (host, run) if host and is_id(run) else None
 
 
-def put(record: Record, place: Place, tags: Mapping[str, str], public_key: str) -> str:
+def put(
+    record: Record,
+    place: Place,
+    tags: Mapping[str, str],
+    public_key: str,
+    before: Callable[[], None] = lambda: None,
+) -> str:
     """Lets the run's key in until a while after its deadline.
+
+    Args:
+        record: of the run.
+        place: of its host.
+        tags: in the key's comment.
+        public_key: the run's.
+        before: called when the machine is there, just before the key is sent; where that raises, nothing is.
 
     Returns:
         The machine's host key.
@@ -80,8 +109,14 @@ def put(record: Record, place: Place, tags: Mapping[str, str], public_key: str) 
     """
     host = SshHost.parse(record.host)
     valid_s = max(0.0, record.deadline - time.time()) + _MARGIN_S
-    request = {"op": "put", "tags": dict(tags), "public_key": public_key, "valid_s": valid_s}
-    return _pinned(host, place, Login.own(host).ask(request))
+    request = {
+        "op": "put",
+        "tags": dict(tags),
+        "public_key": public_key,
+        "valid_s": valid_s,
+        "within_s": ssh_records.PUT_WITHIN_S,
+    }
+    return _pinned(host, place, Login.own(host).ask(request, before=before))
 
 
 def _pinned(host: SshHost, place: Place, answer: Answer) -> str:
@@ -113,13 +148,18 @@ def try_key(record: Record) -> None:
 def take_away(host: str, run: str) -> None:
     """Ends what is left of a run on a host, removes what it has stored, takes its key out, and has seen that all is gone.
 
+    Also where the host has shown that before: to ask once more is cheap. Only then it is no matter that it cannot be asked.
+
     Raises:
         SshFailed: the host cannot be asked, or something does not go.
     """
     record = ssh_records.of(run)
-    if record is not None and record.gone:
-        return
-    answer = _ask(host, {"op": "take", "run": run}, [record] if record else [], _TAKE_S)
+    try:
+        answer = _ask(host, {"op": "take", "run": run}, [record] if record else [], _TAKE_S)
+    except SshFailed as failed:
+        if record is not None and record.gone and failed.did_nothing:
+            return
+        raise
     left: Sequence[str] = answer.values["left"]
     if left:
         raise SshFailed("refused", f"host {host} still has of run {run}: {', '.join(left)}")

@@ -17,8 +17,10 @@ from dayfly.infra import fence, home, whole_file
 from dayfly.infra.run import is_id
 
 _FOLDER = "ssh-hosts"
-# A key that was on its way when its sender died is there within this.
+# A key whose request was being sent is there within this, or never: the machine refuses it when it comes later than
+# `PUT_WITHIN_S` after it has shown that it is there, which is before anything is sent; the rest is for writing it.
 LATE_CREATE_S = 10.0
+PUT_WITHIN_S = 6.0
 # For so long somebody may still ask what has become of one that is gone.
 _KEEP_GONE_S = 7 * 86400.0
 
@@ -33,7 +35,7 @@ class Record:
         owner: whose it is.
         directory: the run's own folder on this computer, with its key.
         deadline: unix time.
-        at: unix time at which it was written first.
+        at: unix time just before the key was sent.
         host_key: the one that is pinned, "" while nobody has logged in.
         gone: unix time at which the host itself has shown that nothing is left, 0 while it has not.
     """

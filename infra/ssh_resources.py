@@ -29,21 +29,22 @@ class KeyProvider(DynamicProvider):
         # Refused before anything is on record, where there is no way for a session.
         place = ssh_host.resolve(SshHost.parse(host))
         with fence.passing(directory, record.deadline):
-            creation = _begun(directory)
-            ssh_records.write(record)
             try:
-                host_key = ssh_machine.put(record, place, props["tags"], props["public_key"])
+                host_key = ssh_machine.put(
+                    record, place, props["tags"], props["public_key"], lambda: _begin(record)
+                )
             except SshFailed as failed:
-                if failed.did_nothing:
+                if failed.did_nothing and _begun(directory) is None:
                     with contextlib.suppress(OSError):
-                        creations.refused(directory, creation, str(failed))
-                        ssh_records.gone(record)
+                        never = creations.begin(directory, "instance")
+                        creations.refused(directory, never, str(failed))
                 raise
             id = ssh_machine.instance_id(host, record.run)
             # The key is worth more than its record: without the answer the host is asked.
             with contextlib.suppress(OSError):
-                creations.answered(directory, creation, id)
-                ssh_records.write(replace(record, host_key=host_key))
+                if (creation := _begun(directory)) is not None:
+                    creations.answered(directory, creation, id)
+                ssh_records.write(replace(record, host_key=host_key, at=time.time()))
         kept = ("run", "owner", "deadline", "directory", "ssh_host", "tags", "public_key")
         found = {
             "host": place.host,
@@ -74,7 +75,22 @@ class ReadyProvider(DynamicProvider):
         return CreateResult(f"ready-{props['run']}", outs)
 
 
-def _begun(directory: Path) -> creations.Creation:
-    """The request, on record; the one that an earlier attempt was not answered is taken up again."""
-    earlier = [c for c in creations.read(directory) if c.outcome in ("open", "answered")]
-    return earlier[0] if earlier else creations.begin(directory, "instance")
+def _begin(record: Record) -> None:
+    """On record, when the machine is there, and before the key is sent; behind this the run may have something on its host.
+
+    Raises:
+        FenceShut: the run began to be closed, or came to its deadline, while the machine was being connected to.
+    """
+    directory = Path(record.directory)
+    fence.check(directory, record.deadline)
+    earlier = _begun(directory)
+    if earlier is None:
+        creations.begin(directory, "instance")
+    else:
+        creations.again(directory, earlier)
+    ssh_records.write(replace(record, at=time.time()))
+
+
+def _begun(directory: Path) -> creations.Creation | None:
+    """The request for the key, which may have been sent by an earlier attempt; None where none was."""
+    return next((c for c in creations.read(directory) if c.outcome in ("open", "answered")), None)

@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from dayfly.errors import ConfigurationError, UnknownRun
+from dayfly.infra.always import ALWAYS
 from dayfly.infra.home import home_path
 from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.infra.providers.base import Provider
@@ -33,11 +34,6 @@ PROJECT = "dayfly"
 _RESERVE_BYTES = 8 << 20
 # Keys, journal, state and logs of one run come to a tenth of this.
 _LEAST_FREE_BYTES = 4 << 20
-_ALWAYS = re.compile(
-    r"^(https?_proxy|no_proxy|all_proxy|ssl_cert_(file|dir)|requests_ca_bundle|curl_ca_bundle"
-    r"|aws_ca_bundle|home|user|logname|lang|lc_.*|tmpdir|dayfly_home)$",
-    re.IGNORECASE,
-)
 # How this interpreter, which runs the program too, finds its packages and its own libraries.
 _INTERPRETER = re.compile(r"^(pythonpath|(dy)?ld_library_path)$", re.IGNORECASE)
 # Where this computer keeps programs, settings and caches.
@@ -184,7 +180,7 @@ class Workspace:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if _ALWAYS.match(name) or _PLACES.match(name)
+            if ALWAYS.match(name) or _PLACES.match(name)
         }
         return kept | {"DAYFLY_HOME": str(self.home)}
 
@@ -195,7 +191,7 @@ class Workspace:
         always = {
             name: value
             for name, value in os.environ.items()
-            if _ALWAYS.match(name) or _INTERPRETER.match(name)
+            if ALWAYS.match(name) or _INTERPRETER.match(name)
         }
         passed = always | self.credentials(provider)
         plugins.link(self.pulumi_home)

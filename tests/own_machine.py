@@ -112,6 +112,6 @@ def reachable(machine: OwnMachine, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """This process, and those that it starts, have that `ssh`."""
     for name, value in machine.variables.items():
         monkeypatch.setenv(name, value)
-    ssh_machine.facts.cache_clear()
+    ssh_machine.forget_facts()
     yield
-    ssh_machine.facts.cache_clear()
+    ssh_machine.forget_facts()

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dayfly.errors import ConfigurationError, DayflyError, NoCapacity, SpecError
-from dayfly.infra import creations, fence, providers, ssh_machine, ssh_records
+from dayfly.infra import (
+    creations,
+    fence,
+    providers,
+    ssh_environment,
+    ssh_login,
+    ssh_machine,
+    ssh_records,
+)
 from dayfly.infra.found import Found
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.infra.ssh_failed import SshFailed, kind_of
-from dayfly.infra.ssh_host import SshHost, resolve
+from dayfly.infra.ssh_host import Place, SshHost, resolve
 from dayfly.infra.ssh_login import Login
 from dayfly.infra.ssh_resources import KeyProvider, ReadyProvider
+from dayfly.runtime.ladder import ladder
 from dayfly.runtime.records import Keys
 from dayfly.runtime.session import Session
+from dayfly.runtime.ssh.connection import Connection, Disconnected
+from dayfly.stacks.engine import Engine
 from dayfly.stacks.intent import make_key
+from dayfly.stacks.workspace import Workspace
 from tests.own_machine import OwnMachine, own_machine, reachable
 
 pytestmark = pytest.mark.sshd
@@ -281,8 +297,8 @@ def test_an_answer_that_is_lost_leaves_it_open(
     """The key may be there, and is looked for."""
     own = Login.ask
 
-    def cut(self: Login, request: dict[str, object], timeout_s: float = 60.0) -> object:
-        answer = own(self, request, timeout_s)
+    def cut(self: Login, request: dict[str, object], timeout_s: float = 60.0, **how: Any) -> object:
+        answer = own(self, request, timeout_s, **how)
         if request["op"] == "put":
             raise SshFailed("lost", "cut")
         return answer
@@ -429,3 +445,236 @@ def _refusal(machine: OwnMachine) -> str:
     except (ConfigurationError, NoCapacity) as refused:
         return str(refused)
     return ""
+
+
+def test_a_host_that_cannot_be_is_refused_when_the_spec_is_made() -> None:
+    """And not by a rung that is left for the next one."""
+    for host in ("bad host!", "box:99999", "-oProxyCommand=x"):
+        with pytest.raises(SpecError, match="is no host that"):
+            Spec(provider=["ssh", "lambda"], host=host)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({}, 'needs host=, the machine that is there already: write host="gpu-box"'),
+        ({"host": "box", "keep": "10m"}, "stays anyway"),
+        ({"host": "box", "nodes": 2}, "is one machine"),
+    ],
+)
+def test_a_mistake_is_no_reason_to_rent_a_machine(fields: dict[str, Any], says: str) -> None:
+    """Whatever else the ladder has."""
+    for live in (True, False):
+        with pytest.raises(SpecError, match=says):
+            ladder(Spec(provider=["ssh", "local"], **fields), to_run=False, live=live)
+
+
+def test_a_fast_plan_asks_no_host(machine: OwnMachine) -> None:
+    """What this process has been told before is enough, and nothing else is."""
+    spec = Spec(provider="ssh", host=machine.name)
+    with pytest.raises(SpecError, match="is not asked in a fast plan"):
+        SSH.catalog_offers(spec)
+    notes: list[str] = []
+    both = Spec(provider=["ssh", "local"], host=machine.name)
+    offers = ladder(both, notes.append, to_run=False, live=False)
+    assert {offer.provider for offer in offers} == {"local"}
+    assert "is not asked in a fast plan" in notes[0]
+    assert "Accepted publickey" not in machine.server.log.read_text()
+    asked = SSH.offers(spec)
+    assert SSH.catalog_offers(spec) == asked
+
+
+def test_a_host_that_lets_in_and_says_nothing_is_not_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """Nothing was put there, and no other machine is taken for it."""
+    with (
+        own_machine(tmp_path / "own", settings="ForceCommand sleep 99") as made,
+        reachable(made, monkeypatch),
+        pytest.raises(SshFailed, match="let this computer in, and did not begin") as failed,
+    ):
+        Login.own(SshHost.parse(made.name)).ask({"op": "probe"}, 3.0)
+    assert failed.value.did_nothing
+    assert kind_of(str(failed.value)) == "invalid"
+
+
+def test_a_revoked_host_key_is_told_as_such(machine: OwnMachine) -> None:
+    """To answer yes would be the worst thing to do."""
+    machine.known.write_text(f"@revoked {machine.known.read_text()}")
+    with pytest.raises(ConfigurationError, match="@revoked") as refused:
+        _offers(machine)
+    assert "answer yes" not in str(refused.value)
+
+
+def test_a_process_with_many_open_files_can_ask(machine: OwnMachine) -> None:
+    """As one that follows a thousand runs has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    opened = []
+    try:
+        while not opened or opened[-1] < 1024:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+        assert _offers(machine)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_ssh_has_the_same_environment_in_a_plan_as_in_the_engine(
+    machine: OwnMachine, monkeypatch: pytest.MonkeyPatch, workspace: Workspace, engine: Engine
+) -> None:
+    """A variable that the run's own ssh would not have is none that a plan may lean on, and the error says so."""
+    seen, script = machine.config.with_name("seen"), machine.config.with_name("proxy")
+    script.write_text(f'#!/bin/sh\nenv > "{seen}"\nexit 1\n')
+    script.chmod(0o755)
+    machine.also("behind", f"ProxyCommand {script}")
+    for name in (*ssh_environment.NAMES, "LC_TIME", "MINE"):
+        monkeypatch.setenv(name, "/bin/sh" if name == "SHELL" else "x")
+    with pytest.raises(ConfigurationError, match=r"environment what docs/ssh\.md lists"):
+        SSH.offers(Spec(provider="ssh", host="behind"))
+    names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
+    assert {*ssh_environment.NAMES, "LC_TIME", "HOME", "PATH"} <= names
+    assert "MINE" not in names
+    given = ssh_environment.of_ssh()
+    its = workspace.environment(engine, "", SSH)
+    assert {name: its.get(name) for name in given} | {"PATH": ""} == given | {
+        "PATH": "",
+        "SSH_ASKPASS_REQUIRE": None,
+    }
+    keeper = workspace.bare_environment() | workspace.credentials(SSH)
+    assert set(given) - {"SSH_ASKPASS_REQUIRE"} <= set(keeper)
+    page = (Path(__file__).parents[1] / "docs/ssh.md").read_text()
+    assert all(f"`{name}`" in page for name in ssh_environment.NAMES)
+
+
+def test_what_is_known_of_a_host_key_is_not_written_again(tmp_path: Path) -> None:
+    """Another process may be reading it just now."""
+    place = Place("127.0.0.1", 22, "me", "", "box", ())
+    Login.of_run("box", place, "ssh-ed25519 AAAA", tmp_path)
+    file = tmp_path / "known_hosts.ssh"
+    before = file.stat()
+    with file.open() as opened:
+        Login.of_run("box", place, "ssh-ed25519 AAAA", tmp_path)
+        assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        Login.of_run("box", place, "ssh-ed25519 BBBB", tmp_path)
+        assert opened.read() == f"dayfly-{tmp_path.name} ssh-ed25519 AAAA\n"
+    assert file.read_text() == f"dayfly-{tmp_path.name} ssh-ed25519 BBBB\n"
+
+
+def test_a_run_that_has_put_nothing_anywhere_does_not_hang_on_another_s_host(
+    machine: OwnMachine, run: Run
+) -> None:
+    """Once nothing more can be sent for it; a run that nothing is known of here is looked for everywhere."""
+    machine.also("down", "HostName 127.0.0.1", "Port 1")
+    other = ssh_records.Record(new_id(), "down", "me", str(run.directory), 0.0, 0.0)
+    ssh_records.write(other)
+    for id in (run.id, new_id()):
+        with pytest.raises(DayflyError, match="down cannot be reached"):
+            SSH.left_of(id, "me")
+    fence.shut(run.directory)
+    with pytest.raises(DayflyError, match="down cannot be reached"), _passing(run.directory):
+        SSH.left_of(run.id, "me")
+    assert SSH.left_of(run.id, "me") == []
+    # Its key was sent, and the record of where is lost.
+    creations.begin(run.directory, "instance")
+    with pytest.raises(DayflyError, match="down cannot be reached"):
+        SSH.left_of(run.id, "me")
+
+
+@contextlib.contextmanager
+def _passing(directory: Path) -> Iterator[None]:
+    with (directory / fence.FILE).open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        yield
+
+
+def test_a_run_that_is_closed_while_its_host_is_connected_to_sends_no_key(
+    machine: OwnMachine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fence is looked at once more when the machine is there, and nothing is on record that was never sent."""
+    greeted = ssh_login._Conversation.read_up_to
+
+    def shut_meanwhile(self: ssh_login._Conversation, mark: bytes) -> None:
+        greeted(self, mark)
+        assert creations.read(run.directory) == ()
+        assert ssh_records.of(run.id) is None
+        fence.shut(run.directory)
+
+    monkeypatch.setattr(ssh_login._Conversation, "read_up_to", shut_meanwhile)
+    with pytest.raises(fence.FenceShut):
+        KeyProvider().create(_props(run, machine.name))
+    assert creations.read(run.directory) == ()
+    assert SSH.left_of(run.id, "me") == []
+    assert machine.is_clean
+
+
+def test_a_key_that_is_long_on_its_way_is_not_put_in_any_more(
+    machine: OwnMachine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender may be dead by then: whoever has seen that nothing came of it was right."""
+    monkeypatch.setattr(ssh_records, "PUT_WITHIN_S", 0.5)
+    send = ssh_login._Conversation.send
+
+    def late(self: ssh_login._Conversation, request: dict[str, object]) -> None:
+        (record,) = ssh_records.open_ones()
+        assert time.time() - record.at < 5
+        assert [c.outcome for c in creations.read(run.directory)] == ["open"]
+        time.sleep(0.7)
+        send(self, request)
+
+    monkeypatch.setattr(ssh_login._Conversation, "send", late)
+    with pytest.raises(SshFailed, match="after it was let in"):
+        KeyProvider().create(_props(run, machine.name))
+    assert machine.is_clean
+
+
+def test_a_second_attempt_that_does_not_get_there_leaves_the_first_on_record(
+    machine: OwnMachine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first may have put the key in; and each that is sent has its time to arrive."""
+    send = ssh_login._Conversation.send
+
+    def cut(self: ssh_login._Conversation, request: dict[str, object]) -> None:
+        send(self, request)
+        raise SshFailed("lost", "cut")
+
+    with monkeypatch.context() as cutting, pytest.raises(SshFailed, match="ssh/lost"):
+        cutting.setattr(ssh_login._Conversation, "send", cut)
+        KeyProvider().create(_props(run, machine.name))
+    (first,) = creations.read(run.directory)
+    config = machine.config.read_text()
+    machine.config.write_text("Host *\n Port 1\n HostName 127.0.0.1\n")
+    with pytest.raises(SshFailed, match="ssh/unreachable"):
+        KeyProvider().create(_props(run, machine.name))
+    assert creations.read(run.directory) == (first,)
+    assert [record.run for record in ssh_records.open_ones()] == [run.id]
+    machine.config.write_text(config)
+    KeyProvider().create(_props(run, machine.name))
+    (second,) = creations.read(run.directory)
+    assert (second.token, second.outcome) == (first.token, "answered")
+    assert second.begun > first.begun
+    ssh_machine.take_away(machine.name, run.id)
+    assert machine.is_clean
+
+
+def test_a_line_of_a_run_that_was_seen_gone_is_taken_out_all_the_same(
+    machine: OwnMachine, run: Run
+) -> None:
+    """To ask once more costs a login."""
+    made = KeyProvider().create(_props(run, machine.name))
+    record = ssh_records.of(run.id)
+    assert record is not None
+    ssh_records.gone(record)
+    KeyProvider().delete(made.id, made.outs)
+    assert machine.is_clean
+
+
+def test_a_jump_that_leads_nowhere_says_why(machine: OwnMachine, run: Run) -> None:
+    """In the error of whoever wanted a session."""
+    server = machine.server.machine
+    machine.also("lost", "HostName 127.0.0.1", "Port 1", f"ProxyJump {machine.name}")
+    its = dataclasses.replace(server, via="lost")
+    connection = Connection(its, run.directory / "user_key")
+    with pytest.raises(Disconnected, match=r"on the way there: .*Connection refused"):
+        connection.open("true", 30)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import resource
 import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dayfly.infra import ssh_far
+from dayfly.infra import ssh_far, ssh_records
+from tests import namespaces
 from tests.own_machine import USERS_LINE
 
 pytestmark = pytest.mark.process
@@ -33,10 +39,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _put(run: str = _RUN) -> dict[str, Any]:
     tags = {"dayfly-run": run, "dayfly-owner": "me", "dayfly-deadline": "9", "dayfly-created": "1"}
-    key = f"ssh-ed25519 {run}"
-    done = ssh_far.main({"op": "put", "tags": tags, "public_key": key, "valid_s": 60.0})
+    done = _asked(tags=tags, public_key=f"ssh-ed25519 {run}")
     assert "error" not in done, done
     return done
+
+
+def _asked(**fields: Any) -> dict[str, Any]:
+    request = {
+        "op": "put",
+        "tags": {"dayfly-run": _RUN},
+        "public_key": "k",
+        "valid_s": 60.0,
+        "begun": [time.monotonic(), time.time()],
+        "within_s": 6.0,
+    }
+    return ssh_far.main(request | fields)
 
 
 def _take(run: str = _RUN) -> None:
@@ -205,23 +222,171 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_appended(
     """The line could be put in, and never be taken out again."""
     file = _keys(home, USERS_LINE)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    done = ssh_far.main(
-        {"op": "put", "tags": {"dayfly-run": _RUN}, "public_key": "k", "valid_s": 1}
-    )
-    assert done == {"error": f"PermissionError: {file.parent} cannot be written to"}
+    assert _asked() == {"error": f"PermissionError: {file.parent} cannot be written to"}
     assert file.read_text() == USERS_LINE
 
 
-def test_a_full_disk_leaves_no_part_of_a_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be glued to whatever line comes next."""
-    file = _keys(home, f"{USERS_LINE}\n")
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
-    done = ssh_far.main(
-        {"op": "put", "tags": {"dayfly-run": _RUN}, "public_key": "k", "valid_s": 1}
-    )
-    assert "there is no room" in done["error"]
+@pytest.mark.parametrize("before", [f"{USERS_LINE}\n", None])
+def test_a_full_disk_leaves_no_part_of_a_line(home: Path, before: str | None) -> None:
+    """It would be glued to whatever line comes next; nor does a file stay of which nobody knows."""
+    file = _keys(home, before or "")
+    if before is None:
+        file.unlink()
+
+    def put_without_room() -> None:
+        # As good as a disk: what a process writes beyond it is refused, and the line is longer than what is left.
+        room = len(before or "") + 30
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        assert "error" in _asked()
+
+    assert _in_a_child(put_without_room) == 0
+    assert (file.read_text() if file.exists() else None) == before
+    assert [path.name for path in file.parent.iterdir()] == ["authorized_keys"] * bool(before)
+
+
+def _in_a_child(act: Callable[[], object]) -> int:
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            act()
+            code = 0
+        except BaseException:  # noqa: BLE001 - a child of a test goes no further than this
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+_root = pytest.mark.skipif(os.getuid() != 0, reason="another account's file takes root to be made")
+
+
+def _as(uid: int, gid: int, *paths: Path) -> None:
+    """Become an account of no further groups, which has these."""
+    for path in paths:
+        os.chown(path, uid, gid)
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+@pytest.fixture
+def open_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home that an account other than this test's comes to."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        monkeypatch.setenv("HOME", name)
+        yield Path(name)
+
+
+@_root
+def test_a_group_that_cannot_be_given_keeps_no_line_in(open_home: Path) -> None:
+    """An authorized_keys of nobody:root, say: its line can be put in, and taken out again."""
+    file = _keys(open_home, f"{USERS_LINE}\n")
+    file.chmod(0o640)
+
+    def act() -> None:
+        _as(65534, 65534, open_home, file.parent)
+        os.umask(0o077)
+        _put()
+        assert _RUN in file.read_text()
+        # What the group root might read is nothing for another one.
+        assert file.stat().st_mode & 0o777 == 0o600
+        _take()
+        assert file.read_text() == f"{USERS_LINE}\n"
+
+    os.chown(file, 65534, 0)
+    assert _in_a_child(act) == 0
+    assert [path.name for path in file.parent.iterdir()] == ["authorized_keys"]
+
+
+@_root
+def test_another_account_s_file_is_refused_before_anything_is_added(open_home: Path) -> None:
+    """It would be this account's by then."""
+    file = _keys(open_home, f"{USERS_LINE}\n")
+    file.chmod(0o666)
+
+    def act() -> None:
+        _as(65534, 65534, open_home, file.parent)
+        assert "belongs to another account" in _asked()["error"]
+
+    assert _in_a_child(act) == 0
     assert file.read_text() == f"{USERS_LINE}\n"
+
+
+@pytest.mark.skipif(bool(namespaces.refusal()), reason=namespaces.refusal())
+def test_a_file_that_is_mounted_is_refused_before_anything_is_added(home: Path) -> None:
+    """A line could be appended there, as by a container's owner, and never be taken out by a rename."""
+    file = _keys(home, f"{USERS_LINE}\n")
+    other = home / "other"
+    other.write_text(f"{USERS_LINE}\n")
+    asking = "import json, sys; from dayfly.infra import ssh_far; print(json.dumps(ssh_far.main(json.loads(sys.argv[1]))))"
+    request = {
+        "op": "put",
+        "tags": {"dayfly-run": _RUN},
+        "public_key": "k",
+        "valid_s": 60,
+        "begun": [time.monotonic(), time.time()],
+        "within_s": 600,
+    }
+    mounted = 'mount --bind "$1" "$2" && exec "$3" -c "$4" "$5"'
+    words = [str(other), str(file), sys.executable, asking, json.dumps(request)]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mounted, "sh", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "cannot be replaced as a whole" in json.loads(done.stdout)["error"]
+    assert other.read_text() == f"{USERS_LINE}\n"
+    assert [path.name for path in file.parent.iterdir()] == ["authorized_keys"]
+
+
+def test_a_request_that_comes_too_late_adds_nothing(home: Path) -> None:
+    """By either clock: somebody has concluded by now that it never will."""
+    file = _keys(home, f"{USERS_LINE}\n")
+    now, wall = time.monotonic(), time.time()
+    for begun in ([now - 7, wall], [now, wall - 7]):
+        for there in (True, False):
+            if not there:
+                file.unlink()
+            assert "after it was let in" in _asked(begun=begun)["error"]
+            assert file.exists() is there
+            _keys(home, f"{USERS_LINE}\n")
+    _put()
+
+
+def test_a_lock_that_is_held_for_ever_is_not_waited_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was stopped with it has what is waited for a late key to be let go of, and no more."""
+    assert ssh_far._LOCK_S < ssh_records.PUT_WITHIN_S < ssh_records.LATE_CREATE_S
+    monkeypatch.setattr(ssh_far, "_LOCK_S", 0.1)
+    file = _keys(home, f"{USERS_LINE}\n")
+    _put()
+    with (home / ".cache/dayfly/authorized_keys.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for request in ({"op": "take", "run": _RUN}, {}):
+            assert "has authorized_keys locked" in _asked(**request)["error"]
+    _take()
+    assert file.read_text() == f"{USERS_LINE}\n"
+
+
+def test_a_kill_while_a_line_is_put_in_leaves_nothing_that_the_end_does_not_take(
+    home: Path,
+) -> None:
+    """What was written aside has the run's key."""
+    file = _keys(home, f"{USERS_LINE}\n")
+
+    def killed() -> None:
+        os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        _asked()
+
+    assert _in_a_child(killed) == -signal.SIGKILL
+    assert file.read_text() == f"{USERS_LINE}\n"
+    _take()
+    assert [path.name for path in file.parent.iterdir()] == ["authorized_keys"]
 
 
 def test_processes_and_folders_of_the_run_go_and_those_of_others_stay(home: Path) -> None:

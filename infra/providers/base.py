@@ -79,6 +79,13 @@ class Provider(ABC):
             SpecError: nothing that this provider has can satisfy the Spec; names the nearest that fits.
         """
 
+    def check_host(self, spec: Spec) -> None:  # noqa: B027  # most go to none
+        """Refuses, where this provider takes a host, a Spec that can never be for one, whatever its machine has.
+
+        Raises:
+            SpecError: it is such a Spec; also on a ladder.
+        """
+
     def price_list(self) -> Sequence[Offer]:
         """All that can be had here at a price, for people to choose from: live where credentials are there, else the catalog's.
 

@@ -12,7 +12,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dayfly.errors import ConfigurationError, DayflyError, NoCapacity, SpecError
-from dayfly.infra import ssh_failed, ssh_host, ssh_machine, ssh_records
+from dayfly.infra import (
+    creations,
+    fence,
+    home,
+    ssh_environment,
+    ssh_failed,
+    ssh_host,
+    ssh_machine,
+    ssh_records,
+)
 from dayfly.infra.found import Found, State
 from dayfly.infra.gpu_request import DriverGpu
 from dayfly.infra.offers import Offer
@@ -36,8 +45,7 @@ class Ssh(Provider):
     keeps_creations = True
     takes = frozenset({"host"})
     free = frozenset({"pulumi-python:dynamic/dayfly:SshReady"})
-    # Where the agent of the user's keys listens, and Kerberos' tickets are.
-    environment = ("SSH_AUTH_SOCK", "KRB5CCNAME")
+    environment = ssh_environment.NAMES
     limits = Limits(
         listing_lag_s=0.0,
         late_create_s=ssh_records.LATE_CREATE_S,
@@ -46,6 +54,9 @@ class Ssh(Provider):
         " itself, and a while later it takes the run's key no more",
         console="grep dayfly-run ~/.ssh/authorized_keys, on that machine",
     )
+
+    def check_host(self, spec: Spec) -> None:
+        _host(spec)
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         host = _host(spec)
@@ -57,23 +68,17 @@ class Ssh(Provider):
             if failed.did_nothing:
                 raise ConfigurationError(failed.words) from failed
             raise
-        gpus = _fitting(spec, facts)
-        return [
-            Offer(
-                "ssh",
-                host.name,
-                _INSTANCE_TYPE,
-                facts.cores,
-                facts.memory_bytes,
-                0.0,
-                len(gpus),
-                gpus[0].name if gpus else "",
-                as_of=datetime.now(UTC).date().isoformat(),
-                source="your own machine",
-                gpu_memory_gb=gpus[0].memory_gb if gpus else 0.0,
-                arch=facts.arch,
+        return [_offer(spec, host, facts)]
+
+    def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
+        host = _host(spec)
+        facts = ssh_machine.known_facts(host.name)
+        if facts is None:
+            raise SpecError(
+                f"host={host.name!r} is not asked in a fast plan, and only the machine itself knows what it has: plan without"
+                " --fast"
             )
-        ]
+        return [_offer(spec, host, facts)]
 
     def price_list(self) -> Sequence[Offer]:
         # It has no price, and which machines there are is in nobody's list.
@@ -137,7 +142,7 @@ class Ssh(Provider):
     def left_of(self, run: str, owner: str, where: Sequence[str] = ()) -> Sequence[Found]:
         record = ssh_records.of(run)
         if record is None:
-            return super().left_of(run, owner)
+            return [] if _put_nothing(run) else super().left_of(run, owner)
         if record.gone:
             return []
         # Another run's host may be out of reach, and says nothing of this one.
@@ -212,6 +217,41 @@ def _host(spec: Spec) -> SshHost:
                     f'{name}={wanted!r}: provider="ssh" goes to the machine that host= names; leave it out'
                 )
     return host
+
+
+def _offer(spec: Spec, host: SshHost, facts: Facts) -> Offer:
+    gpus = _fitting(spec, facts)
+    return Offer(
+        "ssh",
+        host.name,
+        _INSTANCE_TYPE,
+        facts.cores,
+        facts.memory_bytes,
+        0.0,
+        len(gpus),
+        gpus[0].name if gpus else "",
+        as_of=datetime.now(UTC).date().isoformat(),
+        source="your own machine",
+        gpu_memory_gb=gpus[0].memory_gb if gpus else 0.0,
+        arch=facts.arch,
+    )
+
+
+def _put_nothing(run: str) -> bool:
+    """Whether a run of this home has never sent a key, and never will: that would be on record here.
+
+    Raises:
+        DayflyError: its record cannot be read.
+    """
+    directory = home.home_path() / "runs" / run
+    try:
+        if not fence.is_shut(directory) or not fence.is_passed(directory, 0.0):
+            return False
+        return all(c.outcome in ("refused", "deleted") for c in creations.read(directory))
+    except OSError as error:
+        raise DayflyError(
+            f"{directory} cannot be read: what run {run} has put where is not known: {error}"
+        ) from error
 
 
 def _fitting(spec: Spec, facts: Facts) -> Sequence[DriverGpu]:

@@ -118,6 +118,13 @@ class Connection:
                 self._connect(timeout_s)
                 self._login(timeout_s)
                 self._start(command)
+        except Disconnected as error:
+            self.close()
+            said = self._proxy.said if self._proxy else ""
+            if not said:
+                raise
+            # The last that whoever asked for a session hears of it.
+            raise type(error)(f"{error}; on the way there: {said}") from error
         except BaseException:
             self.close()
             raise
