@@ -101,6 +101,9 @@ class Declared:
         }
         endpoints = aws_endpoint.given()
         if not endpoints:
+            if self.run.public_key:
+                # Also when the stack is destroyed, by whoever that is.
+                settings["allowed_account_ids"] = [aws_session.account()]
             return settings
         skipped = ("credentials_validation", "requesting_account_id", "region_validation")
         return settings | {

@@ -13,7 +13,7 @@ from dayfly.infra import providers
 from dayfly.infra.found import GONE, Found, State
 from dayfly.infra.machine import Machine
 from dayfly.infra.providers.base import Provider
-from dayfly.stacks import journal
+from dayfly.stacks import account, journal
 from dayfly.stacks.journal import History
 from dayfly.stacks.traces import seen_gone
 
@@ -72,6 +72,7 @@ def refresh(history: History) -> Drift:
     if history.closed or not machines:
         what = "is closed" if history.closed else "has no machine yet"
         raise RunFailed(f"run {history.id} {what}; `dayfly show {history.id[:12]}` tells its story")
+    account.check(history)
     provider = providers.load(history.provider)
     owner = str(history.intent.get("owner", ""))
     listed = [found for found in provider.inventory(owner) if found.run == history.id]
@@ -132,6 +133,7 @@ def _state(
 ) -> State:
     """A listing alone may lag, and so may the answer to a single question: together, and when it was launched longer ago than
     that, they tell that a machine is gone."""
+    account.check(history)
     state = provider.instance_state(machine.id)
     launched = history.last("launched", "machine")
     if state != "unknown" or launched is None:

@@ -14,8 +14,8 @@ import pulumi
 from dayfly.errors import (
     BudgetExceeded,
     ConfigurationError,
-    NoCapacity,
     PolicyDenied,
+    ProvisionFailed,
     SpecError,
 )
 from dayfly.infra import cost, providers, rungs
@@ -23,7 +23,7 @@ from dayfly.infra.offers import Offer
 from dayfly.infra.planning import make_plan
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
-from dayfly.stacks import intent, journal, settings
+from dayfly.stacks import account, intent, journal, settings
 from dayfly.stacks.journal import History
 from dayfly.stacks.policies import Policies
 from dayfly.stacks.program import launch
@@ -57,6 +57,7 @@ def _is_up(history: History, workspace: Workspace) -> bool:
     """False for a run whose machine is gone, although no `dayfly ps` has closed it yet: its deadline is an old one."""
     if history.last("launched") is None:
         return time.time() < history.deadline
+    account.check(history)
     listed = providers.load(history.provider).inventory(workspace.owner)
     return any(found.run == history.id for found in listed)
 
@@ -81,7 +82,7 @@ def main() -> None:
         rungs.check_host(spec)
         offer = _permitted(found, spec, cost.within_price(spec, rungs.of(provider, spec)))
         run = run_of_stack(workspace, spec, offer)
-    except (SpecError, ConfigurationError, NoCapacity, BudgetExceeded, PolicyDenied) as refusal:
+    except (SpecError, ConfigurationError, ProvisionFailed, BudgetExceeded, PolicyDenied) as refusal:
         raise SystemExit(str(refusal)) from None
     launch(spec, offer, run)
 

@@ -22,6 +22,7 @@ from dayfly.infra.providers.lambda_cloud import LambdaCloud
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks import intent, journal, late_look, run_lock
+from dayfly.stacks.census import has_ended
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import History
@@ -46,6 +47,7 @@ class Cloud(Provider):
         self.looks = 0
         self.broken: Exception | None = None
         self.immortal = False
+        self.account = ""
 
     def now(self) -> float:
         return self.time
@@ -56,6 +58,9 @@ class Cloud(Provider):
     def launch(self, run: Run, id: str, *, listed_after_s: float = 0.0) -> None:
         found = Found("instance", id, run.tags)
         self.appears.append((self.time + listed_after_s, found))
+
+    def place(self) -> str:
+        return self.account
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         return [Offer("testcloud", "eu", "gpu", 8, 1 << 30, 12.0)]
@@ -237,6 +242,30 @@ def test_a_listing_that_fails_is_a_leak_risk_that_says_everything(
     cloud.broken = None
     assert _closer(workspace, cloud).close(run.id).left == 0
     assert cloud.terminated == ["i-1"]
+
+
+def test_nothing_is_proved_with_the_credentials_of_another_account(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """That one knows none of the machine, which goes on billing; with its own it is ended. Also where they were written down
+    before an account was."""
+    cloud.account = "work"
+    run = opened("up_started", "launched", "up_ended")
+    assert journal.read(run.directory).intent["place"] == "work"
+    elsewhere, cloud.account = cloud.appears, "private"
+    cloud.time += 3600
+    with pytest.raises(LeakRisk, match=r"it is in account work, and these credentials are of private"):
+        _closer(workspace, cloud).close(run.id)
+    assert not journal.read(run.directory).closed
+    assert not has_ended(journal.read(run.directory), cloud.time)
+    cloud.account, cloud.appears = "work", elsewhere
+    cloud.launch(run, "i-1")
+    _closer(workspace, cloud).close(run.id)
+    assert cloud.terminated == ["i-1"]
+    cloud.account = ""
+    old = opened("up_started", "launched", "up_ended")
+    cloud.account = "private"
+    assert _closer(workspace, cloud).close(old.id).left == 0
 
 
 def test_a_machine_that_does_not_end_is_a_leak_risk(

@@ -85,6 +85,9 @@ class Aws(vendor.VendorProvider):
     def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
         return aws_offers.from_catalog(spec)
 
+    def place(self) -> str:
+        return aws_session.account()
+
     def load_sdk(self) -> None:
         aws_sdk.load()
 

@@ -118,6 +118,9 @@ class Azure(vendor.VendorProvider):
     def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
         return azure_offers.ladder(spec, live=False)
 
+    def place(self) -> str:
+        return azure_account.subscription().lower()
+
     def load_sdk(self) -> None:
         import pulumi_azure_native as azure
 

@@ -116,6 +116,9 @@ class Gcp(VendorProvider):
         prices = gcp_prices.current(api.url, api.credentials)
         return gcp_offers.price_list(gcp_offers.live(spec, api, prices))
 
+    def place(self) -> str:
+        return gcp_account.project()
+
     def load_sdk(self) -> None:
         import pulumi_gcp.compute  # noqa: F401
 
