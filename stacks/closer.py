@@ -134,6 +134,7 @@ class Closer:
         asked = self._ask_for_the_end(history, provider)
         with following(provider, history.directory, asked):
             how, declared, destroyed = self._engine_part.destroy(history)
+        history = journal.read(history.directory)
         # What has ended by now is nothing for the proof to end, and a failed engine has not counted it.
         ended = 0 if how == "pulumi" else _gone(history, asked)
         terminated = ended + self._prove(history, provider, asked)
