@@ -39,12 +39,17 @@ def configured_spec() -> Spec:
     return Spec.from_options(settings.load().spec_options() | settings.from_texts(texts))
 
 
-def run_of_stack(workspace: Workspace, spec: Spec, offer: Offer) -> Run:
-    """The open run of this stack, so that a second `up` changes nothing; else a new one, on paper only in a preview."""
+def open_run(workspace: Workspace) -> History | None:
+    """The run of this stack that is up, so that a second `up` changes nothing; None where there is none."""
     stack = pulumi.get_stack()
-    for history in journal.histories(workspace.runs):
-        if history.plain and history.stack == stack and _is_up(history, workspace):
-            return history.run
+    found = journal.histories(workspace.runs)
+    mine = (history for history in found if history.plain and history.stack == stack)
+    return next((history for history in mine if _is_up(history, workspace)), None)
+
+
+def new_run(workspace: Workspace, spec: Spec, offer: Offer) -> Run:
+    """One of its own; on paper only in a preview."""
+    stack = pulumi.get_stack()
     if pulumi.runtime.is_dry_run():
         run_id = new_id()
         return Run(
@@ -58,8 +63,7 @@ def _is_up(history: History, workspace: Workspace) -> bool:
     if history.last("launched") is None:
         return time.time() < history.deadline
     account.check(history)
-    listed = providers.load(history.provider).inventory(workspace.owner)
-    return any(found.run == history.id for found in listed)
+    return bool(providers.load(history.provider).left_of(history.id, workspace.owner))
 
 
 def _permitted(found: Settings, spec: Spec, offers: Sequence[Offer]) -> Offer:
@@ -67,6 +71,17 @@ def _permitted(found: Settings, spec: Spec, offers: Sequence[Offer]) -> Offer:
     policies = Policies.of(found)
     allowed, _ = policies.sift(offers, lambda some: [make_plan(spec, [each]) for each in some])
     return allowed[0]
+
+
+def _again(history: History, spec: Spec) -> None:
+    """What is up, as it was asked for: prices and images have changed since, and another answer would replace the machine."""
+    was = Spec(**history.intent["spec"])
+    if was != spec:
+        pulumi.log.warn(
+            f"run {history.id[:12]} of this stack is up as it was asked for then, whatever its configuration says now:"
+            " `pulumi destroy` ends it, and the next `pulumi up` asks for another"
+        )
+    launch(was, Offer(**history.intent["offer"]), history.run)
 
 
 def main() -> None:
@@ -80,9 +95,19 @@ def main() -> None:
     workspace = Workspace.open(found)
     try:
         rungs.check_host(spec)
+        history = open_run(workspace)
+        if history is not None:
+            _again(history, spec)
+            return
         offer = _permitted(found, spec, cost.within_price(spec, rungs.of(provider, spec)))
-        run = run_of_stack(workspace, spec, offer)
-    except (SpecError, ConfigurationError, ProvisionFailed, BudgetExceeded, PolicyDenied) as refusal:
+        run = new_run(workspace, spec, offer)
+    except (
+        SpecError,
+        ConfigurationError,
+        ProvisionFailed,
+        BudgetExceeded,
+        PolicyDenied,
+    ) as refusal:
         raise SystemExit(str(refusal)) from None
     launch(spec, offer, run)
 
