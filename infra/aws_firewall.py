@@ -6,34 +6,12 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
-from dayfly.errors import ConfigurationError
 from dayfly.infra import aws_endpoint, aws_session, caller
 from dayfly.infra.aws_errors import mapped
 from dayfly.infra.aws_ids import AwsId
 from dayfly.infra.aws_inventory import instance
-from dayfly.infra.caller import Allowed
-from dayfly.infra.run import Run
-from dayfly.infra.spec import Spec
 
 SSH_PORT = 22
-
-
-def allowed(spec: Spec, run: Run, region: str) -> Allowed:
-    """Who is let in at the beginning.
-
-    A preview tells the whole world where this computer's address cannot be found out; a run does not let that in.
-
-    Raises:
-        ConfigurationError: the Spec does not say, and this computer's address cannot be found out.
-    """
-    found = caller.allowed(spec.allow_cidr, aws_endpoint.api_url(region))
-    everybody = ipaddress.IPv4Network(found.cidr).prefixlen == 0
-    if everybody and spec.allow_cidr is None and run.public_key:
-        raise ConfigurationError(
-            f"this computer's own address could not be found out ({caller.SERVICE} did not tell), so that port"
-            f' {SSH_PORT} would be open to all: set allow_cidr, "203.0.113.7/32"'
-        )
-    return found
 
 
 def admit(id: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -42,6 +43,14 @@ def zone_of(place: str) -> tuple[str, str] | None:
     if match is None:
         return None
     return match[1], place if match[2] else ""
+
+
+def regions_of(places: Sequence[str]) -> tuple[str, ...]:
+    """The regions that Offers' places are in, each once; none where one of them is nothing that AWS has."""
+    found = [zone_of(each) for each in places]
+    if None in found:
+        return ()
+    return tuple(dict.fromkeys(each[0] for each in found if each))
 
 
 def zones_named(text: str) -> tuple[str, ...]:

@@ -64,14 +64,19 @@ def regions() -> list[str]:
     return sorted(str(each["RegionName"]) for each in found)
 
 
-def inventory(owner: str | None) -> list[Found]:
+def inventory(owner: str | None, where: Sequence[str] = ()) -> list[Found]:
     """Everything that carries our tags and this owner, over all regions; see `Provider.inventory`.
+
+    Args:
+        owner: whose; None for all.
+        where: these regions alone, whatever the setting says.
 
     Raises:
         AwsError: a region cannot be asked.
     """
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="aws") as pool:
-        per_region = pool.map(lambda region: list(_in_region(region, owner)), regions())
+        names = where or regions()
+        per_region = pool.map(lambda region: list(_in_region(region, owner)), names)
         return [found for listed in per_region for found in listed]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dayfly.errors import NoCapacity, SpecError
-from dayfly.infra import aws_image, aws_prices, aws_session, catalog
+from dayfly.infra import aws_image, aws_network, aws_prices, aws_session, catalog
 from dayfly.infra.aws_errors import AwsError, mapped
 from dayfly.infra.aws_ids import zone_of
 from dayfly.infra.aws_inventory import REGIONS_VARIABLE, regions
@@ -38,7 +38,9 @@ def ladder(spec: Spec) -> list[Offer]:
     if spec.region is None:
         return _select(spec, _live(spec, types, _by_preference(known), {}), None)
     region, zone = _place(spec.region, known)
-    zones = {region: (zone,) if zone else tuple(_zones(region, types))}
+    zones = {
+        region: (zone,) if zone else tuple(aws_network.zones(region, [each.name for each in types]))
+    }
     return _select(spec, _live(spec, types, [region], zones), None)
 
 
@@ -119,13 +121,22 @@ def _check_spot(spec: Spec) -> None:
 
 def _select(spec: Spec, sold: Sequence[Sold], region: str | None) -> list[Offer]:
     priced = [Sold(_with_extras(spec, each.type), each.regions) for each in sold]
-    return Selection(spec, priced, _NAME, _CALLED, _LIVE_WITH).ladder(region)
+    found = Selection(spec, priced, _NAME, _CALLED, _LIVE_WITH).ladder(region)
+    return [_limited(offer) if offer.spot else offer for offer in found]
+
+
+def _limited(offer: Offer) -> Offer:
+    """It says that its rate is a limit."""
+    margin = aws_prices.most_usd_per_hour(1.0)
+    return replace(offer, source=f"{offer.source}; at most {margin:g} times the spot price of now")
 
 
 def _with_extras(spec: Spec, kind: MachineType) -> MachineType:
-    """With the price of what is billed beside it."""
+    """With the price of what is billed beside it; of a spot machine that which is paid at most."""
     disk_gb = aws_image.disk_gb(spec, kind.gpus)
     beside = aws_prices.beside_usd_per_hour(disk_gb)
+
+    spot = kind.spot_usd_per_hour
 
     def whole(usd: float | None) -> float | None:
         return None if usd is None else round(usd + beside, 6)
@@ -133,7 +144,7 @@ def _with_extras(spec: Spec, kind: MachineType) -> MachineType:
     return replace(
         kind,
         usd_per_hour=whole(kind.usd_per_hour),
-        spot_usd_per_hour=whole(kind.spot_usd_per_hour),
+        spot_usd_per_hour=None if spot is None else whole(aws_prices.most_usd_per_hour(spot)),
         source=f"{kind.source}; with ${beside:.4f} for {disk_gb} GB of disk and an address",
     )
 
@@ -273,20 +284,6 @@ def _spot(kind: MachineType, zone: str, usd: float) -> Sold:
         source=aws_prices.SPOT_HISTORY,
     )
     return Sold(priced, (zone,))
-
-
-def _zones(region: str, types: Sequence[MachineType]) -> list[str]:
-    """The zones of a region that have any of the types, in the order of their names; EC2 knows which."""
-    with mapped(f"listing zones of {region}"):
-        rows = (
-            aws_session.client("ec2", region)
-            .get_paginator("describe_instance_type_offerings")
-            .paginate(
-                LocationType="availability-zone",
-                Filters=[{"Name": "instance-type", "Values": [each.name for each in types]}],
-            )
-        )
-        return sorted({row["Location"] for page in rows for row in page["InstanceTypeOfferings"]})
 
 
 def _by_preference(names: Sequence[str]) -> list[str]:

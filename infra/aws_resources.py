@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dayfly.infra import aws_endpoint, aws_firewall, aws_image, aws_sdk, aws_session
-from dayfly.infra.aws_errors import AwsError, mapped
+from dayfly.infra import (
+    aws_endpoint,
+    aws_firewall,
+    aws_image,
+    aws_network,
+    aws_prices,
+    aws_sdk,
+    aws_session,
+    caller,
+)
 from dayfly.infra.aws_ids import AwsId, zone_of
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
@@ -61,6 +69,7 @@ class Declared:
         """Registers everything, and gives the outputs of each machine."""
         import pulumi
 
+        allowed = caller.of_run(self.spec, self.run, aws_endpoint.api_url(self.region))
         aws = aws_sdk.load()
 
         provider = aws.Provider("aws", **self._settings())
@@ -77,7 +86,6 @@ class Declared:
             opts=options,
         )
         vpc, subnet, routed = self._network(options)
-        allowed = aws_firewall.allowed(self.spec, self.run, self.region)
         group = self._group(allowed.cidr, vpc, options)
         common = {
             "ami": ami,
@@ -113,14 +121,18 @@ class Declared:
 
     def _network(
         self, options: ResourceOptions
-    ) -> tuple[Output[str] | None, Output[str] | None, list[Any]]:
-        """A network of the run's own; nothing where the region has a default one, in which EC2 finds a place by itself.
+    ) -> tuple[Output[str] | None, Output[str] | str | None, list[Any]]:
+        """A network of the run's own; a subnet of the region's default one, where there is one in the zone.
 
         Returns:
-            Network, subnet, and what has to be there before a machine can be reached.
+            Network, subnet, and what has to be there before a machine can be reached; None is the default, and EC2's choice.
         """
-        if has_default_vpc(self.region, certain=bool(self.run.public_key)):
-            return None, None, []
+        certain = bool(self.run.public_key)
+        there = aws_network.default_subnet(
+            self.region, self.zone, self.offer.instance_type, certain=certain
+        )
+        if there is not None:
+            return None, there or None, []
         aws = aws_sdk.load()
         named = {"tags": self.run.tags, "opts": options}
         vpc = aws.ec2.Vpc("network", cidr_block=_NETWORK, enable_dns_hostnames=True, **named)
@@ -176,7 +188,7 @@ class Declared:
             f"instance{other}",
             **common,
             **({"availability_zone": self.zone} if self.zone else {}),
-            **(_SPOT if self.offer.spot else {}),
+            **(_spot(self.spec, self.offer) if self.offer.spot else {}),
             instance_type=self.offer.instance_type,
             associate_public_ip_address=True,
             # With it a machine that switches itself off is ended, and its disk with it.
@@ -218,38 +230,16 @@ def _settled(options: ResourceOptions, name: str) -> ResourceOptions:
     return pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(ignore_changes=[name]))
 
 
-_SPOT = {
-    "instance_market_options": {
-        "market_type": "spot",
-        "spot_options": {
-            "spot_instance_type": "one-time",
-            "instance_interruption_behavior": "terminate",
-        },
+def _spot(spec: Spec, offer: Offer) -> Mapping[str, Any]:
+    """For at most what the offer's rate has of the machine itself."""
+    beside = aws_prices.beside_usd_per_hour(aws_image.disk_gb(spec, offer.gpus))
+    return {
+        "instance_market_options": {
+            "market_type": "spot",
+            "spot_options": {
+                "spot_instance_type": "one-time",
+                "instance_interruption_behavior": "terminate",
+                "max_price": f"{offer.usd_per_hour - beside:.6f}",
+            },
+        }
     }
-}
-
-
-def has_default_vpc(region: str, *, certain: bool) -> bool:
-    """Whether a region of the account has the network that AWS makes for everybody, and some delete.
-
-    Asked here and not by the engine, so that who lists the resources without an engine lists the same. A program cannot
-    declare by what only its engine will know.
-
-    Args:
-        region: which.
-        certain: False where it is enough to assume that nothing was deleted, when nobody can be asked.
-
-    Raises:
-        AwsError: it has to be certain, and AWS cannot be asked.
-    """
-    if not aws_session.has_credentials():
-        return True
-    try:
-        with mapped(f"looking for the default network of {region}"):
-            filters = [{"Name": "is-default", "Values": ["true"]}]
-            ec2 = aws_session.client("ec2", region)
-            return bool(ec2.describe_vpcs(Filters=filters)["Vpcs"])
-    except AwsError:
-        if certain:
-            raise
-        return True

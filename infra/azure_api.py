@@ -110,6 +110,12 @@ class AzureApi:
                 for each in self._compute.virtual_machines.list_all()
             ]
 
+    def skus(self, region: str | None) -> Iterator[Any]:
+        """What the subscription is sold of compute, in one region or in all, and what of it is closed to it."""
+        only = f"location eq '{region}'" if region else None
+        with mapped("listing what the subscription is sold"):
+            yield from self._compute.resource_skus.list(filter=only)
+
     def view(self, place: azure_names.Place) -> View | None:
         """One machine; None where there is none."""
         try:

@@ -1,7 +1,8 @@
-"""What is billed at Azure beside a machine for as long as it is there: its disk and its public address."""
+"""What is billed at Azure beside a machine for as long as it is there, its disk and its public address; and how much at most for it."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from dayfly.infra import azure_images
@@ -19,6 +20,19 @@ _MONTH_H = 730.0
 _ADDRESS_USD_PER_HOUR = 0.005
 
 
+# Without a limit the price of a spot machine may rise to that of an ordinary one, and a worst case would be none.
+_SPOT_MARGIN = 1.2
+
+
+def most_for_machine(spec: Spec, offer: Offer) -> float:
+    """Dollars an hour above which Azure takes a spot machine back, or makes none: what the offer's rate has of it itself.
+
+    Azure takes five decimals: learn.microsoft.com/azure/virtual-machines/spot-vms.
+    """
+    own = offer.usd_per_hour - usd_per_hour(azure_images.disk_gb(spec, offer))
+    return math.ceil(round(own * 1e5, 3)) / 1e5
+
+
 def usd_per_hour(disk_gb: int) -> float:
     """Of one machine with so large a disk."""
     tier = next(usd for most_gb, usd in _TIERS if disk_gb <= most_gb)
@@ -26,11 +40,13 @@ def usd_per_hour(disk_gb: int) -> float:
 
 
 def added(spec: Spec, offer: Offer) -> Offer:
-    """With that in its rate, and said so."""
+    """With that in its rate, and said so; that of a spot machine is what it costs at most."""
     disk_gb = azure_images.disk_gb(spec, offer)
     beside = usd_per_hour(disk_gb)
+    said = f"; at most {_SPOT_MARGIN:g} times the spot price of now" if offer.spot else ""
+    own = offer.usd_per_hour * (_SPOT_MARGIN if offer.spot else 1.0)
     return replace(
         offer,
-        usd_per_hour=round(offer.usd_per_hour + beside, 6),
-        source=f"{offer.source}; with ${beside:.4f} for {disk_gb} GB of disk and an address",
+        usd_per_hour=round(own + beside, 6),
+        source=f"{offer.source}{said}; with ${beside:.4f} for {disk_gb} GB of disk and an address",
     )

@@ -27,6 +27,10 @@ KINDS: dict[str, FailureKind] = {
     "QuotaExceeded": "quota",
     "ResourceQuotaExceeded": "quota",
     "PublicIPCountLimitReached": "quota",
+    # A region that the subscription may not use is out, as one whose quota is nought: `is_of_region`.
+    "LocationNotAvailableForResourceGroup": "quota",
+    "LocationNotAvailableForResourceType": "quota",
+    "RequestDisallowedByAzure": "quota",
     "AuthorizationFailed": "auth",
     "LinkedAuthorizationFailed": "auth",
     "AuthenticationFailed": "auth",
@@ -45,7 +49,6 @@ KINDS: dict[str, FailureKind] = {
     "InvalidRequestFormat": "invalid",
     "InvalidResourceName": "invalid",
     "InvalidResourceReference": "invalid",
-    "LocationNotAvailableForResourceGroup": "invalid",
     "NoRegisteredProviderFound": "invalid",
     "PlatformImageNotFound": "invalid",
     "ImageNotFound": "invalid",
@@ -66,6 +69,7 @@ KINDS: dict[str, FailureKind] = {
 _FIXES = {
     "AuthorizationFailed": "give that identity the role of docs/policies/azure.json",
     "ScopeLocked": "take the lock off the resource group",
+    "RequestDisallowedByAzure": "name a region that the subscription may use, or ask Azure's support for that one",
     "SubscriptionNotFound": "`az account list -o table` shows the subscriptions of this log-in",
     "DayflyNoLogin": "`az login`, or set the AZURE_* variables of a service principal",
 }
@@ -76,6 +80,13 @@ _GONE = frozenset(
         "NotFound",
         "ParentResourceNotFound",
     }
+)
+# azure-identity tells of a log-in that nobody has answered by the words of the connection's own error alone, in a message
+# without a cause (azure/identity/_credentials/chained.py, _get_error_message); `az`, which is asked as a process, likewise.
+_NO_NETWORK = re.compile(
+    r"Failed to resolve '|Failed to establish a new connection|Unable to connect to proxy|Max retries exceeded with url"
+    r"|Name or service not known|Temporary failure in name resolution|nodename nor servname provided|getaddrinfo failed"
+    r"|Connection (?:refused|reset by peer|aborted)|Network is unreachable|No route to host|Connection to \S+ timed out"
 )
 # What is in use is free once its machine has ended.
 _IN_USE = frozenset(
@@ -89,6 +100,21 @@ _IN_USE = frozenset(
         "OperationNotAllowed",
     }
 )
+
+
+# Of the kind "quota", and about all that could be made in a region.
+_OF_REGION = frozenset(
+    {
+        "LocationNotAvailableForResourceGroup",
+        "LocationNotAvailableForResourceType",
+        "RequestDisallowedByAzure",
+    }
+)
+
+
+def is_of_region(text: str) -> bool:
+    """Whether a refusal says that the subscription may make nothing at all in that region."""
+    return any(match[1] in _OF_REGION for match in CODE.finditer(text))
 
 
 class ApiError(ProvisionFailed):
@@ -127,12 +153,27 @@ def mapped(doing: str) -> Iterator[None]:
 
     try:
         yield
-    except CredentialUnavailableError as error:
-        raise ApiError(doing, "DayflyNoLogin", str(error)) from error
+    except exceptions.ClientAuthenticationError as error:
+        if error.response is None and _is_unanswered(error):
+            raise ApiError(doing, "DayflyUnreachable", str(error)) from error
+        if isinstance(error, CredentialUnavailableError):
+            raise ApiError(doing, "DayflyNoLogin", str(error)) from error
+        raise _refusal(doing, error) from error
     except exceptions.HttpResponseError as error:
         raise _refusal(doing, error) from error
     except exceptions.AzureError as error:
         raise ApiError(doing, "DayflyUnreachable", str(error)) from error
+
+
+def _is_unanswered(error: BaseException) -> bool:
+    """Whether a log-in has failed because nobody could be asked."""
+    from azure.core.exceptions import ServiceRequestError, ServiceResponseError
+
+    if isinstance(error.__cause__, (ServiceRequestError, ServiceResponseError, OSError)):
+        return True
+    # A managed identity is looked for everywhere, and there is no network to it but at Azure.
+    tried = re.split(r"\n\t(?=\w+Credential: )", str(error))
+    return any(_NO_NETWORK.search(each) for each in tried if not each.startswith("ManagedId"))
 
 
 def _refusal(doing: str, error: object) -> ApiError:

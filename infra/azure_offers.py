@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dayfly.errors import SpecError
-from dayfly.infra import azure_beside, azure_images, azure_prices, catalog
+from dayfly.errors import NoCapacity, SpecError
+from dayfly.infra import azure_beside, azure_images, azure_prices, azure_skus, catalog
+from dayfly.infra.azure_api import AzureApi
+from dayfly.infra.azure_errors import ApiError
 from dayfly.infra.azure_prices import Price, PricesUnavailable
 from dayfly.infra.catalog import MachineType
 from dayfly.infra.offers import Offer
@@ -40,6 +42,7 @@ def ladder(spec: Spec, *, live: bool) -> list[Offer]:
 
     Raises:
         SpecError: nothing can satisfy it, or a name is not known; says what would.
+        NoCapacity: it is sold, but not to this subscription.
     """
     _check(spec)
     known = Selection(spec, _sold(spec), "azure", "Azure", _LIVE)
@@ -82,7 +85,7 @@ def _sold(spec: Spec) -> list[Sold]:
 
 
 def _live_ladder(spec: Spec, known: Selection) -> list[Offer]:
-    """Of the types that the catalog would choose, in whatever region is cheapest now."""
+    """Of the types that the catalog would choose, in whatever region of those that the subscription may use is cheapest now."""
     fitting = known.ladder(spec.region)
     names = {offer.instance_type for offer in fitting}
     try:
@@ -95,19 +98,40 @@ def _live_ladder(spec: Spec, known: Selection) -> list[Offer]:
             f"{where}: Azure's price list has no {', '.join(sorted(names))} there; `az vm list-skus --size"
             f" {sorted(names)[0]} -o table` shows where it is sold"
         )
+    prices, note = _usable(spec, prices)
     types = {each.type.name: each.type for each in known.sold}
-    sold = [Sold(_priced(types[price.name], price), (price.region,)) for price in prices]
+    sold = [Sold(_priced(types[price.name], price, note), (price.region,)) for price in prices]
     return replace(known, sold=sold).ladder(spec.region)
 
 
-def _priced(type: MachineType, price: Price) -> MachineType:
+def _usable(spec: Spec, prices: list[Price]) -> tuple[list[Price], str]:
+    """Those of the regions in which the subscription may have the type; all, with a note, where it cannot be asked.
+
+    Raises:
+        NoCapacity: there are none.
+    """
+    try:
+        places = azure_skus.places(AzureApi.from_environment(), spec.region)
+    except ApiError as error:
+        return prices, f"; whether the subscription may use the region is not known: {error.code}"
+    found = [price for price in prices if price.region in places.get(price.name, ())]
+    if not found:
+        closed = ", ".join(dict.fromkeys(f"{each.name} in {each.region}" for each in prices))
+        raise NoCapacity(
+            f"this subscription may not use {closed}; `az vm list-skus --size {prices[0].name} --all -o table` shows where it"
+            " may, and https://aka.ms/azureskunotavailable how to ask for more"
+        )
+    return found, ""
+
+
+def _priced(type: MachineType, price: Price, note: str = "") -> MachineType:
     return replace(
         type,
         region=price.region,
         usd_per_hour=price.usd_per_hour,
         spot_usd_per_hour=price.spot_usd_per_hour,
         as_of=azure_prices.today(),
-        source=azure_prices.SOURCE,
+        source=f"{azure_prices.SOURCE}{note}",
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dayfly.infra import azure_account, azure_images, azure_names, user_data
+from dayfly.infra import azure_account, azure_beside, azure_images, azure_names, user_data
 from dayfly.infra.caller import Allowed
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
@@ -221,12 +221,11 @@ class Declaration:
     def _way_of_buying(self) -> Mapping[str, Any]:
         if not self.offer.spot:
             return {"priority": "Regular"}
-        # Deleted when it is taken back: a machine that is merely deallocated has a disk that costs money. -1 is the price of
-        # an ordinary one at most, so that it is taken back for want of room alone.
+        # Deleted when it is taken back: a machine that is merely deallocated has a disk that costs money.
         return {
             "priority": "Spot",
             "eviction_policy": "Delete",
-            "billing_profile": {"max_price": -1},
+            "billing_profile": {"max_price": azure_beside.most_for_machine(self.spec, self.offer)},
         }
 
 

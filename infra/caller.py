@@ -6,10 +6,15 @@ import ipaddress
 import os
 import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra.ingress import PRIVATE_VARIABLE
+
+if TYPE_CHECKING:
+    from dayfly.infra.run import Run
+    from dayfly.infra.spec import Spec
 
 # Amazon's documented answer to "what address do I come from": one line of text.
 SERVICE = "https://checkip.amazonaws.com"
@@ -88,3 +93,20 @@ def _address_seen_by(service: str) -> ipaddress.IPv4Address | None:
         return ipaddress.IPv4Address(answer.text.strip()) if answer.status_code == 200 else None
     except (requests.RequestException, ValueError):
         return None
+
+
+def of_run(spec: Spec, run: Run, api_url: str) -> Allowed:
+    """As `allowed`, and no run opens its machines to everybody because nobody could tell where this computer is.
+
+    A preview, which makes nothing, shows what would be.
+
+    Raises:
+        ConfigurationError: this computer's own address could not be found out, and the Spec does not say who is let in.
+    """
+    found = allowed(spec.allow_cidr, api_url)
+    if spec.allow_cidr is None and run.public_key and found.cidr == _ANYWHERE:
+        raise ConfigurationError(
+            f"this computer's own address could not be found out ({SERVICE} did not tell), so that port 22 would be open to"
+            ' all: set allow_cidr, "203.0.113.7/32"'
+        )
+    return found

@@ -56,12 +56,22 @@ _SAID: dict[str, FailureKind] = {
     "does not have enough resources available to fulfill the request": "capacity",
     "' exceeded.": "quota",
 }
+# Two more of those sentences are recorded by many, "A c2d-standard-32 VM instance is currently unavailable in the us-east1-c
+# zone." (of ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS) and "Instance failed to start due to preemption." (of
+# UNSUPPORTED_OPERATION, which alone says nothing; GoogleCloudPlatform/PerfKitBenchmarker tells it by the same words).
+_WITHOUT_CODE: dict[str, FailureKind] = {
+    "login": "auth",
+    "unavailable": "capacity",
+    "preempted": "capacity",
+}
 # In this order: an answer's reason at the end of its line, an operation's code anywhere, ours, and those words.
 CODE = re.compile(
     r"googleapi: Error \d{3}: [^\n]*, (?P<reason>[A-Za-z]+)\b"
     r"|\bReason: (?P<more>[A-Za-z]+), Message: "
     r"|\[code (?P<ours>[A-Za-z_/]+)\]"
     r"|\b(?P<operation>[A-Z]{2,}(?:_[A-Z]+)+)\b"
+    r"|(?P<unavailable>\bVM instance (?:with .{1,200}? )?is currently unavailable in the [a-z0-9-]+\s+zone\b)"
+    r"|(?P<preempted>\bInstance failed to start due to preemption\b)"
     r"|(?P<full>does not have enough resources available to fulfill the request)"
     r"|\bQuota '[A-Z0-9_-]+(?P<quota>' exceeded\.)"
     r"|(?P<login>could not find default credentials|\"invalid_grant\")"
@@ -111,16 +121,27 @@ def asking(doing: str) -> Iterator[None]:
     """
     import requests
     from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
-    from google.auth.exceptions import GoogleAuthError
+    from google.auth.exceptions import GoogleAuthError, TransportError
+    from google.auth.exceptions import TimeoutError as AuthTimeoutError
 
     try:
         yield
     except GoogleAPICallError as error:
         raise GcpError(doing, _reason(error), str(error.message)) from error
     except GoogleAuthError as error:
-        raise GcpError(doing, "authError", str(error)) from error
+        # Nobody has refused a log-in where nobody has answered.
+        unanswered = any(isinstance(e, (TransportError, AuthTimeoutError)) for e in _causes(error))
+        code = "dayfly/unreachable" if unanswered or error.retryable else "authError"
+        raise GcpError(doing, code, str(error)) from error
     except (GoogleAPIError, requests.RequestException) as error:
         raise GcpError(doing, "dayfly/unreachable", str(error)) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _reason(error: Any) -> str:
@@ -137,8 +158,8 @@ def kind_in(text: str) -> FailureKind:
     """The standard kind of what the engine or the API said, by the first code in it that is known."""
     for match in CODE.finditer(text):
         found = match[match.lastgroup or 0]
-        if match.lastgroup == "login":
-            return "auth"
+        if kind := _WITHOUT_CODE.get(match.lastgroup or ""):
+            return kind
         if kind := KINDS.get(found) or _SAID.get(found):
             return kind
     return "unknown"

@@ -18,7 +18,7 @@ from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_seconds
 
 _GB = 1000**3
-# Compute Engine takes a max_run_duration of at most this (docs "Limit the run time of a VM").
+# Compute Engine takes a termination time that is at most so far away (docs "Limit the run time of a VM").
 _MOST_RUNTIME_S = 120 * 24 * 3600.0
 _MOST_NODES = 100
 # What an image takes of the disk: Deep Learning VM images are of 50 GB, Ubuntu's of 10; and what is left where nobody says.

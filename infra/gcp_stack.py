@@ -6,9 +6,12 @@ Networks, subnetworks and firewall rules carry no labels there: their names and 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+from dayfly.errors import ProvisionFailed
 from dayfly.infra import caller, gcp_account, gcp_offers, run_names, user_data
 from dayfly.infra.gcp_offers import Hardware
 from dayfly.infra.gcp_place import region_of
@@ -36,7 +39,7 @@ _PLAIN_IMAGE = {
 _HYPERDISK = ("a3-", "a4-")
 # The plugin waits for so long for an operation; a refusal for want of capacity takes half a minute.
 _CREATE, _DELETE = "10m", "15m"
-# Compute Engine ends no machine by its own clock earlier than that (docs "Limit the run time of a VM").
+# Compute Engine takes no moment that is nearer than that (docs "Limit the run time of a VM").
 _LEAST_RUNTIME_S = 30
 
 
@@ -51,11 +54,16 @@ def declare(spec: Spec, offer: Offer, run: Run, project: str | None) -> list[Map
 
     Returns:
         The outputs of each machine.
+
+    Raises:
+        ConfigurationError: nobody can tell who is to be let in.
+        ProvisionFailed: the run's deadline is too near.
     """
     from pulumi import CustomTimeouts, ResourceOptions
     from pulumi_gcp import Provider
     from pulumi_gcp.compute import Firewall, Network, Subnetwork
 
+    allowed = caller.of_run(spec, run, gcp_account.base_url())
     name, remark = (
         run_names.of(run),
         f"dayfly run {run.id}, until {int(run.deadline)}, of {run.owner}",
@@ -84,7 +92,6 @@ def declare(spec: Spec, offer: Offer, run: Run, project: str | None) -> list[Map
         ip_cidr_range=_RANGE,
         opts=options,
     )
-    allowed = caller.allowed(spec.allow_cidr, gcp_account.base_url())
     Firewall(
         "firewall",
         name=name,
@@ -201,8 +208,11 @@ def _disk_type(hardware: Hardware) -> str:
 
 
 def _scheduling(offer: Offer, run: Run) -> Mapping[str, Any]:
-    """Compute Engine itself deletes the machine when its time is over, whatever becomes of everybody else."""
-    seconds = max(_LEAST_RUNTIME_S, math.ceil(run.deadline - run.created))
+    """Compute Engine itself deletes the machine when its time is over, whatever becomes of everybody else.
+
+    At a moment, and not after a duration: that would count from when the machine runs, and the time in which it was waited
+    for and made would come on top.
+    """
     return {
         "provisioning_model": "SPOT" if offer.spot else "STANDARD",
         "preemptible": offer.spot,
@@ -210,8 +220,25 @@ def _scheduling(offer: Offer, run: Run) -> Mapping[str, Any]:
         # With a GPU, and for Spot, nothing else is possible.
         "on_host_maintenance": "TERMINATE",
         "instance_termination_action": "DELETE",
-        "max_run_duration": {"seconds": seconds},
+        "termination_time": _ends_at(run),
     }
+
+
+def _ends_at(run: Run) -> str:
+    """The run's deadline as RFC 3339 has it, in whole seconds and not before it.
+
+    Raises:
+        ProvisionFailed: it is past, or too near to be taken, and this is no preview.
+    """
+    at = math.ceil(run.deadline)
+    text = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if run.public_key and at - time.time() < _LEAST_RUNTIME_S:
+        raise ProvisionFailed(
+            f"the run's deadline, {text}, is past, or less than {_LEAST_RUNTIME_S} s away, and Compute Engine would not take a"
+            " machine that has to end then: give the run more time with max_runtime",
+            "invalid",
+        )
+    return text
 
 
 def _metadata(run: Run, node: int) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from dayfly.infra.found import GONE, Found, State
 from dayfly.infra.machine import Machine
 from dayfly.infra.providers.base import Provider
 from dayfly.stacks import account, journal
+from dayfly.stacks.absence import places_of
 from dayfly.stacks.journal import History
 from dayfly.stacks.traces import seen_gone
 
@@ -75,7 +76,7 @@ def refresh(history: History) -> Drift:
     account.check(history)
     provider = providers.load(history.provider)
     owner = str(history.intent.get("owner", ""))
-    listed = [found for found in provider.inventory(owner) if found.run == history.id]
+    listed = provider.left_of(history.id, owner, places_of(history))
     found = [_of(history, machine, provider, listed) for machine in machines]
     return next((drift for drift in found if drift.kind != "none"), found[0])
 
@@ -110,7 +111,12 @@ def state_now(history: History, id: str = "") -> State:
     owner = str(history.intent.get("owner", ""))
     known = seen_gone(history, machine.id) is not None
     try:
-        state = _state(history, machine, provider, lambda: provider.inventory(owner))
+        state = _state(
+            history,
+            machine,
+            provider,
+            lambda: provider.left_of(history.id, owner, places_of(history)),
+        )
     except DayflyError:
         if not known:
             raise

@@ -23,6 +23,7 @@ from dayfly.runtime.deposit import not_kept
 from dayfly.runtime.display import Display
 from dayfly.runtime.taking import is_lost
 from dayfly.stacks import account, gc, hands, journal, late_look
+from dayfly.stacks.absence import places_of
 from dayfly.stacks.beside import Beside, is_wanted
 from dayfly.stacks.census import Finding
 from dayfly.stacks.journal import History
@@ -113,7 +114,7 @@ def _look_again(context: Context, history: History, report: Callable[[str], None
     account.check(history)
     provider = providers.load(history.provider)
     owner = str(history.intent.get("owner", context.workspace.owner))
-    late = tuple(found for found in provider.inventory(owner) if found.run == history.id)
+    late = tuple(provider.left_of(history.id, owner, places_of(history)))
     report(f"late look: {len(late)} found")
     if late:
         finding = Finding(history.id, "ORPHAN", "", provider.name, found=late, owner=owner)

@@ -24,6 +24,7 @@ from dayfly.infra.planning import make_plan
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks import account, intent, journal, settings
+from dayfly.stacks.absence import places_of
 from dayfly.stacks.journal import History
 from dayfly.stacks.policies import Policies
 from dayfly.stacks.program import launch
@@ -63,7 +64,8 @@ def _is_up(history: History, workspace: Workspace) -> bool:
     if history.last("launched") is None:
         return time.time() < history.deadline
     account.check(history)
-    return bool(providers.load(history.provider).left_of(history.id, workspace.owner))
+    provider = providers.load(history.provider)
+    return bool(provider.left_of(history.id, workspace.owner, places_of(history)))
 
 
 def _permitted(found: Settings, spec: Spec, offers: Sequence[Offer]) -> Offer:

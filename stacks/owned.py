@@ -12,6 +12,7 @@ from dayfly.infra.found import Found
 from dayfly.infra.held import Held, Whose
 from dayfly.infra.providers.base import Provider
 from dayfly.infra.vendor import VendorProvider
+from dayfly.stacks.absence import places_of
 from dayfly.stacks.journal import History
 from dayfly.stacks.state import State, StateUnusable
 
@@ -39,7 +40,8 @@ class Owned:
         Raises:
             DayflyError, OSError: it cannot be asked.
         """
-        return self._provider.left_of(self._history.id, self._owner)
+        where = places_of(self._history)
+        return self._provider.left_of(self._history.id, self._owner, where)
 
     def machines(self, state: State) -> int:
         """How many machines a state has; where a provider has no type of them, how many resources."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dayfly.errors import ConfigurationError
-from dayfly.infra import aws_errors, aws_inventory, aws_session, caller
+from dayfly.infra import aws_errors, aws_inventory, aws_network, aws_session, caller
 from dayfly.infra.aws_errors import AwsError, mapped
 from dayfly.infra.aws_ids import AwsId, zone_of, zones_named
 from dayfly.infra.caller import Allowed
@@ -123,6 +123,62 @@ class TestInventory:
         monkeypatch.setenv("DAYFLY_AWS_REGIONS", "us-east-2b")
         with pytest.raises(ConfigurationError, match="'us-east-2b' is no region"):
             aws_inventory.regions()
+
+    def test_what_is_left_of_a_run_is_looked_for_in_its_own_regions_alone(
+        self, cloud: Aws, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One region that cannot be asked leaves the others' runs provable; a setting cannot hide a run's own."""
+        launch(MINE, "eu-west-1")
+        launch(OTHER, "eu-west-1", name="theirs")
+        monkeypatch.setenv("DAYFLY_AWS_REGIONS", "us-east-2")
+        before = len(cloud.front.calls)
+        found = PROVIDER.left_of(MINE.id, "me", ["eu-west-1b"])
+        assert kinds(list(found)) == ["disk", "instance", "key", "network"]
+        assert {region for region, _ in cloud.front.calls[before:]} == {"eu-west-1"}
+        assert PROVIDER.left_of(MINE.id, "me") == []
+        monkeypatch.delenv("DAYFLY_AWS_REGIONS")
+        for where in ((), ("eu-west-1", "")):
+            assert len(PROVIDER.left_of(MINE.id, "me", where)) == 4
+
+
+class TestNetwork:
+    """Which of the subnets that AWS makes for everybody a machine is put in."""
+
+    def test_ec2_chooses_where_all_of_them_give_addresses(self, cloud: Aws) -> None:
+        """A zone that is named has its own."""
+        one = aws_network.default_subnet("us-east-1", "us-east-1b", "g5.xlarge", certain=True)
+        assert str(one).startswith("subnet-")
+        assert aws_network.default_subnet("us-east-1", "", "g5.xlarge", certain=True) == ""
+
+    def test_one_that_gives_no_address_is_named_so_that_one_is_asked_for(self, cloud: Aws) -> None:
+        """In a zone that has the machine; where there is none left, a network of the run's own takes its place."""
+        ec2 = aws_session.client("ec2", "us-east-1")
+        subnets = {each["AvailabilityZone"]: each["SubnetId"] for each in _subnets(ec2)}
+        for id in subnets.values():
+            ec2.modify_subnet_attribute(SubnetId=id, MapPublicIpOnLaunch={"Value": False})
+        sold = cloud.zones("us-east-1", "p4d.24xlarge")
+        assert set(sold) < set(subnets)
+        found = aws_network.default_subnet("us-east-1", "", "p4d.24xlarge", certain=True)
+        assert found == subnets[sold[0]]
+        ec2.delete_subnet(SubnetId=subnets[sold[0]])
+        assert aws_network.default_subnet("us-east-1", sold[0], "g5.xlarge", certain=True) is None
+        for zone, id in subnets.items():
+            if zone != sold[0]:
+                ec2.delete_subnet(SubnetId=id)
+        assert aws_network.default_subnet("us-east-1", "", "g5.xlarge", certain=True) is None
+
+    def test_who_must_not_ask_assumes_them_and_a_run_has_to_know(self, cloud: Aws) -> None:
+        """A preview has no use for a refusal."""
+        denied = Fault("DescribeSubnets", "UnauthorizedOperation", "explicit deny", 403, times=2)
+        cloud.fault(denied)
+        assert aws_network.default_subnet("us-east-1", "", "g5.xlarge", certain=False) == ""
+        with pytest.raises(AwsError, match="UnauthorizedOperation"):
+            aws_network.default_subnet("us-east-1", "", "g5.xlarge", certain=True)
+
+
+def _subnets(ec2: Any) -> list[dict[str, Any]]:
+    filters = [{"Name": "default-for-az", "Values": ["true"]}]
+    return list(ec2.describe_subnets(Filters=filters)["Subnets"])
 
 
 class TestEnd:

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 
 from dayfly.errors import NoCapacity, SpecError
 from dayfly.infra import aws_offers, aws_prices, catalog, providers
 from dayfly.infra.aws_errors import AwsError
+from dayfly.infra.aws_ids import zone_of
+from dayfly.infra.cost import worst_case_usd
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
 from tests.emulators.aws import Aws, Fault, prices
@@ -131,8 +134,27 @@ def test_spot_prices_are_those_of_zones(cloud: Aws) -> None:
     beside = aws_prices.beside_usd_per_hour(97)
     price = prices.spot("g5.xlarge", found[0].region)
     assert price is not None
-    assert cost[0] == pytest.approx(price + beside, abs=1e-6)
+    assert cost[0] == pytest.approx(1.2 * price + beside, abs=1e-6)
+    assert "at most 1.2 times the spot price of now" in found[0].source
+    # The worst case is one: for more than that there is no machine.
+    spec = Spec(provider="aws", instance_type="g5.xlarge", spot=True, max_runtime="1h")
+    assert worst_case_usd(spec, found[0]) == pytest.approx(cost[0])
     assert found[0].source.startswith(aws_prices.SPOT_HISTORY)
+
+
+def test_a_local_zone_is_no_rung(cloud: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of the spot history, nor of those that sell a type: it has other networks and images."""
+    lax, real = "us-east-1-bos-1a", prices.spot
+    known = INSTANCE_TYPE_OFFERINGS["availability-zone"]["us-east-1"]
+    offered = {"InstanceType": "g5.xlarge", "Location": lax}
+    monkeypatch.setitem(
+        INSTANCE_TYPE_OFFERINGS["availability-zone"], "us-east-1", [*known, offered]
+    )
+    monkeypatch.setattr(prices, "spot", lambda t, z: 0.01 if z == lax else real(t, z))
+    assert lax in cloud.zones("us-east-1", "g5.xlarge")
+    found = places(instance_type="g5.xlarge", region="us-east-1", spot="prefer")
+    assert found
+    assert all(zone_of(place) is not None for _, place, _ in found)
 
 
 def test_preferred_spot_comes_before_the_same_on_demand(cloud: Aws) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dayfly.errors import ConfigurationError, SpecError
-from dayfly.infra import aws_endpoint, aws_firewall, aws_offers, aws_resources, caller
+from dayfly.errors import SpecError
+from dayfly.infra import aws_endpoint, aws_network, aws_offers, aws_prices
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.aws import PROVIDER
 from dayfly.infra.run import Run
@@ -72,7 +72,7 @@ def test_without_a_default_network_it_brings_one_of_its_own(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the zone of the offer, with a way out; group and machine are in it."""
-    monkeypatch.setattr(aws_resources, "has_default_vpc", lambda *_, **__: False)
+    monkeypatch.setattr(aws_network, "default_subnet", lambda *_, **__: None)
     found, _ = graph(run, PLAIN)
     assert set(found) == {
         *("aws", "key", "firewall", "instance"),
@@ -87,12 +87,24 @@ def test_without_a_default_network_it_brings_one_of_its_own(
     ]
 
 
+def test_a_public_address_is_asked_for_in_the_default_subnet_of_the_zone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin asks for none without a subnet, and a default one may give none by itself."""
+    monkeypatch.setattr(aws_network, "default_subnet", lambda *_, **__: "subnet-1b")
+    found, _ = graph(run, PLAIN)
+    assert set(found) == {"aws", "key", "firewall", "instance"}
+    assert found["instance"].inputs["subnetId"] == "subnet-1b"
+    assert found["instance"].inputs["associatePublicIpAddress"] is True
+
+
 @pytest.mark.parametrize("own_network", [False, True])
 def test_everything_carries_the_run_s_tags(
     run: Run, monkeypatch: pytest.MonkeyPatch, own_network: bool
 ) -> None:
     """By its own, and by those of the plugin; a volume, which gets none of those, by the machine's word."""
-    monkeypatch.setattr(aws_resources, "has_default_vpc", lambda *_, **__: not own_network)
+    there = None if own_network else aws_network.ANY
+    monkeypatch.setattr(aws_network, "default_subnet", lambda *_, **__: there)
     found, _ = graph(run, nodes=2)
     for name, each in found.items():
         # An association is no thing that could carry any.
@@ -112,20 +124,6 @@ def test_nobody_but_the_caller_gets_in(run: Run) -> None:
     assert among == {"protocol": "-1", "fromPort": 0, "toPort": 0, "self": True}
     assert len(machines) == 2
     assert "instance-1" in two
-
-
-def test_an_address_that_cannot_be_found_out_is_no_reason_to_let_everybody_in(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run is refused, with the option that settles it; a preview says that it would be open."""
-    monkeypatch.setattr(caller, "own", lambda _: None)
-    spec = Spec(provider="aws")
-    with pytest.raises(ConfigurationError, match="set allow_cidr"):
-        aws_firewall.allowed(spec, run, "us-east-1")
-    preview = replace(run, public_key="")
-    assert aws_firewall.allowed(spec, preview, "us-east-1").cidr == "0.0.0.0/0"
-    everybody = Spec(provider="aws", allow_cidr="0.0.0.0/0")
-    assert aws_firewall.allowed(everybody, run, "us-east-1").why == "allow_cidr"
 
 
 def test_the_machine_is_hardened_and_ends_with_all_it_has(run: Run) -> None:
@@ -156,6 +154,8 @@ def test_a_spot_machine_is_asked_for_once_and_ends_when_it_is_taken_back(run: Ru
         "spotOptions": {
             "spotInstanceType": "one-time",
             "instanceInterruptionBehavior": "terminate",
+            # The rate without volume and address, which is what is paid at most.
+            "maxPrice": f"{1.0 - aws_prices.beside_usd_per_hour(97):.6f}",
         },
     }
 

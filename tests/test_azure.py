@@ -236,6 +236,21 @@ def test_an_address_that_is_nowhere_is_a_connection_error(
     assert caught.value.kind == "transient"
 
 
+def test_a_log_in_that_nobody_answers_is_no_refusal(
+    azure: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without a network: transient, and nothing says to log in again; the way out is a proxy that is not there."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID"):
+        monkeypatch.setenv(name, "6f1d2c3b-0000-4a5e-9b7c-0123456789ab")
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "x")
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "prod")
+    with pytest.raises(ProvisionFailed, match="code DayflyUnreachable") as caught:
+        AZURE.inventory("me")
+    assert caught.value.kind == "transient"
+    assert "az login" not in str(caught.value)
+
+
 def test_the_role_of_the_docs_allows_what_a_run_takes() -> None:
     """Each type is read, written and deleted; nothing gives rights to anybody, or runs a command on a machine."""
     role = json.loads((Path(__file__).parents[1] / "docs/policies/azure.json").read_text())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dayfly.infra import providers
+from dayfly.infra import azure_beside, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
 from dayfly.stacks import recorder
@@ -136,7 +136,10 @@ def test_a_spot_machine_is_deleted_when_it_is_taken_back(tmp_path: Path, ordinar
     found, tags = _program(tmp_path, spot, spot=True)
     machine = found["machine"].inputs
     assert (machine["priority"], machine["evictionPolicy"]) == ("Spot", "Delete")
-    assert machine["billingProfile"] == {"maxPrice": -1}
+    # The rate without disk and address, which is what is paid at most.
+    price = machine["billingProfile"]["maxPrice"]
+    assert price == pytest.approx(0.149 - azure_beside.usd_per_hour(128), abs=1e-5)
+    assert price == round(price, 5)
     assert found["group"].inputs["tags"] == {**tags, "dayfly-spot": "true"}
     other = ordinary[0]["machine"].inputs
     assert other["priority"] == "Regular"

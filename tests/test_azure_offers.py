@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dayfly.errors import ConfigurationError, SpecError
+from dayfly.errors import ConfigurationError, NoCapacity, SpecError
 from dayfly.infra import (
     azure_account,
     azure_beside,
     azure_endpoint,
     azure_images,
     azure_prices,
+    azure_skus,
     catalog,
     providers,
 )
+from dayfly.infra.azure_api import AzureApi
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
 from dayfly.runtime.gpu import is_model
 from tests.emulators.azure import Emulator, Options
 from tests.emulators.azure.machine import gpu_of
+from tests.emulators.azure.refusal import ArmError
 from tests.emulators.azure.server import Server
 
 AZURE = providers.load("azure")
@@ -65,6 +69,15 @@ def test_with_a_log_in_they_are_those_of_just_now_in_every_region(azure: Emulato
     assert [o.usd_per_hour - beside for o in offers[3:]] == pytest.approx(
         [3.673, 4.0403, 4.4076], abs=1e-6
     )
+    # Of a spot machine it is what is paid at most, so that a worst case is one.
+    (spot,) = {
+        round(price.spot_usd_per_hour or 0, 6)
+        for price in azure_prices.look_up(["Standard_NC24ads_A100_v4"], "eastus")
+    }
+    assert offers[0].usd_per_hour - beside == pytest.approx(1.2 * spot, abs=1e-6)
+    assert "at most 1.2 times the spot price of now" in offers[0].source
+    spec = Spec(provider="azure", spot=True)
+    assert azure_beside.most_for_machine(spec, offers[0]) == pytest.approx(1.2 * spot, abs=1e-5)
     assert all(o.source.startswith(azure_prices.SOURCE) for o in offers)
     assert {o.as_of for o in offers} == {azure_prices.today()}
     assert {o.region for o in _offers(gpu="T4:1", region="westus2")} == {"westus2"}
@@ -113,6 +126,77 @@ def test_a_region_that_does_not_sell_a_type_is_named(azure: Emulator) -> None:
     """With the command that shows who does."""
     with pytest.raises(SpecError, match=r"region='japaneast'.*az vm list-skus"):
         _offers(gpu="T4:1", region="japaneast")
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """One whose subscription may not have a T4 in the cheapest region."""
+    options = Options(
+        machines=False,
+        closed=tuple(f"Standard_NC{n}as_T4_v3@eastus" for n in (4, 8, 16, 64)),
+    )
+    with Emulator(options) as emulator:
+        for name, value in emulator.environment().items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+def test_a_region_that_the_subscription_may_not_use_is_no_rung(closed: Emulator) -> None:
+    """By its own list of what it is sold; where nothing is left that is said, with where to ask."""
+    offers = _offers(gpu="T4:1")
+    assert {o.region for o in offers} == {"westus2", "westeurope"}
+    assert "not known" not in offers[0].source
+    assert _offers(gpu="A100:1", region="eastus")
+    with pytest.raises(NoCapacity, match=r"may not use Standard_NC4as_T4_v3 in eastus.*list-skus"):
+        _offers(gpu="T4:1", region="eastus")
+    asked = [path for _, path in closed.requests if path.endswith("/skus")]
+    assert len(asked) >= 3
+
+
+def test_what_is_sold_cannot_be_asked_is_said(
+    azure: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role without that right costs the check alone; the rung is tried, and the price says so."""
+
+    def refuse(*_: object) -> Iterator[Any]:
+        raise ArmError(403, "AuthorizationFailed", "no Microsoft.Compute/skus/read")
+
+    monkeypatch.setattr("tests.emulators.azure.skus.rows", refuse)
+    (first, *_) = _offers(gpu="T4:1")
+    assert first.region == "eastus"
+    assert "may use the region is not known: AuthorizationFailed" in first.source
+
+
+def test_what_the_real_list_says_is_kept_for_an_hour(
+    azure: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tens of thousands of rows are not read for every call."""
+    api = AzureApi.from_environment()
+    assert list(api.skus("eastus"))  # Its client is made while it is an emulator's.
+    monkeypatch.setattr(azure_endpoint, "is_emulated", lambda: False)
+    monkeypatch.setattr(
+        "dayfly.infra.azure_skus.platformdirs.user_cache_path", lambda _: tmp_path / "cache"
+    )
+    first = azure_skus.places(api, None, 1000.0)
+    assert "westeurope" in first["Standard_NC4as_T4_v3"]
+    asked = len(azure.requests)
+    assert azure_skus.places(api, None, 4000.0) == first
+    assert len(azure.requests) == asked
+    azure_skus.places(api, None, 5000.0)
+    assert len(azure.requests) > asked
+
+
+@pytest.mark.parametrize(
+    "code", ["LocationNotAvailableForResourceGroup", "RequestDisallowedByAzure"]
+)
+def test_a_region_that_is_refused_is_out_and_the_ladder_goes_on(code: str) -> None:
+    """For all types and both ways of buying; other regions are not."""
+    error = f'Status=403 Code="{code}" Message="..."'
+    tried, a100 = _offers(gpu="T4:1")[0], _offers(gpu="A100:1")[0]
+    assert AZURE.failure(error) == "quota"
+    assert AZURE.rules_out(error, tried, a100)
+    assert AZURE.rules_out(error, tried, replace(a100, spot=True))
+    assert not AZURE.rules_out(error, tried, replace(tried, region="westus2"))
 
 
 def test_what_cannot_be_is_refused_with_what_can() -> None:

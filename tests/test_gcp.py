@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dayfly.errors import ConfigurationError, NoCapacity, SpecError
-from dayfly.infra import gcp_account, gcp_errors, gcp_prices, port_map, providers, run_names
+from dayfly.errors import ConfigurationError, NoCapacity, ProvisionFailed, SpecError
+from dayfly.infra import (
+    gcp_account,
+    gcp_errors,
+    gcp_prices,
+    gcp_stack,
+    port_map,
+    providers,
+    run_names,
+)
 from dayfly.infra.found import Found
 from dayfly.infra.gcp_errors import GcpError
 from dayfly.infra.gcp_place import Place
@@ -93,6 +104,61 @@ class TestOffline:
         assert gcp_account.project() == "another"
         monkeypatch.setenv(gcp_account.KEY_FILE_VARIABLE, str(tmp_path / "nothing.json"))
         assert "nothing.json: there is no such file" in GCP.preflight()[0]
+
+    def test_a_quota_project_is_not_taken_where_gcloud_has_another(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Nobody guesses who pays: both are named; where they are one, or a variable says, that is it."""
+        file = tmp_path / "application_default_credentials.json"
+        file.write_text(json.dumps({"quota_project_id": "for-quotas", "type": "authorized_user"}))
+        assert gcp_account.project() == "for-quotas"
+        (tmp_path / "configurations").mkdir()
+        (tmp_path / "active_config").write_text("work\n")
+        active = tmp_path / "configurations" / "config_work"
+        active.write_text("[core]\naccount = me@example.com\nproject = my-work\n")
+        with pytest.raises(ConfigurationError, match="'my-work' is gcloud's, 'for-quotas' the"):
+            gcp_account.project()
+        assert not GCP.is_configured()
+        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-work")
+        assert gcp_account.project() == "my-work"
+        monkeypatch.delenv("GOOGLE_CLOUD_PROJECT")
+        active.write_text("[core]\nproject = for-quotas\n")
+        assert gcp_account.project() == "for-quotas"
+        file.write_text(json.dumps({"project_id": "of-the-key", "type": "service_account"}))
+        active.write_text("[core]\nproject = my-work\n")
+        assert gcp_account.project() == "of-the-key"
+
+    @pytest.mark.parametrize(("accounts", "is_set_up"), [("default/\nme@x/\n", True), ("", False)])
+    def test_a_machine_of_google_s_is_set_up_if_it_has_a_service_account(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accounts: str, is_set_up: bool
+    ) -> None:
+        """By its metadata server, which is asked once; one that does not answer has none."""
+        product = tmp_path / "product_name"
+        product.write_text("Google Compute Engine\n")
+        monkeypatch.setattr(gcp_account, "_PRODUCT", product)
+        asked: list[tuple[str, str | None]] = []
+
+        class Metadata(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append((self.path, self.headers.get("Metadata-Flavor")))
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(accounts.encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Nobody reads it."""
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            host = f"127.0.0.1:{server.server_address[1]}"
+            monkeypatch.setenv("GCE_METADATA_HOST", host)
+            assert GCP.is_configured() is is_set_up
+            assert GCP.is_configured() is is_set_up
+            server.shutdown()
+        assert asked == [("/computeMetadata/v1/instance/service-accounts/", "Google")]
+        monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")
+        assert not GCP.is_configured()
+        assert "gcloud auth application-default login" in GCP.preflight()[0]
 
     def test_zones_are_rungs_at_a_price_with_disk_and_address(self) -> None:
         """Beside each other, as far as the catalog's prices hold."""
@@ -224,6 +290,16 @@ _SAID = {
     "Error: Error waiting for instance to create: Quota 'CPUS_PER_VM_FAMILY' exceeded.  Limit: 176.0 in region us-central1.": "quota",
     "Error waiting for instance to create: Quota 'GPUS_ALL_REGIONS' exceeded.  Limit: 0.0 globally.": "quota",
     "ZONE_RESOURCE_POOL_EXHAUSTED: The zone 'projects/p/zones/us-central1-a' is full": "capacity",
+    # Recorded by others: of the code ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS, which is not printed.
+    "* Error waiting for instance to create: A c2d-standard-32 VM instance is currently unavailable in the us-east1-c zone."
+    " Try requesting the VM in another zone.": "capacity",
+    "Error waiting for instance to create: A a3-highgpu-4g VM instance with 4 nvidia-h100-80gb accelerator(s) and 8 local"
+    " SSD(s) is currently unavailable in the us-central1-c zone. Consider trying your request in the us-central1-b,"
+    " us-central1-a zone(s), which currently has capacity to accommodate your request.": "capacity",
+    "Error waiting for instance to create: Instance failed to start due to preemption.": "capacity",
+    "UNSUPPORTED_OPERATION: Instance failed to start due to preemption.": "capacity",
+    "UNSUPPORTED_OPERATION: Operation is not supported": "unknown",
+    "S3 is currently unavailable in the us-east1-c zone": "unknown",
     "Error creating Network: googleapi: Error 403: Quota 'NETWORKS' exceeded.  Limit: 5.0 globally., quotaExceeded": "quota",
     "Error creating instance: googleapi: Error 403: Required 'compute.instances.create' permission for"
     " 'projects/p/zones/z/instances/i', forbidden": "auth",
@@ -297,8 +373,10 @@ class TestDeclared:
             "automaticRestart": False,
             "onHostMaintenance": "TERMINATE",
             "instanceTerminationAction": "DELETE",
-            "maxRunDuration": {"seconds": 1800},
+            # The deadline itself, rounded up to a second: no duration, which would begin when the machine runs.
+            "terminationTime": _rfc3339(run.deadline),
         }
+        assert seen["instance"]["scheduling"]["terminationTime"].endswith("Z")
         metadata = instance["metadata"]
         assert found["instance"].secrets == ("metadata.user-data",)
         assert metadata["ssh-keys"] == "ubuntu:ssh-ed25519 AAAA me-here"
@@ -329,6 +407,24 @@ class TestDeclared:
         seen = {each.name: each.inputs for each in declared.by(closed, plain, run)}
         assert "ubuntu-os-cloud" in seen["instance"]["bootDisk"]["initializeParams"]["image"]
         assert seen["firewall"]["sourceRanges"] == ["203.0.113.0/24"]
+
+    @pytest.mark.parametrize("left_s", [-60.0, 5.0])
+    def test_a_deadline_that_is_past_makes_no_machine(self, run: Run, left_s: float) -> None:
+        """Compute Engine's own clock could not end it; what is declared twice ends at the same moment."""
+        (offer, *_) = GCP.offers(Spec(provider="gcp", gpu="T4"))
+        with pytest.raises(ProvisionFailed, match="is past, or less than 30 s away") as caught:
+            gcp_stack._ends_at(replace(run, deadline=time.time() + left_s))
+        assert caught.value.kind == "invalid"
+        spec, later = Spec(provider="gcp", gpu="T4"), replace(run, created=run.created + 120)
+        first, second = (
+            next(each.inputs for each in declared.by(spec, offer, which) if each.name == "instance")
+            for which in (run, later)
+        )
+        assert first["scheduling"] == second["scheduling"]
+
+
+def _rfc3339(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(math.ceil(moment)))
 
 
 def _make(cloud: Emulator, run: Run, *, spot: bool = False) -> Place:
@@ -473,6 +569,37 @@ class TestApi:
         assert GCP.instance_state("i-1") == "unknown"
         assert GCP.admit("i-1") == ""
         GCP.terminate(Found("instance", "i-1"))
+
+
+@pytest.mark.parametrize("through", ["key", "refresh"])
+def test_no_network_is_no_refusal_of_the_log_in(
+    monkeypatch: pytest.MonkeyPatch, through: str
+) -> None:
+    """Google's token service does not answer: that is transient, and nothing says to log in again."""
+    from google.auth.exceptions import RefreshError
+    from google.auth.transport.requests import Request
+    from google.oauth2.credentials import Credentials
+
+    found = Credentials(
+        None,
+        refresh_token="r",
+        token_uri="http://127.0.0.1:9/token",
+        client_id="c",
+        client_secret="s",
+    )
+    with pytest.raises(GcpError) as caught, gcp_errors.asking("listing instances"):
+        try:
+            found.refresh(Request())
+        except Exception as error:
+            if through == "key":
+                raise
+            # As google.auth.compute_engine does.
+            raise RefreshError(error) from error
+    assert (caught.value.code, caught.value.kind) == ("dayfly/unreachable", "transient")
+    assert "auth application-default login" not in str(caught.value)
+    with pytest.raises(GcpError) as caught, gcp_errors.asking("listing instances"):
+        raise RefreshError("invalid_grant")
+    assert caught.value.kind == "auth"
 
 
 def test_places_are_read_as_they_are_written() -> None:

@@ -108,6 +108,12 @@ class Aws(vendor.VendorProvider):
     def inventory(self, owner: str | None) -> Sequence[Found]:
         return aws_inventory.inventory(owner)
 
+    def left_of(self, run: str, owner: str, where: Sequence[str] = ()) -> Sequence[Found]:
+        """Of the regions of its offers alone: all that a run makes carries its place, and one region that cannot be asked
+        must not leave the runs of all others unproved."""
+        found = aws_inventory.inventory(owner, aws_ids.regions_of(where))
+        return [each for each in found if each.run == run]
+
     def terminate(self, found: Found) -> None:
         aws_inventory.terminate(found.id)
 

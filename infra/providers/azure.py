@@ -145,7 +145,7 @@ class Azure(vendor.VendorProvider):
             dir(part)
 
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
-        allowed = caller.allowed(spec.allow_cidr, azure_endpoint.base_url())
+        allowed = caller.of_run(spec, run, azure_endpoint.base_url())
         return azure_resources.Declaration(spec, offer, run, allowed).register()
 
     def inventory(self, owner: str | None) -> Sequence[Found]:
@@ -217,7 +217,10 @@ class Azure(vendor.VendorProvider):
         return str(here)
 
     def rules_out(self, error: str, tried: Offer, other: Offer) -> bool:
-        """A quota is of one region: of all spot machines there, or of one family's cores, or of all cores."""
+        """A quota is of one region: of all spot machines there, or of one family's cores, or of all cores; and one that the
+        subscription may not use is out for everything."""
+        if azure_errors.is_of_region(error):
+            return other.region == tried.region
         same = (other.region, other.spot) == (tried.region, tried.spot)
         of_all = tried.spot or "Total Regional" in error
         return same and (of_all or other.gpu_model == tried.gpu_model)

@@ -141,8 +141,13 @@ class Provider(ABC):
             DayflyError: the listing is not complete; nothing may be concluded from it.
         """
 
-    def left_of(self, run: str, owner: str) -> Sequence[Found]:
+    def left_of(self, run: str, owner: str, where: Sequence[str] = ()) -> Sequence[Found]:
         """What the inventory has of one run; where there is no one listing of everything, only those are asked that know.
+
+        Args:
+            run: its id.
+            owner: whose it is.
+            where: regions of all offers that were ever to be taken for it, as its journal has them; none where nobody knows.
 
         Raises:
             DayflyError: as of `inventory`.

@@ -74,6 +74,8 @@ class Gcp(VendorProvider):
         gcp_account.KEY_FILE_VARIABLE,
         *gcp_account.PROJECT_VARIABLES,
         gcp_account.CONFIG_VARIABLE,
+        gcp_account.ACTIVE_VARIABLE,
+        gcp_account.METADATA_VARIABLE,
         gcp_account.URL_VARIABLE,
         port_map.VARIABLE,
     )
@@ -88,7 +90,7 @@ class Gcp(VendorProvider):
             listing_lag_s=_LISTING_LAG_S / scale,
             late_create_s=_LATE_CREATE_S / scale,
             billing_increment_s=_BILLING_INCREMENT_S,
-            if_this_computer_dies="Compute Engine itself deletes the machine and its disk at the deadline (max_run_duration);"
+            if_this_computer_dies="Compute Engine itself deletes the machine and its disk at the deadline (termination_time);"
             " what stays then, an empty network and its firewall rule, costs nothing: `dayfly gc --yes` removes it",
             console="https://console.cloud.google.com/compute/instances",
         )

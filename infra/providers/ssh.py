@@ -134,7 +134,7 @@ class Ssh(Provider):
             if owner is None or found.tags.get("dayfly-owner") == owner
         ]
 
-    def left_of(self, run: str, owner: str) -> Sequence[Found]:
+    def left_of(self, run: str, owner: str, where: Sequence[str] = ()) -> Sequence[Found]:
         record = ssh_records.of(run)
         if record is None:
             return super().left_of(run, owner)

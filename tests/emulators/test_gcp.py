@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,15 @@ from tests.emulators.until import until
 
 _BASE = "projects/dayfly-test"
 _ZONE = f"{_BASE}/zones/us-central1-a"
+_DELETED = {"instanceTerminationAction": "DELETE"}
+
+
+def _in_s(seconds: float) -> str:
+    """A moment as RFC 3339 has it."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+_FAR = _in_s(3600)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +103,13 @@ def _instance(**changed: Any) -> dict[str, Any]:
         ({"networkInterfaces": []}, (400, "invalid")),
         ({"disks": []}, (400, "required")),
         ({"scheduling": {"maxRunDuration": {"seconds": "9"}}}, (400, "invalid")),
+        ({"scheduling": {"terminationTime": _FAR}}, (400, "invalid")),
+        ({"scheduling": {"terminationTime": "soon", **_DELETED}}, (400, "invalid")),
+        ({"scheduling": {"terminationTime": "2020-01-01T00:00:00Z", **_DELETED}}, (400, "invalid")),
+        (
+            {"scheduling": {"terminationTime": _FAR, "maxRunDuration": {"seconds": 9}, **_DELETED}},
+            (400, "invalid"),
+        ),
         ({"scheduling": {"provisioningModel": "SPOT"}}, (400, "badRequest")),
     ],
 )
@@ -118,16 +135,19 @@ def test_what_is_in_use_is_not_deleted(cloud: Emulator, network: str) -> None:
     assert _refusal(_ask(cloud, "DELETE", f"{_ZONE}/instances/vm")) == (404, "notFound")
 
 
-def test_its_own_clock_ends_an_instance(cloud: Emulator, network: str) -> None:
-    """With its disk, and nobody has asked for it."""
-    scheduling = {"maxRunDuration": {"seconds": "1"}, "instanceTerminationAction": "DELETE"}
+@pytest.mark.parametrize("limit", ["maxRunDuration", "terminationTime"])
+def test_its_own_clock_ends_an_instance(cloud: Emulator, network: str, limit: str) -> None:
+    """With its disk, and nobody has asked for it; after a time that it runs, or at a moment."""
+    before = len(cloud.events("time_is_up"))
     begun = time.monotonic()
+    value = {"seconds": "1"} if limit == "maxRunDuration" else _in_s(2)
+    scheduling = {limit: value, **_DELETED}
     body = _instance(scheduling=scheduling)
     assert _done(cloud, _ask(cloud, "POST", f"{_ZONE}/instances", body)) == []
     assert cloud.rows("instances")
     until(lambda: not cloud.rows("instances") and not cloud.rows("disks"), timeout_s=20)
     assert time.monotonic() - begun >= 1
-    assert cloud.events("max_run_duration")
+    assert len(cloud.events("time_is_up")) == before + 1
 
 
 def test_capacity_and_quota_are_refused_by_the_operation(cloud: Emulator, network: str) -> None:

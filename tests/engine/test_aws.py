@@ -15,7 +15,7 @@ import pytest
 
 from dayfly import cluster
 from dayfly.errors import ProvisionFailed
-from dayfly.infra import aws_inventory
+from dayfly.infra import aws_inventory, aws_session
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
@@ -85,6 +85,21 @@ def test_a_run_has_a_machine_of_its_own_and_leaves_nothing(
     # By the second, from the moment at which the plugin has said that it runs.
     assert receipt.usd == pytest.approx(math.ceil(receipt.lived_s) * receipt.usd_per_hour / 3600)
     assert 0 < receipt.lived_s < time.time() - begun
+
+
+@pytest.mark.long
+def test_a_default_network_that_gives_no_addresses_is_no_obstacle(
+    workspace: Workspace, engine: Engine, cloud: Aws
+) -> None:
+    """The machine asks for its own, in the subnet of its zone; no network of the run's own has to be made."""
+    ec2 = aws_session.client("ec2", "us-east-1")
+    for each in ec2.describe_subnets()["Subnets"]:
+        ec2.modify_subnet_attribute(SubnetId=each["SubnetId"], MapPublicIpOnLaunch={"Value": False})
+    with RunStack(A10G, workspace, engine, ladder(A10G)) as machine:
+        (live,) = cloud.live()
+        assert (machine.id, bool(live.row.nics[0].public_ip)) == (live.id, True)
+        assert cloud.calls("CreateVpc") == 0
+    assert cloud.left() == {}
 
 
 @pytest.mark.long

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from tests import keepers
 from tests.faults import left
 from tests.faults.kill_call import Call
-from tests.faults.lambda_world import World
 from tests.faults.place import COMMAND_S, Place
 from tests.faults.starts import Starts
 from tests.faults.victim import Victim
@@ -28,6 +28,19 @@ _SECOND_KILL = 0.2
 # What users do about a function whose client is dead: ask at once, ask later, or not at all.
 _USERS = ("attach", "keeper, attach", "keeper, gc")
 _NO_LONGER_HELD = {"acknowledged", "never_started", "instance_lost", "cancelled"}
+
+
+class World(Protocol):
+    """A cloud of the tests' own, as it is itself the witness."""
+
+    def lives(self, run: str) -> bool:
+        """Whether a machine of a run is there."""
+
+    def leaked(self) -> list[str]:
+        """What is there and is not somebody else's."""
+
+    def broken(self) -> list[str]:
+        """What else does not hold there (I3, I8)."""
 
 
 def owed(home: Path, run: str) -> str:
@@ -56,6 +69,7 @@ class Aftermath:
         cloud: where the machine was; None for this computer.
         chance: chooses what the user does.
         faults: all that was injected.
+        by_hand: without a keeper, who calls collects at once what has no result to lose.
         lost, problems, leaked: as of a Trial.
         keeper_s: how long the keeper took.
     """
@@ -67,6 +81,7 @@ class Aftermath:
     cloud: World | None
     chance: random.Random
     faults: list[str]
+    by_hand: bool = False
     lost: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)
@@ -83,6 +98,8 @@ class Aftermath:
         if self._client_killed() and not self._closed:
             if not self._has_begun:
                 self._kill_a_collection()
+                if keeper_dead and self.by_hand:
+                    self._collect_all()
             elif user == "attach":
                 self._attach()
         self._wait_for_keeper(keeper_dead)
@@ -113,7 +130,7 @@ class Aftermath:
         is_kept = "kept" in left.events(self.place.home, self.call.run)
         alive = bool(left.machines(self.call.run)) and not is_kept
         if self.cloud is not None:
-            alive = any(self.call.run in str(row["tags"]) for row in self.cloud.cloud.live())
+            alive = self.cloud.lives(self.call.run)
         self.problems += ["the client ended with 0 while the machine was alive"] * alive
         if self.victim.digest(self.call.seed) not in self.call.log.read_text(errors="replace"):
             self.problems.append("the client ended with 0 and without the value")
@@ -158,6 +175,13 @@ class Aftermath:
         done = self.place.dayfly("gc", "--run", self.call.run, "--yes", "--held")
         if done.returncode:
             self.problems.append(f"gc ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+
+    def _collect_all(self) -> None:
+        """As somebody does who comes back to a computer that was switched off: all that is closed when it returns."""
+        done = self.place.dayfly("gc", "--yes")
+        if done.returncode or not (self._closed or self._has_begun):
+            said = f"{done.stdout.strip()[-400:]} {done.stderr.strip()[-400:]}"
+            self.problems.append(f"gc of everything ended with {done.returncode}: {said}")
 
     def _judge(self) -> None:
         """What is left, and what of a finished function cannot be had."""

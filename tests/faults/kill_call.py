@@ -17,6 +17,7 @@ from tests.faults import left
 
 _SIGNALLED_S = 10.0
 _SCAN_S = 0.05
+_AND = " and "
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def strike(
 
     Args:
         call: the client.
-        whom: kind of process to kill; any one where it is "", or where none of that kind is there.
+        whom: kind of process to kill, or several, "client and keeper"; any one where it is "", or where none of that kind
+            is there.
         point: where the run is.
         chance: chooses.
         first: who has to stand still before anybody is looked for, which takes as long as some points last.
@@ -109,9 +111,10 @@ def strike(
             return None
         _stop(workers)
         where = point()
-        if whom not in ("all", *targets):
+        if whom != "all" and not set(whom.split(_AND)) & targets.keys():
             whom = chance.choice(["client", "all", *sorted(targets.keys() - {"client"})])
-        chosen = [found for kind, found in targets.items() if whom in (kind, "all")]
+        kinds = targets.keys() if whom == "all" else whom.split(_AND)
+        chosen = [found for kind, found in targets.items() if kind in kinds]
         _kill([process for found in chosen for process in found])
         return Stroke(whom, where)
     finally:

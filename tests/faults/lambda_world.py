@@ -80,6 +80,10 @@ class World:
 
     # -- what the ground truth says
 
+    def lives(self, run: str) -> bool:
+        """Whether a machine of a run is there."""
+        return any(run in str(row["tags"]) for row in self.cloud.live())
+
     def leaked(self) -> list[str]:
         """Machines, keys and rulesets that are there and are not the stranger's."""
         found = [f"instance {row['id']}" for row in self.cloud.live() if row["name"] != "not-ours"]

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,15 @@ import pytest
 
 from dayfly.stacks.engine import Engine
 from tests.engine.client import wait_until_closed
-from tests.faults import kills
+from tests.faults import kills, self_check
+from tests.faults.records import ROOT, Records
+from tests.faults.trial import headline
+from tests.faults.vendor_aim import CLOUDS, Aim
 from tests.own_machine import own_machine, reachable
 
 _REPORT = Path("build/kills.json")
+# Ten kills each.
+_ROUNDS = int(os.environ.get("KILLS_ROUNDS", "5"))
 
 
 def _report(tally: kills.Tally) -> None:
@@ -51,10 +57,9 @@ def test_fifty_kills_leave_nothing_on_a_machine_of_one_s_own(
     print(f"KILLS_SEED={seed}", flush=True)
     with own_machine(tmp_path) as machine, reachable(machine, monkeypatch):
         victim = replace(kills.VICTIM, asked=f'provider="ssh", host="{machine.name}"')
-        rounds = int(os.environ.get("KILLS_ROUNDS", "5"))
         tally = kills.campaign(
             clean_environment,
-            kills.WINDOWS * rounds,
+            kills.WINDOWS * _ROUNDS,
             seed,
             lambda text: print(text, flush=True),
             victim,
@@ -62,6 +67,34 @@ def test_fifty_kills_leave_nothing_on_a_machine_of_one_s_own(
         print(tally.headline, flush=True)
         assert not tally.failures
         assert machine.is_clean, (machine.keys.read_text(), machine.left)
+
+
+@pytest.mark.kills
+@pytest.mark.sshd
+def test_fifty_kills_in_each_cloud_leave_nothing_and_lose_nothing(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Its client, its keeper or all of ours, at any moment; the accounts tell what is left, and of each kill the seed is told."""
+    seed = int(os.environ.get("KILLS_SEED") or random.SystemRandom().randrange(1 << 24))
+    wanted = 10 * _ROUNDS
+    print(f"KILLS_SEED={seed}", flush=True)
+    command = [sys.executable, "-m", "tests.faults", "--family", "clouds", "--seed", str(seed)]
+    command += ["--trials", str(wanted * len(CLOUDS)), "--records", str(tmp_path / "records")]
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    made = [t for t in Records.open(tmp_path / "records").trials("clouds") if t.counted]
+    for cloud in CLOUDS:
+        own = [trial for trial in made if Aim.of(trial.seed).cloud == cloud]
+        print(f"{cloud}: {len(own)} kills, {headline(own)}", flush=True)
+        assert len(own) == wanted
+    assert code == 0
+
+
+@pytest.mark.kills
+@pytest.mark.sshd
+@pytest.mark.parametrize(("rule", "seed"), [("listing", 144), ("listing of all kinds", 146)])
+def test_what_is_not_listed_is_noticed_in_a_cloud(rule: str, seed: int, engine: Engine) -> None:
+    """Else the zeros there would mean nothing; with the rule in force the same kill leaves nothing."""
+    assert self_check.noticed(rule, seed).startswith("noticed by clouds seed")
 
 
 @pytest.mark.engine

@@ -54,7 +54,7 @@ def test_a_sample_of_every_family_leaves_and_loses_nothing(
 @pytest.mark.process
 @pytest.mark.parametrize(("rule", "seed"), [("proof", 5), ("adoption", 20)])
 def test_a_safety_rule_that_is_switched_off_is_noticed(rule: str, seed: int) -> None:
-    """Else the zeros of the matrix would mean nothing; `--self-check` tries all five. With the rule the same trial holds."""
+    """Else the zeros of the matrix would mean nothing; `--self-check` tries all. With the rule the same trial holds."""
     assert self_check.noticed(rule, seed).startswith("noticed by sequences seed")
 
 

@@ -118,7 +118,9 @@ class Front:
         for id in found:
             key = backend.key_pairs[asked.fields["KeyName"]]
             data = asked.fields.get("UserData", "")
-            self._instances.add(asked.region, backend.get_instance(id), data, key.public_key)
+            row = backend.get_instance(id)
+            public = _is_public(asked, backend.get_subnet(row.subnet_id))
+            self._instances.add(asked.region, row, data, key.public_key, public=public)
         if found:
             self._launches.remember(token, said)
         return [said]
@@ -215,6 +217,13 @@ class Front:
             for name in self.regions
         ]
         return wire.answer_xml(start, asked.action, f"<regionInfo>{''.join(rows)}</regionInfo>")
+
+
+def _is_public(asked: Asked, subnet: Any) -> bool:
+    """Whether a launch gets a public address: as it asks for its interface, else as its subnet is set."""
+    wanted = asked.fields.get("NetworkInterface.1.AssociatePublicIpAddress")
+    given = subnet.map_public_ip_on_launch if wanted is None else wanted
+    return str(given).lower() == "true"
 
 
 def _nowhere(_status: str, _headers: Any, _info: Any = None) -> None:

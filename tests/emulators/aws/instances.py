@@ -127,10 +127,12 @@ class Instances:
         """The next launch is answered, and its instance ends by itself for this reason."""
         self._broken.append(StateReason(f"{code}: {message}", code))
 
-    def add(self, region: str, row: Any, user_data: str, public_key: str) -> None:
-        """A launch that moto has carried out."""
+    def add(
+        self, region: str, row: Any, user_data: str, public_key: str, *, public: bool = True
+    ) -> None:
+        """A launch that moto has carried out, with a public address or without one."""
         ip = self._addresses.take()
-        row.nics[0].public_ip = ip
+        row.nics[0].public_ip = ip if public else None
         spot = row.lifecycle == "spot"
         zone = row.placement.zone
         price = (

@@ -10,6 +10,7 @@ from typing import Any
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 
 from dayfly.infra import catalog
+from tests.emulators.aws import prices
 from tests.emulators.aws.asked import Asked
 from tests.emulators.aws.faults import Refused
 from tests.emulators.aws.instances import Instances
@@ -75,6 +76,7 @@ class Launches:
         type = fields["InstanceType"]
         self._check_quota(asked.region, type)
         zone = self._zone(asked.region, type, _zone_asked_for(fields, backend))
+        _check_price(fields, prices.spot(type, zone))
         if (type, zone) in self.capacity:
             self.capacity[type, zone] -= 1
         return asked.having(**{"Placement.AvailabilityZone": zone})
@@ -138,6 +140,16 @@ def _check_image(fields: dict[str, str], backend: Any) -> None:
         raise Refused(
             "InvalidBlockDeviceMapping",
             f"Volume of size {size}GB is smaller than snapshot 'snap-0abc', expect size >= {least}GB",
+        )
+
+
+def _check_price(fields: dict[str, str], price: float | None) -> None:
+    """Of a spot machine, against what is to be paid at most."""
+    most = fields.get("InstanceMarketOptions.SpotOptions.MaxPrice")
+    if most is not None and price is not None and float(most) < price:
+        raise Refused(
+            "SpotMaxPriceTooLow",
+            f"Your Spot request price of {most} is lower than the minimum required Spot request fulfillment price of {price}.",
         )
 
 

@@ -220,6 +220,7 @@ def _launch(inputs: Values, tags: Mapping[str, str]) -> dict[str, Any]:
             "SpotOptions": {
                 "SpotInstanceType": spot["spotInstanceType"],
                 "InstanceInterruptionBehavior": spot["instanceInterruptionBehavior"],
+                **({"MaxPrice": spot["maxPrice"]} if spot.get("maxPrice") else {}),
             },
         }
     return asked

@@ -77,6 +77,11 @@ class Emulator:
         """What the engine has asked the plugin for, as (operation, type)."""
         return self._plugin.calls
 
+    @property
+    def token(self) -> str:
+        """What the API lets in whoever shows it."""
+        return self._server.token
+
     def environment(self) -> dict[str, str]:
         """The variables by which Dayfly, the engine and Azure's SDK take it for the real thing."""
         return {

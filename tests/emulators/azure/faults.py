@@ -33,6 +33,16 @@ WORDS = {
         " authorization to perform action over scope '/subscriptions/...' or the scope is invalid. If access was recently"
         " granted, please refresh your credentials.",
     ),
+    # Of the policy of regions that subscriptions of students and new customers have; recalled.
+    "RequestDisallowedByAzure": (
+        403,
+        "Resource 'dayfly' was disallowed by Azure: This policy maintains a set of best available regions where your"
+        " subscription can deploy resources. Should you need additional or different regions, contact support..",
+    ),
+    "LocationNotAvailableForResourceGroup": (
+        400,
+        "The provided location 'eastus' is not available for resource group. List of available regions is 'westeurope'.",
+    ),
     "TooManyRequests": (429, "The request is being throttled."),
     "InternalServerError": (500, "Encountered internal server error."),
     "ScopeLocked": (

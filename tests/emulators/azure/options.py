@@ -33,6 +33,7 @@ class Options:
         spot_cores: apart from that, of spot machines there.
         addresses: quota of public addresses in each region.
         page_size: rows of a page of a listing.
+        closed: "SIZE@REGION" that the subscription may not have, as its list of what it is sold says.
     """
 
     machines: bool = True
@@ -45,6 +46,7 @@ class Options:
     spot_cores: int = 400
     addresses: int = 100
     page_size: int = 50
+    closed: tuple[str, ...] = ()
     regions: tuple[str, ...] = REGIONS
     sizes: Mapping[str, catalog.MachineType] = field(
         default_factory=lambda: catalog.machine_types("azure")

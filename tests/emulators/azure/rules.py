@@ -175,6 +175,9 @@ def _ways(properties: Body) -> None:
     for name in ("evictionPolicy", "billingProfile"):
         if properties.get(name) and not spot:
             raise invalid(f"{name} can only be set on Azure Spot Virtual Machines.")
+    price = (properties.get("billingProfile") or {}).get("maxPrice", -1)
+    if price != -1 and (price <= 0 or round(price, 5) != price):
+        raise invalid(f"The max price {price} has to be -1, or positive with 5 decimals at most.")
     if properties.get("evictionPolicy", "Delete") not in ("Delete", "Deallocate"):
         raise invalid("evictionPolicy has to be Delete or Deallocate.")
 

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from tests.emulators.azure import prices, rules, shown
+from tests.emulators.azure import prices, rules, shown, skus
 from tests.emulators.azure.refusal import ArmError
 from tests.emulators.azure.things import Operation, Thing
 from tests.emulators.azure.world import World
@@ -230,6 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
             return [shown.as_json(each) for each in self._filtered(groups)]
         if rest == "/resources":
             return [shown.generic(each) for each in self._filtered(whole)]
+        if rest == "/providers/microsoft.compute/skus":
+            return list(skus.rows(self.server.world.options, self._query.get("$filter", "")))
         found = re.fullmatch(r"(?:/resourcegroups/([^/]+))?/providers/([^/]+/[^/]+)", rest)
         if found is None:
             return None

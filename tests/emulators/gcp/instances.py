@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.emulators.gcp import refusals, rules, stock
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 _USER = "ubuntu:"
+_MOST_RUNTIME_S = 120 * 24 * 3600.0
 
 
 class Instances:
@@ -73,9 +75,16 @@ class Instances:
         if spot and asked.get("automaticRestart", True):
             text = "Scheduling must have automaticRestart be false when preemptible is true."
             raise invalid("resource.scheduling", asked, text)
-        if asked.get("maxRunDuration") and not asked.get("instanceTerminationAction"):
-            text = "You must specify an instance termination action with a maximum run duration."
-            raise invalid("resource.scheduling.maxRunDuration", asked, text)
+        limits = [name for name in ("maxRunDuration", "terminationTime") if asked.get(name)]
+        if limits and not asked.get("instanceTerminationAction"):
+            text = "You must specify an instance termination action with a limit of the run time."
+            raise invalid(f"resource.scheduling.{limits[0]}", asked, text)
+        if len(limits) > 1:
+            text = "Only one of maxRunDuration and terminationTime can be specified."
+            raise invalid("resource.scheduling", asked, text)
+        if limits and not 0 < _left_s(asked) <= _MOST_RUNTIME_S:
+            text = "The time must be in the future, and at most 120 days away."
+            raise invalid(f"resource.scheduling.{limits[0]}", asked, text)
 
     def _check_disks(self, project: str, type: str, row: Row) -> None:
         for disk in row.get("disks") or ():
@@ -123,9 +132,9 @@ class Instances:
         unfinished = False
         with world.lock:
             row["status"] = "RUNNING"
-            seconds = (row.get("scheduling") or {}).get("maxRunDuration", {}).get("seconds")
-            if seconds:
-                self._due[path] = time.monotonic() + float(seconds)
+            # A duration counts from here, a moment is what it is.
+            if left_s := _left_s(row.get("scheduling") or {}):
+                self._due[path] = time.monotonic() + left_s
             if world.faults.unfinished > 0:
                 world.faults.unfinished -= 1
                 unfinished = True
@@ -202,7 +211,7 @@ class Instances:
         for path in due:
             if path in world.rows and not world.rows[path].get("_ending"):
                 world.rows[path]["_ending"] = True
-                world.truth.write("max_run_duration", instance=path)
+                world.truth.write("time_is_up", instance=path)
                 world.note("compute.instances.delete", path)
                 self.stop(path)
 
@@ -290,6 +299,21 @@ def _admits(rule: Mapping[str, Any], tags: set[str], address: str) -> bool:
     here = ipaddress.ip_address(address)
     ranges = [ipaddress.ip_network(each) for each in rule.get("sourceRanges") or ()]
     return (not targets or bool(targets & tags)) and opens and any(here in each for each in ranges)
+
+
+def _left_s(scheduling: Mapping[str, Any]) -> float:
+    """Until its time is up, 0 where nothing limits that.
+
+    Raises:
+        Refusal: the moment is not one of RFC 3339.
+    """
+    if moment := scheduling.get("terminationTime"):
+        try:
+            return datetime.fromisoformat(str(moment)).timestamp() - time.time()
+        except ValueError:
+            text = "The timestamp is not in RFC 3339 text format."
+            raise invalid("resource.scheduling.terminationTime", moment, text) from None
+    return float((scheduling.get("maxRunDuration") or {}).get("seconds", 0))
 
 
 def _metadata(row: Mapping[str, Any]) -> dict[str, str]:
