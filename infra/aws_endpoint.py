@@ -24,6 +24,12 @@ def given() -> dict[str, str]:
     return {service: url for service in SERVICES if (url := of(service))}
 
 
+def settings() -> list[dict[str, str]]:
+    """Those that the plugin is told, as it takes them; it does not ask for prices."""
+    told = {name: url for name, url in given().items() if name != "pricing"}
+    return [told] if told else []
+
+
 def api_url(region: str) -> str:
     """Where EC2 is asked in a region."""
     return of("ec2") or f"https://ec2.{region}.amazonaws.com"

@@ -155,6 +155,28 @@ def instance(id: str) -> Mapping[str, Any] | None:
     return found[0] if found else None
 
 
+def is_instance_of(id: AwsId, run: str) -> bool:
+    """Whether an instance is a run's by its tags, or there is none; one that has ended is known for an hour.
+
+    Raises:
+        AwsError: EC2 cannot be asked.
+    """
+    found = instance(str(id))
+    return found is None or _tags(found.get("Tags", ())).get("dayfly-run") == run
+
+
+def is_route_of(id: AwsId, run: str) -> bool:
+    """Whether the table of routes that a subnet has by this association is a run's, or there is none.
+
+    Raises:
+        AwsError: EC2 cannot be asked.
+    """
+    name = "association.route-table-association-id"
+    filters = [{"Name": name, "Values": [id.id]}]
+    tables = _rows(id.region, "describe_route_tables", "RouteTables", Filters=filters)
+    return all(_tags(each.get("Tags", ())).get("dayfly-run") == run for each in tables)
+
+
 def state(id: str) -> State:
     """In the standard words."""
     found = instance(id)

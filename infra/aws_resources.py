@@ -109,12 +109,13 @@ class Declared:
         }
         endpoints = aws_endpoint.given()
         if not endpoints:
+            if self.run.public_key:
+                # Also when the stack is destroyed, by whoever that is.
+                settings["allowed_account_ids"] = [aws_session.account()]
             return settings
         skipped = ("credentials_validation", "requesting_account_id", "region_validation")
         return settings | {
-            "endpoints": [
-                {name: url for name, url in endpoints.items() if name != "pricing"},
-            ],
+            "endpoints": aws_endpoint.settings(),
             **{f"skip_{name}": True for name in skipped},
         }
 
@@ -171,7 +172,7 @@ class Declared:
             ingress=ingress,
             egress=[out],
             tags=self.run.tags,
-            opts=options,
+            opts=_settled(options, "ingress"),
             **({"vpc_id": vpc} if vpc is not None else {}),
         )
 
@@ -207,7 +208,7 @@ class Declared:
             tags={**self.run.tags, "Name": f"dayfly-{self.run.id[:12]}{other}"},
             # The default tags of the plugin are not for volumes.
             volume_tags=self.run.tags,
-            opts=options,
+            opts=_settled(options, "ami"),
         )
         return {
             "id": instance.id.apply(lambda id: str(AwsId(self.region, id))),
@@ -220,6 +221,13 @@ class Declared:
             "firewall": firewall,
             "inner_host": instance.private_ip,
         }
+
+
+def _settled(options: ResourceOptions, name: str) -> ResourceOptions:
+    """With one input that stays as it was first: another address of this computer, or a newer image, changes nothing that is up."""
+    import pulumi
+
+    return pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(ignore_changes=[name]))
 
 
 def _spot(spec: Spec, offer: Offer) -> Mapping[str, Any]:

@@ -51,7 +51,7 @@ def client(service: str, region: str = "") -> Any:
     """A client of this process's credentials; from any thread.
 
     Args:
-        service: "ec2", "ssm" or "pricing".
+        service: "ec2", "ssm", "sts" or "pricing".
         region: "" is the one that is set up here.
 
     Raises:
@@ -71,6 +71,15 @@ def home_region() -> str:
     """
     with _lock, mapped("reading AWS's settings"):
         return _region(_session(_settings()))
+
+
+def account() -> str:
+    """The id of the account that these credentials are of, asked for once for each of them.
+
+    Raises:
+        AwsError: there are none, or AWS cannot be asked.
+    """
+    return _account(_settings())
 
 
 def has_credentials() -> bool:
@@ -115,6 +124,14 @@ def _session(_settings: tuple[tuple[str, str], ...]) -> Any:
     if not is_instance():
         bare.get_component("credential_provider").remove("iam-role")
     return boto3.Session(botocore_session=bare)
+
+
+@functools.lru_cache(maxsize=4)
+def _account(_settings: tuple[tuple[str, str], ...]) -> str:
+    # No permission is needed: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+    sts = client("sts")
+    with mapped("asking which account these credentials are of"):
+        return str(sts.get_caller_identity()["Account"])
 
 
 @functools.lru_cache(maxsize=128)

@@ -31,6 +31,11 @@ def group_of(run: Run) -> str:
     return f"dayfly-{run.id}"
 
 
+def resource_group(subscription: str, run: str) -> str:
+    """The id of a run's resource group, in lower case."""
+    return f"/subscriptions/{subscription}/resourcegroups/dayfly-{run}".lower()
+
+
 def suffix_of(node: int) -> str:
     """How the number of a machine is written; the first has none."""
     return f"-{node}" if node else ""

@@ -23,6 +23,13 @@ FIRST_PRIORITY = 1000
 SPOT_TAG = "dayfly-spot"
 # A machine that cannot be allocated is told so within minutes; its operating system has 20 to report.
 _CREATE, _DELETE = "25m", "30m"
+# What the program gives the plugin, as a state has it.
+SETTINGS = frozenset(
+    {
+        *("subscriptionId", "location", "useDefaultAzureCredential", "disablePulumiPartnerId"),
+        *("environment", "version"),
+    }
+)
 _NETWORK, _SUBNET = "10.77.0.0/16", "10.77.0.0/24"
 # Azure keeps the first four addresses of a subnet, and its last.
 _FIRST_ADDRESS = 4
@@ -100,7 +107,10 @@ class Declaration:
             network_security_group_name=azure_names.FIREWALL,
             security_rules=[{"name": "ssh", **_snake(ssh_rule(self.allowed.cidr))}],
             **self._common,
-            opts=inside,
+            # Another address of this computer changes nothing that is up.
+            opts=pulumi.ResourceOptions.merge(
+                inside, pulumi.ResourceOptions(ignore_changes=["security_rules"])
+            ),
         )
         network = azure.network.VirtualNetwork(
             "network",

@@ -20,6 +20,13 @@ from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 
 SSH_PORT = 22
+# What the program gives the plugin, as a state has it.
+SETTINGS = frozenset(
+    {
+        *("project", "region", "defaultLabels", "addPulumiAttributionLabel", "version"),
+        "computeCustomEndpoint",
+    }
+)
 _USER = "ubuntu"
 _RANGE = "10.77.0.0/24"
 # Families that always lead to their newest image: (project, family). Those of Deep Learning VM are retired after a while.
@@ -62,14 +69,13 @@ def declare(spec: Spec, offer: Offer, run: Run, project: str | None) -> list[Map
         f"dayfly run {run.id}, until {int(run.deadline)}, of {run.owner}",
     )
     region = region_of(offer.region)
-    endpoint = f"{gcp_account.base_url()}/compute/v1/" if gcp_account.is_emulated() else None
     provider = Provider(
         "gcp",
         project=project,
         region=region,
         default_labels=run.tags,
         add_pulumi_attribution_label=False,
-        compute_custom_endpoint=endpoint,
+        compute_custom_endpoint=endpoint(),
     )
     options = ResourceOptions(
         provider=provider, custom_timeouts=CustomTimeouts(create=_CREATE, delete=_DELETE)
@@ -95,7 +101,8 @@ def declare(spec: Spec, offer: Offer, run: Run, project: str | None) -> list[Map
         allows=[{"protocol": "tcp", "ports": [str(SSH_PORT)]}],
         source_ranges=[allowed.cidr],
         target_tags=[name],
-        opts=options,
+        # Another address of this computer changes nothing that is up.
+        opts=ResourceOptions.merge(options, ResourceOptions(ignore_changes=["source_ranges"])),
     )
     if spec.nodes > 1:
         Firewall(
@@ -115,6 +122,11 @@ def declare(spec: Spec, offer: Offer, run: Run, project: str | None) -> list[Map
         )
         for node in range(spec.nodes)
     ]
+
+
+def endpoint() -> str | None:
+    """Where the plugin finds Compute Engine, None where Google has it."""
+    return f"{gcp_account.base_url()}/compute/v1/" if gcp_account.is_emulated() else None
 
 
 def _machine(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from dayfly.infra.held import Held, Whose
 from dayfly.infra.providers.base import FailureKind, Provider
 
 # A plugin that runs already and only has to be attached to; Pulumi documents it for whoever develops one.
@@ -25,6 +26,8 @@ class VendorProvider(Provider):
         modules: further packages that it is listed and ended with, "boto3".
         extra: what installs them, of "dayfly[aws]".
         codes: standard kind of each error code of the cloud's that says what went wrong.
+        machine: type of its machines, as the engine writes it.
+        ends_as_one: True where the end of a stack takes along what no state has, as that of a resource group does.
         code: finds those codes in what the engine says, each as its first group.
     """
 
@@ -34,6 +37,8 @@ class VendorProvider(Provider):
     extra: ClassVar[str]
     codes: ClassVar[Mapping[str, FailureKind]]
     code: ClassVar[re.Pattern[str]]
+    machine: ClassVar[str]
+    ends_as_one: ClassVar[bool] = False
     environment: ClassVar[tuple[str, ...]] = ENVIRONMENT
     takes = frozenset({"spot", "image"})
 
@@ -41,6 +46,19 @@ class VendorProvider(Provider):
         """By the first code that it knows; prose decides nothing."""
         found = (self.codes.get(match[1]) for match in self.code.finditer(error))
         return next((kind for kind in found if kind is not None), "unknown")
+
+    def owns(self, held: Held, whose: Whose) -> bool:
+        """Whether a resource of one of its types, which has an id, is a run's: the engine would delete it.
+
+        Raises:
+            DayflyError, OSError: that has to be asked, and nobody can be.
+        """
+        raise NotImplementedError
+
+    def sets(self, settings: Mapping[str, Any], whose: Whose) -> bool:
+        """Whether settings of its plugin, as a state has them, are those that the program of a run gives it: no other
+        account, no other address, no credential."""
+        raise NotImplementedError
 
     def preflight(self) -> Sequence[str]:
         missing = [name for name in (self.sdk, *self.modules) if not _is_installed(name)]

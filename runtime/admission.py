@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from dayfly.errors import DayflyError
 from dayfly.infra import port_map, providers
-from dayfly.stacks import journal
+from dayfly.stacks import account, journal
 from dayfly.stacks.journal import History
 
 _KNOCK_S = 5.0
@@ -29,6 +29,7 @@ def admit(history: History, note: Callable[[str], None]) -> bool:
     changed = False
     for machine in history.machines:
         try:
+            account.check(history)
             admitted = providers.load(machine.provider).admit(machine.id)
         except (DayflyError, OSError) as trouble:
             note(f"the firewall of {machine.id} may not let this computer in: {trouble}")

@@ -42,7 +42,7 @@ from dayfly.runtime.idle_watch import Idle, IdleWatch
 from dayfly.runtime.ranks import RankDisplay
 from dayfly.runtime.run_log import RunLog
 from dayfly.runtime.sample_log import SampleLog
-from dayfly.stacks import hands, journal
+from dayfly.stacks import account, hands, journal
 from dayfly.stacks.beside import Beside, is_wanted
 from dayfly.stacks.bill import machine_rate_of
 from dayfly.stacks.engine import Engine
@@ -590,6 +590,8 @@ class Attendance:
         """Whether the provider says that the machine lives, or all of them do; one that cannot be asked has not said that it
         is gone, and the keeper goes on asking."""
         machines = self.history.machines
+        if account.trouble(self.history):
+            return bool(machines)
         return bool(machines) and all(map(_may_run, machines))
 
     def left_there(self, trouble: Exception) -> ResultFailed:

@@ -13,7 +13,8 @@ from dayfly.infra import providers
 from dayfly.infra.found import GONE, Found, State
 from dayfly.infra.machine import Machine
 from dayfly.infra.providers.base import Provider
-from dayfly.stacks import journal
+from dayfly.stacks import account, journal
+from dayfly.stacks.absence import places_of
 from dayfly.stacks.journal import History
 from dayfly.stacks.traces import seen_gone
 
@@ -72,9 +73,10 @@ def refresh(history: History) -> Drift:
     if history.closed or not machines:
         what = "is closed" if history.closed else "has no machine yet"
         raise RunFailed(f"run {history.id} {what}; `dayfly show {history.id[:12]}` tells its story")
+    account.check(history)
     provider = providers.load(history.provider)
     owner = str(history.intent.get("owner", ""))
-    listed = [found for found in provider.inventory(owner) if found.run == history.id]
+    listed = provider.left_of(history.id, owner, places_of(history))
     found = [_of(history, machine, provider, listed) for machine in machines]
     return next((drift for drift in found if drift.kind != "none"), found[0])
 
@@ -109,7 +111,12 @@ def state_now(history: History, id: str = "") -> State:
     owner = str(history.intent.get("owner", ""))
     known = seen_gone(history, machine.id) is not None
     try:
-        state = _state(history, machine, provider, lambda: provider.inventory(owner))
+        state = _state(
+            history,
+            machine,
+            provider,
+            lambda: provider.left_of(history.id, owner, places_of(history)),
+        )
     except DayflyError:
         if not known:
             raise
@@ -132,6 +139,7 @@ def _state(
 ) -> State:
     """A listing alone may lag, and so may the answer to a single question: together, and when it was launched longer ago than
     that, they tell that a machine is gone."""
+    account.check(history)
     state = provider.instance_state(machine.id)
     launched = history.last("launched", "machine")
     if state != "unknown" or launched is None:

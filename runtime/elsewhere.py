@@ -16,7 +16,7 @@ from dayfly.infra import providers
 from dayfly.infra.found import GONE
 from dayfly.infra.run import is_id
 from dayfly.runtime.context import Context
-from dayfly.stacks import hands, journal
+from dayfly.stacks import account, hands, journal
 from dayfly.stacks.beside import Beside
 from dayfly.stacks.journal import History
 from dayfly.stacks.workspace import Workspace, explained
@@ -102,7 +102,12 @@ def check_open(context: Context, history: History) -> None:
 
 
 def _is_gone(history: History) -> bool:
-    """Whether its provider knows of no machine of it that lives."""
+    """Whether its provider knows of no machine of it that lives.
+
+    Raises:
+        DayflyError: the provider cannot be asked.
+    """
+    account.check(history)
     states = [providers.load(each.provider).instance_state(each.id) for each in history.machines]
     return all(state in (*GONE, "unknown") for state in states)
 

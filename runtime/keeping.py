@@ -23,7 +23,7 @@ from dayfly.infra import keep, providers
 from dayfly.infra.found import GONE, State
 from dayfly.runtime import wording
 from dayfly.runtime.attend import CONNECT_S, Attendance
-from dayfly.stacks import journal, kept
+from dayfly.stacks import account, journal, kept
 from dayfly.stacks.journal import History
 from dayfly.stacks.kept_stack import KeptStack
 
@@ -80,6 +80,7 @@ def _check_alive(host: History) -> None:
     assert machine is not None
     state: State = "unknown"
     with contextlib.suppress(DayflyError):
+        account.check(host)
         state = providers.load(machine.provider).instance_state(machine.id)
     if state in GONE:
         raise _lost(host, f"its provider says that it is {state}")

@@ -22,7 +22,8 @@ from dayfly.runtime.context import Context
 from dayfly.runtime.deposit import not_kept
 from dayfly.runtime.display import Display
 from dayfly.runtime.taking import is_lost
-from dayfly.stacks import gc, hands, journal, late_look
+from dayfly.stacks import account, gc, hands, journal, late_look
+from dayfly.stacks.absence import places_of
 from dayfly.stacks.beside import Beside, is_wanted
 from dayfly.stacks.census import Finding
 from dayfly.stacks.journal import History
@@ -110,9 +111,10 @@ def _attendance(context: Context, history: History) -> Attendance:
 
 def _look_again(context: Context, history: History, report: Callable[[str], None]) -> None:
     """Ends what no listing could show before the run was closed."""
+    account.check(history)
     provider = providers.load(history.provider)
     owner = str(history.intent.get("owner", context.workspace.owner))
-    late = tuple(found for found in provider.inventory(owner) if found.run == history.id)
+    late = tuple(provider.left_of(history.id, owner, places_of(history)))
     report(f"late look: {len(late)} found")
     if late:
         finding = Finding(history.id, "ORPHAN", "", provider.name, found=late, owner=owner)

@@ -15,8 +15,8 @@ import pulumi
 from dayfly.errors import (
     BudgetExceeded,
     ConfigurationError,
-    NoCapacity,
     PolicyDenied,
+    ProvisionFailed,
     SpecError,
 )
 from dayfly.infra import cost, providers, rungs
@@ -25,7 +25,8 @@ from dayfly.infra.offers import Offer
 from dayfly.infra.planning import make_plan
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
-from dayfly.stacks import intent, journal, settings
+from dayfly.stacks import account, intent, journal, settings
+from dayfly.stacks.absence import places_of
 from dayfly.stacks.journal import History
 from dayfly.stacks.policies import Policies
 from dayfly.stacks.program import launch
@@ -41,12 +42,17 @@ def configured_spec() -> Spec:
     return Spec.from_options(settings.load().spec_options() | settings.from_texts(texts))
 
 
-def run_of_stack(workspace: Workspace, spec: Spec, offer: Offer) -> Run:
-    """The open run of this stack, so that a second `up` changes nothing; else a new one, on paper only in a preview."""
+def open_run(workspace: Workspace) -> History | None:
+    """The run of this stack that is up, so that a second `up` changes nothing; None where there is none."""
     stack = pulumi.get_stack()
-    for history in journal.histories(workspace.runs):
-        if history.plain and history.stack == stack and _is_up(history, workspace):
-            return history.run
+    found = journal.histories(workspace.runs)
+    mine = (history for history in found if history.plain and history.stack == stack)
+    return next((history for history in mine if _is_up(history, workspace)), None)
+
+
+def new_run(workspace: Workspace, spec: Spec, offer: Offer) -> Run:
+    """One of its own; on paper only in a preview."""
+    stack = pulumi.get_stack()
     if pulumi.runtime.is_dry_run():
         run_id = new_id()
         return Run(
@@ -59,8 +65,9 @@ def _is_up(history: History, workspace: Workspace) -> bool:
     """False for a run whose machine is gone, although no `dayfly ps` has closed it yet: its deadline is an old one."""
     if history.last("launched") is None:
         return time.time() < history.deadline
-    listed = providers.load(history.provider).inventory(workspace.owner)
-    return any(found.run == history.id for found in listed)
+    account.check(history)
+    provider = providers.load(history.provider)
+    return bool(provider.left_of(history.id, workspace.owner, places_of(history)))
 
 
 def _permitted(found: Settings, spec: Spec, offers: Sequence[Offer]) -> Offer:
@@ -81,6 +88,17 @@ def _keep_out_the_public(workspace: Workspace) -> None:
         os.environ[PRIVATE_VARIABLE] = "1"
 
 
+def _again(history: History, spec: Spec) -> None:
+    """What is up, as it was asked for: prices and images have changed since, and another answer would replace the machine."""
+    was = Spec(**history.intent["spec"])
+    if was != spec:
+        pulumi.log.warn(
+            f"run {history.id[:12]} of this stack is up as it was asked for then, whatever its configuration says now:"
+            " `pulumi destroy` ends it, and the next `pulumi up` asks for another"
+        )
+    launch(was, Offer(**history.intent["offer"]), history.run)
+
+
 def main() -> None:
     """One stack, one machine."""
     spec = configured_spec()
@@ -93,9 +111,19 @@ def main() -> None:
     _keep_out_the_public(workspace)
     try:
         rungs.check_host(spec)
+        history = open_run(workspace)
+        if history is not None:
+            _again(history, spec)
+            return
         offer = _permitted(found, spec, cost.within_price(spec, rungs.of(provider, spec)))
-        run = run_of_stack(workspace, spec, offer)
-    except (SpecError, ConfigurationError, NoCapacity, BudgetExceeded, PolicyDenied) as refusal:
+        run = new_run(workspace, spec, offer)
+    except (
+        SpecError,
+        ConfigurationError,
+        ProvisionFailed,
+        BudgetExceeded,
+        PolicyDenied,
+    ) as refusal:
         raise SystemExit(str(refusal)) from None
     launch(spec, offer, run)
 

@@ -167,7 +167,7 @@ class Absence:
         return self.provider.instance_state(id) not in (*GONE, "unknown")
 
     def _listed(self) -> Sequence[Found]:
-        return self.provider.left_of(self.history.id, self.owner, _places(self.history))
+        return self.provider.left_of(self.history.id, self.owner, places_of(self.history))
 
     def _end(self, found: Found) -> None:
         self.note_down(found)
@@ -196,7 +196,7 @@ class Absence:
             step_s = min(step_s * 2, _LONGEST_STEP_S)
 
 
-def _places(history: History) -> tuple[str, ...]:
+def places_of(history: History) -> tuple[str, ...]:
     """Where all that the run may have asked for is; empty where an intent does not say."""
     offers = [event.fields.get("offer") or {} for event in history.events if event.name == "intent"]
     places = tuple(dict.fromkeys(str(offer.get("region") or "") for offer in offers))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from dayfly.errors import DayflyError
 from dayfly.infra import providers
 from dayfly.infra.found import GONE, Found
-from dayfly.stacks import journal, state
+from dayfly.stacks import account, journal, state
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
 from dayfly.stacks.standing import Status, is_only_seen, standing
@@ -201,6 +201,9 @@ def _listed(
 def _finding(history: History, listing: _Listing | None, now: float, *, sure: bool) -> Finding:
     status, why = standing(history, now)
     found = listing.found if listing else ()
+    # Nothing but a journal can tell of what is only seen here, or is closed.
+    reason = "" if found or is_only_seen(history) or history.closed else account.trouble(history)
+    why, sure = f"{why}; {reason}" if reason else why, sure and not reason
     if sure and history.plain and status == "RUNNING" and not found:
         status, why = _plain_unlisted(history, now) or (status, why)
     if sure and status in ("HELD", "KEPT") and not found and has_ended(history, now):
@@ -220,6 +223,7 @@ def has_ended(history: History, now: float) -> bool:
     if not launched or "" in launched:
         return False
     try:
+        account.check(history)
         states = {id: provider.instance_state(id) for id in launched}
     except Exception:  # noqa: BLE001  # a provider's SDK raises what it likes
         return False

@@ -12,7 +12,7 @@ from typing import Any
 from dayfly.errors import DayflyError, LeakRisk, RunBusy
 from dayfly.infra import creations, fence, providers
 from dayfly.infra.providers.base import Provider
-from dayfly.stacks import guest, journal, kept, latecomers
+from dayfly.stacks import account, guest, journal, kept, latecomers
 from dayfly.stacks.absence import Absence, StillThere
 from dayfly.stacks.bill import Bill, machine_rate_of, rate_of
 from dayfly.stacks.engine import Engine
@@ -129,9 +129,12 @@ class Closer:
             reason = f"this version of dayfly has no provider {history.provider!r}"
             raise self._leak(history, "the provider's own page", reason)
         provider = providers.load(history.provider)
+        if reason := account.trouble(history):
+            raise self._leak(history, provider.limits.console, reason)
         asked = self._ask_for_the_end(history, provider)
         with following(provider, history.directory, asked):
             how, declared, destroyed = self._engine_part.destroy(history)
+        history = journal.read(history.directory)
         # What has ended by now is nothing for the proof to end, and a failed engine has not counted it.
         ended = 0 if how == "pulumi" else _gone(history, asked)
         terminated = ended + self._prove(history, provider, asked)

@@ -20,6 +20,8 @@ from dayfly.stacks import isolated, journal, state
 from dayfly.stacks.beside import Beside, stack_of
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
+from dayfly.stacks.owned import Owned
+from dayfly.stacks.state import State
 from dayfly.stacks.workspace import PROJECT, Workspace
 
 _DESTROY_TIMEOUT_S = 1800.0
@@ -27,6 +29,7 @@ _ENGINE_WAIT_S = 90.0
 _KILL_ROUNDS = 40
 # A teardown does not queue behind creations for longer than this.
 _SLOT_WAIT_S = 30.0
+_UP_IS_OVER = ("up_ended", "up_failed", "engine_ended")
 _LOCKED_BY = re.compile(
     r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\)(?: at (?P<at>\S+))?"
 )
@@ -80,6 +83,15 @@ class EngineTeardown:
                 said = True
                 self._report("waiting for the engine's operation in flight to be recorded")
             self._sleep(0.05)
+        if not processes:
+            self._note_end(history)
+
+    def _note_end(self, history: History) -> None:
+        """The last moment at which the engine can have asked for anything, where it has not said so itself."""
+        with contextlib.suppress(OSError):
+            last = journal.read(history.directory).last("up_started", *_UP_IS_OVER)
+            if last is not None and last.name not in _UP_IS_OVER:
+                journal.append(history.directory, "engine_ended")
 
     def destroy(self, history: History) -> tuple[str, int, int]:
         """The stack's own destroy, as far as its state can be trusted.
@@ -95,10 +107,15 @@ class EngineTeardown:
         try:
             found = state.read(self._workspace, self._engine, history.id, history.stack)
             if found is None:
+                self._note_machines(history, 0)
                 return "pulumi", declared, 0
             found.check_providers()
             found.check_ownership(history.id, _known_ids(history))
+            owned = Owned(history, str(history.intent.get("owner", self._workspace.owner)))
+            owned.check(found)
             count = len(found.custom_resources)
+            more = self._end_unrecorded(history, owned, found)
+            self._note_machines(history, owned.machines(found) + more)
             if count == 0 and not found.pending:
                 return "pulumi", declared, 0
             self._report(f"destroying {count} resources")
@@ -107,7 +124,28 @@ class EngineTeardown:
             self._notes.append(str(reason))
             journal.append(history.directory, "engine_teardown_failed", message=str(reason))
             return "provider", declared, 0
-        return "pulumi", declared or count, count
+        return "pulumi", declared or count, count + more
+
+    def _end_unrecorded(self, history: History, owned: Owned, found: State) -> int:
+        """The engine would wait for a quarter of an hour to delete what a machine uses that it knows nothing of.
+
+        Returns:
+            How many machines were ended here.
+        """
+        ended = 0
+        # What does not work here is done, and all of it proved, afterwards.
+        with contextlib.suppress(DayflyError, OSError):
+            for machine in owned.unrecorded(found):
+                journal.append(history.directory, "terminating", kind=machine.kind, id=machine.id)
+                providers.load(history.provider).terminate(machine)
+                self._notes.append(f"{machine.id}, which its state had not, was found by tag")
+                ended += 1
+        return ended
+
+    def _note_machines(self, history: History, machines: int) -> None:
+        """Whether a refusal was one of the machine shows in what there is before it is taken down."""
+        with contextlib.suppress(OSError):
+            journal.append(history.directory, "state_read", machines=machines)
 
     def _destroy(self, history: History) -> None:
         """Outside of any project where that can be.

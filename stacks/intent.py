@@ -45,11 +45,14 @@ def write(
         ConfigurationError: the disk is full.
         RunBusy: the id is in use.
         BudgetExceeded: it might cost more than is left of a budget.
+        DayflyError: the provider cannot tell which account the credentials are of.
     """
     workspace.keep_reserve()
     directory = workspace.directory(run_id)
     if directory.exists():
         raise _in_use(run_id)
+    # Before anything is made: who cannot be asked whose credentials these are could not be asked to end it.
+    place = _place(offer, host)
     worst_case_usd = 0.0 if host is not None else cost.worst_case_usd(spec, offer)
     with (
         explained(workspace.home),
@@ -58,9 +61,16 @@ def write(
         # Made aside and renamed: whoever looks at a run's directory finds its intent in it.
         aside = Path(tempfile.mkdtemp(dir=workspace.home / "making", prefix=f"{run_id}-"))
         with _removed_on_failure(aside):
-            run = _written(aside, workspace, run_id, spec, offer, host=host, **details)
+            run = _written(aside, workspace, run_id, spec, offer, host=host, place=place, **details)
             _publish(aside, directory)
     return run
+
+
+def _place(offer: Offer, host: History | None) -> str:
+    """The account that a run is in: the one of its machine, where that is there already."""
+    if host is not None:
+        return str(host.intent.get("place") or "")
+    return providers.load(offer.provider).place()
 
 
 def _publish(aside: Path, directory: Path) -> None:

@@ -46,10 +46,13 @@ class Ladder:
             return
         named = provider.regions_named(str(failed))
         elsewhere = [replace(offer, region=region) for region in named]
-        first = [o for o in elsewhere if _place(o) in map(_place, self._waiting)]
-        if self._spec.region is None and not self._spec.file_systems:
+        waiting = {_place(o): o for o in self._waiting}
+        # At its own price, which is another one in each zone for spot machines.
+        first = [waiting[_place(o)] for o in elsewhere if _place(o) in waiting]
+        if self._spec.region is None and not self._spec.file_systems and not offer.spot:
             # The listing did not have them; the refusal is newer.
-            first = [o for o in elsewhere if o in first or _place(o) not in self._known]
+            known = self._known - waiting.keys()
+            first = [waiting.get(_place(o), o) for o in elsewhere if _place(o) not in known]
         self._known |= {_place(o) for o in first}
         self._waiting = [*first, *(o for o in self._waiting if _place(o) not in map(_place, first))]
 

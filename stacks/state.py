@@ -44,7 +44,8 @@ class State:
         )
 
     @property
-    def _held(self) -> list[dict[str, Any]]:
+    def held(self) -> list[dict[str, Any]]:
+        """Everything that it names, also in operations that never ended."""
         return [*self.resources, *(operation.get("resource", {}) for operation in self.pending)]
 
     def check_ownership(self, run: str, known: Collection[str] | None) -> None:
@@ -57,7 +58,7 @@ class State:
         Raises:
             StateUnusable: it names another run, a folder that is none of its own, or an id that nobody was answered.
         """
-        for resource in self._held:
+        for resource in self.held:
             _check_places(resource, run)
             id = str(resource.get("id") or "")
             is_derived = not id or id.endswith(run) or _is_provider(resource)
@@ -76,7 +77,7 @@ class State:
         pinned = {
             cls.reference() for name in providers.names() for cls in providers.load(name).dynamic
         }
-        for resource in self._held:
+        for resource in self.held:
             for side in ("inputs", "outputs"):
                 value = resource.get(side, {}).get("__provider")
                 # Edited, it may be anything, also something that cannot be looked up in a set.

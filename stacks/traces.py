@@ -12,8 +12,9 @@ from dayfly.stacks.journal import History
 
 # What only a machine that lives has given cause for.
 _SIGNS_OF_LIFE = ("connected", "host_key_rotated", "job_ended", "result_fetched")
-# Of these the provider has said that it launched nothing.
-_REFUSALS = ("capacity", "quota", "auth", "rate_limit", "invalid")
+# Of these the provider has said that it launched nothing, of the others as well as long as it was the launch that it refused:
+# a plugin looks at what it has launched, and that may be refused, too.
+_NO_LAUNCH, _NO_LAUNCH_OR_LOOK = ("capacity", "quota"), ("auth", "rate_limit", "invalid")
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,11 @@ def seen_gone(history: History, instance: str) -> float | None:
 
 
 def is_refused(history: History) -> bool:
-    """True where the provider has said that it launched nothing."""
-    return history.last("launched") is None and history.field("up_failed", "kind") in _REFUSALS
+    """True where the provider has said that it launched nothing, and nothing is known that it did launch."""
+    if history.last("launched") is not None:
+        return False
+    kind, held = history.field("up_failed", "kind"), history.field("state_read", "machines")
+    return (kind in _NO_LAUNCH and not held) or (kind in _NO_LAUNCH_OR_LOOK and held == 0)
 
 
 def _journaled(history: History, provider: Provider) -> Traces:
@@ -103,7 +107,12 @@ def _journaled(history: History, provider: Provider) -> Traces:
     complete = history.last("up_ended") is not None and not missing
     followed = complete and not provider.same_computer
     lost = 0 if is_refused(history) else missing
-    lives = [Life(id, event.time, seen_gone(history, id)) for id, event in launched.items()]
+    # A vendor's plugin waits until a machine runs, which costs money by then: up to minutes, at Azure.
+    asked = begun or (history.last("intent") if history.plain else None)
+    lives = [
+        Life(id, asked.time if asked else event.time, seen_gone(history, id))
+        for id, event in launched.items()
+    ]
     if begun is not None:
         lives += [Life("", begun.time, seen_gone(history, ""), is_guess=True)] * missing
     known = (
@@ -112,10 +121,16 @@ def _journaled(history: History, provider: Provider) -> Traces:
     return Traces(
         known=tuple(known) if followed else (),
         unsettled=("instance",) * lost,
-        unsettled_since=begun.time if begun is not None and lost else None,
+        unsettled_since=_last_asked(history) if lost else None,
         recorded=followed,
         lives=tuple(lives),
     )
+
+
+def _last_asked(history: History) -> float | None:
+    """Unix time after which the engine can have asked for nothing: it may work on when its client is gone."""
+    last = history.last("up_started", "up_failed", "engine_ended")
+    return None if last is None else last.time
 
 
 def _recorded(history: History, made: tuple[Creation, ...]) -> Traces:

@@ -492,3 +492,14 @@ def test_an_emulator_on_this_computer_has_no_lag(
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     assert PROVIDER.limits.listing_lag_s >= 20
     assert PROVIDER.limits.deadline_action == "poweroff"
+
+
+def test_an_account_is_asked_for_once_for_each_of_the_credentials(
+    cloud: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an API that everybody may use; with none there is no account."""
+    assert [PROVIDER.place(), PROVIDER.place()] == ["123456789012"] * 2
+    assert cloud.calls("GetCallerIdentity") == 1
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOTHER")
+    with pytest.raises(AwsError):
+        PROVIDER.place()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
@@ -85,6 +86,38 @@ def test_a_listing_that_fails_is_told_and_concludes_nothing(
     assert [(f.run, f.status) for f in found.findings] == [(run_id, "HELD")]
     with pytest.raises(DayflyError, match="API is down"):
         survey(workspace)
+
+
+class _Elsewhere(Local):
+    """An account like any other, which knows nothing of what another one has."""
+
+    account = "work"
+
+    def place(self) -> str:
+        return self.account
+
+    def inventory(self, owner: str | None) -> Sequence[Found]:
+        return []
+
+    def instance_state(self, id: str) -> State:
+        return "unknown"
+
+
+def test_a_held_run_of_another_account_is_held(
+    workspace: Workspace, local_replaced: Callable[[Provider], None]
+) -> None:
+    """Neither its listing nor its answer says anything of that machine; why is said. With the right one it is known gone."""
+    cloud = _Elsewhere()
+    local_replaced(cloud)
+    run_id = runs.opened(workspace, alive=False)
+    runs.launched(workspace, run_id)
+    cloud.account = "private"
+    later = time.time() + 3600
+    (held,) = survey(workspace, later)
+    assert held.status == "HELD"
+    assert "it is in account work, and these credentials are of private" in held.why
+    cloud.account = "work"
+    assert [finding.status for finding in survey(workspace, later)] == ["EXPIRED"]
 
 
 def test_what_carries_no_tag_is_counted_and_nothing_more(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
@@ -16,12 +17,16 @@ import pytest
 from dayfly.errors import LeakRisk, ProvisionFailed, RunBusy
 from dayfly.infra import creations, fence, providers
 from dayfly.infra.found import Found, State
+from dayfly.infra.held import Held, Whose
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import Limits, Provider
 from dayfly.infra.providers.lambda_cloud import LambdaCloud
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
-from dayfly.stacks import intent, journal, late_look, run_lock
+from dayfly.infra.vendor import VendorProvider
+from dayfly.stacks import intent, journal, late_look, run_lock, state
+from dayfly.stacks.bill import Bill
+from dayfly.stacks.census import has_ended
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.engine_teardown import EngineTeardown
 from dayfly.stacks.journal import History
@@ -46,6 +51,7 @@ class Cloud(Provider):
         self.looks = 0
         self.broken: Exception | None = None
         self.immortal = False
+        self.account = ""
 
     def now(self) -> float:
         return self.time
@@ -56,6 +62,9 @@ class Cloud(Provider):
     def launch(self, run: Run, id: str, *, listed_after_s: float = 0.0) -> None:
         found = Found("instance", id, run.tags)
         self.appears.append((self.time + listed_after_s, found))
+
+    def place(self) -> str:
+        return self.account
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         return [Offer("testcloud", "eu", "gpu", 8, 1 << 30, 12.0)]
@@ -82,6 +91,17 @@ class Recording(Cloud):
     """The same with every creating request on record."""
 
     keeps_creations = True
+
+
+class Vendored(Cloud, VendorProvider):
+    """The same with machines that a vendor's plugin makes, and tells of when they run."""
+
+    plugin = "test"
+    machine = "test:Machine"
+    free = frozenset({"test:Firewall"})
+
+    def owns(self, held: Held, whose: Whose) -> bool:
+        return held.id.startswith(("i-", "sg-"))
 
 
 @pytest.fixture
@@ -237,6 +257,32 @@ def test_a_listing_that_fails_is_a_leak_risk_that_says_everything(
     cloud.broken = None
     assert _closer(workspace, cloud).close(run.id).left == 0
     assert cloud.terminated == ["i-1"]
+
+
+def test_nothing_is_proved_with_the_credentials_of_another_account(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """That one knows none of the machine, which goes on billing; with its own it is ended. Also where they were written down
+    before an account was."""
+    cloud.account = "work"
+    run = opened("up_started", "launched", "up_ended")
+    assert journal.read(run.directory).intent["place"] == "work"
+    elsewhere, cloud.account = cloud.appears, "private"
+    cloud.time += 3600
+    with pytest.raises(
+        LeakRisk, match=r"it is in account work, and these credentials are of private"
+    ):
+        _closer(workspace, cloud).close(run.id)
+    assert not journal.read(run.directory).closed
+    assert not has_ended(journal.read(run.directory), cloud.time)
+    cloud.account, cloud.appears = "work", elsewhere
+    cloud.launch(run, "i-1")
+    _closer(workspace, cloud).close(run.id)
+    assert cloud.terminated == ["i-1"]
+    cloud.account = ""
+    old = opened("up_started", "launched", "up_ended")
+    cloud.account = "private"
+    assert _closer(workspace, cloud).close(old.id).left == 0
 
 
 def test_a_machine_that_does_not_end_is_a_leak_risk(
@@ -559,3 +605,105 @@ def test_a_twin_that_the_teardown_ends_is_in_the_receipt(
     assert receipt.usd == pytest.approx(0.4)
     assert receipt.notes[-1] == "a launch was carried out twice: machine i-2 is $0.20 of the bill"
     assert not receipt.at_most
+
+
+def _state(workspace: Workspace, run: Run, *resources: tuple[str, str]) -> None:
+    """What the engine has recorded of a run: types and ids."""
+    file = state.file_of(workspace, run.id)
+    assert file is not None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    held = [{"type": t, "id": id, "custom": True, "urn": id} for t, id in resources]
+    file.write_text(json.dumps({"checkpoint": {"latest": {"resources": held}}}))
+
+
+class TestVendored:
+    """What a vendor's plugin makes, and may be killed over."""
+
+    @pytest.fixture
+    def sort(self) -> type[Cloud]:
+        return Vendored
+
+    def test_a_machine_that_the_state_does_not_have_ends_before_the_engine_begins(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """The firewall that it uses cannot be deleted before; the engine would wait, and the machine cost money."""
+        run = opened("up_started")
+        _state(workspace, run, ("test:Firewall", "sg-1"), ("test:Machine", "i-1"))
+        cloud.launch(run, "i-1")
+        cloud.launch(run, "region/i-2")
+        receipt = _closer(workspace, cloud).close(run.id)
+        names = [
+            (event.name, event.fields.get("id"))
+            for event in journal.read(run.directory).events
+            if event.name in ("terminating", "engine_teardown_failed")
+        ]
+        assert names[:2] == [("terminating", "region/i-2"), ("engine_teardown_failed", None)]
+        assert any("region/i-2, which its state had not" in note for note in receipt.notes)
+        assert set(cloud.terminated) == {"region/i-2", "i-1"}
+
+    def test_after_an_up_that_ended_well_nobody_looks_for_others(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """Its state has all that there is; the listing that is taken later proves it."""
+        run = opened("up_started", "launched", "up_ended")
+        _state(workspace, run, ("test:Machine", "i-1"))
+        cloud.states["i-1"] = "terminated"
+        _closer(workspace, cloud).close(run.id)
+        assert cloud.looks == 1
+
+    @pytest.mark.parametrize("kind", ["auth", "rate_limit", "capacity"])
+    def test_a_refusal_is_none_of_the_machine_where_the_state_has_one(
+        self, workspace: Workspace, cloud: Cloud, opened: Open, kind: str
+    ) -> None:
+        """The plugin was refused a look at what it had launched: it lived, and costs money."""
+        run = opened("up_started")
+        journal.append(run.directory, "up_failed", kind=kind, message="")
+        _state(workspace, run, ("test:Machine", "i-1"))
+        cloud.time += 600
+        receipt = _closer(workspace, cloud).close(run.id)
+        assert receipt.usd > 0
+        assert receipt.at_most
+
+    @pytest.mark.parametrize("kind", ["auth", "rate_limit", "invalid"])
+    def test_a_refusal_that_left_no_machine_costs_nothing(
+        self, workspace: Workspace, cloud: Cloud, opened: Open, kind: str
+    ) -> None:
+        """And is not known to be one before the state was read."""
+        run, begun = opened("up_started"), cloud.time
+        journal.append(run.directory, "up_failed", kind=kind, message="")
+        _state(workspace, run, ("test:Firewall", "sg-1"))
+        assert Bill.of(journal.read(run.directory), cloud, cloud.time + 60).at_most
+        receipt = _closer(workspace, cloud).close(run.id)
+        assert (receipt.usd, receipt.at_most) == (0.0, False)
+        assert cloud.time - begun < _LATE_S
+
+    def test_a_bill_begins_when_the_machine_was_asked_for(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """The plugin tells of it when it runs, minutes later at some clouds."""
+        run = opened("up_started", "launched", "up_ended")
+        _delay(run, "launched", 300)
+        history = journal.read(run.directory)
+        (asked,) = (event.time for event in history.events if event.name == "up_started")
+        bill = Bill.of(history, cloud, asked + 3600)
+        assert bill.lived_s == pytest.approx(3600, abs=1e-3)
+
+    def test_a_late_launch_is_waited_for_from_the_end_of_the_engine(
+        self, workspace: Workspace, cloud: Cloud, opened: Open
+    ) -> None:
+        """It may work on for minutes when its client is gone; once it has ended, that is written down once."""
+        run = opened("up_started")
+        _delay(run, "up_started", -3600)
+        cloud.launch(run, "late", listed_after_s=_LATE_S - 1)
+        _closer(workspace, cloud).close(run.id)
+        assert cloud.terminated == ["late"]
+        names = [event.name for event in journal.read(run.directory).events]
+        assert names.count("engine_ended") == 1
+
+
+def _delay(run: Run, event: str, seconds: float) -> None:
+    """Has an event be written down at another time."""
+    file = run.directory / journal.FILE
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    moved = [line | {"t": line["t"] + seconds * (line["event"] == event)} for line in lines]
+    file.write_text("".join(json.dumps(line) + "\n" for line in moved))

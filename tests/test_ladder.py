@@ -58,6 +58,21 @@ def test_regions_that_the_refusal_names_come_first(ladder: Ladder) -> None:
     ]
 
 
+def test_a_place_that_a_refusal_names_has_its_own_price() -> None:
+    """A spot machine costs something else in each zone: one of which no price is known is not taken at another's."""
+    zones = [replace(_spot(zone), usd_per_hour=usd) for zone, usd in (("a", 1.0), ("b", 5.0))]
+    first, second = zones
+    ladder = Ladder(Spec(provider="aws", spot=True), zones)
+    assert ladder.next() == first
+    words = "choosing us-east-1b, us-east-1c. api error InsufficientInstanceCapacity: none"
+    ladder.refused(first, ProvisionFailed(words, "capacity"))
+    assert (ladder.next(), ladder.next()) == (second, None)
+
+
+def _spot(zone: str) -> Offer:
+    return replace(_offer(f"us-east-1{zone}"), provider="aws", spot=True)
+
+
 @pytest.mark.parametrize(
     "spec",
     [Spec(provider="lambda", region="us-east-1"), Spec(provider="lambda", file_systems=["d"])],

@@ -13,12 +13,14 @@ from dayfly.infra import (
     aws_ids,
     aws_inventory,
     aws_offers,
+    aws_owned,
     aws_sdk,
     aws_session,
     port_map,
     vendor,
 )
 from dayfly.infra.found import Found, State
+from dayfly.infra.held import Held, Whose
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import Limits
 from dayfly.infra.run import Run
@@ -40,6 +42,7 @@ class Aws(vendor.VendorProvider):
     sdk = "pulumi_aws"
     modules = ("boto3",)
     extra = "aws"
+    machine = "aws:ec2/instance:Instance"
     codes = aws_errors.KINDS
     code = aws_errors.CODE
     up_timeout_s = 900.0
@@ -84,6 +87,15 @@ class Aws(vendor.VendorProvider):
 
     def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
         return aws_offers.from_catalog(spec)
+
+    def owns(self, held: Held, whose: Whose) -> bool:
+        return aws_owned.owns(held, whose)
+
+    def sets(self, settings: Mapping[str, Any], whose: Whose) -> bool:
+        return aws_owned.sets(settings, whose)
+
+    def place(self) -> str:
+        return aws_session.account()
 
     def load_sdk(self) -> None:
         aws_sdk.load()

@@ -24,6 +24,7 @@ from dayfly.infra import (
 )
 from dayfly.infra.azure_api import AzureApi, Row, View
 from dayfly.infra.found import Found, State
+from dayfly.infra.held import Held, Whose
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import Limits
 from dayfly.infra.run import Run, is_id
@@ -68,6 +69,9 @@ class Azure(vendor.VendorProvider):
         "azure.mgmt.resource.resources",
     )
     extra = "azure"
+    machine = "azure-native:compute:VirtualMachine"
+    # A resource group takes along whatever lies in it.
+    ends_as_one = True
     declared_with = (sdk, f"{sdk}.resources", f"{sdk}.network", f"{sdk}.compute")
     codes = azure_errors.KINDS
     code = azure_errors.CODE
@@ -117,6 +121,21 @@ class Azure(vendor.VendorProvider):
 
     def catalog_offers(self, spec: Spec) -> Sequence[Offer]:
         return azure_offers.ladder(spec, live=False)
+
+    def owns(self, held: Held, whose: Whose) -> bool:
+        """What is in the group of the run, and that itself."""
+        group = azure_names.resource_group(whose.place, whose.run)
+        return f"{held.id.lower()}/".startswith(f"{group}/")
+
+    def sets(self, settings: Mapping[str, Any], whose: Whose) -> bool:
+        return (
+            azure_resources.SETTINGS.issuperset(settings)
+            and str(settings.get("subscriptionId", "")).lower() == whose.place
+            and settings.get("location") == whose.region
+        )
+
+    def place(self) -> str:
+        return azure_account.subscription().lower()
 
     def load_sdk(self) -> None:
         import pulumi_azure_native as azure

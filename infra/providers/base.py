@@ -105,6 +105,17 @@ class Provider(ABC):
         """
         return self.offers(spec)
 
+    def place(self) -> str:
+        """The account that the credentials of this process are of, in the provider's own word: an id of an account, a
+        subscription, a project; "" where there is none, or one cannot be told from another.
+
+        Asked for a run, and cached; never for a plan.
+
+        Raises:
+            DayflyError: there are no credentials, or nobody can be asked.
+        """
+        return ""
+
     def ingress(self, spec: Spec) -> Sequence[str]:
         """Networks that may reach port 22 of a machine, as its firewall will be set; none where nothing is opened."""
         if self.same_computer or "host" in self.takes:

@@ -25,6 +25,7 @@ from dayfly.infra.gcp_api import GcpApi
 from dayfly.infra.gcp_errors import GcpError
 from dayfly.infra.gcp_place import Place, region_of
 from dayfly.infra.gcp_prices import Prices
+from dayfly.infra.held import Held, Whose
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import FailureKind, Limits
 from dayfly.infra.run import Run
@@ -63,6 +64,7 @@ class Gcp(VendorProvider):
     sdk = "pulumi_gcp"
     modules = ("google.cloud.compute_v1", "google.cloud.billing_v1")
     extra = "gcp"
+    machine = "gcp:compute/instance:Instance"
     codes = gcp_errors.KINDS
     code = gcp_errors.CODE
     # Of Ubuntu 24.04, which both images are.
@@ -117,6 +119,29 @@ class Gcp(VendorProvider):
         api = GcpApi.from_environment()
         prices = gcp_prices.current(api.url, api.credentials)
         return gcp_offers.price_list(gcp_offers.live(spec, api, prices))
+
+    def owns(self, held: Held, whose: Whose) -> bool:
+        """By its name, which is derived from the run. The plugin goes by the properties as well as by the id."""
+        place = Place.of(held.id)
+        if (
+            place is None
+            or place.project != whose.place
+            or not place.name.startswith(f"dayfly-{whose.run}-")
+        ):
+            return False
+        project = (whose.place, f"projects/{whose.place}")
+        return held.says("name", place.name) and held.says("project", *project)
+
+    def sets(self, settings: Mapping[str, Any], whose: Whose) -> bool:
+        return (
+            gcp_stack.SETTINGS.issuperset(settings)
+            and settings.get("project") == whose.place
+            and settings.get("region") == region_of(whose.region)
+            and settings.get("computeCustomEndpoint") == gcp_stack.endpoint()
+        )
+
+    def place(self) -> str:
+        return gcp_account.project()
 
     def load_sdk(self) -> None:
         import pulumi_gcp.compute  # noqa: F401

@@ -71,8 +71,10 @@ def test_up_and_destroy_by_the_plain_cli_are_a_run_like_any_other(
     assert (listed["status"], listed["provider"], listed["stack"]) == ("RUNNING", "local", "dev")
     assert "dev" in dayfly("ps").stdout
 
+    assert pulumi("config", "set", "dayfly:max_runtime", "2h").returncode == 0
     again = pulumi("up", "--yes")
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "is up as it was asked for then" in again.stdout
     assert "3 unchanged" in again.stdout
     assert [run["id"] for run in json.loads(dayfly("ps", "--json").stdout)] == [listed["id"]]
 
