@@ -49,7 +49,7 @@ def test_every_cloud_is_a_world() -> None:
 
 
 @contextlib.contextmanager
-def _aws() -> Iterator[tuple[VendorWorld, Callable[[], None], Callable[[], None]]]:
+def _aws() -> Iterator[tuple[VendorWorld, Callable[[], object], Callable[[], object]]]:
     with Aws(machines=False) as cloud:
         backend = cloud.front.backend("us-east-1")
         world = AwsWorld(cloud)
@@ -61,7 +61,7 @@ def _aws() -> Iterator[tuple[VendorWorld, Callable[[], None], Callable[[], None]
 
 
 @contextlib.contextmanager
-def _azure() -> Iterator[tuple[VendorWorld, Callable[[], None], Callable[[], None]]]:
+def _azure() -> Iterator[tuple[VendorWorld, Callable[[], object], Callable[[], object]]]:
     with Azure(AzureOptions(machines=False)) as cloud:
         world = AzureWorld(cloud)
         base = f"/subscriptions/{cloud.world.subscription}/resourceGroups"
@@ -73,7 +73,7 @@ def _azure() -> Iterator[tuple[VendorWorld, Callable[[], None], Callable[[], Non
 
 
 @contextlib.contextmanager
-def _gcp() -> Iterator[tuple[VendorWorld, Callable[[], None], Callable[[], None]]]:
+def _gcp() -> Iterator[tuple[VendorWorld, Callable[[], object], Callable[[], object]]]:
     with Gcp(machines=False) as cloud:
         world = GcpWorld(cloud)
         yield (
