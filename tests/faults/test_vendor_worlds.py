@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,12 @@ from tests.emulators.azure import Emulator as Azure
 from tests.emulators.azure import Options as AzureOptions
 from tests.emulators.gcp import Emulator as Gcp
 from tests.faults.families.clouds import FAMILY
+from tests.faults.place import Place
+from tests.faults.starts import Starts
 from tests.faults.vendor_aim import ASKED, CELLS, CLOUDS, WHOM, WINDOWS, Aim
+from tests.faults.vendor_stand import Stand
 from tests.faults.vendor_worlds import WORLDS, AwsWorld, AzureWorld, GcpWorld, VendorWorld
+from tests.faults.victim import Victim
 
 _OURS = "dayfly-" + "a" * 32
 
@@ -87,9 +92,14 @@ _EVERY = {"aws": _aws, "azure": _azure, "gcp": _gcp}
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_an_account_tells_what_is_left_and_what_is_gone(cloud: str) -> None:
-    """Somebody else's things are no leak; one that is ours is, and one of theirs that is gone is noticed."""
+def test_an_account_tells_what_is_left_and_what_is_gone(cloud: str, tmp_path: Path) -> None:
+    """Somebody else's things are no leak; one that is ours is, and one of theirs that is gone is noticed; and its secrets are
+    found in a file."""
     with _EVERY[cloud]() as (world, leave, take):
+        where = Stand(Place(tmp_path, tmp_path), world, Starts(), Victim(1, 0.0, 1), {})
+        assert where.secrets() == []
+        (tmp_path / "log").write_text(" ".join(world.secrets))
+        assert len(where.secrets()) == len(world.secrets)
         assert (world.leaked(), world.broken()) == ([], [])
         leave()
         (left,) = world.leaked()
