@@ -232,6 +232,17 @@ def test_nobody_moves_while_it_is_looked_where_a_run_is(tmp_path: Path) -> None:
         assert client.returncode == 0
 
 
+def test_two_die_together(tmp_path: Path) -> None:
+    """Both of those that are named."""
+    program = [sys.executable, "-c", "input()", "dayfly.stacks.program", _RUN]
+    call, client = _client(tmp_path)
+    with client, subprocess.Popen(program, stdin=subprocess.PIPE) as engine:
+        stroke = strike(call, "client and program", lambda: "running", random.Random(0))
+        assert stroke is not None
+        assert stroke.whom == "client and program"
+        assert (client.wait(10), engine.wait(10)) == (-9, -9)
+
+
 def test_whoever_is_not_there_dies_in_nobodys_place_and_a_client_that_has_ended_is_no_target(
     tmp_path: Path,
 ) -> None:

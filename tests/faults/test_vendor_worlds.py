@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,12 @@ from tests.emulators.azure import Emulator as Azure
 from tests.emulators.azure import Options as AzureOptions
 from tests.emulators.gcp import Emulator as Gcp
 from tests.faults.families.clouds import FAMILY
+from tests.faults.place import Place
+from tests.faults.starts import Starts
 from tests.faults.vendor_aim import ASKED, CELLS, CLOUDS, WHOM, WINDOWS, Aim
+from tests.faults.vendor_stand import Stand
 from tests.faults.vendor_worlds import WORLDS, AwsWorld, AzureWorld, GcpWorld, VendorWorld
+from tests.faults.victim import Victim
 
 _OURS = "dayfly-" + "a" * 32
 
@@ -49,7 +54,7 @@ def test_every_cloud_is_a_world() -> None:
 
 
 @contextlib.contextmanager
-def _aws() -> Iterator[tuple[VendorWorld, Callable[[], None], Callable[[], None]]]:
+def _aws() -> Iterator[tuple[VendorWorld, Callable[[], object], Callable[[], object]]]:
     with Aws(machines=False) as cloud:
         backend = cloud.front.backend("us-east-1")
         world = AwsWorld(cloud)
@@ -61,7 +66,7 @@ def _aws() -> Iterator[tuple[VendorWorld, Callable[[], None], Callable[[], None]
 
 
 @contextlib.contextmanager
-def _azure() -> Iterator[tuple[VendorWorld, Callable[[], None], Callable[[], None]]]:
+def _azure() -> Iterator[tuple[VendorWorld, Callable[[], object], Callable[[], object]]]:
     with Azure(AzureOptions(machines=False)) as cloud:
         world = AzureWorld(cloud)
         base = f"/subscriptions/{cloud.world.subscription}/resourceGroups"
@@ -73,7 +78,7 @@ def _azure() -> Iterator[tuple[VendorWorld, Callable[[], None], Callable[[], Non
 
 
 @contextlib.contextmanager
-def _gcp() -> Iterator[tuple[VendorWorld, Callable[[], None], Callable[[], None]]]:
+def _gcp() -> Iterator[tuple[VendorWorld, Callable[[], object], Callable[[], object]]]:
     with Gcp(machines=False) as cloud:
         world = GcpWorld(cloud)
         yield (
@@ -87,9 +92,14 @@ _EVERY = {"aws": _aws, "azure": _azure, "gcp": _gcp}
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_an_account_tells_what_is_left_and_what_is_gone(cloud: str) -> None:
-    """Somebody else's things are no leak; one that is ours is, and one of theirs that is gone is noticed."""
+def test_an_account_tells_what_is_left_and_what_is_gone(cloud: str, tmp_path: Path) -> None:
+    """Somebody else's things are no leak; one that is ours is, and one of theirs that is gone is noticed; and its secrets are
+    found in a file."""
     with _EVERY[cloud]() as (world, leave, take):
+        where = Stand(Place(tmp_path, tmp_path), world, Starts(), Victim(1, 0.0, 1), {})
+        assert where.secrets() == []
+        (tmp_path / "log").write_text(" ".join(world.secrets))
+        assert len(where.secrets()) == len(world.secrets)
         assert (world.leaked(), world.broken()) == ([], [])
         leave()
         (left,) = world.leaked()
