@@ -1,4 +1,4 @@
-"""One call on a stand-in cloud, whose function says when it runs; `python -m benchmarks.trial_cloud PROVIDER OPTIONS`, from JSON."""
+"""One call on a stand-in cloud, whose function says when it runs; `python -m benchmarks.trial_cloud PROVIDER OPTIONS`, as JSON."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from dayfly import cluster
 
 
 def now() -> float:
-    """When the function runs, by the clock of this computer, which is that of the machine."""
+    """When the function runs, by this computer's clock, which is the machine's, too."""
     return time.time()
 
 
