@@ -72,7 +72,7 @@ class _Group(TyperGroup):
         part = typer.Typer(rich_markup_mode=None)
         for file in files:
             importlib.import_module(f"dayfly.runtime.cli.{file}").register(part)
-        self.commands |= typer.main.get_group(part).commands
+        self.commands.update(typer.main.get_group(part).commands)
 
     def invoke(self, ctx: Any) -> Any:
         try:
