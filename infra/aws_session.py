@@ -39,6 +39,9 @@ PLACES = (
     "AWS_DEFAULT_REGION",
     *aws_endpoint.VARIABLES,
 )
+# What the chain looks at beside, where no variable names it.
+_FILES = ("~/.aws/credentials", "~/.aws/config", "~/.boto", "/etc/boto.cfg")
+_OLD_PLACES = ("AWS_CREDENTIAL_FILE", "BOTO_CONFIG")
 HOME_REGION = "us-east-1"
 # The list of prices is kept in a few regions alone: https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/price-changes.html
 _PRICING_REGION = "us-east-1"
@@ -84,13 +87,23 @@ def account() -> str:
 
 def has_credentials() -> bool:
     """Whether the chain ends in something; a role or an SSO login may still turn out to have expired."""
-    if importlib.util.find_spec("boto3") is None:
+    if importlib.util.find_spec("boto3") is None or _is_chain_bare():
         return False
     try:
         with _lock, mapped("looking for AWS credentials"):
             return _session(_settings()).get_credentials() is not None
     except AwsError:
         return False
+
+
+def _is_chain_bare() -> bool:
+    """Whether nothing is there that botocore's chain looks at, which is known without the half second that loading it takes.
+
+    botocore's credentials.py, create_credential_resolver.
+    """
+    named = any(name in os.environ for name in (*CREDENTIALS, *PLACES, *_OLD_PLACES))
+    kept = any(Path(file).expanduser().exists() for file in _FILES)
+    return not named and not kept and not is_instance()
 
 
 def is_instance() -> bool:

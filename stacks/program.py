@@ -7,6 +7,7 @@ so that it is known even when no one is left to be told.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -192,6 +193,16 @@ def _wait_for_init(request: Request, process: subprocess.Popen[bytes]) -> None:
     journal.append(request.run.directory, "stack_created", stack=request.run.id)
 
 
+def _load_sdk(provider: str) -> None:
+    """A provider's SDK, without the search for garbage in it, of which there is none and which takes a sixth of its second."""
+    gc.disable()
+    try:
+        providers.load(provider).load_sdk()
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def up(request: Request) -> None:
     """Plan, stack, machine: each in the journal as it happens."""
     directory = request.run.directory
@@ -199,7 +210,7 @@ def up(request: Request) -> None:
     import pulumi.automation  # noqa: F401  # its half second passes while the stack is being made
 
     # Once for the recorder, which is a fork, and for the program.
-    providers.load(request.offer.provider).load_sdk()
+    _load_sdk(request.offer.provider)
     journal.append(
         directory,
         "resources",

@@ -503,3 +503,26 @@ def test_an_account_is_asked_for_once_for_each_of_the_credentials(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOTHER")
     with pytest.raises(AwsError):
         PROVIDER.place()
+
+
+def test_where_nothing_tells_of_credentials_nobody_loads_the_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a file of the user's, or a variable, is enough for it to be asked."""
+    for name in (*aws_session.CREDENTIALS, *aws_session.PLACES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(aws_session, "_DMI", tmp_path / "none")
+    with monkeypatch.context() as without:
+        without.setattr(aws_session, "_session", None)
+        assert not aws_session.has_credentials()
+    (tmp_path / ".aws").mkdir()
+    keys = "[default]\naws_access_key_id = AKIA\naws_secret_access_key = secret\n"
+    (tmp_path / ".aws" / "credentials").write_text(keys)
+    aws_session._session.cache_clear()
+    assert aws_session.has_credentials()
+    (tmp_path / ".aws" / "credentials").unlink()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert aws_session.has_credentials()
+    aws_session._session.cache_clear()

@@ -140,9 +140,13 @@ class Azure(vendor.VendorProvider):
     def load_sdk(self) -> None:
         import pulumi_azure_native as azure
 
-        # Each part is loaded when something of it is looked at.
-        for part in (azure.compute, azure.network, azure.resources):
-            dir(part)
+        # Each part is loaded when something of it is looked at, which its list of names is not.
+        for part, name in (
+            (azure.compute, "VirtualMachine"),
+            (azure.network, "Subnet"),
+            (azure.resources, "ResourceGroup"),
+        ):
+            getattr(part, name)
 
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         allowed = caller.of_run(spec, run, azure_endpoint.base_url())

@@ -144,7 +144,8 @@ class Gcp(VendorProvider):
         return gcp_account.project()
 
     def load_sdk(self) -> None:
-        import pulumi_gcp.compute  # noqa: F401
+        # The part alone is loaded when something of it is looked at.
+        from pulumi_gcp.compute import Instance  # noqa: F401
 
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         project = None if gcp_account.missing() else gcp_account.project()

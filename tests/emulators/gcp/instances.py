@@ -118,6 +118,7 @@ class Instances:
             type = str(row["machineType"]).rpartition("/")[2]
             self._check_quota(project, zone, row)
             if {f"{type}@{zone}", f"*@{zone}"} & set(world.faults.full):
+                world.truth.write("refused", instance=path, zone=zone)
                 raise refusals.stockout(project, zone)
             ip = self._addresses.take()
             for interface in row["networkInterfaces"]:
