@@ -510,7 +510,7 @@ def test_a_process_with_many_open_files_can_ask(machine: OwnMachine) -> None:
     """As one that follows a thousand runs has."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
-    opened = list[int]()
+    opened: list[int] = []
     try:
         while not opened or opened[-1] < 1024:
             opened.append(os.open(os.devnull, os.O_RDONLY))
