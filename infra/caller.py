@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dayfly.errors import ConfigurationError
-from dayfly.infra.ingress import PRIVATE_VARIABLE
+from dayfly.infra.ingress import EVERYBODY, PRIVATE_VARIABLE
 
 if TYPE_CHECKING:
     from dayfly.infra.run import Run
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 # Amazon's documented answer to "what address do I come from": one line of text.
 SERVICE = "https://checkip.amazonaws.com"
 _TIMEOUT_S = (3.0, 5.0)
-_ANYWHERE = "0.0.0.0/0"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def allowed(cidr: str | None, api_url: str, *, private: bool = False) -> Allowed
             " to anybody: set allow_cidr"
         )
     return found or Allowed(
-        _ANYWHERE,
+        EVERYBODY,
         "this computer's own address could not be found out: anybody may knock, only the run's key opens;"
         " set allow_cidr to narrow it",
     )
