@@ -199,7 +199,9 @@ def serve(keeper: Keeper, home: Path, version: str, log: Callable[[str], None]) 
     selector = selectors.DefaultSelector()
     path = keeper_socket.path_of(folder_of(home), host())
     clients = KeeperSocket(path, greeting(home, version), keeper.answer, selector)
-    idle_since = due = time.monotonic()
+    # Whoever has started it is about to hand over what the acts are to see: one that is begun without that fails.
+    idle_since = time.monotonic()
+    due = idle_since + ROUND_S
     try:
         while not keeper.stopping:
             for key, _ in selector.select(max(0.0, due - time.monotonic())):

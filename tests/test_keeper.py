@@ -24,6 +24,7 @@ from dayfly.runtime.ward import Ward
 from dayfly.stacks import journal, late_look
 from dayfly.stacks.workspace import Workspace
 from tests import keepers, runs
+from tests.emulators.until import until
 from tests.test_cli import dayfly
 from tests.test_ward import Acts
 
@@ -362,10 +363,29 @@ def test_no_round_is_made_for_a_word_alone(workspace: Workspace) -> None:
             for _ in range(words // 3):
                 line.entrust(history.id, {"A": "b"})
         assert len(line.ask("status")["runs"]) == 3
+        until(lambda: kept.rounds > 0, timeout_s=30)
         line.ask("stop", force=True)
     serving.join(30)
     assert not serving.is_alive()
     assert 0 < kept.rounds < words / 2
+
+
+def test_a_new_one_hears_its_first_client_before_it_acts(workspace: Workspace) -> None:
+    """A result that waits at a cloud cannot be fetched without what only that client's environment has."""
+    run_id = runs.opened(workspace)
+    dead = journal.myself() | {"pid": 2**22 + 1}
+    journal.append(workspace.directory(run_id), "attached", client=dead)
+    acts = Acts()
+    keeper.folder_of(workspace.home).mkdir(mode=0o700)
+    kept = Keeper(workspace.home, ward=lambda directory: Ward(directory, acts))
+    serving = threading.Thread(target=keeper.serve, args=(kept, workspace.home, "1", print))
+    serving.start()
+    with entrust.reach(workspace) as line:
+        line.entrust(run_id, {"CLOUD_KEY": "a secret"}, own=False)
+        until(lambda: acts.started != [], timeout_s=30)
+        line.ask("stop", force=True)
+    serving.join(30)
+    assert [act.variables for act in acts.started] == [{"CLOUD_KEY": "a secret"}]
 
 
 def test_its_log_is_bounded(tmp_path: Path) -> None:
