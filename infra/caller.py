@@ -104,7 +104,7 @@ def of_run(spec: Spec, run: Run, api_url: str) -> Allowed:
         ConfigurationError: this computer's own address could not be found out, and the Spec does not say who is let in.
     """
     found = allowed(spec.allow_cidr, api_url)
-    if spec.allow_cidr is None and run.public_key and found.cidr == _ANYWHERE:
+    if spec.allow_cidr is None and run.public_key and found.cidr == EVERYBODY:
         raise ConfigurationError(
             f"this computer's own address could not be found out ({SERVICE} did not tell), so that port 22 would be open to"
             ' all: set allow_cidr, "203.0.113.7/32"'
