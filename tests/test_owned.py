@@ -133,7 +133,10 @@ def test_a_plugin_is_set_as_the_run_s_program_sets_it(
     run, type = _opened(workspace, provider), f"pulumi:providers:{plugin}"
     edits = _EDITS[provider]
     _check(run, _custom(type, "uuid", **settings))
-    elsewhere = [{"pluginDownloadURL": "https://x"}, {"__internal": {"pluginDownloadURL": "x"}}]
+    elsewhere: list[dict[str, Any]] = [
+        {"pluginDownloadURL": "https://x"},
+        {"__internal": {"pluginDownloadURL": "x"}},
+    ]
     for edit in [*edits, *elsewhere]:
         _refused(run, _custom(type, "uuid", **settings | edit))
         _refused(run, _custom(type, "uuid", **settings) | {"outputs": settings | edit})
