@@ -109,7 +109,7 @@ class Declared:
         }
         endpoints = aws_endpoint.given()
         if not endpoints:
-            if self.run.public_key:
+            if self.run.public_key and aws_session.has_credentials():
                 # Also when the stack is destroyed, by whoever that is.
                 settings["allowed_account_ids"] = [aws_session.account()]
             return settings

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dayfly.errors import SpecError
-from dayfly.infra import aws_endpoint, aws_network, aws_offers, aws_prices
+from dayfly.infra import aws_endpoint, aws_network, aws_offers, aws_prices, aws_session
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.aws import PROVIDER
 from dayfly.infra.run import Run
@@ -66,6 +66,19 @@ def test_in_a_default_network_it_is_a_key_a_firewall_and_the_machine(run: Run) -
     )
     assert (machine["host_key"], machine["host_key_bootstrap"]) == (run.host_key, True)
     assert machine["firewall"] == f"22/tcp from {ALLOWED} (allow_cidr)"
+
+
+def test_the_plugin_works_in_the_account_of_the_run_alone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for whoever destroys the stack with other credentials; a preview asks nobody whose these are."""
+    monkeypatch.setattr(aws_session, "account", lambda: "123456789012")
+    monkeypatch.setattr(aws_session, "has_credentials", lambda: True)
+    monkeypatch.setattr(aws_network, "default_subnet", lambda *_, **__: "subnet-1")
+    found, _ = graph(run)
+    assert json.loads(found["aws"].inputs["allowedAccountIds"]) == ["123456789012"]
+    found, _ = graph(replace(run, public_key=""))
+    assert "allowedAccountIds" not in found["aws"].inputs
 
 
 def test_without_a_default_network_it_brings_one_of_its_own(
