@@ -244,7 +244,9 @@ def entrust(workspace: Workspace, runs: Iterable[History], *, own: bool = True) 
     Raises:
         KeeperMissing: it is not there.
     """
+    # Before there is a keeper: providers take a while to be loaded, and a new one does not wait for long before it acts.
+    given = [(history.id, belongings(workspace, history)) for history in runs]
     with reach(workspace) as line:
-        for history in runs:
-            line.entrust(history.id, belongings(workspace, history), own=own)
+        for run, variables in given:
+            line.entrust(run, variables, own=own)
         return line.process
