@@ -21,13 +21,15 @@ from tests.faults.records import ROOT
 
 _SEED = 20_000
 _LIMIT_S = 300.0
+# One kill in a vendor's cloud takes half a minute on a busy computer; tests/engine/test_{aws,azure,gcp}.py have one each.
+_ELSEWHERE = "clouds"
 
 
 @pytest.mark.faults
 @pytest.mark.long
 @pytest.mark.engine
 @pytest.mark.sshd
-@pytest.mark.parametrize("name", family.names())
+@pytest.mark.parametrize("name", [name for name in family.names() if name != _ELSEWHERE])
 def test_a_sample_of_every_family_leaves_and_loses_nothing(
     name: str, engine: Engine, tmp_path: Path
 ) -> None:
