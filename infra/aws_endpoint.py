@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
+
+from dayfly.infra import emulated
 
 SERVICES = ("ec2", "ssm", "sts", "pricing")
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
@@ -37,4 +38,4 @@ def api_url(region: str) -> str:
 
 def is_here() -> bool:
     """True where EC2 is an emulator on this computer, which is as consistent as a program can be."""
-    return urlsplit(of("ec2")).hostname in ("127.0.0.1", "localhost", "::1")
+    return emulated.is_here(of("ec2"))

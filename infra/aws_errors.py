@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 
-from dayfly.errors import ProvisionFailed
+from dayfly.infra.cloud_error import CloudError
 from dayfly.infra.providers.base import FailureKind
 
 # The plugin's words ("api error CODE:", "last error: Server.CODE:"), boto3's ("error occurred (CODE)") and ours ("[code CODE]").
@@ -95,19 +95,18 @@ IN_USE = (
 )
 
 
-class AwsError(ProvisionFailed):
+class AwsError(CloudError):
     """AWS said no, or could not be asked.
 
     Attributes:
         code: AWS's own code, or botocore's own name of what went wrong on the way.
     """
 
+    called = "AWS"
+
     def __init__(self, doing: str, code: str, message: str) -> None:
         kind = KINDS.get(code, "unknown")
-        fix = f" Fix: {_FIXES[kind]}." if kind in _FIXES else ""
-        text = " ".join(f"AWS, {doing}: {message}{fix}".split())
-        super().__init__(f"{text} [code {code}]", kind)
-        self.code = code
+        super().__init__(doing, code, message, kind, _FIXES.get(kind))
 
     @property
     def gone(self) -> bool:

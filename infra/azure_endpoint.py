@@ -6,6 +6,7 @@ import os
 from urllib.parse import urlsplit
 
 from dayfly.errors import ConfigurationError
+from dayfly.infra import emulated
 
 URL = "https://management.azure.com"
 # Microsoft documents it as open to everybody: learn.microsoft.com/rest/api/cost-management/retail-prices.
@@ -21,9 +22,7 @@ def base_url() -> str:
         ConfigurationError: the override is not on this computer.
     """
     url = os.environ.get(URL_VARIABLE, "").strip().rstrip("/") or URL
-    parts = urlsplit(url)
-    inside = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if url != URL and not (parts.scheme == "http" and inside):
+    if url != URL and not (urlsplit(url).scheme == "http" and emulated.is_here(url)):
         raise ConfigurationError(
             f"{URL_VARIABLE}={url}: it is for an emulator on this computer, http://127.0.0.1:PORT; unset it to use {URL}"
         )
@@ -46,16 +45,4 @@ def time_scale() -> float:
     Raises:
         ConfigurationError: the override is not a number of at least 1, or is meant for the real API.
     """
-    text = os.environ.get(SCALE_VARIABLE, "").strip()
-    if not text:
-        return 1.0
-    try:
-        scale = float(text)
-    except ValueError:
-        scale = 0.0
-    if not 1 <= scale < float("inf") or not is_emulated():
-        raise ConfigurationError(
-            f"{SCALE_VARIABLE}={text} must be a number of at least 1, and is for emulators only: it needs"
-            f" {URL_VARIABLE} beside it"
-        )
-    return scale
+    return emulated.time_scale(SCALE_VARIABLE, URL_VARIABLE, emulated=is_emulated())

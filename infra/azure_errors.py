@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dayfly.errors import ProvisionFailed
+from dayfly.infra.cloud_error import CloudError
 from dayfly.infra.providers.base import FailureKind
 
 # As its plugin writes it, `Status=409 Code="SkuNotAvailable" Message="..."` (pulumi-azure-native,
@@ -117,18 +117,14 @@ def is_of_region(text: str) -> bool:
     return any(match[1] in _OF_REGION for match in CODE.finditer(text))
 
 
-class ApiError(ProvisionFailed):
-    """Azure said no, or said nothing that can be used.
+class ApiError(CloudError):
+    """Azure said no, or said nothing that can be used."""
 
-    Attributes:
-        code: its own code, or one of ours.
-    """
+    called = "Azure"
 
     def __init__(self, doing: str, code: str, message: str) -> None:
-        fix = _FIXES.get(code)
-        text = " ".join(f"Azure, {doing}: {message}{f' Fix: {fix}.' if fix else ''}".split())
-        super().__init__(f"{text} [code {code}]", KINDS.get(code, "unknown"))
-        self.code = code
+        kind = KINDS.get(code, "unknown")
+        super().__init__(doing, code, message, kind, _FIXES.get(code))
 
     @property
     def gone(self) -> bool:

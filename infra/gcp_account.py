@@ -8,9 +8,9 @@ import json
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from dayfly.errors import ConfigurationError
+from dayfly.infra import emulated
 
 # For emulators only: one address for Compute Engine and for the price catalogue.
 URL_VARIABLE = "DAYFLY_GCP_URL"
@@ -34,7 +34,7 @@ def base_url() -> str:
         ConfigurationError: the override would have an emulator's requests leave this computer.
     """
     url = os.environ.get(URL_VARIABLE, "").strip().rstrip("/")
-    if url and urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+    if url and not emulated.is_here(url):
         raise ConfigurationError(
             f"{URL_VARIABLE}={url} is for emulators on this computer only; unset it to use {URL}"
         )

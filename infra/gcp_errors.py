@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from dayfly.errors import ProvisionFailed
+from dayfly.infra.cloud_error import CloudError
 from dayfly.infra.providers.base import FailureKind
 
 # Of operations (`operation.error.errors[].code`) and of answers (`error.errors[].reason`), as Compute Engine documents
@@ -88,18 +88,18 @@ _FIXES = {
 }
 
 
-class GcpError(ProvisionFailed):
+class GcpError(CloudError):
     """Google Cloud said no, or said nothing that can be used.
 
     Attributes:
         code: the API's own reason, or one of ours.
     """
 
+    called = "Google Cloud"
+
     def __init__(self, doing: str, code: str, message: str) -> None:
-        fix = _FIXES.get(code)
-        text = " ".join(f"Google Cloud, {doing}: {message}{f' Fix: {fix}.' if fix else ''}".split())
-        super().__init__(f"{text} [code {code}]", KINDS.get(code, "unknown"))
-        self.code = code
+        kind = KINDS.get(code, "unknown")
+        super().__init__(doing, code, message, kind, _FIXES.get(code))
 
     @property
     def gone(self) -> bool:

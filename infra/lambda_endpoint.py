@@ -6,6 +6,7 @@ import os
 from urllib.parse import urlsplit
 
 from dayfly.errors import ConfigurationError
+from dayfly.infra import emulated
 
 URL = "https://cloud.lambda.ai/api/v1"
 # For emulators only.
@@ -19,9 +20,8 @@ def base_url() -> str:
         ConfigurationError: the override would send the key in clear over a network.
     """
     url = os.environ.get(URL_VARIABLE, "").strip().rstrip("/") or URL
-    parts = urlsplit(url)
-    inside = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and inside):
+    scheme = urlsplit(url).scheme
+    if scheme != "https" and not (scheme == "http" and emulated.is_here(url)):
         raise ConfigurationError(
             f"{URL_VARIABLE}={url}: the API key is only sent over https, or to this computer; unset it to use {URL}"
         )
@@ -39,16 +39,4 @@ def time_scale() -> float:
     Raises:
         ConfigurationError: the override is not a number of at least 1, or is meant for the real API.
     """
-    text = os.environ.get(SCALE_VARIABLE, "").strip()
-    if not text:
-        return 1.0
-    try:
-        scale = float(text)
-    except ValueError:
-        scale = 0.0
-    if not 1 <= scale < float("inf") or not is_emulated():
-        raise ConfigurationError(
-            f"{SCALE_VARIABLE}={text} must be a number of at least 1, and is for emulators only: it needs"
-            f" {URL_VARIABLE} beside it"
-        )
-    return scale
+    return emulated.time_scale(SCALE_VARIABLE, URL_VARIABLE, emulated=is_emulated())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dayfly.errors import ProvisionFailed
+from dayfly.infra.cloud_error import CloudError
 from dayfly.infra.providers.base import FailureKind
 
 _CODE = re.compile(r"\[code ([a-z0-9/_.-]+)\]")
@@ -51,23 +51,20 @@ _UNSUPPORTED = re.compile(
 _GONE = ("global/object-does-not-exist", "global/not-found")
 
 
-class ApiError(ProvisionFailed):
+class ApiError(CloudError):
     """The API said no, or said nothing that can be used.
 
     Attributes:
-        code: the API's own code, or one of ours.
         message: the API's own words.
         retry_after_s: how long the API asks to wait, None where it does not say.
     """
 
+    called = "Lambda Cloud"
+
     def __init__(
         self, doing: str, code: str, message: str, retry_after_s: float | None = None
     ) -> None:
-        fix = _FIXES.get(code)
-        # One line: of the engine's output only lines with an error in them are kept.
-        text = " ".join(f"Lambda Cloud, {doing}: {message}{f' Fix: {fix}.' if fix else ''}".split())
-        super().__init__(f"{text} [code {code}]", kind_of(code))
-        self.code = code
+        super().__init__(doing, code, message, kind_of(code), _FIXES.get(code))
         self.message = message
         self.retry_after_s = retry_after_s
 
