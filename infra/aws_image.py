@@ -68,9 +68,7 @@ def boot(run: Run, node: int) -> str:
 
     In clear it is a secret; whoever may read the account's user data can see it until the first login has replaced the key.
     """
-    file = run.host_key_file(node)
-    private_key = file.read_text() if file.is_file() else ""
-    return user_data.with_host_key(private_key, run.host_key_of(node)) + _deadline(run)
+    return user_data.of(run, node) + _deadline(run)
 
 
 def _deadline(run: Run) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dayfly.errors import NoCapacity, SpecError
-from dayfly.infra import aws_image, aws_network, aws_prices, aws_session, catalog
+from dayfly.infra import aws_image, aws_network, aws_prices, aws_session, beside, catalog
 from dayfly.infra.aws_errors import AwsError, mapped
 from dayfly.infra.aws_ids import zone_of
 from dayfly.infra.aws_inventory import REGIONS_VARIABLE, regions
 from dayfly.infra.catalog import MachineType
 from dayfly.infra.gpu_request import normal_model
-from dayfly.infra.offers import Offer
+from dayfly.infra.offers import Offer, today
 from dayfly.infra.selection import Selection, Sold
 from dayfly.infra.spec import Spec
 
@@ -122,30 +122,25 @@ def _check_spot(spec: Spec) -> None:
 def _select(spec: Spec, sold: Sequence[Sold], region: str | None) -> list[Offer]:
     priced = [Sold(_with_extras(spec, each.type), each.regions) for each in sold]
     found = Selection(spec, priced, _NAME, _CALLED, _LIVE_WITH).ladder(region)
-    return [_limited(offer) if offer.spot else offer for offer in found]
-
-
-def _limited(offer: Offer) -> Offer:
-    """It says that its rate is a limit."""
-    margin = aws_prices.most_usd_per_hour(1.0)
-    return replace(offer, source=f"{offer.source}; at most {margin:g} times the spot price of now")
+    return [
+        replace(offer, source=f"{offer.source}; {beside.AT_MOST}") if offer.spot else offer
+        for offer in found
+    ]
 
 
 def _with_extras(spec: Spec, kind: MachineType) -> MachineType:
     """With the price of what is billed beside it; of a spot machine that which is paid at most."""
-    disk_gb = aws_image.disk_gb(spec, kind.gpus)
-    beside = aws_prices.beside_usd_per_hour(disk_gb)
-
-    spot = kind.spot_usd_per_hour
+    disk_gb, spot = aws_image.disk_gb(spec, kind.gpus), kind.spot_usd_per_hour
+    more = aws_prices.beside_usd_per_hour(disk_gb)
 
     def whole(usd: float | None) -> float | None:
-        return None if usd is None else round(usd + beside, 6)
+        return None if usd is None else round(usd + more, 6)
 
     return replace(
         kind,
         usd_per_hour=whole(kind.usd_per_hour),
         spot_usd_per_hour=None if spot is None else whole(aws_prices.most_usd_per_hour(spot)),
-        source=f"{kind.source}; with ${beside:.4f} for {disk_gb} GB of disk and an address",
+        source=f"{kind.source}; {beside.said(more, disk_gb)}",
     )
 
 
@@ -262,28 +257,14 @@ def _nowhere(names: Sequence[str], where: Sequence[str], how: str = "") -> list[
 
 def _at(kind: MachineType, region: str, usd: float, zones: Sequence[str] | None = None) -> Sold:
     """On demand, at a price of today."""
-    priced = replace(
-        kind,
-        usd_per_hour=usd,
-        spot_usd_per_hour=None,
-        region=region,
-        as_of=aws_prices.today(),
-        source=aws_prices.LIST,
-    )
-    return Sold(priced, tuple(zones) if zones else (region,))
+    bought = replace(kind, usd_per_hour=usd, spot_usd_per_hour=None, source=aws_prices.LIST)
+    return Sold(replace(bought, region=region, as_of=today()), tuple(zones) if zones else (region,))
 
 
 def _spot(kind: MachineType, zone: str, usd: float) -> Sold:
     """Spot, in the zone whose price it is."""
-    priced = replace(
-        kind,
-        usd_per_hour=None,
-        spot_usd_per_hour=usd,
-        region=zone,
-        as_of=aws_prices.today(),
-        source=aws_prices.SPOT_HISTORY,
-    )
-    return Sold(priced, (zone,))
+    bought = replace(kind, usd_per_hour=None, spot_usd_per_hour=usd, source=aws_prices.SPOT_HISTORY)
+    return Sold(replace(bought, region=zone, as_of=today()), (zone,))
 
 
 def _by_preference(names: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from dayfly.infra import aws_session
 from dayfly.infra.aws_errors import AwsError, mapped
 from dayfly.infra.aws_ids import zone_of
+from dayfly.infra.beside import MONTH_H, SPOT_MARGIN
 
 LIST, SPOT_HISTORY = "AWS Price List", "EC2 spot price history"
 _AT_ONCE = 8
@@ -23,23 +24,21 @@ _PLAIN = {
     "marketoption": "OnDemand",
 }
 # https://aws.amazon.com/ebs/pricing/ and https://aws.amazon.com/vpc/pricing/, us-east-1; up to a third more elsewhere.
-_GP3_USD_PER_GB_MONTH, _MONTH_H = 0.08, 730
+_GP3_USD_PER_GB_MONTH = 0.08
 _ADDRESS_USD_PER_HOUR = 0.005
-_SPOT_MARGIN = 1.2
 
 
 def beside_usd_per_hour(disk_gb: int) -> float:
     """What a machine's root volume and its public address cost, which are billed beside it for as long as it is there."""
-    return disk_gb * _GP3_USD_PER_GB_MONTH / _MONTH_H + _ADDRESS_USD_PER_HOUR
+    return disk_gb * _GP3_USD_PER_GB_MONTH / MONTH_H + _ADDRESS_USD_PER_HOUR
 
 
 def most_usd_per_hour(spot_usd: float) -> float:
     """The most that is to be paid for a spot machine whose price is this now; EC2 takes it back, or launches none, above that.
 
-    Without such a limit its price may rise to that on demand, and a worst case would be none:
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-spot-instances-history.html
     """
-    return spot_usd * _SPOT_MARGIN
+    return spot_usd * SPOT_MARGIN
 
 
 def on_demand(types: Iterable[str], region: str = "") -> dict[tuple[str, str], float]:
@@ -114,8 +113,3 @@ def _spot_in(types: Sequence[str], region: str) -> dict[tuple[str, str], float]:
         (str(row["InstanceType"]), str(row["AvailabilityZone"])): float(row["SpotPrice"])
         for row in newest_last
     }
-
-
-def today() -> str:
-    """The date of a price that is asked for now."""
-    return datetime.now(UTC).date().isoformat()

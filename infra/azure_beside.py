@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from dayfly.infra import azure_images
+from dayfly.infra import azure_images, beside
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
 
@@ -15,13 +15,8 @@ _TIERS = (
     *((32, 2.4), (64, 4.8), (128, 9.6), (256, 19.2), (512, 38.4)),
     *((1024, 76.8), (2048, 153.6), (4096, 307.2)),
 )
-_MONTH_H = 730.0
 # azure.microsoft.com/pricing/details/ip-addresses: Standard, static, IPv4.
 _ADDRESS_USD_PER_HOUR = 0.005
-
-
-# Without a limit the price of a spot machine may rise to that of an ordinary one, and a worst case would be none.
-_SPOT_MARGIN = 1.2
 
 
 def most_for_machine(spec: Spec, offer: Offer) -> float:
@@ -36,17 +31,17 @@ def most_for_machine(spec: Spec, offer: Offer) -> float:
 def usd_per_hour(disk_gb: int) -> float:
     """Of one machine with so large a disk."""
     tier = next(usd for most_gb, usd in _TIERS if disk_gb <= most_gb)
-    return tier / _MONTH_H + _ADDRESS_USD_PER_HOUR
+    return tier / beside.MONTH_H + _ADDRESS_USD_PER_HOUR
 
 
 def added(spec: Spec, offer: Offer) -> Offer:
     """With that in its rate, and said so; that of a spot machine is what it costs at most."""
     disk_gb = azure_images.disk_gb(spec, offer)
-    beside = usd_per_hour(disk_gb)
-    said = f"; at most {_SPOT_MARGIN:g} times the spot price of now" if offer.spot else ""
-    own = offer.usd_per_hour * (_SPOT_MARGIN if offer.spot else 1.0)
+    more = usd_per_hour(disk_gb)
+    limit = f"; {beside.AT_MOST}" if offer.spot else ""
+    own = offer.usd_per_hour * (beside.SPOT_MARGIN if offer.spot else 1.0)
     return replace(
         offer,
-        usd_per_hour=round(own + beside, 6),
-        source=f"{offer.source}{said}; with ${beside:.4f} for {disk_gb} GB of disk and an address",
+        usd_per_hour=round(own + more, 6),
+        source=f"{offer.source}{limit}; {beside.said(more, disk_gb)}",
     )

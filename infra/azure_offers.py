@@ -10,7 +10,7 @@ from dayfly.infra.azure_api import AzureApi
 from dayfly.infra.azure_errors import ApiError
 from dayfly.infra.azure_prices import Price, PricesUnavailable
 from dayfly.infra.catalog import MachineType
-from dayfly.infra.offers import Offer
+from dayfly.infra.offers import Offer, today
 from dayfly.infra.selection import Selection, Sold
 from dayfly.infra.spec import Spec
 
@@ -130,7 +130,7 @@ def _priced(type: MachineType, price: Price, note: str = "") -> MachineType:
         region=price.region,
         usd_per_hour=price.usd_per_hour,
         spot_usd_per_hour=price.spot_usd_per_hour,
-        as_of=azure_prices.today(),
+        as_of=today(),
         source=f"{azure_prices.SOURCE}{note}",
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,11 +34,6 @@ class Price:
     region: str
     usd_per_hour: float | None
     spot_usd_per_hour: float | None
-
-
-def today() -> str:
-    """The date of a price that was asked for now."""
-    return datetime.now(UTC).date().isoformat()
 
 
 def look_up(names: Iterable[str], region: str | None) -> list[Price]:

@@ -212,11 +212,7 @@ class Declaration:
         }
 
     def _custom_data(self, node: int) -> str:
-        """With the host key of that machine of the run; a preview has none."""
-        file = self.run.host_key_file(node)
-        private_key = file.read_text() if file.is_file() else ""
-        text = user_data.with_host_key(private_key, self.run.host_key_of(node))
-        return base64.b64encode(text.encode()).decode()
+        return base64.b64encode(user_data.of(self.run, node).encode()).decode()
 
     def _way_of_buying(self) -> Mapping[str, Any]:
         if not self.offer.spot:

@@ -10,15 +10,16 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 from dayfly.infra import gcp_account, whole_file
+from dayfly.infra.beside import MONTH_H
 from dayfly.infra.catalog import MachineType
 from dayfly.infra.gcp_errors import asking
+from dayfly.infra.offers import today
 
 _SERVICE = "services/6F81-5844-456A"
 _SOURCE = "Google Cloud Billing catalogue"
@@ -27,7 +28,6 @@ _KEPT_S = 24 * 3600.0
 _FORMAT = 1
 _TIMEOUT_S = 60.0
 _GIB = 1 << 30
-_HOURS_A_MONTH = 730.0
 # What the catalogue calls things in `description`, before " running in REGION"; a Spot price has the words in front, or behind.
 _CORE_OR_RAM = re.compile(
     r"^(?:Spot Preemptible )?(?P<family>[A-Z][A-Za-z0-9]*)(?: Predefined| AMD)? Instance (?P<what>Core|Ram) running in "
@@ -67,7 +67,7 @@ class Extras:
     def usd_per_hour(self, disk_gb: int, *, spot: bool) -> float:
         """Of one machine with such a disk."""
         address = self.spot_address_usd_h if spot else self.address_usd_h
-        return disk_gb * self.disk_usd_gb_month / _HOURS_A_MONTH + address
+        return disk_gb * self.disk_usd_gb_month / MONTH_H + address
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def read(url: str | None, credentials: Any) -> Prices:
         )
         request = billing_v1.ListSkusRequest(parent=_SERVICE, page_size=5000)
         parts = dict(_parts(client.list_skus(request, timeout=_TIMEOUT_S)))
-    return Prices(parts, datetime.now(UTC).date().isoformat())
+    return Prices(parts, today())
 
 
 def _parts(skus: Iterable[Any]) -> Iterator[tuple[str, float]]:

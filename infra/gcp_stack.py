@@ -244,13 +244,10 @@ def _ends_at(run: Run) -> str:
 def _metadata(run: Run, node: int) -> Mapping[str, Any]:
     from pulumi import Output
 
-    file = run.host_key_file(node)
-    # A preview has none.
-    private_key = file.read_text() if file.is_file() else ""
     return {
         "ssh-keys": f"{_USER}:{run.public_key} {run.owner}",
         # The project's own keys and its members' are for others.
         "block-project-ssh-keys": "TRUE",
         "enable-oslogin": "FALSE",
-        "user-data": Output.secret(user_data.with_host_key(private_key, run.host_key_of(node))),
+        "user-data": Output.secret(user_data.of(run, node)),
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import requests
@@ -15,7 +14,7 @@ from dayfly.errors import ConfigurationError, DayflyError
 from dayfly.infra import catalog
 from dayfly.infra.catalog import MachineType
 from dayfly.infra.gpu_request import normal_model
-from dayfly.infra.offers import Offer
+from dayfly.infra.offers import Offer, today
 
 PROVIDER = "huggingface"
 TOKEN, ENDPOINT = "HF_TOKEN", "HF_ENDPOINT"
@@ -49,7 +48,7 @@ def price_list() -> list[Offer]:
     if not token:
         return catalog.price_list(PROVIDER)
     rows = _asked(f"{os.environ.get(ENDPOINT) or _HUB}/api/jobs/hardware", token)
-    as_of = datetime.now(UTC).date().isoformat()
+    as_of = today()
     try:
         return [_machine(row, as_of).offer() for row in rows]
     except (KeyError, TypeError, ValueError, AttributeError) as error:

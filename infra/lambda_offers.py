@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 
 from dayfly.errors import SpecError
 from dayfly.infra import catalog
 from dayfly.infra.catalog import MachineType
 from dayfly.infra.gpu_request import normal_model
 from dayfly.infra.lambda_records import FileSystem, TypeRow
-from dayfly.infra.offers import Offer
+from dayfly.infra.offers import Offer, today
 from dayfly.infra.selection import Selection, Sold
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import suggestion
@@ -26,10 +25,9 @@ _LIVE = "Lambda Cloud API"
 _MOST_NODES = 32
 
 
-def from_api(rows: Iterable[TypeRow], today: str | None = None) -> list[Sold]:
+def from_api(rows: Iterable[TypeRow], as_of: str | None = None) -> list[Sold]:
     """What the API says just now."""
-    as_of = today or datetime.now(UTC).date().isoformat()
-    return [_live(row, as_of) for row in rows]
+    return [_live(row, as_of or today()) for row in rows]
 
 
 def price_list(rows: Iterable[TypeRow]) -> list[Offer]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
+
+
+def today() -> str:
+    """`Offer.as_of` of a price that is asked for now."""
+    return datetime.now(UTC).date().isoformat()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,24 @@ def owner_digest(owner: str) -> str:
     return hashlib.sha256(owner.encode()).hexdigest()[:8]
 
 
+def tags_in(name: str, remark: str, owner: str | None) -> dict[str, str]:
+    """What a name and its remark tell of a run, as tags; empty where it is nobody's of ours, or another owner's.
+
+    Args:
+        name: of the thing.
+        remark: its description, or what stands behind a key.
+        owner: whose; None for anybody's.
+    """
+    found = PATTERN.match(name)
+    if not found or (owner is not None and found["owner"] != owner_digest(owner)):
+        return {}
+    return {
+        "dayfly-run": found["run"],
+        "dayfly-owner": owner or owner_in(remark, found),
+        "dayfly-deadline": found["deadline"],
+    }
+
+
 def owner_in(remark: str, name: re.Match[str]) -> str:
     """Whose a thing is: the last word of its remark, unless the digest in its name says that it is somebody else's."""
     word = remark.rsplit(maxsplit=1)[-1] if remark.split() else ""

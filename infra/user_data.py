@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from dayfly.infra.run import Run
+
+
+def of(run: Run, node: int) -> str:
+    """That of one machine of a run, with its host key; a preview has none."""
+    file = run.host_key_file(node)
+    private_key = file.read_text() if file.is_file() else ""
+    return with_host_key(private_key, run.host_key_of(node))
+
 
 def with_host_key(private_key: str, public_key: str) -> str:
     """A cloud-config that replaces every host key of the image by one that only this run knows.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -47,18 +48,18 @@ class VendorProvider(Provider):
         found = (self.codes.get(match[1]) for match in self.code.finditer(error))
         return next((kind for kind in found if kind is not None), "unknown")
 
+    @abstractmethod
     def owns(self, held: Held, whose: Whose) -> bool:
         """Whether a resource of one of its types, which has an id, is a run's: the engine would delete it.
 
         Raises:
             DayflyError, OSError: that has to be asked, and nobody can be.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def sets(self, settings: Mapping[str, Any], whose: Whose) -> bool:
         """Whether settings of its plugin, as a state has them, are those that the program of a run gives it: no other
         account, no other address, no credential."""
-        raise NotImplementedError
 
     def preflight(self) -> Sequence[str]:
         missing = [name for name in (self.sdk, *self.modules) if not _is_installed(name)]
@@ -68,9 +69,9 @@ class VendorProvider(Provider):
             ]
         return self.without_credentials()
 
+    @abstractmethod
     def without_credentials(self) -> Sequence[str]:
         """What is missing of its credentials, each with its fix; found out without a request that waits for long."""
-        raise NotImplementedError
 
     def is_configured(self) -> bool:
         return all(map(_is_installed, self.modules)) and not self.without_credentials()

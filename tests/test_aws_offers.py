@@ -13,7 +13,7 @@ from dayfly.infra import aws_offers, aws_prices, catalog, providers
 from dayfly.infra.aws_errors import AwsError
 from dayfly.infra.aws_ids import zone_of
 from dayfly.infra.cost import worst_case_usd
-from dayfly.infra.offers import Offer
+from dayfly.infra.offers import Offer, today
 from dayfly.infra.spec import Spec
 from tests.emulators.aws import Aws, Fault, prices
 
@@ -91,9 +91,7 @@ def test_any_region_is_every_one_that_the_account_has(cloud: Aws) -> None:
     """The cheapest first, the one that is set up here before others of its price; EC2 finds the zone."""
     found = offers(instance_type="g5.xlarge")
     assert [o.region for o in found] == ["us-east-1", "us-east-2", "eu-west-1"]
-    assert {(o.source.partition(";")[0], o.as_of) for o in found} == {
-        (aws_prices.LIST, aws_prices.today())
-    }
+    assert {(o.source.partition(";")[0], o.as_of) for o in found} == {(aws_prices.LIST, today())}
     assert found[2].usd_per_hour > found[1].usd_per_hour == found[0].usd_per_hour
 
 
@@ -219,4 +217,4 @@ def test_the_price_list_is_the_home_region_s(cloud: Aws) -> None:
     listed = providers.load("aws").price_list()
     assert {o.region for o in listed if not o.spot} == {"us-east-1"}
     assert {o.region[:-1] for o in listed if o.spot} == {"us-east-1"}
-    assert {o.as_of for o in listed} == {aws_prices.today()}
+    assert {o.as_of for o in listed} == {today()}

@@ -21,7 +21,7 @@ from dayfly.infra import (
     providers,
 )
 from dayfly.infra.azure_api import AzureApi
-from dayfly.infra.offers import Offer
+from dayfly.infra.offers import Offer, today
 from dayfly.infra.spec import Spec
 from dayfly.runtime.gpu import is_model
 from tests.emulators.azure import Emulator, Options
@@ -79,7 +79,7 @@ def test_with_a_log_in_they_are_those_of_just_now_in_every_region(azure: Emulato
     spec = Spec(provider="azure", spot=True)
     assert azure_beside.most_for_machine(spec, offers[0]) == pytest.approx(1.2 * spot, abs=1e-5)
     assert all(o.source.startswith(azure_prices.SOURCE) for o in offers)
-    assert {o.as_of for o in offers} == {azure_prices.today()}
+    assert {o.as_of for o in offers} == {today()}
     assert {o.region for o in _offers(gpu="T4:1", region="westus2")} == {"westus2"}
 
 

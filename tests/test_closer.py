@@ -103,6 +103,12 @@ class Vendored(Cloud, VendorProvider):
     def owns(self, held: Held, whose: Whose) -> bool:
         return held.id.startswith(("i-", "sg-"))
 
+    def sets(self, settings: Mapping[str, Any], whose: Whose) -> bool:
+        return settings == {}
+
+    def without_credentials(self) -> Sequence[str]:
+        return ()
+
 
 @pytest.fixture
 def sort() -> type[Cloud]:

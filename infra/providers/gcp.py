@@ -241,13 +241,7 @@ def _disks(api: GcpApi, owner: str | None) -> Iterator[Found]:
 def _named(api: GcpApi, owner: str | None) -> Iterator[Found]:
     """Networks and what is in them, whose names and descriptions are all that they carry; what is in use comes last."""
     for each in (*api.firewalls(), *api.subnetworks(), *api.networks()):
-        found = run_names.PATTERN.match(each.name)
-        if found and (owner is None or found["owner"] == run_names.owner_digest(owner)):
-            tags = {
-                "dayfly-run": found["run"],
-                "dayfly-owner": owner or run_names.owner_in(each.description, found),
-                "dayfly-deadline": found["deadline"],
-            }
+        if tags := run_names.tags_in(each.name, each.description, owner):
             yield Found("network", str(Place.of(each.self_link)), tags)
 
 

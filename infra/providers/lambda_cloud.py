@@ -10,7 +10,7 @@ import dataclasses
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dayfly.errors import ConfigurationError
@@ -18,6 +18,7 @@ from dayfly.infra import (
     caller,
     lambda_account,
     lambda_endpoint,
+    lambda_inventory,
     lambda_key,
     lambda_offers,
     port_map,
@@ -25,7 +26,7 @@ from dayfly.infra import (
     selection,
     user_data,
 )
-from dayfly.infra.found import GONE, Found, State
+from dayfly.infra.found import Found, State
 from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.infra.lambda_errors import IN_USE, ApiError, code_in, kind_of
 from dayfly.infra.lambda_records import Ruleset
@@ -44,7 +45,7 @@ from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 
 if TYPE_CHECKING:
-    from dayfly.infra.lambda_api import LambdaApi
+    pass
 
 _CONSOLE = "https://cloud.lambda.ai/instances"
 _USER = "ubuntu"
@@ -174,7 +175,7 @@ class LambdaCloud(Provider):
                     # Left out where none is asked for, as it was when none could be.
                     **({"image": spec.image} if spec.image else {}),
                     "tags": run.tags,
-                    "user_data": Output.secret(_user_data(run, node)),
+                    "user_data": Output.secret(user_data.of(run, node)),
                 },
             )
             waited_for = {"host": None, "inner_host": None, "ready_after_s": None}
@@ -199,8 +200,7 @@ class LambdaCloud(Provider):
         return [machine(node) for node in range(spec.nodes)]
 
     def inventory(self, owner: str | None) -> Sequence[Found]:
-        api = lambda_account.api()
-        return [*_instances(api, owner), *_named(api, owner)]
+        return lambda_inventory.of(lambda_account.api(), owner)
 
     def terminate(self, found: Found) -> None:
         api = lambda_account.api()
@@ -289,32 +289,3 @@ def _lets_in(ruleset: Ruleset, cidr: str) -> bool:
             if reaches and here.subnet_of(network):
                 return True
     return False
-
-
-def _instances(api: LambdaApi, owner: str | None) -> Iterator[Found]:
-    for row in api.instances():
-        tags = row.tags if row.tags.get("dayfly-run") else {}
-        if row.state not in GONE and (owner is None or tags.get("dayfly-owner") == owner):
-            yield Found("instance", row.id, tags, row.state)
-
-
-def _named(api: LambdaApi, owner: str | None) -> Iterator[Found]:
-    """Keys and rulesets of ours, whose names and remarks are all that they carry."""
-    things = [
-        *(("key", key.id, key.name, key.public_key) for key in api.ssh_keys()),
-        *(("network", rules.id, rules.name, rules.description) for rules in api.rulesets()),
-    ]
-    for kind, id, name, remark in things:
-        match = run_names.PATTERN.match(name)
-        if match and (owner is None or match["owner"] == run_names.owner_digest(owner)):
-            tags = {"dayfly-run": match["run"], "dayfly-deadline": match["deadline"]}
-            yield Found(
-                kind, id, tags | {"dayfly-owner": owner or run_names.owner_in(remark, match)}
-            )
-
-
-def _user_data(run: Run, node: int) -> str:
-    """With the host key of that machine of the run; a preview has none."""
-    file = run.host_key_file(node)
-    private_key = file.read_text() if file.is_file() else ""
-    return user_data.with_host_key(private_key, run.host_key_of(node))

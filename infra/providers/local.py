@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from dayfly.errors import ConfigurationError, ProvisionFailed, SpecError
 from dayfly.infra import loopback, own_gpus, processes, sshd
 from dayfly.infra.found import Found, State
 from dayfly.infra.gpu_request import DriverGpu
-from dayfly.infra.offers import Offer
+from dayfly.infra.offers import Offer, today
 from dayfly.infra.providers.base import (
     CreateResult,
     DynamicProvider,
@@ -142,7 +141,6 @@ class Local(Provider):
             )
         _check_disk(spec)
         gpus = _check_gpus(spec)
-        today = datetime.now(UTC).date().isoformat()
         return [
             Offer(
                 "local",
@@ -153,7 +151,7 @@ class Local(Provider):
                 0.0,
                 len(gpus),
                 gpus[0].name if gpus else "",
-                as_of=today,
+                as_of=today(),
                 source="your own computer",
                 gpu_memory_gb=gpus[0].memory_gb if gpus else 0.0,
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from dayfly.errors import ConfigurationError, DayflyError, NoCapacity, SpecError
@@ -24,7 +23,7 @@ from dayfly.infra import (
 )
 from dayfly.infra.found import Found, State
 from dayfly.infra.gpu_request import DriverGpu
-from dayfly.infra.offers import Offer
+from dayfly.infra.offers import Offer, today
 from dayfly.infra.providers.base import FailureKind, Limits, Provider
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
@@ -230,7 +229,7 @@ def _offer(spec: Spec, host: SshHost, facts: Facts) -> Offer:
         0.0,
         len(gpus),
         gpus[0].name if gpus else "",
-        as_of=datetime.now(UTC).date().isoformat(),
+        as_of=today(),
         source="your own machine",
         gpu_memory_gb=gpus[0].memory_gb if gpus else 0.0,
         arch=facts.arch,

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from dayfly.errors import SpecError
 from dayfly.infra.found import Found, State
+from dayfly.infra.held import Held, Whose
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import FailureKind, Limits
 from dayfly.infra.run import Run
@@ -83,6 +84,12 @@ class StandIn(VendorProvider):
 
     def instance_state(self, id: str) -> State:
         return "unknown"
+
+    def owns(self, held: Held, whose: Whose) -> bool:
+        return False  # None was ever made.
+
+    def sets(self, settings: Mapping[str, Any], whose: Whose) -> bool:
+        return False
 
     def without_credentials(self) -> Sequence[str]:
         return [] if os.environ.get(KEY_VARIABLE) else [f"export {KEY_VARIABLE}=..."]
