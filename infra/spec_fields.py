@@ -13,6 +13,24 @@ from dayfly.infra import providers
 from dayfly.infra.gpu_request import GpuRequest
 from dayfly.infra.units import shown, suggestion
 
+# What concerns the call and not the machine: the environment is made, or found made, by its own digest.
+OF_THE_CALL = frozenset(
+    {
+        "python",
+        "environment",
+        "secrets",
+        "hold",
+        "grace",
+        "outputs",
+        "checkpoints",
+        "retries",
+        "max_machines",
+        "wait_for_teardown",
+        "job_name",
+        "min_gpu_utilization",
+        "gpu_utilization_window",
+    }
+)
 # The user of an address may be a token; that of an SSH address is a name, and its key is elsewhere.
 _CREDENTIALS = (
     (re.compile(r"(?<!ssh)(://)[^\s/?#]*@"), r"\1[secret]@"),

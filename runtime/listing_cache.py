@@ -16,7 +16,7 @@ from typing import Any
 
 import dayfly.infra
 import dayfly.stacks
-from dayfly.infra import providers, vendor, whole_file
+from dayfly.infra import providers, spec_fields, vendor, whole_file
 from dayfly.infra.listing import Listing
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
@@ -25,35 +25,20 @@ from dayfly.stacks import engine
 
 _FOLDER = "listings"
 # What a program does not see of a Spec: how a function is run, and for how long. The Offer says where.
-_UNSEEN = frozenset(
-    [
-        "provider",
-        "instance_type",
-        "region",
-        "gpu",
-        "spot",
-        "cores",
-        "memory",
-        "python",
-        "environment",
-        "system_packages",
-        "secrets",
-        "max_runtime",
-        "max_cost",
-        "max_price",
-        "hold",
-        "grace",
-        "keep",
-        "outputs",
-        "checkpoints",
-        "retries",
-        "max_machines",
-        "wait_for_teardown",
-        "job_name",
-        "min_gpu_utilization",
-        "gpu_utilization_window",
-    ]
-)
+_UNSEEN = spec_fields.OF_THE_CALL | {
+    "provider",
+    "instance_type",
+    "region",
+    "gpu",
+    "spot",
+    "cores",
+    "memory",
+    "system_packages",
+    "max_runtime",
+    "max_cost",
+    "max_price",
+    "keep",
+}
 _OF_OFFER = ("provider", "region", "instance_type", "gpus", "spot")
 # An account may have changed since: a network of its own, a default that is gone.
 _KEPT_S = 30 * 86400.0

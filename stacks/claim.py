@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dayfly.errors import RunBusy
+from dayfly.infra import spec_fields
 from dayfly.stacks import journal, kept
 from dayfly.stacks.journal import History
 from dayfly.stacks.run_lock import locked
@@ -19,27 +20,12 @@ from dayfly.stacks.workspace import Workspace
 if TYPE_CHECKING:
     from dayfly.infra.spec import Spec
 
-# What concerns the call and not the machine: the environment is made, or found made, by its own digest.
-_OF_THE_CALL = {
-    "python",
-    "environment",
-    "secrets",
-    "hold",
-    "grace",
-    "outputs",
-    "checkpoints",
-    "retries",
-    "max_machines",
-    "wait_for_teardown",
-    "job_name",
-    "min_gpu_utilization",
-    "gpu_utilization_window",
-}
-
 
 def fingerprint(spec: Spec) -> str:
     """SHA-256 of everything in a Spec that concerns the machine; calls with the same one can follow each other on it."""
-    asked = {name: value for name, value in spec.as_dict().items() if name not in _OF_THE_CALL}
+    asked = {
+        name: value for name, value in spec.as_dict().items() if name not in spec_fields.OF_THE_CALL
+    }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

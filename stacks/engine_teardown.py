@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import socket
 import time
@@ -16,7 +15,7 @@ import psutil
 
 from dayfly.errors import ConfigurationError, DayflyError
 from dayfly.infra import creations, providers
-from dayfly.stacks import isolated, journal, state
+from dayfly.stacks import engine_processes, isolated, journal, state
 from dayfly.stacks.beside import Beside, stack_of
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import History
@@ -73,8 +72,10 @@ class EngineTeardown:
         """Lets an operation in flight finish and be recorded, then ends what is left of the engine for this run."""
         until = self._now() + _ENGINE_WAIT_S
         said, kills = False, 0
-        while (processes := engine_processes(history.id)) and kills < _KILL_ROUNDS:
-            if self._now() > until or not any(_is_cli(process) for process in processes):
+        while (processes := engine_processes.of(history.id)) and kills < _KILL_ROUNDS:
+            if self._now() > until or not any(
+                engine_processes.is_cli(process) for process in processes
+            ):
                 kills += 1
                 for process in processes:
                     with contextlib.suppress(psutil.Error):
@@ -268,23 +269,6 @@ def _known_ids(history: History) -> set[str] | None:
         ) from trouble
 
 
-def engine_processes(run_id: str) -> list[psutil.Process]:
-    """The CLI, provider and program processes that work for a run, this one apart."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.uids().real != os.getuid() or process.pid == os.getpid():
-                continue
-            if (
-                process.environ().get("DAYFLY_STACK") == run_id
-                and process.status() != psutil.STATUS_ZOMBIE
-            ):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def _in_a_project(folder: Path) -> bool:
     """Whether the engine would find a project from here: it looks upwards, as far as the root."""
     return any(
@@ -292,14 +276,6 @@ def _in_a_project(folder: Path) -> bool:
         for above in (folder, *folder.parents)
         for suffix in (".yaml", ".yml", ".json")
     )
-
-
-def _is_cli(process: psutil.Process) -> bool:
-    """The CLI or our program: either may still record something. A provider process alone records nothing."""
-    try:
-        return process.name() == "pulumi" or "dayfly.stacks.program" in process.cmdline()
-    except psutil.Error:
-        return False
 
 
 def _is_dead(host: str, pid: int, at: str | None) -> bool:

@@ -25,11 +25,10 @@ from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import new_id
 from dayfly.infra.spec import Spec
-from dayfly.stacks import failures, intent, isolated, journal
+from dayfly.stacks import engine_processes, failures, intent, isolated, journal
 from dayfly.stacks.behind import Behind
 from dayfly.stacks.closer import Closer
 from dayfly.stacks.engine import Engine
-from dayfly.stacks.engine_teardown import engine_processes
 from dayfly.stacks.journal import Event, History
 from dayfly.stacks.ladder import Ladder
 from dayfly.stacks.program import Request
@@ -294,7 +293,7 @@ class RunStack:
 
     def _interrupt_engine(self) -> None:
         """One graceful signal, never two: the create in flight ends and is recorded, nothing new begins."""
-        for process in engine_processes(self.id):
+        for process in engine_processes.of(self.id):
             with contextlib.suppress(Exception):
                 if process.name() == "pulumi":
                     process.send_signal(signal.SIGINT)

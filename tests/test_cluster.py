@@ -18,8 +18,8 @@ import pytest
 from dayfly import cluster
 from dayfly.errors import ConfigurationError, PayloadError, SpecError
 from dayfly.infra.offers import Offer
-from dayfly.runtime.cluster import Options
 from dayfly.runtime.context import Context
+from dayfly.runtime.options import Options
 from dayfly.runtime.warm_run import _shared_gpus
 from dayfly.stacks import journal
 from dayfly.stacks.settings import SPEC_FIELDS
