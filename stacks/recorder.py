@@ -6,8 +6,8 @@ in its own interpreter, and a provider's SDK, which takes its second to be impor
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from dayfly.infra.listing import Listing
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
-from dayfly.stacks import outputs
+from dayfly.stacks import forked, outputs
 from dayfly.stacks.workspace import Workspace
 
 _LIMIT_S = 120.0
@@ -64,7 +64,7 @@ def listings(workspace: Workspace, spec: Spec, offers: Sequence[Offer]) -> list[
 def _listing(answer: dict[str, Any]) -> Listing:
     if "error" in answer:
         return Listing(why=f"listing them without the engine failed: {answer['error']}")
-    return Listing.of(answer["resources"], "recorder")
+    return Listing.of(answer["value"], "recorder")
 
 
 def resources(spec: Spec, offer: Offer, run: Run) -> list[dict[str, Any]]:
@@ -78,34 +78,10 @@ def resources(spec: Spec, offer: Offer, run: Run) -> list[dict[str, Any]]:
     Raises:
         RuntimeError: the program cannot be run; has its own error.
     """
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            with os.fdopen(writing, "wb") as answer:
-                answer.write(json.dumps(_answer(spec, offer, run)).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as source:
-        text = source.read()
-    _, status = os.waitpid(pid, 0)
-    if not text:
-        code = os.waitstatus_to_exitcode(status)
-        raise RuntimeError(f"listing the resources ended with {code} and without a word")
-    told: dict[str, Any] = json.loads(text)
-    if "error" in told:
-        raise RuntimeError(told["error"])
-    found: list[dict[str, Any]] = told["resources"]
+    found: list[dict[str, Any]] = forked.told(
+        "listing the resources", functools.partial(_record, spec, offer, run)
+    )
     return found
-
-
-def _answer(spec: Spec, offer: Offer, run: Run) -> dict[str, Any]:
-    """What the fork has to tell: the resources, or the error that only it has seen."""
-    try:
-        return {"resources": _record(spec, offer, run)}
-    except BaseException as error:  # noqa: BLE001  # the process ends here, and with it whatever is not told
-        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def _record(spec: Spec, offer: Offer, run: Run) -> list[dict[str, Any]]:
@@ -145,7 +121,10 @@ def main() -> int:
     spec, run_id = Spec(**request["spec"]), new_id()
     directory = Path(request["runs"]) / run_id
     run = Run(run_id, request["owner"], 0.0, spec.max_runtime_s, directory, "", "")
-    told = [_answer(spec, Offer(**values), run) for values in request["offers"]]
+    told = [
+        forked.answer(functools.partial(_record, spec, Offer(**values), run))
+        for values in request["offers"]
+    ]
     print(json.dumps(told), file=answer, flush=True)
     return 0
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,12 @@ from dayfly.infra import providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
+from dayfly.stacks import forked
 
 # How the engine marks a value that is a secret.
 _SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
+
+Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -35,37 +37,48 @@ class Declared:
 
 
 def by(spec: Spec, offer: Offer, run: Run) -> list[Declared]:
-    """Everything that is declared, in a fork: the mocks would stay behind in this interpreter."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            with os.fdopen(writing, "w") as answer:
-                json.dump(_recorded(spec, offer, run), answer)
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as source:
-        text = source.read()
-    os.waitpid(pid, 0)
-    assert text, "the program has failed; see above"
-    return [_declared(**row) for row in json.loads(text)]
+    """Everything that is declared."""
+    return whole(spec, offer, run)[0]
 
 
-def _recorded(spec: Spec, offer: Offer, run: Run) -> list[dict[str, Any]]:
+def whole(
+    spec: Spec,
+    offer: Offer,
+    run: Run,
+    *,
+    told: Mapping[str, Any] | None = None,
+    answer: Answer = lambda _: {},
+) -> tuple[list[Declared], list[dict[str, Any]]]:
+    """Everything that is declared, and the outputs of each machine; in a fork: the mocks would stay behind in this interpreter.
+
+    Args:
+        spec, offer, run: of which program.
+        told: what every resource has of outputs beside its inputs.
+        answer: of a function of the SDK's, to its arguments.
+    """
+    rows, outputs = forked.told(
+        "declaring", lambda: _recorded(spec, offer, run, dict(told or {}), answer)
+    )
+    return [_declared(**row) for row in rows], outputs
+
+
+def _recorded(
+    spec: Spec, offer: Offer, run: Run, told: dict[str, Any], answer: Answer
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     import pulumi
     from google.protobuf import json_format
     from pulumi.runtime import mocks
     from pulumi.runtime.stack import run_pulumi_func
 
     seen: list[dict[str, Any]] = []
+    outputs: list[dict[str, Any]] = []
 
     class Recorder(pulumi.runtime.Mocks):
         def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
-            return f"{args.name}-id", args.inputs
+            return f"{args.name}-id", {**args.inputs, **told}
 
         def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
-            return {}
+            return answer(args.args)
 
     class Monitor(mocks.MockMonitor):
         def RegisterResource(self, request: Any) -> Any:
@@ -80,10 +93,12 @@ def _recorded(spec: Spec, offer: Offer, run: Run) -> list[dict[str, Any]]:
     )
 
     def program() -> None:
-        providers.load(offer.provider).declare(spec, offer, run)
+        machines: Any = providers.load(offer.provider).declare(spec, offer, run)
+        for machine in machines:
+            pulumi.Output.all(**machine).apply(outputs.append)
 
     loop.run_until_complete(run_pulumi_func(program))
-    return [row for row in seen if not row["type"].startswith("pulumi:pulumi:")]
+    return [row for row in seen if not row["type"].startswith("pulumi:pulumi:")], outputs
 
 
 def _declared(type: str, name: str, inputs: dict[str, Any]) -> Declared:

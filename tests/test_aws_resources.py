@@ -19,7 +19,8 @@ from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 from dayfly.stacks import recorder
 from dayfly.stacks.intent import make_key
-from tests.aws_graph import Declared, declared
+from tests import declared
+from tests.declared import Declared
 
 GPU = Offer("aws", "us-east-1", "g5.xlarge", 4, 16 << 30, 1.0, 1, "A10G", arch="x86_64")
 PLAIN = Offer("aws", "eu-west-1b", "m7i.large", 2, 8 << 30, 0.1, arch="x86_64")
@@ -42,7 +43,13 @@ def run(tmp_path: Path) -> Run:
 def graph(run: Run, offer: Offer = GPU, **options: Any) -> tuple[dict[str, Declared], list[Any]]:
     """The resources by name, and the outputs."""
     spec = Spec(provider="aws", allow_cidr=ALLOWED, **options)
-    found, outputs = declared(spec, offer, run)
+    found, outputs = declared.whole(
+        spec,
+        offer,
+        run,
+        told={"publicIp": "203.0.113.5", "privateIp": "10.77.0.5"},
+        answer=lambda asked: {"value": f"ami of {asked.get('name')}", "id": "ami-by-name"},
+    )
     return {each.name: each for each in found}, outputs
 
 
