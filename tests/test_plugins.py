@@ -27,7 +27,7 @@ from dayfly.stacks import journal, plugin_install, plugins
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.plugins import Plugin
 from tests.emulators import standin
-from tests.engine.client import dayfly
+from tests.engine.client import dayfly, plain_cli
 
 _NOWHERE = Engine(Path("/nowhere/pulumi"), "3.250.0", "path")
 _PROGRAM = b"#!/bin/sh\nexit 0\n"
@@ -160,7 +160,7 @@ def test_many_processes_install_a_plugin_once_and_say_its_size_first(
     assert [each["where"] for each in states if each["provider"] == "standin"] == [file]
     checks = {check.name: check for check in doctor.examine().checks}
     assert checks["plugin standin"].level == "ok"
-    listed = standin.plain_cli(Path.cwd())("plugin", "ls", "--json")
+    listed = plain_cli(Path.cwd())("plugin", "ls", "--json")
     assert [each["name"] for each in json.loads(listed.stdout)] == ["aws"]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -128,6 +130,27 @@ def dayfly(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
         check=False,
         env=os.environ | variables,
     )
+
+
+def plain_cli(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`pulumi` in a project's folder, with the environment that `dayfly engine env` prints."""
+    exports = dayfly("engine", "env").stdout.splitlines()
+    variables = dict(shlex.split(line)[1].split("=", 1) for line in exports)
+    assert {"PATH", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"} <= set(variables)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["pulumi", *arguments, "--non-interactive"],
+            cwd=project,
+            env=os.environ | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
 
 
 def alive(run: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,18 +21,8 @@ from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.workspace import Workspace
 from tests.emulators.lambda_cloud.emulator import Emulator
-from tests.emulators.lambda_cloud.options import Options
 
 pytestmark = [pytest.mark.engine, pytest.mark.tried("lambda", "emulator")]
-
-
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """The emulator, as the environment tells of it; its time goes ten times as fast."""
-    with Emulator(Options(time_scale=10)) as emulator:
-        for name, value in emulator.environment().items():
-            monkeypatch.setenv(name, value)
-        yield emulator
 
 
 def _nothing_left(cloud: Emulator) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,15 +34,6 @@ remote = cluster(
     environment=[],
     time="30m",
 )
-
-
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """The emulator; its time goes ten times as fast."""
-    with Emulator(Options(time_scale=10)) as emulator:
-        for name, value in emulator.environment().items():
-            monkeypatch.setenv(name, value)
-        yield emulator
 
 
 def runs() -> list[History]:

@@ -21,7 +21,7 @@ from dayfly.runtime.machine_plan import plan_machine
 from dayfly.stacks import journal, recorder
 from dayfly.stacks.engine import Engine
 from tests.emulators import standin, worlds
-from tests.engine.client import dayfly
+from tests.engine.client import dayfly, plain_cli
 from tests.own_machine import own_machine
 
 pytestmark = pytest.mark.engine
@@ -180,7 +180,7 @@ def test_the_plain_cli_previews_the_same_resources_and_dollars(tmp_path: Path) -
     shutil.copy(checkout / "Pulumi.yaml", project)
     shutil.copy(checkout / "stacks" / "__main__.py", project / "stacks")
     plan = plan_machine(Spec(provider="standin"))
-    pulumi = standin.plain_cli(project)
+    pulumi = plain_cli(project)
     assert pulumi("stack", "init", "dev").returncode == 0
     assert pulumi("config", "set", "dayfly:provider", "standin").returncode == 0
     done = pulumi("preview", "--json")

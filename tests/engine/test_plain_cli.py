@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +17,7 @@ from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.stacks.engine import Engine
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
-from tests.engine.client import dayfly
+from tests.engine.client import dayfly, plain_cli
 
 pytestmark = pytest.mark.engine
 
@@ -33,23 +31,7 @@ def pulumi(engine: Engine, tmp_path: Path) -> Pulumi:
     shutil.copy(_CHECKOUT / "Pulumi.yaml", tmp_path)
     (tmp_path / "stacks").mkdir()
     shutil.copy(_CHECKOUT / "stacks" / "__main__.py", tmp_path / "stacks")
-    exports = dayfly("engine", "env").stdout.splitlines()
-    variables = dict(shlex.split(line)[1].split("=", 1) for line in exports)
-    assert {"PATH", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"} <= set(variables)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["pulumi", *arguments, "--non-interactive"],
-            cwd=tmp_path,
-            env=os.environ | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    return run
+    return plain_cli(tmp_path)
 
 
 def test_up_and_destroy_by_the_plain_cli_are_a_run_like_any_other(

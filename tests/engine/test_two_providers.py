@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,18 +10,8 @@ from dayfly import cluster
 from dayfly.runtime.context import Context
 from dayfly.stacks import journal
 from tests.emulators.lambda_cloud.emulator import Emulator
-from tests.emulators.lambda_cloud.options import Options
 
 pytestmark = [pytest.mark.engine, pytest.mark.sshd]
-
-
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """The emulator; its time goes ten times as fast."""
-    with Emulator(Options(time_scale=10)) as emulator:
-        for name, value in emulator.environment().items():
-            monkeypatch.setenv(name, value)
-        yield emulator
 
 
 def test_two_submits_on_two_providers_are_under_way_together(cloud: Emulator) -> None:

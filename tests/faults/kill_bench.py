@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,18 +65,7 @@ class Bench:
         script = self.place.home / f"victim_{provider}{kind}.py"
         if not script.exists():
             script.write_text(VICTIMS[provider, kind].code)
-        with (self.place.home / f"client.{seed}.log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, str(script), str(seed), str(self.starts.port)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.place.home,
-            )
-
-    def said(self, seed: int) -> str:
-        """The last words of a client."""
-        return (self.place.home / f"client.{seed}.log").read_text(errors="replace")[-600:]
+        return self.place.client(script, seed, self.starts.port)
 
     def lasts_s(self, aim: Aim) -> float:
         """How long a run of that kind takes that nobody kills, from its first file to its client's end."""
@@ -98,7 +86,7 @@ class Bench:
         try:
             assert moments.wait_for_run(self.place.home, before, client, COMMAND_S)
             began = time.monotonic()
-            assert client.wait(COMMAND_S) == 0, self.said(0)
+            assert client.wait(COMMAND_S) == 0, self.place.said(0)
         finally:
             client.kill()
             client.wait()

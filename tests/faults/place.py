@@ -50,6 +50,30 @@ class Place:
             env=os.environ | (variables or {}),
         )
 
+    def client(self, script: Path, seed: int, port: int) -> subprocess.Popen[bytes]:
+        """A client of its own process.
+
+        Args:
+            script: what it runs.
+            seed: of the trial.
+            port: where its function tells of its starts.
+        """
+        with self._log(seed).open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, str(script), str(seed), str(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+            )
+
+    def said(self, seed: int) -> str:
+        """The last words of that client."""
+        return self._log(seed).read_text(errors="replace")[-600:]
+
+    def _log(self, seed: int) -> Path:
+        return self.home / f"client.{seed}.log"
+
     def settled(self, *runs: str, wait_s: float = _SETTLE_S) -> list[str]:
         """Waits until no process of these runs is alive.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,18 +51,7 @@ class Stand:
         """One that calls the function."""
         script = self.place.home / "victim.py"
         script.write_text(self.victim.code)
-        with (self.place.home / f"client.{seed}.log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, str(script), str(seed), str(self.starts.port)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.place.home,
-            )
-
-    def said(self, seed: int) -> str:
-        """The last words of a client."""
-        return (self.place.home / f"client.{seed}.log").read_text(errors="replace")[-600:]
+        return self.place.client(script, seed, self.starts.port)
 
     def lasts_s(self, seed: int) -> float:
         """How long a client lives that nobody kills; found out once for all processes of a campaign."""
@@ -71,7 +59,7 @@ class Stand:
         if not noted.exists():
             began = time.monotonic()
             with self.client(seed) as client:
-                assert client.wait(COMMAND_S) == 0, self.said(seed)
+                assert client.wait(COMMAND_S) == 0, self.place.said(seed)
             took_s = time.monotonic() - began
             assert self.cloud.leaked() == []
             whole = self.place.home / "lasts.new"

@@ -17,14 +17,12 @@ from typing import Any
 import pytest
 
 from dayfly import cluster
-from dayfly.infra import aws_inventory
+from dayfly.infra import aws_endpoint, aws_inventory
 from dayfly.infra.aws_session import CREDENTIALS, PLACES
-from dayfly.infra.offers import Offer
 from dayfly.infra.providers.aws import PROVIDER
-from dayfly.runtime import wording
 from dayfly.runtime.context import Context
 from dayfly.runtime.gpu import is_model
-from dayfly.stacks import journal
+from tests.real_world.story import told
 
 # Read when this file is: the tests' own environment has none of these.
 _GIVEN = {name: os.environ[name] for name in (*CREDENTIALS, *PLACES) if name in os.environ}
@@ -32,12 +30,13 @@ _WANTED = os.environ.get("DAYFLY_REAL_WORLD") == "1"
 # boto3 takes a second to be loaded.
 _MISSING = "; ".join(PROVIDER.preflight()) if _WANTED else ""
 _GPU = os.environ.get("DAYFLY_TEST_AWS_GPU")
+_REHEARSAL = bool(aws_endpoint.given())
 _MOST_USD = 2.0
 
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.network,
-    pytest.mark.tried("aws", "real"),
+    pytest.mark.tried("aws", "emulator" if _REHEARSAL else "real"),
     pytest.mark.skipif(
         not _WANTED,
         reason="costs money at AWS: set DAYFLY_REAL_WORLD=1 and AWS credentials",
@@ -75,23 +74,14 @@ def test_a_function_runs_on_ec2_and_nothing_is_left(capsys: pytest.CaptureFixtur
         max_cost=_MOST_USD,
         job_name="real-world",
     )(_where)
-    with capsys.disabled():
-        print()
-        plan = function.plan()
-        for label, text in wording.plan_rows(plan):
-            print(f"  {label:<24}{text}")
-        job = function.submit()
-        value = job.result()
-        receipt = job.receipt()
-        print(f"  {value}\n  {wording.receipt_line(receipt)}", flush=True)
-    offer = Offer(**journal.read(job.directory).intent["offer"])
-    assert plan.worst_case_usd <= _MOST_USD
+    story = told(function, capsys, _MOST_USD)
+    value, receipt, offer = story.value, story.receipt, story.offer
     assert value["host"] not in ("", platform.node())
     assert value["pid"] != os.getpid()
     assert len(value["gpus"]) == offer.gpus
     assert all(is_model(offer.gpu_model, name) for name in value["gpus"])
     assert (receipt.left, receipt.destroyed) == (0, receipt.declared)
     assert receipt.usd_per_hour == pytest.approx(offer.usd_per_hour)
-    assert receipt.usd <= plan.worst_case_usd
+    assert receipt.usd <= story.plan.worst_case_usd
     owner = Context.open().workspace.owner
-    assert [found for found in aws_inventory.inventory(owner) if found.run == job.id] == []
+    assert [found for found in aws_inventory.inventory(owner) if found.run == story.job.id] == []

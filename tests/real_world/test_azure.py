@@ -14,25 +14,16 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from dayfly import cluster
 from dayfly.infra import azure_account, azure_endpoint, providers
-from dayfly.infra.offers import Offer
-from dayfly.runtime import wording
 from dayfly.runtime.gpu import is_model
-from dayfly.stacks import journal
+from tests.real_world.story import told
 
 # Asked when this file is read: the tests' own environment has none of these.
-_NAMES = (*azure_account.VARIABLES, *("DAYFLY_SSH_PORT_MAP", "PULUMI_DEBUG_PROVIDERS"))
-_KEPT = {
-    name: os.environ[name]
-    for name in (*_NAMES, azure_endpoint.URL_VARIABLE, azure_endpoint.SCALE_VARIABLE)
-    if name in os.environ
-}
 _WANTED = os.environ.get("DAYFLY_REAL_WORLD") == "1"
 _MISSING = "; ".join(azure_account.missing())
 _REGION = os.environ.get("AZURE_REGION")
@@ -49,14 +40,6 @@ pytestmark = [
     ),
     pytest.mark.skipif(bool(_MISSING), reason=_MISSING or "set up"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The account of whoever runs this."""
-    for name, value in _KEPT.items():
-        monkeypatch.setenv(name, value)
-    yield
 
 
 def _where() -> dict[str, Any]:
@@ -79,23 +62,12 @@ def test_a_function_runs_on_the_cheapest_machine_with_a_gpu_and_nothing_is_left(
         max_cost=_MOST_USD,
         job_name="real-world",
     )
-    function = remote(_where)
-    with capsys.disabled():
-        print()
-        plan = function.plan()
-        for label, text in wording.plan_rows(plan):
-            print(f"  {label:<24}{text}")
-        job = function.submit()
-        value = job.result()
-        receipt = job.receipt()
-        print(f"  {value}\n  {wording.receipt_line(receipt)}", flush=True)
-    story = journal.read(job.directory)
-    offer = Offer(**story.intent["offer"])
+    story = told(remote(_where), capsys, _MOST_USD)
+    job, value, receipt, offer = story.job, story.value, story.receipt, story.offer
     assert value["host"] == f"dayfly-{job.id[:12]}"
     assert value["pid"] != os.getpid()
     assert len(value["gpus"]) == offer.gpus == 1
     assert is_model(offer.gpu_model, value["gpus"][0])
     assert (receipt.left, receipt.at_most, receipt.how) == (0, False, "pulumi")
-    assert plan.worst_case_usd <= _MOST_USD
-    assert receipt.usd <= plan.worst_case_usd
+    assert receipt.usd <= story.plan.worst_case_usd
     assert [found for found in azure.inventory(None) if found.run == job.id] == []

@@ -19,6 +19,7 @@ import pytest
 from dayfly import cluster
 from dayfly.infra import providers
 from dayfly.runtime import wording
+from tests.real_world.story import show_plan
 
 _GPU = os.environ.get("DAYFLY_TEST_CLOUDS_GPU")
 _MOST_USD = 2.0
@@ -56,8 +57,7 @@ def test_the_same_function_on_every_cloud(capsys: pytest.CaptureFixture[str]) ->
     with capsys.disabled():
         for name, call in calls.items():
             print(f"\n{name}")
-            for label, text in wording.plan_rows(call.plan(21)):
-                print(f"  {label:<24}{text}")
+            show_plan(call.plan(21))
         begun, jobs = time.monotonic(), {name: call.submit(21) for name, call in calls.items()}
         took, values = {}, {}
         for name, job in jobs.items():

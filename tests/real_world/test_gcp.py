@@ -16,10 +16,9 @@ import pytest
 
 from dayfly import cluster
 from dayfly.infra import gcp_account, providers
-from dayfly.infra.offers import Offer
-from dayfly.runtime import wording
 from dayfly.runtime.gpu import is_model
 from dayfly.stacks import journal
+from tests.real_world.story import told
 
 # Asked when this file is read: the tests' own environment has none of these.
 _WANTED = os.environ.get("DAYFLY_REAL_WORLD") == "1"
@@ -57,18 +56,8 @@ def test_a_function_runs_on_the_cheapest_machine_with_a_gpu_and_nothing_is_left(
         max_cost=_MOST_USD,
         job_name="real-world",
     )(_where)
-    with capsys.disabled():
-        print()
-        plan = function.plan()
-        for label, text in wording.plan_rows(plan):
-            print(f"  {label:<24}{text}")
-        assert plan.worst_case_usd <= _MOST_USD
-        job = function.submit()
-        value = job.result()
-        receipt = job.receipt()
-        print(f"  {value}\n  {wording.receipt_line(receipt)}", flush=True)
-    story = journal.read(job.directory)
-    offer = Offer(**story.intent["offer"])
+    story = told(function, capsys, _MOST_USD)
+    job, value, receipt, offer = story.job, story.value, story.receipt, story.offer
     assert value["host"] not in ("", platform.node())
     assert len(value["gpus"]) == offer.gpus > 0
     for name, mib in value["gpus"]:
@@ -76,6 +65,6 @@ def test_a_function_runs_on_the_cheapest_machine_with_a_gpu_and_nothing_is_left(
         assert mib * (1 << 20) > 0.9e9 * offer.gpu_memory_gb
     assert (receipt.left, receipt.at_most, receipt.destroyed) == (0, False, receipt.declared)
     assert receipt.usd_per_hour == pytest.approx(offer.usd_per_hour)
-    assert receipt.usd <= plan.worst_case_usd
-    found = providers.load("gcp").inventory(str(story.intent["owner"]))
+    assert receipt.usd <= story.plan.worst_case_usd
+    found = providers.load("gcp").inventory(str(journal.read(job.directory).intent["owner"]))
     assert [each for each in found if each.run == job.id] == []

@@ -34,6 +34,7 @@ from dayfly.runtime.context import Context
 from dayfly.runtime.gpu import is_model
 from dayfly.stacks import journal
 from dayfly.stacks.receipt import Receipt
+from tests.real_world.story import show_plan
 
 # Asked when this file is read: the tests' own environment has none of these.
 _WANTED = os.environ.get("DAYFLY_REAL_WORLD") == "1"
@@ -125,8 +126,7 @@ def test_a_function_runs_on_the_cheapest_machine_with_a_gpu_and_nothing_is_left(
     with capsys.disabled():
         print()
         plan = function.plan()
-        for label, text in wording.plan_rows(plan):
-            print(f"  {label:<24}{text}")
+        show_plan(plan)
         with _watched(api, runs) as seen:
             begun = time.time()
             job = function.submit()

@@ -6,13 +6,13 @@ import argparse
 import json
 import os
 import shlex
-import signal
 import sys
 import tempfile
 import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+from tests.emulators import lifetime
 from tests.emulators.gcp.plugin import GcpPlugin
 from tests.emulators.gcp.server import ApiServer
 from tests.emulators.gcp.world import World
@@ -49,26 +49,13 @@ def main() -> None:
     """The emulator's whole life."""
     asked = _arguments()
     os.umask(0o022)  # the disks' folders are an instance's /etc and /usr
-    # Written to by whichever thread the kernel gives the signal: a handler would wait for the main one, which reads.
-    ended, end = os.pipe()
-    os.set_blocking(end, False)
-    signal.set_wakeup_fd(end)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
-    if asked.until_stdin_closes:
-        threading.Thread(target=_until_closed, args=(end,), daemon=True).start()
+    ended = lifetime.ended(until_stdin_closes=asked.until_stdin_closes)
     with tempfile.TemporaryDirectory(prefix="gcp-") as folder:
         tempfile.tempdir = folder
         try:
             _serve(asked, Path(folder), ended)
         except NoNamespaces as error:
             sys.exit(f"{error}")
-
-
-def _until_closed(end: int) -> None:
-    while os.read(0, 4096):
-        pass
-    os.write(end, b".")
 
 
 def _serve(asked: argparse.Namespace, folder: Path, ended: int) -> None:

@@ -6,12 +6,12 @@ import argparse
 import json
 import os
 import shlex
-import signal
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
+from tests.emulators import lifetime
 from tests.emulators.lambda_cloud import operations
 from tests.emulators.lambda_cloud.cloud import Cloud
 from tests.emulators.lambda_cloud.options import Options
@@ -72,14 +72,7 @@ def main() -> None:
     folder = asked.folder or Path(made.name if made else "")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tempfile.tempdir = str(folder)
-    # Written to by whichever thread the kernel gives the signal: a handler would wait for the main one, which reads.
-    ended, end = os.pipe()
-    os.set_blocking(end, False)
-    signal.set_wakeup_fd(end)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
-    if asked.until_stdin_closes:
-        threading.Thread(target=_until_closed, args=(end,), daemon=True).start()
+    ended = lifetime.ended(until_stdin_closes=asked.until_stdin_closes)
     try:
         _serve(options, folder.resolve(), asked.port, ended)
     except (NoNamespaces, OSError) as error:
@@ -87,12 +80,6 @@ def main() -> None:
     finally:
         if made is not None:
             made.cleanup()
-
-
-def _until_closed(end: int) -> None:
-    while os.read(0, 4096):
-        pass
-    os.write(end, b".")
 
 
 def _serve(options: Options, folder: Path, port: int, ended: int) -> None:

@@ -6,11 +6,8 @@ Left out: instances (nothing can be launched), inventory, prices of anything but
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +16,6 @@ import pytest
 
 from dayfly.infra import providers
 from tests.emulators.plugin import Plugin, Refusal, Values
-from tests.engine.client import dayfly
 
 NAME = "standin"
 _FOLDER = Path(__file__).parent
@@ -59,26 +55,6 @@ def known(patch: pytest.MonkeyPatch) -> Iterator[None]:
     finally:
         patch.undo()
         _forget()
-
-
-def plain_cli(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`pulumi` in a project's folder, with the environment that `dayfly engine env` prints."""
-    exports = dayfly("engine", "env").stdout.splitlines()
-    variables = dict(shlex.split(line)[1].split("=", 1) for line in exports)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["pulumi", *arguments, "--non-interactive"],
-            cwd=project,
-            env=os.environ | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    return run
 
 
 def _forget() -> None:

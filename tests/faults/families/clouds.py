@@ -68,7 +68,7 @@ class _Kill:
         chance = random.Random(self.aim.seed)
         came = self._has_come(chance)
         if came is None:
-            said = f"its moment did not come: {self.where.said(self.aim.seed)}"
+            said = f"its moment did not come: {self.where.place.said(self.aim.seed)}"
             return Trial(_NAME, self.aim.seed, problems=(said,))
         if not came:
             # Nobody was killed: what it leaves must be nothing as well.

@@ -64,7 +64,7 @@ def _attempt(shared: Bench, aim: Aim, attempt: int, lasts_s: float) -> Trial:
         try:
             run = moments.wait_for_run(home, before, client, COMMAND_S)
             if run is None:
-                return _failed(aim, f"the client made no run: {shared.said(aim.seed)}")
+                return _failed(aim, f"the client made no run: {shared.place.said(aim.seed)}")
             began = time.monotonic()
             call = Call(home, aim.seed, client, run)
             sight = Sight(home, run, shared.starts, cloud)
@@ -109,7 +109,7 @@ class _Kill:
             moment_s = self.chance.uniform(0, lasts_s)
             came, first, when = self._after(moment_s), [], f"{moment_s:.2f} s after its first file"
         if came is None:
-            said = self.shared.said(self.aim.seed)
+            said = self.shared.place.said(self.aim.seed)
             return _failed(self.aim, f"it did not come to {self.aim.point!r}: {said}")
         stroke = self._struck(first) if came else None
         if self.held is not None:
