@@ -85,7 +85,7 @@ _FIXES = {
 # Deleted already, or never there.
 _GONE = re.compile(r"\.(NotFound|Malformed)$")
 # Something of the run still holds it, and has to end first.
-IN_USE = (
+_IN_USE = (
     "DependencyViolation",
     "VolumeInUse",
     "InvalidNetworkInterface.InUse",
@@ -103,6 +103,7 @@ class AwsError(CloudError):
     """
 
     called = "AWS"
+    in_use_codes = _IN_USE
 
     def __init__(self, doing: str, code: str, message: str) -> None:
         kind = KINDS.get(code, "unknown")

@@ -9,7 +9,7 @@ from typing import Any
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra import aws_session
-from dayfly.infra.aws_errors import IN_USE, AwsError, mapped
+from dayfly.infra.aws_errors import AwsError, mapped
 from dayfly.infra.aws_ids import AwsId, zone_of
 from dayfly.infra.found import GONE, Found, State
 
@@ -199,7 +199,7 @@ def terminate(id: str) -> None:
         with mapped(f"ending {id}"):
             end(aws_session.client("ec2", where.region), where.id)
     except AwsError as error:
-        if not error.gone and error.code not in IN_USE:
+        if not (error.gone or error.in_use):
             raise
 
 

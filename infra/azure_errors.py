@@ -121,20 +121,11 @@ class ApiError(CloudError):
     """Azure said no, or said nothing that can be used."""
 
     called = "Azure"
+    gone_codes, in_use_codes = _GONE, _IN_USE
 
     def __init__(self, doing: str, code: str, message: str) -> None:
         kind = KINDS.get(code, "unknown")
         super().__init__(doing, code, message, kind, _FIXES.get(code))
-
-    @property
-    def gone(self) -> bool:
-        """True where the very thing that was named does not exist."""
-        return self.code in _GONE
-
-    @property
-    def in_use(self) -> bool:
-        """True where it cannot be deleted as long as something else is there."""
-        return self.code in _IN_USE
 
 
 @contextmanager

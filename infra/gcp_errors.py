@@ -78,7 +78,7 @@ CODE = re.compile(
 )
 _GLOBALLY = re.compile(r"\bQuota '[A-Z0-9_-]+' exceeded\.\s+Limit: [\d.]+ globally")
 _GONE = ("notFound", "RESOURCE_NOT_FOUND")
-# Somebody else holds it, or it is ending already: whoever reads the inventory again comes back to it.
+# Somebody else holds it, or it is ending already.
 _BUSY = ("resourceInUseByAnotherResource", "resourceNotReady")
 # What can be done about it.
 _FIXES = {
@@ -96,20 +96,11 @@ class GcpError(CloudError):
     """
 
     called = "Google Cloud"
+    gone_codes, in_use_codes = _GONE, _BUSY
 
     def __init__(self, doing: str, code: str, message: str) -> None:
         kind = KINDS.get(code, "unknown")
         super().__init__(doing, code, message, kind, _FIXES.get(code))
-
-    @property
-    def gone(self) -> bool:
-        """True where the very thing that was named does not exist."""
-        return self.code in _GONE
-
-    @property
-    def busy(self) -> bool:
-        """True where it is still in use, or something else is being done with it."""
-        return self.code in _BUSY
 
 
 @contextlib.contextmanager

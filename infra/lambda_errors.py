@@ -42,7 +42,7 @@ _FIXES = {
     "global/quota-exceeded": "end machines that are up (`dayfly ps`, https://cloud.lambda.ai/instances), or ask Lambda's"
     " support for a larger quota",
 }
-IN_USE = "firewall-rulesets/firewall-ruleset-in-use"
+_IN_USE = ("firewall-rulesets/firewall-ruleset-in-use",)
 # Lambda's description of its API says so of this one: firewall rules do not apply there.
 _WITHOUT_FIREWALL = ("us-south-1",)
 _UNSUPPORTED = re.compile(
@@ -60,6 +60,7 @@ class ApiError(CloudError):
     """
 
     called = "Lambda Cloud"
+    gone_codes, in_use_codes = _GONE, _IN_USE
 
     def __init__(
         self, doing: str, code: str, message: str, retry_after_s: float | None = None
@@ -67,11 +68,6 @@ class ApiError(CloudError):
         super().__init__(doing, code, message, kind_of(code), _FIXES.get(code))
         self.message = message
         self.retry_after_s = retry_after_s
-
-    @property
-    def gone(self) -> bool:
-        """True where the very thing that was named does not exist."""
-        return self.code in _GONE
 
 
 class Unanswered(ApiError):

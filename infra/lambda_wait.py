@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dayfly.infra import port_map
 from dayfly.infra.found import GONE
-from dayfly.infra.lambda_errors import IN_USE, ApiError
+from dayfly.infra.lambda_errors import ApiError
 from dayfly.infra.lambda_records import Instance
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Waiting:
             try:
                 return delete()
             except ApiError as error:
-                if error.code != IN_USE or self.now() >= until:
+                if not error.in_use or self.now() >= until:
                     raise
             # What a listing that fails does not tell is looked for again in a moment.
             with contextlib.suppress(ApiError):

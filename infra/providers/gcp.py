@@ -163,7 +163,7 @@ class Gcp(VendorProvider):
             GcpApi.from_environment().delete(place)
         except GcpError as error:
             # A network is in use until its machine has ended: whoever reads the inventory again comes back to it.
-            if not error.busy:
+            if not error.in_use:
                 raise
 
     def instance_state(self, id: str) -> State:

@@ -28,7 +28,7 @@ from dayfly.infra import (
 )
 from dayfly.infra.found import Found, State
 from dayfly.infra.ingress import PRIVATE_VARIABLE
-from dayfly.infra.lambda_errors import IN_USE, ApiError, code_in, kind_of
+from dayfly.infra.lambda_errors import ApiError, code_in, kind_of
 from dayfly.infra.lambda_records import Ruleset
 from dayfly.infra.lambda_resources import (
     LISTING_LAG_S,
@@ -213,7 +213,7 @@ class LambdaCloud(Provider):
                 api.delete_ruleset(found.id)
         except ApiError as error:
             # A ruleset is in use until its machine has ended: whoever reads the inventory again comes back to it.
-            if not error.gone and error.code != IN_USE:
+            if not (error.gone or error.in_use):
                 raise
 
     def instance_state(self, id: str) -> State:

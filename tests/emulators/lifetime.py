@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
+from typing import IO
+
+_END_S = 30.0
 
 
 def ended(*, until_stdin_closes: bool) -> int:
@@ -28,3 +32,21 @@ def _until_closed(end: int) -> None:
     while os.read(0, 4096):
         pass
     os.write(end, b".")
+
+
+def end(process: subprocess.Popen[str], *streams: IO[str] | None) -> None:
+    """Has an emulator end, and returns when it has; whatever it does not end in time is killed with it.
+
+    Args:
+        process: its own.
+        streams: to be closed then, beside its standard input and output.
+    """
+    process.terminate()
+    try:
+        process.wait(_END_S)
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, *streams):
+            if stream is not None:
+                stream.close()

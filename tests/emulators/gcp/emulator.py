@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from tests.emulators import lifetime
 from tests.emulators.machines import truth
 
 _CHECKOUT = Path(__file__).parents[3]
-_END_S = 30.0
 
 
 class Emulator:
@@ -80,15 +80,7 @@ class Emulator:
         process, self._process = self._process, None
         if process is None:
             return
-        process.terminate()
-        try:
-            process.wait(_END_S)
-        finally:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout, self._said):
-                if stream is not None:
-                    stream.close()
+        lifetime.end(process, self._said)
 
     def environment(self) -> dict[str, str]:
         """The variables by which Dayfly, the engine and Google's libraries take it for the real thing."""

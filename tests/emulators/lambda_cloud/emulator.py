@@ -15,13 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.emulators import lifetime
 from tests.emulators.lambda_cloud.faults import Fault
 from tests.emulators.lambda_cloud.options import Options
 from tests.emulators.machines import truth
 
 _CHECKOUT = Path(__file__).parents[3]
 _START_S = 30.0
-_END_S = 30.0
 
 
 class Emulator:
@@ -95,15 +95,9 @@ class Emulator:
         if self._process is None:
             return
         process, self._process = self._process, None
-        process.terminate()
         try:
-            process.wait(_END_S)
+            lifetime.end(process)
         finally:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
             failed = self._mistakes()
             if self._given is None:
                 shutil.rmtree(self._folder, ignore_errors=True)
