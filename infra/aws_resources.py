@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 USER = "ubuntu"
 # The plugin takes a lack of capacity for an error of the network and tries again, by itself 25 times, most of an hour:
-# https://github.com/hashicorp/terraform-provider-aws/issues/38133
+# https://github.com/hashicorp/terraform-provider-aws/issues/38133. Despite its name the setting counts the first attempt, too:
+# https://github.com/hashicorp/aws-sdk-go-base, aws_config.go, `WithRetryMaxAttempts(c.MaxRetries)`.
 _MAX_RETRIES = 2
 _CREATE, _DELETE = "10m", "15m"
 _NETWORK = "10.77.0.0/24"

@@ -186,21 +186,24 @@ class TestPlugin:
         )
         assert check("aws:s3/bucket:Bucket", {})
 
-    def test_a_refusal_is_in_the_real_one_s_words_after_its_retries(self, cloud: Aws) -> None:
-        """As often as its configuration says."""
+    def test_a_refusal_is_in_the_real_one_s_words_after_its_attempts(self, cloud: Aws) -> None:
+        """As many in all as its configuration says."""
         from tests.emulators.plugin import Refusal
 
         settings = {
             "region": "us-east-1",
-            "maxRetries": "1",
+            "maxRetries": "2",
             "endpoints": f'[{{"ec2": "{cloud.url}"}}]',
         }
-        cloud.fault(Fault("ImportKeyPair", "ServiceUnavailable", "later", 503, times=2))
+        cloud.fault(Fault("ImportKeyPair", "ServiceUnavailable", "later", 503, times=3))
         inputs = {"keyName": "k", "publicKey": "ssh-ed25519 AAAA"}
+        before = len(cloud.front.calls)
         with pytest.raises(
             Refusal, match=r"StatusCode: 503, RequestID: .*api error ServiceUnavailable: later"
         ):
             cloud.plugin.create(settings, "aws:ec2/keyPair:KeyPair", inputs)
+        calls = [call for _, call in cloud.front.calls[before:]]
+        assert calls == ["ImportKeyPair"] * 2
 
     def test_a_group_whose_rules_are_refused_is_half_made(self, cloud: Aws) -> None:
         """The engine gets its id, and can destroy it."""

@@ -1,8 +1,8 @@
 """A stand-in for Pulumi's plugin `aws`: resources become calls to EC2 and SSM, through boto3, at the endpoints of its configuration.
 
-Like the real one it waits inside its creates and deletes, tries again what fails on the way as often as `maxRetries` says (25
-times unless it says less, a lack of capacity too), tags by `defaultTags`, empties a new group of the rule that lets everything
-out, and wraps what AWS says in words of its own. Left out: everything but the types below, reading, and updates.
+Like the real one it waits inside its creates and deletes, tries what fails on the way (a lack of capacity too) `maxRetries` times
+in all, or 25, tags by `defaultTags`, empties a new group of the rule that lets everything out, and wraps what AWS says in words
+of its own. Left out: everything but the types below, reading, and updates; between attempts it waits half as long.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from tests.emulators.aws.resources import CREATES, DELETES
 from tests.emulators.aws.words import Gone, worded
 from tests.emulators.plugin import UNKNOWN, Plugin, Refusal, Values
 
-_RETRIES = 25
+# https://github.com/hashicorp/aws-sdk-go-base/blob/v2/aws_config.go makes the setting `MaxAttempts` of the SDK for Go.
+_ATTEMPTS = 25
 _REQUIRED = {
     "aws:ec2/keyPair:KeyPair": ("publicKey",),
     "aws:ec2/vpc:Vpc": (),
@@ -106,11 +107,11 @@ class AwsPlugin(Plugin):
         from botocore.config import Config
 
         endpoints = json.loads(configuration.get("endpoints") or "[{}]")[0]
-        retries = int(configuration.get("maxRetries") or _RETRIES)
+        attempts = int(configuration.get("maxRetries") or _ATTEMPTS)
         # A session of its own: boto3's are not for several threads.
         session = boto3.Session(self._key, self._secret, region_name=configuration["region"])
         return session.client(
             service,
             endpoint_url=endpoints[service],
-            config=Config(retries={"mode": "standard", "total_max_attempts": retries + 1}),
+            config=Config(retries={"mode": "standard", "total_max_attempts": attempts}),
         )
