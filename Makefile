@@ -6,18 +6,20 @@ PY := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test unit lint format types bench test-kills test-nodes test-faults real-world tried venv venv-dev venv-bench engine clean
+.PHONY: demo test unit lint format types bench test-kills test-nodes test-clouds test-clients test-faults real-world tried venv venv-dev venv-bench engine clean
 
 demo: venv engine
 	@$(PY) examples/quickstart.py
 
-# Most tests wait for engines and servers, so that one more than there are cores goes well. JOBS=1: one after the other.
-JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
+# Most tests wait for engines and servers, so that two more than there are cores go well. JOBS=1: one after the other.
+JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 2)
+PYTEST = $(PY) -m pytest -n $(JOBS) --dist worksteal
 
-# The kill matrix, the whole crash matrix and what needs many machines at once have targets of their own: they take minutes, and
-# more than an hour; a short sample of each is here. The types are checked by one of the tests, so that they take no time of their own.
+# What takes minutes, or more than an hour, has targets of its own: kills, the crash matrix, many machines at once, every end of the
+# clouds' machines and of several clients. A short sample of each is here. The types are checked by one of the tests, so that they
+# take no time of their own.
 test: lint engine
-	@$(PY) -m pytest -n $(JOBS) --dist worksteal -m "not kills and not nodes"
+	@$(PYTEST) -m "not kills and not nodes and not clouds and not clients"
 
 # The unit tests alone, on all cores and off the disk: what starts a server or a process at length is left to `make test`.
 unit: venv-dev
@@ -45,6 +47,12 @@ test-kills: venv-dev engine
 # two, where torch is installed.
 test-nodes: venv-dev engine
 	@$(PY) -m pytest -m nodes tests/engine -s -q -rs
+
+test-clouds: venv-dev engine
+	@$(PYTEST) -m clouds tests/engine
+
+test-clients: venv-dev engine
+	@$(PYTEST) -m clients tests/engine
 
 # Goes on where it was broken off, as long as the code is the same. One family: ONLY=kills; a part: SHARD=1/2. One trial again,
 # beside the records: ONLY=kills SEED=7. CHECK=1 switches off each safety rule of the product instead, and sees it noticed.

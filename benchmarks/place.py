@@ -31,8 +31,12 @@ class TrialFailed(Exception):
 
 
 @contextlib.contextmanager
-def new_home() -> Iterator[Path]:
-    """A private folder for the state of trials; what an interrupted one left is ended before it is removed."""
+def new_home(variables: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """A private folder for the state of trials; what an interrupted one left is ended before it is removed.
+
+    Args:
+        variables: what is to be seen beside, to end that.
+    """
     folder = Path(tempfile.mkdtemp(prefix="dayfly-bench-"))
     try:
         yield folder
@@ -40,7 +44,7 @@ def new_home() -> Iterator[Path]:
         _kill(process for process in processes(folder) if _is_trial(process))
         if (folder / "runs").exists() and journal.histories(folder / "runs"):
             command = [sys.executable, "-m", "dayfly.runtime.cli", "gc", "--yes", "--held"]
-            subprocess.run(command, env=environment(folder), check=False)
+            subprocess.run(command, env=environment(folder) | (variables or {}), check=False)
         _kill(processes(folder))
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 from benchmarks import clouds, place, report
@@ -17,10 +18,12 @@ def measure(say: Say) -> Row:
     problems: list[str] = []
     for name in clouds.NAMES:
         for _ in range(_TRIALS):
-            with clouds.emulated(name) as cloud, place.new_home() as home:
+            with contextlib.ExitStack() as stack:
+                cloud = stack.enter_context(clouds.emulated(name))
                 cloud.sell_out()
-                options = json.dumps(dict(cloud.machine))
                 variables = cloud.emulator.environment()
+                home = stack.enter_context(place.new_home(variables))
+                options = json.dumps(dict(cloud.machine))
                 process = place.start("trial_cloud", home, name, options, variables=variables)
                 place.answer(process, home)
                 took.append(cloud.moved_on_s())

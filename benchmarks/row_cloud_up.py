@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import time
@@ -21,9 +22,12 @@ def measure(say: Say) -> Row:
     medians: dict[str, tuple[float, float]] = {}
     left: list[str] = []
     for name in clouds.NAMES:
-        with clouds.emulated(name) as cloud, place.new_home() as home, place.new_home() as other:
+        with contextlib.ExitStack() as stack:
+            cloud = stack.enter_context(clouds.emulated(name))
+            variables = cloud.emulator.environment()
+            home, other = (stack.enter_context(place.new_home(variables)) for _ in range(2))
             asked = {**cloud.machine, "region": cloud.region}
-            plain = Plain(other, {"provider": name, **asked}, cloud.emulator.environment())
+            plain = Plain(other, {"provider": name, **asked}, variables)
             ours, peer = [], []
             for _ in range(_TRIALS):
                 ours.append(_seconds(name, asked, cloud, home))

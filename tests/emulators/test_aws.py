@@ -195,15 +195,14 @@ class TestPlugin:
             "maxRetries": "2",
             "endpoints": f'[{{"ec2": "{cloud.url}"}}]',
         }
-        cloud.fault(Fault("ImportKeyPair", "ServiceUnavailable", "later", 503, times=3))
-        inputs = {"keyName": "k", "publicKey": "ssh-ed25519 AAAA"}
-        before = len(cloud.front.calls)
+        cloud.fault(Fault("CreateVpc", "ServiceUnavailable", "later", 503, times=2))
+        inputs = {"cidrBlock": "10.77.0.0/24"}
         with pytest.raises(
             Refusal, match=r"StatusCode: 503, RequestID: .*api error ServiceUnavailable: later"
         ):
-            cloud.plugin.create(settings, "aws:ec2/keyPair:KeyPair", inputs)
-        calls = [call for _, call in cloud.front.calls[before:]]
-        assert calls == ["ImportKeyPair"] * 2
+            cloud.plugin.create(settings, "aws:ec2/vpc:Vpc", inputs)
+        once = {**settings, "maxRetries": "1"}
+        assert cloud.plugin.create(once, "aws:ec2/vpc:Vpc", inputs)
 
     def test_a_group_whose_rules_are_refused_is_half_made(self, cloud: Aws) -> None:
         """The engine gets its id, and can destroy it."""

@@ -87,6 +87,7 @@ def test_a_run_has_a_machine_of_its_own_and_leaves_nothing(
     assert 0 < receipt.lived_s < time.time() - begun
 
 
+@pytest.mark.clouds
 @pytest.mark.long
 def test_a_default_network_that_gives_no_addresses_is_no_obstacle(
     workspace: Workspace, engine: Engine, cloud: Aws
@@ -102,6 +103,7 @@ def test_a_default_network_that_gives_no_addresses_is_no_obstacle(
     assert cloud.left() == {}
 
 
+@pytest.mark.clouds
 @pytest.mark.long
 def test_regions_without_capacity_are_left_soon_and_leave_nothing(
     workspace: Workspace, engine: Engine, cloud: Aws
@@ -132,6 +134,7 @@ def test_regions_without_capacity_are_left_soon_and_leave_nothing(
     assert cloud.left() == {}
 
 
+@pytest.mark.clouds
 def test_what_is_half_made_is_destroyed_with_the_rest(
     workspace: Workspace, engine: Engine, bare_cloud: Aws
 ) -> None:
@@ -170,6 +173,7 @@ def _ordinary() -> int:
     return 1
 
 
+@pytest.mark.clouds
 @pytest.mark.long
 @pytest.mark.sshd
 def test_a_spot_machine_that_is_taken_back_is_replaced_and_the_value_comes(
@@ -231,6 +235,7 @@ work()
 """
 
 
+@pytest.mark.clouds
 def test_a_client_killed_while_ec2_launches_leaves_what_gc_finds_by_tag(
     clean_environment: Path, engine: Engine, cloud: Aws
 ) -> None:

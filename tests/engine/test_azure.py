@@ -132,6 +132,7 @@ def _text(file: Path) -> str:
     return file.read_bytes().decode(errors="replace") if file.is_file() else ""
 
 
+@pytest.mark.clouds
 def test_what_is_half_made_goes_also_where_the_engine_cannot_delete_it(
     workspace: Workspace, engine: Engine, azure: Emulator
 ) -> None:
@@ -150,6 +151,7 @@ def test_what_is_half_made_goes_also_where_the_engine_cannot_delete_it(
     assert azure.world.usd() == 0.0
 
 
+@pytest.mark.clouds
 @pytest.mark.parametrize("unkept", [False, True], ids=["keeper", "gc"])
 def test_a_client_killed_while_its_machine_is_being_made_leaves_nothing(
     clean_environment: Path, engine: Engine, azure: Emulator, unkept: bool
@@ -176,6 +178,7 @@ def test_a_client_killed_while_its_machine_is_being_made_leaves_nothing(
     assert json.loads((clean_environment / "runs" / run / "receipt.json").read_text())["left"] == 0
 
 
+@pytest.mark.clouds
 def test_a_spot_machine_that_is_taken_back_is_tried_again(azure: Emulator, tmp_path: Path) -> None:
     """On another one, and both groups are gone in the end."""
     go = tmp_path / "go"
@@ -205,6 +208,7 @@ def test_a_spot_machine_that_is_taken_back_is_tried_again(azure: Emulator, tmp_p
     assert azure.world.all() == []
 
 
+@pytest.mark.clouds
 def test_two_machines_are_two_and_a_miss_of_one_ends_the_other(
     workspace: Workspace, engine: Engine, azure: Emulator
 ) -> None:

@@ -185,6 +185,7 @@ def test_a_run_that_was_let_go_of_is_taken_in_hand_on_another_computer(place: Pl
     assert again.stdout.endswith("['a', 'value']\n")
 
 
+@pytest.mark.clients
 def test_a_client_that_follows_its_run_is_taken_from_only_when_that_is_said(place: Place) -> None:
     """Without it nothing changes, and watching needs none; with it the first client is told, and ends with that error."""
     with place.client(_FOLLOWS) as client:
@@ -208,6 +209,7 @@ def test_a_client_that_follows_its_run_is_taken_from_only_when_that_is_said(plac
     assert machines(run) == []
 
 
+@pytest.mark.clients
 def test_a_laptop_that_was_closed_gives_its_run_away_and_learns_of_it_when_it_wakes(
     place: Place,
 ) -> None:
@@ -234,6 +236,7 @@ def test_a_laptop_that_was_closed_gives_its_run_away_and_learns_of_it_when_it_wa
     wait_until_closed(place.here, run)
 
 
+@pytest.mark.clients
 def test_what_stands_in_the_way_is_said_and_changes_nothing(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +273,7 @@ def test_what_stands_in_the_way_is_said_and_changes_nothing(
     assert place.of_run(run) == []
 
 
+@pytest.mark.clients
 def test_a_run_of_another_computer_is_cancelled_from_here(place: Place) -> None:
     """Whoever started it: its machine is proved gone, and nothing is left in the bucket."""
     with place.client(_LETS_GO) as client:

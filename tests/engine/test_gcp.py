@@ -92,6 +92,7 @@ def test_a_function_runs_with_the_gpu_that_was_paid_for(cloud: Emulator) -> None
     assert (receipt.how, receipt.notes) == ("pulumi", ())
 
 
+@pytest.mark.clouds
 def test_full_zones_and_quotas_are_left_for_what_they_do_not_hold_for(
     cloud: Emulator, workspace: Workspace, engine: Engine
 ) -> None:
@@ -114,6 +115,7 @@ def test_full_zones_and_quotas_are_left_for_what_they_do_not_hold_for(
     assert (below["usd"], below["left"]) == (0.0, 0)
 
 
+@pytest.mark.clouds
 def test_an_instance_that_the_plugin_has_given_up_is_found_by_its_labels(
     cloud: Emulator, workspace: Workspace, engine: Engine
 ) -> None:
@@ -130,6 +132,7 @@ def test_an_instance_that_the_plugin_has_given_up_is_found_by_its_labels(
     assert len(cloud.events("launch_accepted")) >= 1
 
 
+@pytest.mark.clouds
 def test_a_spot_machine_that_is_taken_back_is_another_attempt(cloud: Emulator) -> None:
     """Compute Engine's own record says that it was; with `retries=1` the second one gives the value."""
 

@@ -54,6 +54,7 @@ def _wait_for_event(home: Path, run: str, name: str) -> journal.Event:
     return found
 
 
+@pytest.mark.clients
 @pytest.mark.parametrize("event", ["up_started", "connected"])
 def test_a_client_killed_before_the_start_leaves_nothing_and_nobody_types_a_command(
     clean_environment: Path, engine: Engine, event: str
@@ -140,6 +141,7 @@ def test_a_failure_is_a_result_too(
         assert "exited with code 3" in told.stderr
 
 
+@pytest.mark.clients
 def test_a_log_whose_secrets_the_keeper_does_not_know_stays_on_the_machine(
     clean_environment: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +163,7 @@ def test_a_log_whose_secrets_the_keeper_does_not_know_stays_on_the_machine(
     wait_until_closed(clean_environment, run)
 
 
+@pytest.mark.clients
 def test_a_keeper_killed_under_a_running_function_is_replaced_by_its_client(
     clean_environment: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +190,7 @@ def test_a_keeper_killed_under_a_running_function_is_replaced_by_its_client(
     assert dayfly("attach", run).stdout == f"begun with {'*' * 13}\n[6.0, 6.0, 6.0]\n"
 
 
+@pytest.mark.clients
 def test_a_killed_keeper_is_restarted_by_the_next_command(
     clean_environment: Path, engine: Engine
 ) -> None:
@@ -216,6 +220,7 @@ def test_a_client_that_is_killed_after_its_ctrl_c_leaves_nothing_to_hold(
     wait_until_closed(clean_environment, run)
 
 
+@pytest.mark.clients
 def test_an_act_that_is_killed_is_started_again(clean_environment: Path, engine: Engine) -> None:
     """Keeper, act or client: whoever dies, the others go on."""
     with Client(clean_environment, 60) as client:

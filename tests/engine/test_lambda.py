@@ -71,6 +71,7 @@ def test_a_run_has_a_machine_of_its_own_and_leaves_nothing(
     _nothing_left(cloud)
 
 
+@pytest.mark.clouds
 def test_two_machines_are_two_in_every_account(
     workspace: Workspace, engine: Engine, cloud: Emulator
 ) -> None:

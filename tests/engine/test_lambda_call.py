@@ -109,6 +109,7 @@ def test_a_machine_that_dies_is_called_lost_with_its_state(cloud: Emulator, tmp_
     assert cloud.live() == []
 
 
+@pytest.mark.clouds
 def test_a_machine_that_is_ended_behind_our_back_is_noticed_and_billed_until_then(
     cloud: Emulator,
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_machine_that_is_ended_behind_our_back_is_noticed_and_billed_until_the
     assert receipt.usd >= cloud.meter()["dollars"]
 
 
+@pytest.mark.clouds
 def test_a_client_that_has_moved_is_let_in_again(cloud: Emulator, tmp_path: Path) -> None:
     """The run's own ruleset is told where it is now: while it follows its function, and when somebody comes back to that."""
     cloud.renew(Options(time_scale=10, firewalls=True))

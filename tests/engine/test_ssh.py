@@ -77,6 +77,7 @@ def test_a_function_runs_there_and_the_machine_is_as_it_was(
     assert [finding for finding in listed if finding["provider"] == "ssh"] == []
 
 
+@pytest.mark.clouds
 def test_two_runs_at_once_have_a_key_each(
     workspace: Workspace, engine: Engine, machine: OwnMachine
 ) -> None:
@@ -94,6 +95,7 @@ def test_two_runs_at_once_have_a_key_each(
     assert machine.is_clean
 
 
+@pytest.mark.clouds
 def test_a_jump_leads_there(workspace: Workspace, engine: Engine, machine: OwnMachine) -> None:
     """By the configuration's ProxyJump, for the user's ssh, the session and `dayfly ssh`."""
     server = machine.server.machine
@@ -138,6 +140,7 @@ def test_a_host_that_is_down_is_a_rung_like_a_full_region(
         ladder(Spec(provider="ssh", host="down"))
 
 
+@pytest.mark.clouds
 def test_a_host_that_goes_between_plan_and_run_is_left_for_the_next_rung(
     workspace: Workspace, engine: Engine, machine: OwnMachine
 ) -> None:
@@ -160,6 +163,7 @@ def test_a_host_that_goes_between_plan_and_run_is_left_for_the_next_rung(
     assert machine.is_clean
 
 
+@pytest.mark.clouds
 @pytest.mark.parametrize("event", ["up_started", "launched", "job_started"])
 def test_a_dead_client_s_key_is_taken_out_again(
     clean_environment: Path, engine: Engine, machine: OwnMachine, event: str
@@ -190,6 +194,7 @@ def test_the_keeper_takes_the_key_out_without_the_user_s_own(
     assert machine.is_clean, (machine.keys.read_text(), machine.left)
 
 
+@pytest.mark.clouds
 def test_the_command_line_knows_it(
     clean_environment: Path, engine: Engine, machine: OwnMachine
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_program_that_fails_does_not_wait_for_what_it_has_left_open(
     assert history.closed
 
 
+@pytest.mark.clients
 @pytest.mark.long
 def test_a_session_that_reaches_its_deadline_says_so() -> None:
     """To the call that runs, to the one that waits, to the next one, and where its block is left."""
@@ -135,6 +136,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.clients
 def test_a_session_whose_client_is_killed_is_destroyed_on_time(clean_environment: Path) -> None:
     """Though nobody comes for it, it is not held: there is nothing on its machine that its client has not got. (This client
     does all of it in an event loop.)"""
@@ -162,6 +164,7 @@ def test_a_session_that_nobody_calls_ends_by_itself(capfd: pytest.CaptureFixture
     assert re.search(r"idle +the run ends after 2\.0 s without a call", capfd.readouterr().err)
 
 
+@pytest.mark.clients
 def test_a_long_outage_leaves_a_session_up_and_what_it_computes_comes_home(
     clean_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
