@@ -44,7 +44,7 @@ def new_home(variables: Mapping[str, str] | None = None) -> Iterator[Path]:
         _kill(process for process in processes(folder) if _is_trial(process))
         if (folder / "runs").exists() and journal.histories(folder / "runs"):
             command = [sys.executable, "-m", "dayfly.runtime.cli", "gc", "--yes", "--held"]
-            subprocess.run(command, env=environment(folder) | (variables or {}), check=False)
+            subprocess.run(command, env={**environment(folder), **(variables or {})}, check=False)
         _kill(processes(folder))
         shutil.rmtree(folder, ignore_errors=True)
 
