@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from dayfly.errors import RunFailed
+from dayfly.runtime.agent.room import room
 from dayfly.runtime.parts import Parts
 
-_READ_BYTES = 1 << 20
+# Is read at once, at most.
+READ_BYTES = 1 << 20
 _SAMPLE_BYTES = 64 << 10
 
 
@@ -67,6 +70,19 @@ class Content:
             raise RunFailed(f"{self._source} has become shorter while it was sent; call again")
         return data
 
+    def reader(self) -> Callable[[int, int], bytes | memoryview]:
+        """Give what reads as `read` does, for one thread: what it gives holds until it is called again."""
+        if not isinstance(self._source, Path) or not hasattr(os, "preadv"):
+            return self.read
+        place = room(READ_BYTES)
+
+        def read(offset: int, size: int) -> bytes | memoryview:
+            if os.preadv(self._descriptor, [place[:size]], offset) != size:
+                return self.read(offset, size)
+            return place[:size]
+
+        return read
+
     @property
     def digested(self) -> bool:
         """Whether `digest` costs nothing."""
@@ -76,11 +92,11 @@ class Content:
         """Give its SHA-256; takes 0.7 s for a gigabyte, once."""
         with self._digesting:
             if not self._digest:
-                digest = hashlib.sha256()
-                for offset in range(0, self.size, _READ_BYTES):
+                digest, read = hashlib.sha256(), self.reader()
+                for offset in range(0, self.size, READ_BYTES):
                     if self._closed:
                         raise RunFailed("the content is not wanted any more")
-                    digest.update(self.read(offset, min(_READ_BYTES, self.size - offset)))
+                    digest.update(read(offset, min(READ_BYTES, self.size - offset)))
                 self._digest = digest.hexdigest()
             return self._digest
 

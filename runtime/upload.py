@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from dayfly.errors import Forged
-from dayfly.runtime.content import Content
+from dayfly.runtime.content import READ_BYTES, Content
 from dayfly.runtime.packing import Packing
 from dayfly.runtime.pieces import pieces_of
 from dayfly.runtime.ssh.connection import Disconnected
@@ -20,7 +20,7 @@ INLINE_BYTES = 256 << 10
 # More than this is worth lanes of its own; and its digest takes so long that sending does not wait for it.
 FRAMES_BYTES = 4 << 20
 # A piece costs an order of its own; the more of them are on their way at once, the more are torn where a link breaks.
-_PIECE_BYTES, _STRIPE_BYTES = 1 << 20, 256 << 10
+_PIECE_BYTES, _STRIPE_BYTES = READ_BYTES, 256 << 10
 
 
 class _Way(Protocol):
@@ -80,13 +80,14 @@ class _Sending:
         self._guarded(lambda: self._send_pieces(way))
 
     def _send_pieces(self, way: _Way) -> None:
+        read = self._content.reader()
         while True:
             with self._giving:
                 piece = next(self._pieces, None)
             if piece is None:
                 return
             start, end = piece
-            data = self._content.read(start, end - start)
+            data = read(start, end - start)
             packed = self.packing.packed(data)
             if packed is None:
                 way.put(self._of, start, data)

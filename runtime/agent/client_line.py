@@ -6,7 +6,7 @@ import os
 import time
 
 from .files import in_folder
-from .peer import PARCEL_BYTES, Peer
+from .peer import Peer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ class ClientLine:
         blobs: the folder in which its content by digest lies.
         alone_since: when the last one went; seconds of the monotonic clock.
     """
+
+    # Results that are sent together, and what is said of each: of a line that breaks again and again the first of them should have
+    # come whole before it does.
+    TOGETHER_BYTES, ENTRY_BYTES = 8 << 10, 150
 
     def __init__(
         self,
@@ -129,11 +133,11 @@ class ClientLine:
             return
         while book.ready:
             size, entries, parts = 0, [], []
-            while book.ready and size < PARCEL_BYTES:
+            while book.ready and size < self.TOGETHER_BYTES:
                 call = book.ready.pop(0)
                 if call.result is not None:
                     entries.append(call.result)
                     parts.append(call.content())
-                    size += len(parts[-1])
+                    size += len(parts[-1]) + self.ENTRY_BYTES
             self.client.send({"results": entries}, b"".join(parts))
         self.client.watch(self._selector)

@@ -20,6 +20,7 @@ from .frames import (
 )
 from .packing import timed_pack
 from .refusal import Refusal
+from .room import room
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Lanes:
     """
 
     ACCEPT_S = 10.0
+    ROOM_BYTES = 1 << 20
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class Lanes:
         try:
             number = int.from_bytes(_receive(connection, 4), "big")
             key = lane_key(self._channel.key, self._channel.nonce, number)
-            seq = 0
+            seq, place = 0, room(self.ROOM_BYTES)
             while True:
                 header = _receive(connection, HEADER_BYTES)
                 length, digest = open_header(key, self._channel.run_id, seq, header)
@@ -114,7 +116,7 @@ class Lanes:
                     raise FrameError(f"an order of {length} bytes")
                 payload = _receive(connection, length)
                 check_payload(len(payload), new_sha256(payload).digest(), length, digest)
-                self._carry_out(connection, decode(payload)[0])
+                self._carry_out(connection, decode(payload)[0], place)
                 seq += 1
         except (EOFError, OSError):
             pass
@@ -123,7 +125,7 @@ class Lanes:
         finally:
             connection.close()
 
-    def _carry_out(self, connection: Any, order: dict[str, Any]) -> None:
+    def _carry_out(self, connection: Any, order: dict[str, Any], place: memoryview) -> None:
         if "shortcut" in order:
             self._lend(connection, order["shortcut"])
             raise EOFError  # Whatever else comes is not for this process.
@@ -131,7 +133,7 @@ class Lanes:
         if "of" in order and codec:
             self._take_packed(connection, order)
         elif "of" in order:
-            self._take(connection, order["of"], order["offset"], order["bytes"])
+            self._take(connection, order["of"], order["offset"], order["bytes"], place)
         elif codec:
             self._give_packed(connection, codec, order["what"], order["offset"], order["bytes"])
         else:
@@ -160,20 +162,20 @@ class Lanes:
         head = PACKED_HEAD.pack(len(made) if smaller else 0, min(round(took_s * 1e6), 2**32 - 1))
         connection.sendall(head + (made if smaller else data))
 
-    def _take(self, connection: Any, of: int, start: int, size: int) -> None:
+    def _take(self, connection: Any, of: int, start: int, size: int, place: memoryview) -> None:
         from socket import MSG_WAITALL
 
         # What is received no longer, because it is here already, must be taken from the line all the same.
         transfer = self._transfers.get(of)
-        buffer, offset = memoryview(bytearray(min(size, CHUNK_BYTES))), start
+        offset = start
         while offset < start + size:
             # All at once: the server hands on 32 KB at a time, and each write here costs several calls.
-            room = buffer[: start + size - offset]
-            count = connection.recv_into(room, len(room), MSG_WAITALL)
+            part = place[: start + size - offset]
+            count = connection.recv_into(part, len(part), MSG_WAITALL)
             if not count:
                 raise EOFError
             if transfer is not None:
-                transfer.write(start, offset, buffer[:count], start + size, digest=True)
+                transfer.write(start, offset, part[:count], start + size, digest=True)
             offset += count
 
     def _give(self, connection: Any, what: str, offset: int, size: int) -> None:

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from selectors import BaseSelector
     from typing import Any
 
-# A line that breaks again and again should have carried some of them whole before it does.
-PARCEL_BYTES = 32 << 10
-
 
 class Peer:
     """One end of a unix socket that nobody waits for: what it does not take at once stays in memory."""

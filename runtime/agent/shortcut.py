@@ -6,11 +6,14 @@ import select
 import socket
 
 from .inbox import Inbox, parcel
-from .peer import PARCEL_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+# More than that may not be taken at once.
+_PARCEL_BYTES = 32 << 10
 
 
 class Shortcut:
@@ -40,7 +43,7 @@ class Shortcut:
     def tell(self, payload: bytes) -> bool:
         """Send the client a parcel, and tell whether it was taken: at once and as a whole, or not at all."""
         data = parcel(payload)
-        if len(data) > PARCEL_BYTES:
+        if len(data) > _PARCEL_BYTES:
             return False
         try:
             if self._connection.send(data, socket.MSG_DONTWAIT) == len(data):

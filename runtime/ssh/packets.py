@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import paramiko
 from paramiko.message import Message
 from paramiko.packet import NeedRekeyException, Packetizer
+
+from dayfly.runtime.agent.room import room
 
 # It works on attributes that are nobody's promise, so another paramiko gets its own packetizer.
 _WRITTEN_FOR = ("5.1.0",)
@@ -152,10 +153,8 @@ class _Packetizer(Packetizer):
         if self.handshake_timed_out():
             raise EOFError
         if not self.__ahead:
-            # From the start of a page on: 16 bytes behind it, where a bytearray of this size begins, some processors copy three times
-            # as long (AMD EPYC, Zen 3). And an idle connection has no more memory than what has come at once.
-            anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-            self.__ahead = memoryview(mmap.mmap(-1, _AHEAD_BYTES, anonymous))
+            # An idle connection has no more memory than what has come at once.
+            self.__ahead = room(_AHEAD_BYTES)
         if self.__start:
             left = self.__end - self.__start
             # To the front, past itself; mostly there is nothing left.
@@ -225,32 +224,40 @@ class _Packetizer(Packetizer):
         plain, sealed = memoryview(self.__plain), memoryview(self.__sealed)
         padding_bytes = os.urandom(2 * _BLOCK)
         fixed, counter = self.__iv_out[:4], int.from_bytes(self.__iv_out[4:], "big")
-        engine, place = self.__block_engine_out, 0
+        encrypt, place, laid = _encrypting(self.__block_engine_out), 0, -1
         for start in starts:
             part = data[start : start + packet_bytes]
-            end = _HEAD.size + len(part)
-            # What is encrypted fills whole blocks, with four bytes of padding at least.
-            padding = _BLOCK + 3 - (end - 1) % _BLOCK
-            end += padding
-            _HEAD.pack_into(plain, 0, end - _LENGTH, padding, _CHANNEL_DATA, channel, len(part))
-            plain[_HEAD.size : end - padding] = part
-            plain[end - padding : end] = padding_bytes[:padding]
-            sealed[place : place + _LENGTH] = plain[:_LENGTH]
-            into = sealed[place + _LENGTH : place + end + _TAG]
+            if len(part) != laid:
+                # The same around every packet of that size.
+                laid, end = len(part), _HEAD.size + len(part)
+                # What is encrypted fills whole blocks, with four bytes of padding at least.
+                padding = _BLOCK + 3 - (end - 1) % _BLOCK
+                _HEAD.pack_into(
+                    plain, 0, end + padding - _LENGTH, padding, _CHANNEL_DATA, channel, laid
+                )
+                content = plain[_HEAD.size : end]
+                plain[end : end + padding] = padding_bytes[:padding]
+                size = end + padding + _TAG
+                length, message = plain[:_LENGTH], plain[_LENGTH : end + padding]
+            content[:] = part
+            sealed[place : place + _LENGTH] = length
             nonce = fixed + (counter & _COUNTER).to_bytes(8, "big")
-            _encrypt_into(engine, nonce, plain[_LENGTH:end], plain[:_LENGTH], into)
+            encrypt(nonce, message, length, sealed[place + _LENGTH : place + size])
             counter += 1
-            place += end + _TAG
+            place += size
         # Before anything is sent: whatever breaks this off, no number is ever used twice on the line.
         self.__iv_out = fixed + (counter & _COUNTER).to_bytes(8, "big")
         self.__sequence_number_out = (self.__sequence_number_out + len(starts)) & _SEQUENCE
         return place
 
 
-def _encrypt_into(
-    engine: Any, nonce: bytes, plain: memoryview, length: memoryview, into: memoryview
-) -> None:
+def _encrypting(engine: Any) -> Callable[[bytes, memoryview, memoryview, memoryview], object]:
+    """What encrypts with a nonce a message behind its length into a place."""
     if hasattr(engine, "encrypt_into"):
-        engine.encrypt_into(nonce, plain, length, into)
-    else:
+        into: Callable[[bytes, memoryview, memoryview, memoryview], object] = engine.encrypt_into
+        return into
+
+    def encrypt(nonce: bytes, plain: memoryview, length: memoryview, into: memoryview) -> None:
         into[:] = engine.encrypt(nonce, plain, length)
+
+    return encrypt
