@@ -56,11 +56,13 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.function:
         yield "function", plan.function
     yield from _resource_rows(plan)
+    said = plan.rungs[0].listing.why if plan.rungs else ""
     for number, offer in enumerate(plan.offers):
         rung = plan.rungs[number] if number < len(plan.rungs) else None
         worst = f"; {dollars(rung.worst_case_usd)} at worst" if rung and number else ""
         yield "or" if number else "machine", f"{machine(offer)}{worst}"
-        if rung and number and (rung.listing.source or rung.listing.why):
+        # Why nothing is listed is said once.
+        if rung and number and (rung.listing.source or rung.listing.why not in ("", said)):
             yield "", f"  {_listed(rung.listing)}"
     for reason in plan.denied:
         yield "denied", reason
