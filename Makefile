@@ -46,7 +46,7 @@ test-kills: venv-dev engine
 # Four machines that share a map, with calls that crash or take too long; the examples of several machines; and a step of torch on
 # two, where torch is installed.
 test-nodes: venv-dev engine
-	@$(PY) -m pytest -m nodes tests/engine -s -q -rs
+	@$(PY) -m pytest -m nodes tests -s -q -rs
 
 test-clouds: venv-dev engine
 	@$(PYTEST) -m clouds tests/engine

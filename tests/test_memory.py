@@ -20,8 +20,8 @@ _ELSE = 64 << 20
     [
         ("in", "warm", 1.15 * SIZE),
         ("both", "own", 1.15 * 2 * SIZE),
-        ("in", "nodes", 1.15 * SIZE),
-        ("both", "nodes", 1.15 * 2 * SIZE),
+        pytest.param("in", "nodes", 1.15 * SIZE, marks=pytest.mark.nodes),
+        pytest.param("both", "nodes", 1.15 * 2 * SIZE, marks=pytest.mark.nodes),
     ],
 )
 def test_an_array_is_in_the_clients_memory_once(

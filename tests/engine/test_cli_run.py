@@ -120,6 +120,7 @@ def test_an_interrupt_cleans_up_and_says_so(project: Path, workspace: Workspace)
     assert only_run(workspace).closed
 
 
+@pytest.mark.clients
 def test_a_run_whose_client_was_killed_is_held_and_taken_in_hand_again(
     project: Path, workspace: Workspace
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_live_run_is_left_alone_and_a_held_one_waits_for_held(
     assert json.loads(dayfly("ps", "--json").stdout) == []
 
 
+@pytest.mark.clients
 def test_two_attaches_at_once_are_one_too_many(clean_environment: Path, engine: Engine) -> None:
     """One brings the value, the other is told that the run is in hand."""
     with Client(clean_environment, 4) as client:

@@ -70,6 +70,7 @@ def test_the_next_call_has_the_same_machine_from_whichever_process(
         wait_until_closed(clean_environment, run.name)
 
 
+@pytest.mark.clients
 def test_a_machine_that_nobody_comes_for_goes_on_time_also_when_its_client_is_gone(
     clean_environment: Path,
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_machine_that_nobody_comes_for_goes_on_time_also_when_its_client_is_go
     assert closing.time >= kept.fields["until"]
 
 
+@pytest.mark.clients
 def test_a_kept_machine_that_has_died_costs_the_call_nothing_but_time() -> None:
     """Kept because its call had failed; the next one gets another, which goes after a call that went well."""
 

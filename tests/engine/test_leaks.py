@@ -40,6 +40,7 @@ def left(workspace: Workspace) -> list[Any]:
     return list(providers.load("local").inventory(workspace.owner))
 
 
+@pytest.mark.clients
 def test_a_passphrase_that_is_lost_while_a_run_is_up_blocks_nothing(workspace: Workspace) -> None:
     """The engine cannot read its state; the provider's API ends the machine, and the receipt says so."""
     job = cluster(environment=[])(time.sleep).submit(3)
@@ -53,6 +54,7 @@ def test_a_passphrase_that_is_lost_while_a_run_is_up_blocks_nothing(workspace: W
     assert left(workspace) == []
 
 
+@pytest.mark.clients
 def test_cancel_ends_a_run_with_retries_for_good(workspace: Workspace) -> None:
     """What another command has ended on purpose is no failure to try again after."""
     job = cluster(environment=[], retries=2)(time.sleep).submit(600)
@@ -90,6 +92,7 @@ def test_a_teardown_that_fails_is_loud_and_its_own_command_finishes_it(
     assert left(workspace) == []
 
 
+@pytest.mark.clients
 def test_what_a_client_could_not_prove_the_keeper_proves(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -147,6 +150,7 @@ def test_a_run_that_is_being_born_is_never_an_orphan(workspace: Workspace) -> No
     assert Context.open().workspace == workspace
 
 
+@pytest.mark.clients
 def test_a_forked_child_of_a_program_with_open_jobs_ends(tmp_path: Path) -> None:
     """It has none of the threads that its parent's jobs run in."""
     script = tmp_path / "client.py"
@@ -164,6 +168,7 @@ def test_a_forked_child_of_a_program_with_open_jobs_ends(tmp_path: Path) -> None
     assert done.stdout.split() == ["child", "0", "None"], done.stderr
 
 
+@pytest.mark.clients
 @pytest.mark.parametrize(
     ("how", "printed"),
     [("", ["3"]), (', nodes=2, distributed="torchrun"', ["[0] 3", "[1] 3"])],

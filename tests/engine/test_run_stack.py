@@ -154,6 +154,7 @@ def test_one_signal_destroys_and_proves_before_the_process_ends(
     _nothing_left(clean_environment, run)
 
 
+@pytest.mark.clients
 @pytest.mark.parametrize("event", ["machine", "job_started"])
 def test_a_second_ctrl_c_returns_and_the_keeper_finishes(
     clean_environment: Path, engine: Engine, event: str
@@ -171,6 +172,7 @@ def test_a_second_ctrl_c_returns_and_the_keeper_finishes(
     _nothing_left(clean_environment, run)
 
 
+@pytest.mark.clients
 def test_a_second_ctrl_c_while_the_process_ends_is_not_a_success(
     clean_environment: Path, engine: Engine
 ) -> None:

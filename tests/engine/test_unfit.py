@@ -40,6 +40,7 @@ def runs() -> list[History]:
     return journal.histories(Context.open().workspace.runs, closed=True)
 
 
+@pytest.mark.clouds
 @pytest.mark.long
 def test_the_same_offer_again_then_the_next_and_no_more(card: Path, tmp_path: Path) -> None:
     """Each machine is marked, destroyed and proved gone, and the function is not started on any of them."""
