@@ -83,9 +83,13 @@ def test_a_function_runs_on_a_machine_with_its_gpu_and_nothing_is_left(azure: Em
     assert (receipt.how, receipt.notes) == ("pulumi", ())
     assert _deleted(azure) == [_GROUP]
     assert azure.world.all() == []
+    history = journal.read(job.directory)
+    begun = history.last("up_started")
+    assert begun is not None
+    (bill,) = azure.world.bills
+    print("XXX", receipt, bill, begun.time, bill.begun-begun.time, receipt.lived_s-bill.seconds)
     assert azure.world.usd() <= receipt.usd + 1e-9
     assert receipt.usd_per_hour == plan.usd_per_hour > 0.526
-    history = journal.read(job.directory)
     assert history.field("machine", "firewall").startswith("22/tcp from 127.0.0.1/32")
     assert history.field("gpus_verified", "gpus") == ["Tesla T4"]
     shown = recorder.resources(_spec(history), ladder(_spec(history))[0], history.run)
