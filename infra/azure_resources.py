@@ -190,9 +190,9 @@ class Declaration:
 
         Encrypted at rest with keys of Azure's, without a word, as all are: learn.microsoft.com/azure/virtual-machines/disk-encryption,
         "Platform-managed keys". Through a network it can be read by whoever has asked for an address with a signature in it, which
-        takes a permission that the role of docs/policies/azure.json has not: `publicNetworkAccess` and `networkAccessPolicy`, which
-        would forbid that, are properties of Microsoft.Compute/disks alone, and a disk that comes with its machine takes
-        none of them (ManagedDiskParameters: learn.microsoft.com/rest/api/compute/virtual-machines/create-or-update).
+        takes a permission that the role of docs/policies/azure.json has not. `publicNetworkAccess` and `networkAccessPolicy`, which
+        would forbid that to all, are properties of Microsoft.Compute/disks, and a disk that comes with its machine takes neither
+        (ManagedDiskParameters of version 2024-11-01: learn.microsoft.com/rest/api/compute/virtual-machines/create-or-update).
         """
         return {
             "image_reference": azure_images.reference(self.spec, self.offer),

@@ -135,6 +135,7 @@ def test_no_network_leads_to_a_disk() -> None:
     ways = ("public_network_access", "network_access_policy")
     with_machine = (compute.OSDiskArgs, compute.ManagedDiskParametersArgs)
     assert not [name for name in ways for type in with_machine if hasattr(type, name)]
+    assert hasattr(compute.ManagedDiskParametersArgs, "storage_account_type")
     # The names are those that a disk by itself has.
     parameters = inspect.signature(compute.Disk._internal_init).parameters
     assert [name for name in ways if name in parameters] == list(ways)
