@@ -93,8 +93,9 @@ def _recorded(
     )
 
     def program() -> None:
-        machines: Any = providers.load(offer.provider).declare(spec, offer, run)
-        for machine in machines:
+        found: Any = providers.load(offer.provider).declare(spec, offer, run)
+        # A provider of one machine gives its outputs without a list around them.
+        for machine in [found] if isinstance(found, Mapping) else found:
             pulumi.Output.all(**machine).apply(outputs.append)
 
     loop.run_until_complete(run_pulumi_func(program))

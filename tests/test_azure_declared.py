@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import fnmatch
+import inspect
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dayfly.infra import azure_beside, providers
+from dayfly.infra import azure_beside, azure_images, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
 from dayfly.stacks import recorder
@@ -56,6 +59,11 @@ def ordinary(tmp_path_factory: pytest.TempPathFactory) -> Program:
     return _program(tmp_path_factory.mktemp("run"))
 
 
+def _image(text: str) -> dict[str, str]:
+    names = ("publisher", "offer", "sku", "version")
+    return dict(zip(names, text.split(":"), strict=True))
+
+
 def _strings(value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return [text for each in value.values() for text in _strings(each)]
@@ -98,23 +106,43 @@ def test_only_one_network_is_let_in_and_to_one_port(ordinary: Program) -> None:
 
 
 def test_disk_interface_and_address_go_with_the_machine(ordinary: Program) -> None:
-    """A managed disk, which Azure always encrypts, and that no network of its own leads to."""
+    """The one disk is managed, and takes the keys of Azure's own that are there unless others are named."""
     found, _ = ordinary
     machine = found["machine"].inputs
-    disk = machine["storageProfile"]["osDisk"]
-    assert (disk["deleteOption"], disk["createOption"], disk["diskSizeGB"]) == (
-        "Delete",
-        "FromImage",
-        128,
-    )
-    assert disk["managedDisk"] == {"storageAccountType": "StandardSSD_LRS"}
-    assert "dataDisks" not in machine["storageProfile"]
+    assert machine["storageProfile"] == {
+        "imageReference": _image(azure_images.GPU),
+        # Azure encrypts a managed disk at rest, with keys of its own where neither `diskEncryptionSet` nor `securityProfile` names
+        # others: learn.microsoft.com/azure/virtual-machines/disk-encryption, "Platform-managed keys".
+        "osDisk": {
+            "createOption": "FromImage",
+            "deleteOption": "Delete",
+            "diskSizeGB": 128,
+            "managedDisk": {"storageAccountType": "StandardSSD_LRS"},
+        },
+    }
     (interface,) = machine["networkProfile"]["networkInterfaces"]
     assert interface == {"id": "interface-id", "primary": True, "deleteOption": "Delete"}
     address = found["address"].inputs
     assert (address["deleteOption"], address["publicIPAllocationMethod"]) == ("Delete", "Static")
-    assert machine["storageProfile"]["imageReference"]["offer"] == "ubuntu-hpc"
     assert "securityProfile" not in machine
+
+
+def test_no_network_leads_to_a_disk() -> None:
+    """`publicNetworkAccess` is no property of a disk that comes with its machine, as the SDK has Azure's own schema; it can be read
+    through a network only by an address with a signature, which the role of a run has no permission to ask for."""
+    from pulumi_azure_native import compute
+
+    ways = ("public_network_access", "network_access_policy")
+    with_machine = (compute.OSDiskArgs, compute.ManagedDiskParametersArgs)
+    assert not [name for name in ways for type in with_machine if hasattr(type, name)]
+    assert hasattr(compute.ManagedDiskParametersArgs, "storage_account_type")
+    # The names are those that a disk by itself has.
+    parameters = inspect.signature(compute.Disk._internal_init).parameters
+    assert [name for name in ways if name in parameters] == list(ways)
+    role = json.loads((Path(__file__).parents[1] / "docs/policies/azure.json").read_text())
+    assert "Microsoft.Compute/disks/delete" in role["Actions"]
+    signature = "microsoft.compute/disks/begingetaccess/action"
+    assert not [each for each in role["Actions"] if fnmatch.fnmatchcase(signature, each.lower())]
 
 
 def test_the_host_key_is_a_secret_and_the_only_one(ordinary: Program) -> None:

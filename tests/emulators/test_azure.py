@@ -324,3 +324,22 @@ def test_the_plugin_previews_makes_and_refuses_as_the_real_one_does(azure: Emula
     plugin.delete(known, kind, id_of("other"), {})
     plugin.delete(known, kind, id_of("other"), {})
     assert azure_names.type_of(half.value.id) == "microsoft.compute/virtualmachines"
+
+
+def test_the_plugin_tries_four_times_where_the_api_is_busy(azure: Emulator) -> None:
+    """Once and three times more, as it waits in between; a refusal of another kind is told at once."""
+    plugin, known = AzureNative(azure.world), {"subscriptionId": azure.world.subscription}
+    kind = "azure-native:resources:ResourceGroup"
+    inputs = {"resourceGroupName": "group", "location": "eastus"}
+    azure.fault("TooManyRequests", type="", times=3)
+    id, _ = plugin.create(known, kind, inputs)
+    azure.fault("InternalServerError", act="delete", type="", times=5)
+    with pytest.raises(Refusal, match='Status=500 Code="InternalServerError"'):
+        plugin.delete(known, kind, id, {})
+    plugin.delete(known, kind, id, {})
+    assert azure.world.all() == []
+    azure.fault("AuthorizationFailed", type="", times=2)
+    for _ in range(2):
+        with pytest.raises(Refusal, match='Status=403 Code="AuthorizationFailed"'):
+            plugin.create(known, kind, inputs)
+    plugin.create(known, kind, inputs)

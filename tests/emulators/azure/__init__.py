@@ -15,8 +15,8 @@ given back. The plugin has the error texts of the real one, waits as it does, an
 
 Left out: everything else of the API (404); other authentication; zones, availability sets, scale sets, images of one's own (any id
 will do); the caches by which real listings lag; dissimilar API versions (any date will do); roles, policies and locks, but for the
-refusals that a test asks for; the order of `$filter`; the price of disks and addresses. Of a machine what `tests.emulators.machines`
-leaves out. Prices and cores are those of Dayfly's own catalog.
+refusals that a test asks for; the order of `$filter`; the price of a disk or an address without its machine. Of a machine what
+`tests.emulators.machines` leaves out. Prices and cores are those of Dayfly's own catalog.
 """
 
 from tests.emulators.azure.emulator import Emulator

@@ -27,6 +27,20 @@ WORDS = {
         " currently not available in location 'eastus'. Please try another size or deploy to a different location or"
         " different zone. See https://aka.ms/azureskunotavailable for details.",
     ),
+    # github.com/scylladb/scylla-cluster-tests/issues/12948.
+    "OperationNotAllowed": (
+        409,
+        "Operation could not be completed as it results in exceeding approved standardNCASv3_T4Family Cores quota. Additional"
+        " details - Deployment Model: Resource Manager, Location: eastus, Current Limit: 0, Current Usage: 0, Additional"
+        " Required: 4, (Minimum) New Limit Required: 4.",
+    ),
+    # github.com/theonemule/fahclient-azure-vm/issues/3.
+    "QuotaExceeded": (
+        409,
+        "Operation could not be completed as it results in exceeding approved Total Regional Cores quota. Additional details -"
+        " Deployment Model: Resource Manager, Location: eastus, Current Limit: 4, Current Usage: 4, Additional Required: 4,"
+        " (Minimum) New Limit Required: 8.",
+    ),
     "AuthorizationFailed": (
         403,
         "The client '00000000-0000-0000-0000-000000000001' with object id '00000000-0000-0000-0000-000000000001' does not have"

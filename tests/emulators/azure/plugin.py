@@ -1,15 +1,16 @@
 """The stand-in for the `azure-native` plugin, in front of the same world as the HTTP server.
 
 As the real one does (pulumi-azure-native, provider/pkg), it turns flat properties into the API's bodies, refuses to make what is
-there already, waits for an operation, gives the id and the state of what was accepted and then failed, and writes refusals as
-`Status=409 Code="..." Message="..."`.
+there already, tries four times where the API is busy, waits for an operation, gives the id and the state of what was accepted and
+then failed, and writes refusals as `Status=409 Code="..." Message="..."`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.emulators.azure.refusal import ArmError
 from tests.emulators.azure.things import Thing
@@ -20,6 +21,11 @@ from tests.emulators.plugin import UNKNOWN, HalfMade, Plugin, Refusal, Values
 _OUTSIDE = ("id", "name", "type", "location", "tags", "sku", "zones")
 # What has properties of its own inside of a resource.
 _NESTED = ("securityRules", "ipConfigurations", "publicIPAddress", "networkInterfaces")
+# What the real one sends again, and the seconds before each further try, of a cloud whose answer names none itself:
+# client_azcore.go, initPipelineOpts. Three retries are azcore's default: azure-sdk-for-go, sdk/azcore/policy, RetryOptions.
+_PASSING = frozenset((408, 429, 500, 502, 503, 504))
+_WAITS_S = (20.0, 60.0, 120.0)
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class AzureNative(Plugin):
         if self._is_there(id):
             raise Refusal(f"cannot create already existing resource '{id}'")
         try:
-            thing, operation = self._world.put(id, body)
+            thing, operation = self._sent(lambda: self._world.put(id, body))
         except ArmError as error:
             raise Refusal(_text(error)) from error
         try:
@@ -109,12 +115,24 @@ class AzureNative(Plugin):
 
     def delete(self, configuration: Values, type: str, id: str, outputs: Values) -> None:
         try:
-            operation = self._world.delete(id)
+            operation = self._sent(lambda: self._world.delete(id))
             if operation is not None:
                 self._world.wait(operation)
         except ArmError as error:
             if error.status != 404:
                 raise Refusal(_text(error)) from error
+
+    def _sent(self, ask: Callable[[], _Answer]) -> _Answer:
+        """The answer to a request that is sent again while the API is busy; how an accepted operation ends is another matter."""
+        for wait_s in _WAITS_S:
+            try:
+                return ask()
+            except ArmError as error:
+                if error.status not in _PASSING and error.code != "AnotherOperationInProgress":
+                    raise
+                scaled_s = wait_s / self._world.options.time_scale
+                time.sleep(scaled_s if error.retry_after_s is None else error.retry_after_s)
+        return ask()
 
     def _half_made(self, id: str, error: ArmError) -> Exception:
         """It was accepted: what can be read of it now goes with the error."""

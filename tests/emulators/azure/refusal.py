@@ -17,6 +17,11 @@ class ArmError(Exception):
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
 
+    @property
+    def retry_after_s(self) -> int | None:
+        """Of its header Retry-After; None where it has none."""
+        return 1 if self.status == 429 else None
+
     def as_json(self) -> dict[str, Any]:
         """The answer's body."""
         return {"error": {"code": self.code, "message": self.message}}

@@ -98,8 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_Answer(error.status, error.as_json(), self._extra(error)))
 
     def _extra(self, error: ArmError) -> dict[str, str]:
-        if error.status == 429:
-            return {"Retry-After": "1"}
+        if error.retry_after_s is not None:
+            return {"Retry-After": str(error.retry_after_s)}
         if error.status == 401:
             return {"WWW-Authenticate": 'Bearer authorization_uri="https://login.windows.net/t"'}
         return {}
