@@ -145,7 +145,7 @@ class Instances:
                 time.sleep(0.05)
 
     def preempt(self, path: str) -> None:
-        """Compute Engine takes it back, as it does without asking."""
+        """Compute Engine takes it back, as it does without asking; for a while it is being stopped."""
         world = self._world
         with world.lock:
             row = world.rows[path]
@@ -153,8 +153,18 @@ class Instances:
             if not spot:
                 raise Refusal(400, "badRequest", f"{path} is no Spot VM")
             row["status"] = "STOPPING"
-        world.note("compute.instances.preempted", path)
-        self.stop(path)
+            world.note("compute.instances.preempted", path)
+        # Its system is told to shut down at once, and does.
+        if machine := self._of.get(path):
+            machine.halt()
+        world.after(world.faults.preempt_s, lambda: self._taken_back(path, row))
+
+    def _taken_back(self, path: str, row: Row) -> None:
+        with self._world.lock:
+            # Whoever has asked for its deletion meanwhile sees to the rest.
+            is_left = self._world.rows.get(path) is row and not row.get("_ending")
+        if is_left:
+            self.stop(path)
 
     def stop(self, path: str) -> None:
         """What its termination action says happens to it."""

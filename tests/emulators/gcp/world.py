@@ -41,6 +41,7 @@ class Faults:
         unfinished: so many instances to come are made, and their operations never end for whoever waits (`create_s`).
         delete_s: how long a deletion takes.
         create_s: how long the making of an instance takes.
+        preempt_s: how long one that is taken back is STOPPING: 30 s at most (docs "Spot VMs", preemption process).
         stuck: kinds ("networks") whose deletions fail, and how many of them.
         prices_down: the price catalogue answers 503.
     """
@@ -52,6 +53,7 @@ class Faults:
     unfinished: int = 0
     delete_s: float = 0.0
     create_s: float = 0.05
+    preempt_s: float = 3.0
     stuck: dict[str, int] = field(default_factory=dict)
     prices_down: bool = False
 
@@ -237,6 +239,10 @@ class World:
             made = self._operation(kind, project, scope, path)
             self.operations[made["name"]] |= {"status": "DONE", "progress": 100, "user": "system"}
 
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Something that goes on by itself, without an operation that anybody waits for."""
+        self._workers.submit(self._by_itself, seconds, act)
+
     def limit(self, metric: str, region: str) -> float:
         """Of a quota, in a region or "" for the whole project."""
         with self.lock:
@@ -310,6 +316,14 @@ class World:
             self.truth.failed(f"operation {name}")
         with self.lock:
             self.operations[name] |= ended
+
+    def _by_itself(self, seconds: float, act: Callable[[], None]) -> None:
+        if self._closing.wait(seconds):
+            return
+        try:
+            act()
+        except Exception:  # noqa: BLE001 - a mistake of the emulator's own, which fails its test
+            self.truth.failed("what goes on by itself")
 
     def _tick(self) -> None:
         while not self._closing.wait(0.1):
