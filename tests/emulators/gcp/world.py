@@ -42,6 +42,8 @@ class Faults:
         delete_s: how long a deletion takes.
         create_s: how long the making of an instance takes.
         preempt_s: how long one that is taken back is STOPPING: 30 s at most (docs "Spot VMs", preemption process).
+        denied: kinds ("instances") and how every request to make one is refused: "403 forbidden", "429 rateLimitExceeded".
+        held: kinds whose deletions are refused in the answer, as not ready, and how many of them.
         stuck: kinds ("networks") whose deletions fail, and how many of them.
         prices_down: the price catalogue answers 503.
     """
@@ -54,6 +56,8 @@ class Faults:
     delete_s: float = 0.0
     create_s: float = 0.05
     preempt_s: float = 3.0
+    denied: dict[str, str] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
     stuck: dict[str, int] = field(default_factory=dict)
     prices_down: bool = False
 
@@ -97,11 +101,7 @@ class World:
                 raise Refusal(403, "forbidden", text)
             if self.faults.throttled > 0:
                 self.faults.throttled -= 1
-                text = (
-                    "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute'"
-                    " of service 'compute.googleapis.com'."
-                )
-                raise Refusal(403, "rateLimitExceeded", text)
+                raise Refusal(403, "rateLimitExceeded", refusals.TOO_MANY)
 
     def get(self, path: str) -> Row:
         """One resource.
@@ -145,6 +145,9 @@ class World:
             row = dict(body)
             rules.check_name(row.get("name"))
             path = f"projects/{project}/{scope}/{kind}/{row['name']}"
+            if denied := self.faults.denied.get(kind):
+                self.truth.write("denied", path=path, denied=denied)
+                raise refusals.denied(denied, kind, path)
             if path in self.rows:
                 raise refusals.exists(path)
             self._check_references(project, row)
@@ -181,7 +184,11 @@ class World:
             row = self.get(path)
             kind = path.split("/")[-2]
             self._check_unused(path, kind)
-            if row.get("_ending"):
+            is_held = self.faults.held.get(kind, 0) > 0
+            if is_held:
+                self.faults.held[kind] -= 1
+                self.truth.write("held", path=path)
+            if row.get("_ending") or is_held:
                 raise Refusal(400, "resourceNotReady", f"The resource '{path}' is not ready")
             project, scope = _parts(path)
             operation = self._operation("delete", project, scope, path)
