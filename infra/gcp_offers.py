@@ -38,9 +38,9 @@ _OFFLINE_ZONES = {
 }
 # Machine types of the H100 with fewer than eight of them are sold as Spot, or through Flex-start, alone.
 SPOT_ONLY = ("a3-highgpu-1g", "a3-highgpu-2g", "a3-highgpu-4g")
-# Spot prices change once a day at most, and no machine can be asked for up to a price alone: its scheduling has no field for one
-# (https://cloud.google.com/compute/docs/instances/spot#pricing, .../reference/rest/v1/instances). What may be spent has to have
-# room for that, as it has where a cloud keeps to a limit.
+# Spot prices change once a day at most (https://docs.cloud.google.com/compute/docs/instances/spot), and no machine can be asked for
+# up to a price alone: `Scheduling` of google-cloud-compute has no field for one. What may be spent has to have room for that, as it
+# has where a cloud keeps to a limit.
 _UNCAPPED = f"{SPOT_MARGIN:g} times the spot price of now, which nothing caps"
 _LIVE_WITH = "`gcloud auth application-default login` and export GOOGLE_CLOUD_PROJECT=PROJECT-ID"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
 import re
@@ -401,6 +402,56 @@ class TestDeclared:
         assert metadata["ssh-keys"] == "ubuntu:ssh-ed25519 AAAA me-here"
         assert (metadata["enable-oslogin"], metadata["block-project-ssh-keys"]) == ("FALSE", "TRUE")
         assert "PRIVATE" in metadata["user-data"]
+
+    @pytest.mark.parametrize(("nodes", "gpus"), [(1, 1), (3, 0)])
+    def test_its_disks_are_its_own_and_nobody_is_let_in_from_everywhere(
+        self, run: Run, nodes: int, gpus: int
+    ) -> None:
+        """Exactly these inputs, nothing that others could read, and no way in but from one address or its own machines.
+
+        Without a key that is named Compute Engine encrypts a disk with "Google-owned and Google-managed encryption keys"
+        (https://docs.cloud.google.com/compute/docs/disks/customer-supplied-encryption); so there is none among them.
+        """
+        spec = Spec(provider="gcp", nodes=nodes, disk="100GB")
+        type = "n1-standard-8+nvidia-tesla-t4" if gpus else "e2-standard-4"
+        offer = Offer("gcp", "us-west1-a", type, 8, 30 << 30, 0.8, gpus=gpus)
+        found = declared.by(spec, offer, run)
+        machines = [each.inputs for each in found if each.type == Gcp.machine]
+        project, family = gcp_stack._GPU_IMAGE if gpus else gcp_stack._PLAIN_IMAGE["x86_64"]
+        for node, machine in enumerate(machines):
+            labels = run.tags | ({"dayfly-node": str(node)} if node else {})
+            assert machine["bootDisk"] == {
+                "autoDelete": True,
+                "initializeParams": {
+                    "image": f"projects/{project}/global/images/family/{family}",
+                    "size": 150 if gpus else 110,
+                    "type": "pd-balanced",
+                    "labels": labels,
+                },
+            }
+            # No other disk that would outlive it, and nobody on it who may act in the project.
+            beside = ("attachedDisks", "scratchDisks", "serviceAccount", "resourcePolicies")
+            assert [name for name in beside if name in machine] == []
+            (interface,) = machine["networkInterfaces"]
+            assert interface["accessConfigs"] == [{}]
+        assert len(machines) == nodes
+        # Disks, images and snapshots of their own, and whatever shares something with others, are other types.
+        assert {each.type for each in found} == {
+            "pulumi:providers:gcp",
+            "gcp:compute/network:Network",
+            "gcp:compute/subnetwork:Subnetwork",
+            "gcp:compute/firewall:Firewall",
+            Gcp.machine,
+        }
+        rules = [each.inputs for each in found if each.type == "gcp:compute/firewall:Firewall"]
+        assert len(rules) == (2 if nodes > 1 else 1)
+        for rule in rules:
+            # The plugin makes 0.0.0.0/0 of a rule with neither (github.com/hashicorp/terraform-provider-google/issues/6789).
+            assert rule.get("sourceRanges") or rule.get("sourceTags")
+            assert rule["targetTags"] == [run_names.of(run)]
+            ranges = [ipaddress.ip_network(each) for each in rule.get("sourceRanges", ())]
+            assert all(each.prefixlen == each.max_prefixlen for each in ranges)
+            assert rule["direction"] == "INGRESS"
 
     def test_several_machines_reach_each_other_and_nobody_else_them(self, run: Run) -> None:
         """Spot, Hyperdisk for the newest, plain Ubuntu without a GPU, an image of one's own."""

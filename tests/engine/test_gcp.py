@@ -281,7 +281,10 @@ def test_a_machine_whose_deletion_takes_long_or_goes_wrong_is_proved_gone(
 def test_the_receipt_is_what_compute_engine_bills(
     cloud: Emulator, workspace: Workspace, engine: Engine
 ) -> None:
-    """Never less; more by the time in which it was made, by one increment and by a fiftieth at most."""
+    """Never less; more by the time in which it was made, by one increment and by a fiftieth at most.
+
+    The emulator's networks go in milliseconds; the time that they take is on the receipt, too.
+    """
     spec = Spec(provider="gcp", gpu="T4", region="us-west1-a", max_runtime="30m")
     with (stack := _stack(spec, workspace, engine, [])) as machine:
         # So long that the least that is billed, a minute, is none of it.

@@ -1,8 +1,8 @@
 """The dollar meter: what each instance costs from when it runs until it has stopped, by the rules of Compute Engine and not of Dayfly.
 
-By the second, for a minute at least ("All vCPUs, GPUs, and GB of memory are charged a minimum of 1 minute": cloud.google.com/compute/all-pricing,
-as Google's own course "Essential Google Cloud Infrastructure: Foundation" quotes it). Disk and address, which are a twentieth of it, are
-taken for as long.
+By the second, for a minute at least: "charged a minimum of 1 minute [...] After 1 minute, instances are charged in 1-second increments"
+(Google's course "Essential Google Cloud Infrastructure: Foundation", chapter "Compute pricing"). Disk and address, which are a
+twentieth of it, are taken for as long.
 """
 
 from __future__ import annotations
