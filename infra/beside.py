@@ -5,7 +5,7 @@ from __future__ import annotations
 # The clouds' own number, by which a price for a month becomes one for an hour.
 MONTH_H = 730.0
 # Without a limit the price of a spot machine may rise to that on demand, and a worst case would be none: so many times the price of
-# now are its rate, and the most that the cloud is told to take.
+# now are its rate, and the most that the cloud is told to take, where it can be told (Compute Engine takes no limit).
 SPOT_MARGIN = 1.2
 AT_MOST = f"at most {SPOT_MARGIN:g} times the spot price of now"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from dayfly.errors import SpecError
 from dayfly.infra import catalog
+from dayfly.infra.beside import SPOT_MARGIN
 from dayfly.infra.catalog import MachineType
 from dayfly.infra.gcp_api import GcpApi
 from dayfly.infra.gcp_place import region_of
@@ -37,6 +38,10 @@ _OFFLINE_ZONES = {
 }
 # Machine types of the H100 with fewer than eight of them are sold as Spot, or through Flex-start, alone.
 SPOT_ONLY = ("a3-highgpu-1g", "a3-highgpu-2g", "a3-highgpu-4g")
+# Spot prices change once a day at most (https://docs.cloud.google.com/compute/docs/instances/spot), and no machine can be asked for
+# up to a price alone: `Scheduling` of google-cloud-compute has no field for one. What may be spent has to have room for that, as it
+# has where a cloud keeps to a limit.
+_UNCAPPED = f"{SPOT_MARGIN:g} times the spot price of now, which nothing caps"
 _LIVE_WITH = "`gcloud auth application-default login` and export GOOGLE_CLOUD_PROJECT=PROJECT-ID"
 
 
@@ -211,12 +216,14 @@ def _priced(
 
 
 def _with_extras(offer: Offer, spec: Spec, prices: Prices | None) -> Offer:
-    """Disk and public address cost as long as the machine is there."""
+    """Disk and public address cost as long as the machine is there; a Spot machine may cost more tomorrow than it does now."""
     size_gb = disk_gb(spec, offer)
     extras = prices.extras(region_of(offer.region)) if prices else Extras()
     more = extras.usd_per_hour(size_gb, spot=offer.spot)
-    source = f"{offer.source} + {size_gb} GB disk and address"
-    return replace(offer, usd_per_hour=round(offer.usd_per_hour + more, 6), source=source)
+    own = offer.usd_per_hour * (SPOT_MARGIN if offer.spot else 1.0)
+    said = f"; {_UNCAPPED}" if offer.spot else ""
+    source = f"{offer.source}{said} + {size_gb} GB disk and address"
+    return replace(offer, usd_per_hour=round(own + more, 6), source=source)
 
 
 def price_list(sold: Sequence[Sold]) -> list[Offer]:

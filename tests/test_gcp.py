@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
 import re
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from dayfly.errors import ConfigurationError, NoCapacity, ProvisionFailed, SpecError
+from dayfly.errors import BudgetExceeded, ConfigurationError, NoCapacity, ProvisionFailed, SpecError
 from dayfly.infra import (
+    cost,
     gcp_account,
     gcp_errors,
     gcp_prices,
@@ -55,6 +57,7 @@ def cloud(world: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator
         monkeypatch.setenv(name, value)
     yield world
     world.set(full=[], quotas={}, forbidden=False, throttled=0, stuck={}, prices_down=False)
+    world.set(delete_s=0.0, preempt_s=3.0)
     until(lambda: not _cleared(GCP), timeout_s=20)
     assert world.rows() == {}
 
@@ -229,11 +232,28 @@ class TestLive:
             ("us-west1-b", False),
         ]
         parts = 8 * 0.00665 + 30 * 0.00089 + 0.14
-        assert offers[0].usd_per_hour == pytest.approx(parts + 100 * 0.1 / 730 + 0.0025, abs=1e-5)
+        extras = 100 * 0.1 / 730
+        assert offers[0].usd_per_hour == pytest.approx(1.2 * parts + extras + 0.0025, abs=1e-5)
+        assert "1.2 times the spot price of now, which nothing caps" in offers[0].source
+        parts = 8 * 0.031611 + 30 * 0.004237 + 0.35
+        assert offers[2].usd_per_hour == pytest.approx(parts + extras + 0.005, abs=1e-5)
+        assert "caps" not in offers[2].source
         (one, *_) = GCP.offers(Spec(provider="gcp", instance_type="a3-highgpu-1g", spot=True))
         assert (one.spot, one.usd_per_hour > 2.25) == (True, True)
         with pytest.raises(SpecError, match="only known live"):
             GCP.offers(Spec(provider="gcp", instance_type="a3-highgpu-1g"))
+
+    def test_what_is_allowed_has_room_for_a_spot_price_that_rises(self, cloud: Emulator) -> None:
+        """By a fifth: the worst case, the time that `max_cost` pays for, and what `max_price` lets through."""
+        spec = Spec(provider="gcp", gpu="T4", region="us-west1-a", spot=True, max_runtime="10h")
+        (offer,) = GCP.offers(spec)
+        now = 8 * 0.00665 + 30 * 0.00089 + 0.14
+        risen = 1.2 * now + 100 * 0.1 / 730 + 0.0025
+        assert cost.worst_case_usd(spec, offer) == pytest.approx(10 * risen, abs=1e-4)
+        limited = replace(spec, max_cost=5 * risen)
+        assert cost.allowed_runtime_s(limited, offer) == pytest.approx(5 * 3600, rel=1e-3)
+        with pytest.raises(BudgetExceeded):
+            cost.within_price(replace(spec, max_price=1.1 * now), [offer])
 
     def test_a_machine_type_that_the_catalog_does_not_have_is_asked_for_by_name(
         self, cloud: Emulator
@@ -383,6 +403,56 @@ class TestDeclared:
         assert (metadata["enable-oslogin"], metadata["block-project-ssh-keys"]) == ("FALSE", "TRUE")
         assert "PRIVATE" in metadata["user-data"]
 
+    @pytest.mark.parametrize(("nodes", "gpus"), [(1, 1), (3, 0)])
+    def test_its_disks_are_its_own_and_nobody_is_let_in_from_everywhere(
+        self, run: Run, nodes: int, gpus: int
+    ) -> None:
+        """Exactly these inputs, nothing that others could read, and no way in but from one address or its own machines.
+
+        Without a key that is named Compute Engine encrypts a disk with "Google-owned and Google-managed encryption keys"
+        (https://docs.cloud.google.com/compute/docs/disks/customer-supplied-encryption); so there is none among them.
+        """
+        spec = Spec(provider="gcp", nodes=nodes, disk="100GB")
+        type = "n1-standard-8+nvidia-tesla-t4" if gpus else "e2-standard-4"
+        offer = Offer("gcp", "us-west1-a", type, 8, 30 << 30, 0.8, gpus=gpus)
+        found = declared.by(spec, offer, run)
+        machines = [each.inputs for each in found if each.type == Gcp.machine]
+        project, family = gcp_stack._GPU_IMAGE if gpus else gcp_stack._PLAIN_IMAGE["x86_64"]
+        for node, machine in enumerate(machines):
+            labels = run.tags | ({"dayfly-node": str(node)} if node else {})
+            assert machine["bootDisk"] == {
+                "autoDelete": True,
+                "initializeParams": {
+                    "image": f"projects/{project}/global/images/family/{family}",
+                    "size": 150 if gpus else 110,
+                    "type": "pd-balanced",
+                    "labels": labels,
+                },
+            }
+            # No other disk that would outlive it, and nobody on it who may act in the project.
+            beside = ("attachedDisks", "scratchDisks", "serviceAccount", "resourcePolicies")
+            assert [name for name in beside if name in machine] == []
+            (interface,) = machine["networkInterfaces"]
+            assert interface["accessConfigs"] == [{}]
+        assert len(machines) == nodes
+        # Disks, images and snapshots of their own, and whatever shares something with others, are other types.
+        assert {each.type for each in found} == {
+            "pulumi:providers:gcp",
+            "gcp:compute/network:Network",
+            "gcp:compute/subnetwork:Subnetwork",
+            "gcp:compute/firewall:Firewall",
+            Gcp.machine,
+        }
+        rules = [each.inputs for each in found if each.type == "gcp:compute/firewall:Firewall"]
+        assert len(rules) == (2 if nodes > 1 else 1)
+        for rule in rules:
+            # The plugin makes 0.0.0.0/0 of a rule with neither (github.com/hashicorp/terraform-provider-google/issues/6789).
+            assert rule.get("sourceRanges") or rule.get("sourceTags")
+            assert rule["targetTags"] == [run_names.of(run)]
+            ranges = [ipaddress.ip_network(each) for each in rule.get("sourceRanges", ())]
+            assert all(each.prefixlen == each.max_prefixlen for each in ranges)
+            assert rule["direction"] == "INGRESS"
+
     def test_several_machines_reach_each_other_and_nobody_else_them(self, run: Run) -> None:
         """Spot, Hyperdisk for the newest, plain Ubuntu without a GPU, an image of one's own."""
         spec = Spec(provider="gcp", nodes=2, spot=True, image="projects/p/global/images/mine")
@@ -427,7 +497,7 @@ def _rfc3339(moment: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(math.ceil(moment)))
 
 
-def _make(cloud: Emulator, run: Run, *, spot: bool = False) -> Place:
+def _make(cloud: Emulator, run: Run, *, spot: bool = False, action: str = "DELETE") -> Place:
     """Network, subnetwork, rule and instance of a run, by the API itself."""
     name, remark = run_names.of(run), f"of {run.owner}"
     base = "projects/dayfly-test"
@@ -468,7 +538,7 @@ def _make(cloud: Emulator, run: Run, *, spot: bool = False) -> Place:
                 "provisioningModel": "SPOT" if spot else "STANDARD",
                 "automaticRestart": False,
                 "onHostMaintenance": "TERMINATE",
-                "instanceTerminationAction": "DELETE",
+                "instanceTerminationAction": action,
             },
         },
     )
@@ -514,16 +584,49 @@ class TestApi:
         assert rule["sourceRanges"] == ["198.51.100.1/32", "127.0.0.1/32"]
         assert GCP.admit(str(place)) == ""
 
-    def test_one_that_was_taken_back_is_called_so_when_it_is_gone(
+    def test_one_that_was_taken_back_is_called_so_from_the_first_second(
         self, cloud: Emulator, run: Run
     ) -> None:
-        """By Compute Engine's own record, and not every one that is gone is."""
+        """While it stops and when it is gone, by Compute Engine's own record, and not every one that is gone is."""
+        cloud.set(preempt_s=1.0)
         place = _make(cloud, run, spot=True)
         until(lambda: GCP.instance_state(str(place)) == "running", timeout_s=10)
         cloud.preempt(str(place))
+        assert cloud.rows()[str(place)]["status"] == "STOPPING"
+        assert GCP.instance_state(str(place)) == "preempted"
+        (listed,) = (each for each in GCP.inventory(None) if each.kind == "instance")
+        # What it holds is still there, and has to be waited for.
+        assert listed.state == "stopping"
+        until(lambda: str(place) not in cloud.rows(), timeout_s=10)
         assert GCP.instance_state(str(place)) == "preempted"
         other = replace(place, name="dayfly-another")
         assert GCP.instance_state(str(other)) == "unknown"
+
+    def test_one_that_was_taken_back_and_not_deleted_is_no_machine_that_is_ill(
+        self, cloud: Emulator, run: Run
+    ) -> None:
+        """Where somebody has changed its termination action, it is TERMINATED, and its disk is listed."""
+        cloud.set(preempt_s=0.0)
+        place = _make(cloud, run, spot=True, action="STOP")
+        until(lambda: GCP.instance_state(str(place)) == "running", timeout_s=10)
+        cloud.preempt(str(place))
+        until(lambda: cloud.rows()[str(place)]["status"] == "TERMINATED", timeout_s=10)
+        assert GCP.instance_state(str(place)) == "preempted"
+        assert {each.kind for each in GCP.inventory("me-here")} >= {"instance", "disk"}
+
+    @pytest.mark.parametrize("spot", [True, False])
+    def test_one_that_somebody_deletes_is_stopping(
+        self, cloud: Emulator, run: Run, spot: bool
+    ) -> None:
+        """Also a Spot machine: there is no record that it was taken back."""
+        place = _make(cloud, run, spot=spot)
+        until(lambda: GCP.instance_state(str(place)) == "running", timeout_s=10)
+        cloud.set(delete_s=1.0)
+        GCP.terminate(Found("instance", str(place)))
+        assert GCP.instance_state(str(place)) == "stopping"
+        cloud.set(delete_s=0.0)
+        until(lambda: str(place) not in cloud.rows(), timeout_s=10)
+        assert GCP.instance_state(str(place)) == "unknown"
 
     def test_instances_of_others_carry_no_tags_of_ours(self, cloud: Emulator, run: Run) -> None:
         """They are listed where everything is asked for, and with nothing that says whose they are."""

@@ -54,6 +54,9 @@ _STATES: Mapping[str, State] = {
     "SUSPENDED": "unhealthy",
     "TERMINATED": "unhealthy",
 }
+# What one that is taken back goes through: its system has up to 30 s of STOPPING, then it is TERMINATED, or deleted where that is its
+# termination action (https://docs.cloud.google.com/compute/docs/instances/spot#preemption-process).
+_ENDING = ("STOPPING", "DEPROVISIONING", "STOPPED", "TERMINATED")
 
 
 class Gcp(VendorProvider):
@@ -172,11 +175,16 @@ class Gcp(VendorProvider):
             return "unknown"
         api = GcpApi.from_environment()
         try:
-            return _STATES.get(api.instance(place).status, "unknown")
+            instance = api.instance(place)
         except GcpError as error:
             if not error.gone:
                 raise
-        return "preempted" if api.was_preempted(place) else "unknown"
+            return "preempted" if api.was_preempted(place) else "unknown"
+        # Nothing in its status tells whether somebody stops it or Compute Engine itself takes it back.
+        ending = _is_spot(instance) and instance.status in _ENDING
+        if ending and api.was_preempted(place):
+            return "preempted"
+        return _STATES.get(instance.status, "unknown")
 
     def address(self, id: str) -> tuple[str, int] | None:
         place = Place.of(id)
@@ -248,6 +256,11 @@ def _named(api: GcpApi, owner: str | None) -> Iterator[Found]:
 def _run_of(name: str) -> str:
     found = run_names.PATTERN.match(name)
     return found["run"] if found else ""
+
+
+def _is_spot(instance: Any) -> bool:
+    scheduling = instance.scheduling
+    return scheduling.provisioning_model == "SPOT" or bool(scheduling.preemptible)
 
 
 def _host(instance: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.emulators.gcp import Emulator
+from tests.emulators.gcp import Emulator, meter, refusals
 from tests.emulators.until import until
 
 _BASE = "projects/dayfly-test"
@@ -164,3 +164,88 @@ def test_capacity_and_quota_are_refused_by_the_operation(cloud: Emulator, networ
     cloud.set(quotas={})
     assert not cloud.rows("instances")
     assert not cloud.rows("disks")
+
+
+_SPOT = {
+    "provisioningModel": "SPOT",
+    "automaticRestart": False,
+    "onHostMaintenance": "TERMINATE",
+}
+
+
+@pytest.mark.parametrize(("action", "ends_as"), [("DELETE", ""), ("STOP", "TERMINATED")])
+def test_one_that_is_taken_back_is_stopping_first(
+    cloud: Emulator, network: str, action: str, ends_as: str
+) -> None:
+    """The record of it is there from the beginning; then its termination action says what is left."""
+    cloud.set(preempt_s=0.5)
+    scheduling = {**_SPOT, "instanceTerminationAction": action}
+    body = _instance(scheduling=scheduling)
+    assert _done(cloud, _ask(cloud, "POST", f"{_ZONE}/instances", body)) == []
+    path = f"{_ZONE}/instances/vm"
+    before = len(_preemptions(cloud))
+    cloud.preempt(path)
+    assert cloud.rows()[path]["status"] == "STOPPING"
+    assert len(_preemptions(cloud)) == before + 1
+    until(lambda: cloud.rows().get(path, {}).get("status", "") == ends_as, timeout_s=10)
+    (bill,) = cloud.bills()[-1:]
+    assert (bill.instance, bill.stopped is None) == (path, False)
+    cloud.set(preempt_s=3.0)
+
+
+def _preemptions(cloud: Emulator) -> list[Any]:
+    filter = 'operationType = "compute.instances.preempted"'
+    answer = requests.get(
+        f"{cloud.url}/compute/v1/{_ZONE}/operations", params={"filter": filter}, timeout=10
+    )
+    return list(answer.json()["items"])
+
+
+@pytest.mark.parametrize(
+    ("lived_s", "billed_s"), [(0.4, 60), (59.9, 60), (60.0, 60), (60.2, 61), (3600.0, 3600)]
+)
+def test_the_meter_bills_by_the_second_and_for_a_minute_at_least(
+    lived_s: float, billed_s: float
+) -> None:
+    """From when it runs until it has first stopped; at the prices of its own catalogue."""
+    sold = {"type": "n1-standard-8", "zone": "us-central1-a", "disk_gb": 100}
+    gpu = {"accelerator": "nvidia-tesla-t4", "count": 1}
+    events: list[dict[str, Any]] = [
+        {"event": "running", "at": 0.0, "instance": "a", "spot": False, **sold, **gpu},
+        {"event": "running", "at": 0.0, "instance": "b", "spot": True, **sold, **gpu},
+        {"event": "stopped", "at": lived_s, "instance": "a"},
+        {"event": "stopped", "at": lived_s + 9, "instance": "a"},
+    ]
+    stopped, open_one = meter.bills(events, lived_s)
+    assert (stopped.billed_s, open_one.billed_s) == (billed_s, billed_s)
+    assert (stopped.stopped, open_one.stopped) == (lived_s, None)
+    disk = 100 * 0.1 / 730
+    of_parts = 8 * 0.031611 + 30 * 0.004237 + 0.35 + disk + 0.005
+    assert stopped.usd == pytest.approx(of_parts * billed_s / 3600)
+    of_parts = 8 * 0.00665 + 30 * 0.00089 + 0.14 + disk + 0.0025
+    assert open_one.usd == pytest.approx(of_parts * billed_s / 3600)
+
+
+@pytest.mark.parametrize("how", ["403 forbidden", "403 rateLimitExceeded", "429 rateLimitExceeded"])
+def test_what_may_not_be_made_is_refused_in_the_answer(
+    cloud: Emulator, network: str, how: str
+) -> None:
+    """With status and reason; what passes is told from what does not as the plugin does it."""
+    cloud.set(denied={"instances": how})
+    status, _, reason = how.partition(" ")
+    answer = _ask(cloud, "POST", f"{_ZONE}/instances", _instance())
+    cloud.set(denied={})
+    assert _refusal(answer) == (int(status), reason)
+    again = refusals.denied(how, "instances", f"{_ZONE}/instances/vm").is_tried_again
+    assert again == (reason == "rateLimitExceeded")
+
+
+def test_a_deletion_that_is_refused_has_begun_nothing(cloud: Emulator, network: str) -> None:
+    """The next one ends it."""
+    assert _done(cloud, _ask(cloud, "POST", f"{_ZONE}/instances", _instance())) == []
+    path = f"{_ZONE}/instances/vm"
+    cloud.set(held={"instances": 1})
+    assert _refusal(_ask(cloud, "DELETE", path)) == (400, "resourceNotReady")
+    assert cloud.rows()[path]["status"] == "RUNNING"
+    assert _done(cloud, _ask(cloud, "DELETE", path)) == []
+    assert path not in cloud.rows()

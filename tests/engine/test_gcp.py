@@ -1,4 +1,5 @@
-"""Runs on Compute Engine's emulator with the real engine: the plan, a call, full zones, a lost instance, preemption; nothing stays."""
+"""Runs on Compute Engine's emulator with the real engine: the plan, a call, full zones, refusals, a lost instance, preemption, deletions
+that go wrong, the bill; nothing stays."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from dayfly.stacks.engine import Engine
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.workspace import Workspace
 from tests.emulators.gcp import Emulator
+from tests.emulators.gcp.meter import INCREMENT_S, LEAST_S, Bill
 from tests.engine.client import Client, dayfly, wait_until_closed
 
 pytestmark = [
@@ -47,6 +49,7 @@ def cloud(world: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator
         monkeypatch.setenv(name, value)
     yield world
     world.set(full=[], quotas={}, forbidden=False, throttled=0, unfinished=0, stuck={}, delete_s=0)
+    world.set(denied={}, held={})
     assert world.rows() == {}
 
 
@@ -208,3 +211,98 @@ def test_what_a_dead_client_left_behind_in_the_middle_of_its_up_is_cleared_away(
         assert (receipt["run"], receipt["left"]) == (run, 0)
     finally:
         cloud.set(create_s=0.05)
+
+
+@pytest.mark.clouds
+@pytest.mark.parametrize(
+    ("how", "kind", "words", "tries"),
+    [
+        ("403 forbidden", "auth", "'compute.instances.create' permission", 1),
+        ("403 rateLimitExceeded", "rate_limit", "Queries per minute", 2),
+        ("429 rateLimitExceeded", "rate_limit", "Queries per minute", 2),
+    ],
+)
+def test_a_machine_that_may_not_be_made_leaves_nothing_and_says_why(
+    cloud: Emulator,
+    workspace: Workspace,
+    engine: Engine,
+    *,
+    how: str,
+    kind: str,
+    words: str,
+    tries: int,
+) -> None:
+    """The network is up by then, and goes; no other zone is asked; what passes is asked for again first, and for no longer."""
+    cloud.set(denied={"instances": how})
+    before = len(cloud.events("denied"))
+    told: list[str] = []
+    stack = _stack(Spec(provider="gcp", gpu="T4", region="us-central1"), workspace, engine, told)
+    said = f"googleapi: Error {how[:3]}: .*{words}"
+    with pytest.raises(ProvisionFailed, match=said) as caught, stack:
+        pass
+    assert caught.value.kind == kind
+    asked = cloud.events("denied")[before:]
+    assert (len(asked) >= tries, len(asked) > 1) == (True, tries > 1)
+    assert len({each["path"] for each in asked}) == 1
+    assert any("/networks/" in e["path"] for e in cloud.events("gone") if stack.id in e["path"])
+    assert cloud.rows() == {}
+    assert stack.receipt is not None
+    assert (stack.receipt.left, stack.receipt.usd) == (0, 0.0)
+
+
+@pytest.mark.clouds
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        ({"delete_s": 8.0}, "pulumi"),
+        ({"held": {"instances": 1}}, "provider"),
+        ({"stuck": {"instances": 1}}, "provider"),
+    ],
+    ids=["slow", "refused", "failed"],
+)
+def test_a_machine_whose_deletion_takes_long_or_goes_wrong_is_proved_gone(
+    cloud: Emulator, workspace: Workspace, engine: Engine, fault: dict[str, Any], how: str
+) -> None:
+    """No receipt is signed before it is gone, and all of its time is on the bill."""
+    spec = Spec(provider="gcp", instance_type="e2-standard-4", region="us-west1-a")
+    with (stack := _stack(spec, workspace, engine, [])) as machine:
+        cloud.set(**fault)
+        asked = time.time()
+    assert cloud.rows() == {}
+    receipt = stack.receipt
+    assert receipt is not None
+    assert (receipt.left, receipt.how) == (0, how)
+    (gone,) = [e["at"] for e in cloud.events("gone") if e["path"] == machine.id]
+    assert asked + fault.get("delete_s", 0) <= gone <= receipt.confirmed_at
+    assert receipt.lived_s >= _bill(cloud, machine.id).seconds
+
+
+@pytest.mark.clouds
+def test_the_receipt_is_what_compute_engine_bills(
+    cloud: Emulator, workspace: Workspace, engine: Engine
+) -> None:
+    """Never less; more by the time in which it was made, by one increment and by a fiftieth at most.
+
+    The emulator's networks go in milliseconds; the time that they take is on the receipt, too.
+    """
+    spec = Spec(provider="gcp", gpu="T4", region="us-west1-a", max_runtime="30m")
+    with (stack := _stack(spec, workspace, engine, [])) as machine:
+        # So long that the least that is billed, a minute, is none of it.
+        time.sleep(LEAST_S)
+    receipt, bill = stack.receipt, _bill(cloud, machine.id)
+    assert receipt is not None
+    asked = journal.read(stack.directory).last("up_started")
+    assert asked is not None
+    starting_s = bill.running - asked.time
+    assert 0 <= starting_s < 30
+    assert bill.seconds > LEAST_S
+    assert receipt.usd_per_hour == pytest.approx(bill.usd_per_hour, abs=1e-6)
+    more = receipt.usd - bill.usd
+    allowed = bill.usd * 0.02 + bill.usd_per_hour * (INCREMENT_S + starting_s) / 3600
+    # The rate of an Offer has six decimals.
+    assert -1e-7 <= more <= allowed + 1e-7
+
+
+def _bill(cloud: Emulator, instance: str) -> Bill:
+    (found,) = [each for each in cloud.bills() if each.instance == instance]
+    return found

@@ -12,10 +12,12 @@ operations that are polled and end in `error.errors[].code`; aggregated lists wi
 `termination_time`, preemption and the termination action; the words of terraform-provider-google's errors. Each instance is an OpenSSH server of its own
 (`tests.emulators.machines`) behind its network's firewall rules, with the user data applied.
 
+Its meter bills by the second from when an instance runs until it has stopped, a minute at least.
+
 Left out: authentication and IAM but for one permission that can be withdrawn; every other resource and method (404); paging of
 lists other than the price catalogue's; updates of instances; routes, egress and rules between machines; OS Login; images but for
 two families of Ubuntu and one with NVIDIA's driver; the metadata server; the least time of 30 s that a machine
-has before its clock ends it. Operations take milliseconds unless a test says
+has before its clock ends it. Operations take milliseconds, and the end of a machine that is taken back seconds, unless a test says
 otherwise. The price catalogue has the few rows that Dayfly reads, and some that it must not.
 """
 

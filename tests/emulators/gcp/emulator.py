@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,6 +14,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from tests.emulators import lifetime
+from tests.emulators.gcp import meter
+from tests.emulators.gcp.meter import Bill
 from tests.emulators.machines import truth
 
 _CHECKOUT = Path(__file__).parents[3]
@@ -94,6 +97,10 @@ class Emulator:
         """All that there is, by path, or that of one kind ("instances")."""
         found: dict[str, dict[str, Any]] = self._ask("rows")
         return {p: row for p, row in found.items() if kind in ("", p.split("/")[-2])}
+
+    def bills(self) -> list[Bill]:
+        """What each instance has cost so far, in the order in which they began to run."""
+        return meter.bills(self.events(), time.time())
 
     def set(self, **faults: Any) -> None:
         """Switches faults on or off, as `world.Faults` has them."""

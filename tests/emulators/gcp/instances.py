@@ -133,6 +133,7 @@ class Instances:
         unfinished = False
         with world.lock:
             row["status"] = "RUNNING"
+            world.truth.write("running", instance=path, **_sold_as(row))
             # A duration counts from here, a moment is what it is.
             if left_s := _left_s(row.get("scheduling") or {}):
                 self._due[path] = time.monotonic() + left_s
@@ -145,7 +146,7 @@ class Instances:
                 time.sleep(0.05)
 
     def preempt(self, path: str) -> None:
-        """Compute Engine takes it back, as it does without asking."""
+        """Compute Engine takes it back, as it does without asking; for a while it is being stopped."""
         world = self._world
         with world.lock:
             row = world.rows[path]
@@ -153,8 +154,18 @@ class Instances:
             if not spot:
                 raise Refusal(400, "badRequest", f"{path} is no Spot VM")
             row["status"] = "STOPPING"
-        world.note("compute.instances.preempted", path)
-        self.stop(path)
+            world.note("compute.instances.preempted", path)
+        # Its system is told to shut down at once, and does.
+        if machine := self._of.get(path):
+            machine.halt()
+        world.after(world.faults.preempt_s, lambda: self._taken_back(path, row))
+
+    def _taken_back(self, path: str, row: Row) -> None:
+        with self._world.lock:
+            # Whoever has asked for its deletion meanwhile sees to the rest.
+            is_left = self._world.rows.get(path) is row and not row.get("_ending")
+        if is_left:
+            self.stop(path)
 
     def stop(self, path: str) -> None:
         """What its termination action says happens to it."""
@@ -167,6 +178,7 @@ class Instances:
             world.drop(path)
         else:
             world.rows[path]["status"] = "TERMINATED"
+            world.truth.write("stopped", instance=path)
 
     def end(self, path: str) -> None:
         """Its machine is gone when this returns, and its disks are."""
@@ -183,6 +195,7 @@ class Instances:
             self._due.pop(path, None)
             if world.rows.get(path) is not row:
                 return
+            world.truth.write("stopped", instance=path)
             for interface in row["networkInterfaces"]:
                 for access in interface.get("accessConfigs") or ():
                     self._addresses.give(access["natIP"])
@@ -209,6 +222,7 @@ class Instances:
                 row = world.rows.get(path)
                 if machine.is_off and row is not None and row["status"] == "RUNNING":
                     row["status"] = "TERMINATED"
+                    world.truth.write("stopped", instance=path)
         for path in due:
             if path in world.rows and not world.rows[path].get("_ending"):
                 world.rows[path]["_ending"] = True
@@ -320,6 +334,19 @@ def _left_s(scheduling: Mapping[str, Any]) -> float:
 def _metadata(row: Mapping[str, Any]) -> dict[str, str]:
     items = (row.get("metadata") or {}).get("items") or ()
     return {each["key"]: str(each["value"]) for each in items}
+
+
+def _sold_as(row: Mapping[str, Any]) -> dict[str, Any]:
+    """By what its price goes."""
+    accelerator, count = _gpus(row)
+    return {
+        "type": str(row["machineType"]).rpartition("/")[2],
+        "zone": str(row["zone"]).rpartition("/")[2],
+        "accelerator": accelerator,
+        "count": count,
+        "disk_gb": sum(int(disk["initializeParams"]["diskSizeGb"]) for disk in row["disks"]),
+        "spot": (row.get("scheduling") or {}).get("provisioningModel") == "SPOT",
+    }
 
 
 def _gpus(row: Mapping[str, Any]) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -35,6 +36,8 @@ _MAKING = {"Instance": "instance to create"}
 _ENDING = {"Instance": "instance to delete"}
 _NAME = re.compile(rules.NAME)
 _DELETE_S = 60.0
+# The real one asks for 90 s, at 0.5, 1, 1.5, 2.5, ... (terraform-provider-google, google/transport/retry_transport.go).
+_AGAIN_S, _AGAIN_AFTER_S = 3.0, 0.2
 
 
 class GcpPlugin(Plugin):
@@ -92,8 +95,7 @@ class GcpPlugin(Plugin):
         scope, body = _BODIES[kind](project, inputs)
         path = f"projects/{project}/{scope}/{_KINDS[kind]}/{inputs['name']}"
         try:
-            self._world.gate()
-            operation = self._world.insert(project, scope, _KINDS[kind], body)
+            operation = self._asked(lambda: self._world.insert(project, scope, _KINDS[kind], body))
         except Refusal as refusal:
             raise PluginRefusal(_errors(f"Error creating {kind}: {_googleapi(refusal)}")) from None
         what = _MAKING.get(kind, f"Creating {kind}")
@@ -103,8 +105,7 @@ class GcpPlugin(Plugin):
     def delete(self, configuration: Values, type: str, id: str, outputs: Values) -> None:
         kind = _kind(type)
         try:
-            self._world.gate()
-            operation = self._world.delete(id)
+            operation = self._asked(lambda: self._world.delete(id))
         except Refusal as refusal:
             if refusal.status == 404:
                 return
@@ -112,6 +113,20 @@ class GcpPlugin(Plugin):
                 _errors(f"Error when reading or editing {kind}: {_googleapi(refusal)}")
             ) from None
         self._await(operation, _ENDING.get(kind, f"Deleting {kind}"), _DELETE_S)
+
+    def _asked(self, act: Callable[[], Values]) -> Values:
+        """One request, asked again for a while where its refusal is of a kind that passes."""
+        until = time.monotonic() + _AGAIN_S
+        wait_s, next_s = _AGAIN_AFTER_S, _AGAIN_AFTER_S
+        while True:
+            try:
+                self._world.gate()
+                return act()
+            except Refusal as refusal:
+                if not refusal.is_tried_again or time.monotonic() + wait_s > until:
+                    raise
+            time.sleep(wait_s)
+            wait_s, next_s = wait_s + next_s, wait_s
 
     def _await(self, operation: Mapping[str, Any], what: str, timeout_s: float) -> None:
         try:

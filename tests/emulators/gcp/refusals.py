@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+# Of both statuses (terraform-provider-google, google/transport/error_retry_predicates.go: "incorrectly return a 403 rather than
+# a 429 on rate limits").
+TOO_MANY = (
+    "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute'"
+    " of service 'compute.googleapis.com'."
+)
+_PER_MINUTE = re.compile(
+    r"Quota exceeded for quota metric '.*' and limit '.* per minute' of service"
+)
 
 
 class Refusal(Exception):
@@ -17,6 +28,12 @@ class Refusal(Exception):
         super().__init__(message)
         self.status = status
         self.reason = reason
+
+    @property
+    def is_tried_again(self) -> bool:
+        """Whether the plugin asks once more, as `defaultErrorRetryPredicates` of that file have it."""
+        too_many = self.status == 403 and bool(_PER_MINUTE.search(str(self)))
+        return self.status in (429, 500, 502, 503) or too_many
 
     def envelope(self) -> dict[str, Any]:
         """The answer's body."""
@@ -34,6 +51,19 @@ class Failure(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def denied(how: str, kind: str, path: str) -> Refusal:
+    """What an account may not make at all, or not so often.
+
+    Args:
+        how: status and reason: "403 forbidden".
+        kind: of what, "instances".
+        path: of the one that was to be made.
+    """
+    status, _, reason = how.partition(" ")
+    text = f"Required 'compute.{kind}.create' permission for '{path}'"
+    return Refusal(int(status), reason, text if reason == "forbidden" else TOO_MANY)
 
 
 def not_found(path: str) -> Refusal:

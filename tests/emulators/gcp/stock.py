@@ -131,6 +131,37 @@ _SKUS = (
 _DEARER = {"Americas": 1.0, "Netherlands": 1.1}
 
 
+# What each family and each kind of GPU is called in the catalogue.
+_SKU_FAMILIES = {"e2": "E2", "n1": "N1 Predefined", "g2": "G2", "a2": "A2", "a3": "A3"}
+_SKU_GPUS = {
+    "nvidia-tesla-t4": "Nvidia Tesla T4",
+    "nvidia-l4": "Nvidia L4",
+    "nvidia-tesla-a100": "Nvidia Tesla A100",
+    "nvidia-h100-80gb": "Nvidia H100 80GB",
+}
+_MONTH_H = 730.0
+
+
+def usd_per_hour(
+    type: str, zone: str, accelerator: str, count: int, disk_gb: int, *, spot: bool
+) -> float:
+    """What one machine costs with its disk and its address, added up from those rows."""
+    area = next(area for area, regions in _REGIONS.items() if zone[:-2] in regions)
+    known = next(each for each in TYPES if each.name == type)
+    family = _SKU_FAMILIES[type.partition("-")[0]]
+    front, behind = ("Spot Preemptible ", " attached to Spot Preemptible VMs") if spot else ("", "")
+    dollars = {description: usd for description, _, _, usd in _SKUS}
+    total = (
+        known.cores * dollars[f"{front}{family} Instance Core running in {{}}"]
+        + known.memory_gib * dollars[f"{front}{family} Instance Ram running in {{}}"]
+        + disk_gb * dollars["Balanced PD Capacity in {}"] / _MONTH_H
+        + dollars[f"External IP Charge on a {front or 'Standard '}VM"]
+    )
+    if accelerator:
+        total += count * dollars[f"{_SKU_GPUS[accelerator]} GPU{behind} running in {{}}"]
+    return total * _DEARER[area]
+
+
 def skus() -> Iterator[dict[str, Any]]:
     """Rows as `services.skus.list` has them."""
     for number, (description, way, unit, dollars) in enumerate(_SKUS):

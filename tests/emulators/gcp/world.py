@@ -41,6 +41,9 @@ class Faults:
         unfinished: so many instances to come are made, and their operations never end for whoever waits (`create_s`).
         delete_s: how long a deletion takes.
         create_s: how long the making of an instance takes.
+        preempt_s: how long one that is taken back is STOPPING: 30 s at most (docs "Spot VMs", preemption process).
+        denied: kinds ("instances") and how every request to make one is refused: "403 forbidden", "429 rateLimitExceeded".
+        held: kinds whose deletions are refused in the answer, as not ready, and how many of them.
         stuck: kinds ("networks") whose deletions fail, and how many of them.
         prices_down: the price catalogue answers 503.
     """
@@ -52,6 +55,9 @@ class Faults:
     unfinished: int = 0
     delete_s: float = 0.0
     create_s: float = 0.05
+    preempt_s: float = 3.0
+    denied: dict[str, str] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
     stuck: dict[str, int] = field(default_factory=dict)
     prices_down: bool = False
 
@@ -95,11 +101,7 @@ class World:
                 raise Refusal(403, "forbidden", text)
             if self.faults.throttled > 0:
                 self.faults.throttled -= 1
-                text = (
-                    "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute'"
-                    " of service 'compute.googleapis.com'."
-                )
-                raise Refusal(403, "rateLimitExceeded", text)
+                raise Refusal(403, "rateLimitExceeded", refusals.TOO_MANY)
 
     def get(self, path: str) -> Row:
         """One resource.
@@ -143,6 +145,9 @@ class World:
             row = dict(body)
             rules.check_name(row.get("name"))
             path = f"projects/{project}/{scope}/{kind}/{row['name']}"
+            if denied := self.faults.denied.get(kind):
+                self.truth.write("denied", path=path, denied=denied)
+                raise refusals.denied(denied, kind, path)
             if path in self.rows:
                 raise refusals.exists(path)
             self._check_references(project, row)
@@ -179,7 +184,11 @@ class World:
             row = self.get(path)
             kind = path.split("/")[-2]
             self._check_unused(path, kind)
-            if row.get("_ending"):
+            is_held = self.faults.held.get(kind, 0) > 0
+            if is_held:
+                self.faults.held[kind] -= 1
+                self.truth.write("held", path=path)
+            if row.get("_ending") or is_held:
                 raise Refusal(400, "resourceNotReady", f"The resource '{path}' is not ready")
             project, scope = _parts(path)
             operation = self._operation("delete", project, scope, path)
@@ -236,6 +245,10 @@ class World:
         with self.lock:
             made = self._operation(kind, project, scope, path)
             self.operations[made["name"]] |= {"status": "DONE", "progress": 100, "user": "system"}
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Something that goes on by itself, without an operation that anybody waits for."""
+        self._workers.submit(self._by_itself, seconds, act)
 
     def limit(self, metric: str, region: str) -> float:
         """Of a quota, in a region or "" for the whole project."""
@@ -310,6 +323,14 @@ class World:
             self.truth.failed(f"operation {name}")
         with self.lock:
             self.operations[name] |= ended
+
+    def _by_itself(self, seconds: float, act: Callable[[], None]) -> None:
+        if self._closing.wait(seconds):
+            return
+        try:
+            act()
+        except Exception:  # noqa: BLE001 - a mistake of the emulator's own, which fails its test
+            self.truth.failed("what goes on by itself")
 
     def _tick(self) -> None:
         while not self._closing.wait(0.1):
