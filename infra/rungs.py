@@ -50,7 +50,7 @@ def of_all(
     if not offers:
         raise _refused(spec, refusals)
     for reason in refusals:
-        note(f"not in the ladder: {reason}")
+        note(str(reason))
     offers = cost.within_price(spec, offers)
     for offer in offers:
         cost.check_grace(spec, offer)

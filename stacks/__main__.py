@@ -83,16 +83,20 @@ def _equipped(name: str) -> Provider:
     return provider
 
 
+def _left_out(reason: str) -> None:
+    pulumi.log.info(f"not in the ladder: {reason}")
+
+
 def _first_rung(found: Settings, spec: Spec) -> Offer:
     """The first Offer of the ladder that `dayfly plan` shows; what is not in it is told here, too.
 
     Only its own provider has to be one that could be used from here: the others are not asked for a machine.
     """
-    offers = rungs.of_all(spec, pulumi.log.info, to_run=False)
+    offers = rungs.of_all(spec, _left_out, to_run=False)
     policies = Policies.of(found)
     allowed, denied = policies.sift(offers, lambda some: [make_plan(spec, [each]) for each in some])
     for reason in denied:
-        pulumi.log.info(f"denied: {reason}")
+        _left_out(reason)
     _equipped(allowed[0].provider)
     return allowed[0]
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,17 @@ from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.stacks.engine import Engine
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
-from tests.engine.client import dayfly, plain_cli
+from tests.engine.client import Pulumi, dayfly, plain_project
 
 pytestmark = pytest.mark.engine
 
 _CHECKOUT = Path(__file__).parents[2]
-Pulumi = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def pulumi(engine: Engine, tmp_path: Path) -> Pulumi:
     """The CLI in a copy of the checkout's project, with the environment that `dayfly engine env` prints."""
-    shutil.copy(_CHECKOUT / "Pulumi.yaml", tmp_path)
-    (tmp_path / "stacks").mkdir()
-    shutil.copy(_CHECKOUT / "stacks" / "__main__.py", tmp_path / "stacks")
-    return plain_cli(tmp_path)
+    return plain_project(tmp_path)
 
 
 def test_up_and_destroy_by_the_plain_cli_are_a_run_like_any_other(
