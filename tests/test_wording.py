@@ -141,5 +141,5 @@ def test_a_plan_tells_prices_by_resource_worst_cases_by_rung_and_who_has_listed_
     unlisted = make_plan(
         Spec(provider="lambda", max_runtime="10h"), offers, [Listing(why="nobody is asked")] * 3
     )
-    words = [words for _, words in wording.plan_rows(unlisted)]
-    assert sum("nobody is asked" in each for each in words) == 1
+    rows = [text for _, text in wording.plan_rows(unlisted)]
+    assert sum("nobody is asked" in each for each in rows) == 1

@@ -136,3 +136,20 @@ def test_an_impossible_configuration_fails_with_our_message(
     assert done.returncode != 0
     assert "cores=0" in done.stdout + done.stderr
     assert json.loads(dayfly("ps", "--json").stdout) == []
+
+
+@pytest.mark.clouds
+def test_what_the_first_rung_s_provider_lacks_is_named_with_its_fix(
+    pulumi: Pulumi, clean_environment: Path, tmp_path: Path
+) -> None:
+    """Of that one alone: a provider whose machines a policy denies needs no key, and why it is not taken is said."""
+    assert pulumi("stack", "init", "dev").returncode == 0
+    assert pulumi("config", "set", "dayfly:provider", "lambda,local").returncode == 0
+    done = pulumi("preview")
+    assert done.returncode != 0
+    assert "LAMBDA_API_KEY" in done.stdout + done.stderr
+    (tmp_path / "pyproject.toml").write_text('[tool.dayfly.policy]\nproviders = ["local"]\n')
+    done = pulumi("preview")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "LocalInstance" in done.stdout
+    assert "not in the ladder: lambda cpu_4x_general in us-west-1: policy" in done.stdout
