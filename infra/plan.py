@@ -22,7 +22,7 @@ _COMPARED = ("resources", "function", "environment", "environment_digest", "code
 # Of whoever calls, and of no machine.
 _OWN = frozenset({"outputs", "job_name"})
 # What JSON has made lists of.
-_TUPLES = ("ingress", "policies", "denied", "unjudged")
+_TUPLES = ("ingress", "policies", "left_out", "denied", "unjudged")
 # Sums of dollars are not exact.
 _ROUNDED_USD = 1e-9
 
@@ -80,6 +80,7 @@ class Plan:
         ingress: networks that may reach port 22 of its machines, "203.0.113.7/32"; "own" is the address that this computer has
             when they are made; empty where nothing is opened to any network.
         policies: those that every rung has passed.
+        left_out: why a provider that was named has no rung in the ladder, each in one line.
         denied: rungs that a policy has taken out of the ladder, each with the reason.
         unjudged: policies that may look at resources, in a fast plan some of whose rungs were never listed.
         runner: makes the call that it is the plan of, as planned; None where it was read from a file.
@@ -108,6 +109,7 @@ class Plan:
     rungs: tuple[Rung, ...] = ()
     ingress: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
     unjudged: tuple[str, ...] = ()
     runner: Callable[[Plan], Any] | None = field(default=None, repr=False, compare=False)

@@ -1,17 +1,60 @@
-"""Rungs: what one provider puts on the ladder of a Spec, after a look at the fields that not every provider knows."""
+"""Rungs: what each provider puts on the ladder of a Spec, after a look at the fields that not every provider knows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from dayfly.errors import SpecError
-from dayfly.infra import providers
+from dayfly.errors import ConfigurationError, NoCapacity, SpecError
+from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import Provider
 from dayfly.infra.spec import PREFER_SPOT, Spec
 
 # Not `host`, which is for one rung of a ladder and says nothing of the others.
 _NOT_FOR_ALL = ("spot", "image", "file_systems")
+
+
+def of_all(
+    spec: Spec,
+    note: Callable[[str], None] = lambda _: None,
+    *,
+    to_run: bool = True,
+    live: bool = True,
+) -> tuple[Offer, ...]:
+    """The Offers of every provider named, in that order, those of one provider cheapest first.
+
+    Args:
+        spec: what is asked for.
+        note: told why one of several providers has none.
+        to_run: False for a plan alone: what a provider lacks on this computer does not matter yet.
+        live: False for the catalog's prices, whatever could be asked.
+
+    Raises:
+        SpecError: none can satisfy the Spec.
+        BudgetExceeded: none does at `max_price`, or for as long as a minute at `max_cost`.
+        NoCapacity: one could, and has no such machine now.
+        ConfigurationError: a provider lacks something on this computer; names its fix.
+    """
+    check_host(spec)
+    offers: list[Offer] = []
+    refusals: list[SpecError | NoCapacity] = []
+    for name in spec.providers:
+        provider = providers.load(name)
+        missing = provider.preflight() if to_run else ()
+        if missing:
+            raise ConfigurationError("; ".join(missing))
+        try:
+            offers += of(provider, spec, live=live)
+        except (SpecError, NoCapacity) as refusal:
+            refusals.append(refusal)
+    if not offers:
+        raise _refused(spec, refusals)
+    for reason in refusals:
+        note(str(reason))
+    offers = cost.within_price(spec, offers)
+    for offer in offers:
+        cost.check_grace(spec, offer)
+    return tuple(offers)
 
 
 def of(provider: Provider, spec: Spec, *, live: bool = True) -> Sequence[Offer]:
@@ -56,3 +99,12 @@ def check_host(spec: Spec) -> None:
 def _taking(field: str) -> str:
     able = [name for name in providers.names() if field in providers.load(name).takes]
     return " or ".join(f'provider="{name}"' for name in able) or "none of this version's"
+
+
+def _refused(spec: Spec, refusals: Sequence[SpecError | NoCapacity]) -> SpecError | NoCapacity:
+    if len(refusals) == 1:
+        return refusals[0]
+    said = "; ".join(str(refusal) for refusal in refusals)
+    if any(isinstance(refusal, NoCapacity) for refusal in refusals):
+        return NoCapacity(said)
+    return SpecError(said or f"nothing that {', '.join(spec.providers)} offers satisfies {spec}")

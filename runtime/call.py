@@ -88,6 +88,7 @@ class Call:
         began: when it was asked for, on the clock of `time.perf_counter`.
         pickle_s: how long making bytes of it took.
         policies: what it has to pass.
+        left_out: why a provider that was named has no rung.
         denied: rungs that these have taken out of the ladder, with their reasons.
         fast: nobody is asked for it: resources are those that are known already.
     """
@@ -108,6 +109,7 @@ class Call:
     began: float = 0.0
     pickle_s: float = 0.0
     policies: Policies = field(default_factory=Policies)
+    left_out: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
     fast: bool = False
 
@@ -232,7 +234,13 @@ class Call:
             shown.warning(warning)
         for warning in cargo.warnings():
             shown.note(warning)
-        offers = ladder(spec, shown.note, to_run=to_run, live=live)
+        left_out: list[str] = []
+
+        def leave_out(reason: str) -> None:
+            left_out.append(reason)
+            shown.note(f"not in the ladder: {reason}")
+
+        offers = ladder(spec, leave_out, to_run=to_run, live=live)
         heal(context, shown.note)
         if to_run and spec.kept is None:
             # Also when its intent is written, under a lock: here nobody has waited for anything yet.
@@ -251,6 +259,7 @@ class Call:
             began=began,
             pickle_s=pickle_s,
             policies=asked,
+            left_out=tuple(left_out),
             fast=not live,
         )._sifted()
         if not to_run:
@@ -491,7 +500,9 @@ class Call:
             code_digest=self.payload.code_digest,
             idle_s=self.idle_s,
         )
-        return dataclasses.replace(plan, policies=self.policies.names, denied=self.denied)
+        return dataclasses.replace(
+            plan, policies=self.policies.names, left_out=self.left_out, denied=self.denied
+        )
 
     def plan_on(self, listing: Listing, offer: Offer) -> Plan:
         """The Plan of the rung that was taken, and of those below it."""

@@ -29,7 +29,13 @@ def plan_machine(
     """
     context = Context.open()
     asked = Policies.of(context.settings)
-    offers = ladder(spec, note, to_run=False, live=not fast)
+    left_out: list[str] = []
+
+    def leave_out(reason: str) -> None:
+        left_out.append(reason)
+        note(f"not in the ladder: {reason}")
+
+    offers = ladder(spec, leave_out, to_run=False, live=not fast)
     offers, denied = asked.sift(
         offers, lambda offers: [make_plan(spec, [offer]) for offer in offers]
     )
@@ -38,4 +44,4 @@ def plan_machine(
     else:
         listed = listings.of_ladder(context, spec, offers, note, all_rungs=all_rungs)
     plan = make_plan(spec, offers, listed)
-    return dataclasses.replace(plan, policies=asked.names, denied=denied)
+    return dataclasses.replace(plan, policies=asked.names, left_out=tuple(left_out), denied=denied)

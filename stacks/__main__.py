@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 
 import pulumi
 
@@ -19,10 +18,11 @@ from dayfly.errors import (
     ProvisionFailed,
     SpecError,
 )
-from dayfly.infra import cost, providers, rungs
+from dayfly.infra import providers, rungs
 from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.infra.offers import Offer
 from dayfly.infra.planning import make_plan
+from dayfly.infra.providers.base import Provider
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks import account, intent, journal, settings
@@ -65,15 +65,39 @@ def _is_up(history: History, workspace: Workspace) -> bool:
     """False for a run whose machine is gone, although no `dayfly ps` has closed it yet: its deadline is an old one."""
     if history.last("launched") is None:
         return time.time() < history.deadline
+    provider = _equipped(history.provider)
     account.check(history)
-    provider = providers.load(history.provider)
     return bool(provider.left_of(history.id, workspace.owner, places_of(history)))
 
 
-def _permitted(found: Settings, spec: Spec, offers: Sequence[Offer]) -> Offer:
-    """The first Offer that the policies of project and user allow."""
+def _equipped(name: str) -> Provider:
+    """A provider that lacks nothing on this computer.
+
+    Raises:
+        ConfigurationError: it does; names the fix.
+    """
+    provider = providers.load(name)
+    missing = provider.preflight()
+    if missing:
+        raise ConfigurationError("\n".join(missing))
+    return provider
+
+
+def _left_out(reason: str) -> None:
+    pulumi.log.info(f"not in the ladder: {reason}")
+
+
+def _first_rung(found: Settings, spec: Spec) -> Offer:
+    """The first Offer of the ladder that `dayfly plan` shows; what is not in it is told here, too.
+
+    Only its own provider has to be one that could be used from here: the others are not asked for a machine.
+    """
+    offers = rungs.of_all(spec, _left_out, to_run=False)
     policies = Policies.of(found)
-    allowed, _ = policies.sift(offers, lambda some: [make_plan(spec, [each]) for each in some])
+    allowed, denied = policies.sift(offers, lambda some: [make_plan(spec, [each]) for each in some])
+    for reason in denied:
+        _left_out(reason)
+    _equipped(allowed[0].provider)
     return allowed[0]
 
 
@@ -96,16 +120,13 @@ def _again(history: History, spec: Spec) -> None:
             f"run {history.id[:12]} of this stack is up as it was asked for then, whatever its configuration says now:"
             " `pulumi destroy` ends it, and the next `pulumi up` asks for another"
         )
+    _equipped(history.provider)
     launch(was, Offer(**history.intent["offer"]), history.run)
 
 
 def main() -> None:
     """One stack, one machine."""
     spec = configured_spec()
-    provider = providers.load(spec.providers[0])
-    missing = provider.preflight()
-    if missing:
-        raise SystemExit("\n".join(missing))
     found = settings.load()
     workspace = Workspace.open(found)
     _keep_out_the_public(workspace)
@@ -115,7 +136,7 @@ def main() -> None:
         if history is not None:
             _again(history, spec)
             return
-        offer = _permitted(found, spec, cost.within_price(spec, rungs.of(provider, spec)))
+        offer = _first_rung(found, spec)
         run = new_run(workspace, spec, offer)
     except (
         SpecError,

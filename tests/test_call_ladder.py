@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from dayfly import cluster
 from dayfly.errors import BudgetExceeded, ConfigurationError, NoCapacity, SpecError
+from dayfly.infra.plan import Plan
 from dayfly.infra.spec import Spec
 from dayfly.runtime.ladder import ladder
+from dayfly.runtime.machine_plan import plan_machine
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
 
@@ -67,3 +71,32 @@ def test_a_plan_needs_no_key_and_a_run_does() -> None:
     assert offer.usd_per_hour == 1.99
     with pytest.raises(ConfigurationError, match="LAMBDA_API_KEY"):
         ladder(spec)
+
+
+def test_a_plan_keeps_who_is_left_out_and_why(tmp_path: Path) -> None:
+    """A machine's and a function's, told at once and written down; nobody is where all have a rung."""
+    said: list[str] = []
+    spec = Spec(provider=["local", "lambda"], instance_type="gpu_1x_a100")
+    plan = plan_machine(spec, said.append, fast=True)
+    assert {offer["provider"] for offer in plan.offers} == {"lambda"}
+    (reason,) = plan.left_out
+    assert "instance_type" in reason
+    assert f"not in the ladder: {reason}" in said
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json").left_out == plan.left_out
+    assert plan_machine(dataclasses.replace(spec, provider="lambda"), fast=True).left_out == ()
+
+    @cluster(provider=["local", "lambda"], instance_type="gpu_1x_a100", environment=[])
+    def work() -> int:
+        return 1
+
+    assert work.plan_fast().left_out == plan.left_out
+
+
+def test_who_is_left_out_is_told_also_where_the_others_cost_too_much() -> None:
+    """The refusal names only what could be had."""
+    said: list[str] = []
+    spec = Spec(provider=["local", "lambda"], instance_type="gpu_1x_a100", max_price=0.5)
+    with pytest.raises(BudgetExceeded, match="gpu_1x_a100 of lambda"):
+        plan_machine(spec, said.append, fast=True)
+    assert any("not in the ladder" in each for each in said)

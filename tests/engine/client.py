@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import psutil
 from tests import keepers
 
 WAIT_S = 90.0
+Pulumi = Callable[..., subprocess.CompletedProcess[str]]
+_CHECKOUT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from dayfly import cluster
@@ -132,7 +135,15 @@ def dayfly(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
     )
 
 
-def plain_cli(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def plain_project(folder: Path) -> Pulumi:
+    """`pulumi` in a copy of the checkout's project, whose stack files belong to nobody."""
+    (folder / "stacks").mkdir(parents=True)
+    for file in ("Pulumi.yaml", "stacks/__main__.py"):
+        shutil.copy(_CHECKOUT / file, folder / file)
+    return plain_cli(folder)
+
+
+def plain_cli(project: Path) -> Pulumi:
     """`pulumi` in a project's folder, with the environment that `dayfly engine env` prints."""
     exports = dayfly("engine", "env").stdout.splitlines()
     variables = dict(shlex.split(line)[1].split("=", 1) for line in exports)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from dayfly.runtime.machine_plan import plan_machine
 from dayfly.stacks import journal, recorder
 from dayfly.stacks.engine import Engine
 from tests.emulators import standin, worlds
-from tests.engine.client import dayfly, plain_cli
+from tests.engine.client import dayfly, plain_project
 from tests.own_machine import own_machine
 
 pytestmark = pytest.mark.engine
@@ -174,13 +173,9 @@ def test_the_engine_and_the_recorder_agree_on_every_provider(
 @pytest.mark.usefixtures("plugin")
 def test_the_plain_cli_previews_the_same_resources_and_dollars(tmp_path: Path) -> None:
     """`pulumi preview` from the checkout, of a vendor's provider; a policy of the project binds it, too."""
-    checkout = Path(__file__).parents[2]
     project = tmp_path / "project"
-    (project / "stacks").mkdir(parents=True)
-    shutil.copy(checkout / "Pulumi.yaml", project)
-    shutil.copy(checkout / "stacks" / "__main__.py", project / "stacks")
+    pulumi = plain_project(project)
     plan = plan_machine(Spec(provider="standin"))
-    pulumi = plain_cli(project)
     assert pulumi("stack", "init", "dev").returncode == 0
     assert pulumi("config", "set", "dayfly:provider", "standin").returncode == 0
     done = pulumi("preview", "--json")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,17 @@ from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.stacks.engine import Engine
 from tests.emulators.lambda_cloud.emulator import Emulator
 from tests.emulators.lambda_cloud.options import Options
-from tests.engine.client import dayfly, plain_cli
+from tests.engine.client import Pulumi, dayfly, plain_project
 
 pytestmark = pytest.mark.engine
 
 _CHECKOUT = Path(__file__).parents[2]
-Pulumi = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def pulumi(engine: Engine, tmp_path: Path) -> Pulumi:
     """The CLI in a copy of the checkout's project, with the environment that `dayfly engine env` prints."""
-    shutil.copy(_CHECKOUT / "Pulumi.yaml", tmp_path)
-    (tmp_path / "stacks").mkdir()
-    shutil.copy(_CHECKOUT / "stacks" / "__main__.py", tmp_path / "stacks")
-    return plain_cli(tmp_path)
+    return plain_project(tmp_path)
 
 
 def test_up_and_destroy_by_the_plain_cli_are_a_run_like_any_other(
@@ -142,3 +137,22 @@ def test_an_impossible_configuration_fails_with_our_message(
     assert done.returncode != 0
     assert "cores=0" in done.stdout + done.stderr
     assert json.loads(dayfly("ps", "--json").stdout) == []
+
+
+@pytest.mark.clouds
+def test_what_the_first_rung_s_provider_lacks_is_named_with_its_fix(
+    pulumi: Pulumi, clean_environment: Path, tmp_path: Path
+) -> None:
+    """Of that one alone: a provider whose machines a policy denies needs no key, and why it is not taken is said."""
+    assert pulumi("stack", "init", "dev").returncode == 0
+    assert pulumi("config", "set", "dayfly:provider", "lambda,local").returncode == 0
+    done = pulumi("preview")
+    assert done.returncode != 0
+    assert "LAMBDA_API_KEY" in done.stdout + done.stderr
+    (tmp_path / "pyproject.toml").write_text('[tool.dayfly.policy]\nproviders = ["local"]\n')
+    done = pulumi("preview")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "LocalInstance" in done.stdout
+    assert re.search(r"not in the ladder: lambda \S+ in .*: policy .*local", done.stdout), (
+        done.stdout
+    )
