@@ -75,6 +75,7 @@ def test_the_engine_lists_a_vendor_s_resources_with_their_prices(
     assert [rung.worst_case_usd for rung in plan.rungs] == [24.0, 96.0]
 
 
+@pytest.mark.clouds
 def test_all_rungs_are_previewed_where_that_is_asked_for(plugin: standin.StandInPlugin) -> None:
     """Each with its own price; `--json` has them."""
     done = dayfly("plan", "--provider", "standin,local", "--all-rungs", "--json")
@@ -89,6 +90,7 @@ def test_all_rungs_are_previewed_where_that_is_asked_for(plugin: standin.StandIn
     assert prices == [[1.0], [4.0], [0.0]]
 
 
+@pytest.mark.clouds
 @pytest.mark.usefixtures("vendor")
 def test_without_the_plugin_the_recorder_lists_them_and_the_plan_says_why(
     monkeypatch: pytest.MonkeyPatch,
@@ -108,6 +110,7 @@ def test_without_the_plugin_the_recorder_lists_them_and_the_plan_says_why(
     assert "export STANDIN_KEY" in plan.rungs[0].listing.why
 
 
+@pytest.mark.clouds
 @pytest.mark.usefixtures("vendor")
 def test_a_run_without_the_plugin_is_refused_before_anything_exists(
     monkeypatch: pytest.MonkeyPatch,
@@ -170,6 +173,7 @@ def test_the_engine_and_the_recorder_agree_on_every_provider(
             ), name
 
 
+@pytest.mark.clouds
 @pytest.mark.usefixtures("plugin")
 def test_the_plain_cli_previews_the_same_resources_and_dollars(tmp_path: Path) -> None:
     """`pulumi preview` from the checkout, of a vendor's provider; a policy of the project binds it, too."""
@@ -202,6 +206,7 @@ def _spaced(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.clouds
 @pytest.mark.usefixtures("plugin")
 def test_a_policy_looks_at_the_resources_of_every_rung() -> None:
     """Before anything exists; what it denies is not in the ladder, and says why."""

@@ -98,6 +98,7 @@ def test_gc_by_name_ends_a_plain_run_too(engine: Engine, clean_environment: Path
         (_CHECKOUT / "Pulumi.plain.yaml").unlink(missing_ok=True)
 
 
+@pytest.mark.clouds
 def test_a_policy_keeps_out_the_public_whatever_the_shell_says(
     pulumi: Pulumi, clean_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
