@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 from dayfly.errors import BudgetExceeded, SpecError
+from dayfly.infra import providers
 from dayfly.infra.offers import Offer
+from dayfly.infra.providers.base import Limits
 from dayfly.infra.spec import DEFAULT_GRACE_S, Spec
 from dayfly.infra.units import human_seconds
 
@@ -62,15 +64,23 @@ def check_grace(spec: Spec, offer: Offer) -> None:
 
 
 def worst_case_usd(spec: Spec, offer: Offer) -> float:
-    """Dollars if every machine lives until its deadline."""
-    return offer.usd_per_hour * spec.nodes * allowed_runtime_s(spec, offer) / 3600
+    """Dollars if every machine lives until its deadline, or as long as the provider bills at least."""
+    least_s = providers.load(offer.provider).limits.billing_minimum_s
+    lived_s = max(allowed_runtime_s(spec, offer), least_s)
+    return offer.usd_per_hour * spec.nodes * lived_s / 3600
 
 
-def billed_s(lived_s: float, increment_s: float) -> float:
-    """Seconds that are billed for a machine that lived so long: rounded up to the provider's billing increment."""
-    return math.ceil(lived_s / increment_s) * increment_s
+def billed_s(lived_s: float, limits: Limits) -> float:
+    """Seconds that are billed for a machine that lived so long.
+
+    Args:
+        lived_s: how long.
+        limits: of its provider: it is rounded up to the billing increment, and to the minimum.
+    """
+    increment_s = limits.billing_increment_s
+    return max(math.ceil(lived_s / increment_s) * increment_s, limits.billing_minimum_s)
 
 
-def billed_usd(usd_per_hour: float, lived_s: float, increment_s: float) -> float:
-    """Dollars for a machine that lived so long."""
-    return usd_per_hour * billed_s(lived_s, increment_s) / 3600
+def billed_usd(usd_per_hour: float, lived_s: float, limits: Limits) -> float:
+    """Dollars for a machine that lived so long; see `billed_s`."""
+    return usd_per_hour * billed_s(lived_s, limits) / 3600

@@ -17,7 +17,7 @@ class Bill:
     Attributes:
         usd_per_hour: of one machine.
         lived_s: seconds that the machines lived, together.
-        billed_s: the same, each rounded up to the provider's billing increment.
+        billed_s: the same, each rounded up to the provider's billing increment, and to what it bills at least.
         usd: dollars for that.
         at_most: the answer to a launch was lost: there may have been no machine.
         notes: what was out of the ordinary, in sentences.
@@ -31,7 +31,15 @@ class Bill:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, history: History, provider: Provider, now: float, *, destroyed: int = 0) -> Bill:
+    def of(
+        cls,
+        history: History,
+        provider: Provider,
+        now: float,
+        *,
+        destroyed: int = 0,
+        ended: float | None = None,
+    ) -> Bill:
         """What has been asked for and not been refused.
 
         Args:
@@ -39,25 +47,27 @@ class Bill:
             provider: where it runs.
             now: unix time until which what was not seen gone is billed.
             destroyed: how many things were ended that a refusal of the machine does not explain.
+            ended: unix time by which all that is known had ended, where whoever ended it has waited for that.
 
         Raises:
             OSError: the record of what was asked for cannot be read now.
         """
-        traces, increment_s = Traces.of(history, provider), provider.limits.billing_increment_s
+        traces, limits = Traces.of(history, provider), provider.limits
         refused = not traces.recorded and not destroyed and is_refused(history)
         lives = () if refused else traces.lives
         rate = machine_rate_of(history)
-        lived = [max(0.0, (life.ended or now) - life.begun) for life in lives]
+        until = ended if ended is not None and traces.recorded else now
+        lived = [max(0.0, (life.ended or until) - life.begun) for life in lives]
         notes = tuple(
-            f"a launch was carried out twice: machine {life.id} is ${cost.billed_usd(rate, span_s, increment_s):.2f} of the bill"
+            f"a launch was carried out twice: machine {life.id} is ${cost.billed_usd(rate, span_s, limits):.2f} of the bill"
             for life, span_s in zip(lives, lived, strict=True)
             if life.is_twin
         )
         return cls(
             rate,
             sum(lived),
-            sum(cost.billed_s(span_s, increment_s) for span_s in lived),
-            sum(cost.billed_usd(rate, span_s, increment_s) for span_s in lived),
+            sum(cost.billed_s(span_s, limits) for span_s in lived),
+            sum(cost.billed_usd(rate, span_s, limits) for span_s in lived),
             any(life.is_guess for life in lives),
             notes,
         )

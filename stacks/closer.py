@@ -134,6 +134,7 @@ class Closer:
         asked = self._ask_for_the_end(history, provider)
         with following(provider, history.directory, asked):
             how, declared, destroyed = self._engine_part.destroy(history)
+        done = self._now()
         history = journal.read(history.directory)
         # What has ended by now is nothing for the proof to end, and a failed engine has not counted it.
         ended = 0 if how == "pulumi" else _gone(history, asked)
@@ -150,6 +151,8 @@ class Closer:
             destroyed + terminated,
             # What the engine has destroyed of a machine that was refused is what was to be around it.
             machines=terminated if history.nodes == 1 else destroyed + terminated,
+            # A vendor's plugin waits until a machine has ended; the proof, which takes longer, has found no other.
+            ended=done if how == "pulumi" and not terminated else None,
         )
 
     def _close_guest(self, history: History, provider: Provider) -> Receipt:
@@ -306,6 +309,7 @@ class Closer:
         destroyed: int,
         *,
         machines: int | None = None,
+        ended: float | None = None,
     ) -> Receipt:
         if history.reopened is not None:
             return self._store(history, self._amended(history, history.reopened, provider))
@@ -313,7 +317,7 @@ class Closer:
         if in_other_home(history) and not destroyed:
             return self._store(history, self._receipt_of_another(history, provider, how))
         found = destroyed if machines is None else machines
-        bill = Bill.of(history, provider, now, destroyed=found)
+        bill = Bill.of(history, provider, now, destroyed=found, ended=ended)
         receipt = Receipt(
             history.id,
             provider.name,

@@ -107,10 +107,12 @@ def _written(
         file.with_suffix(".pub").write_text(make_key(file))
     _write_private(aside / "hmac_key", os.urandom(32))
     allowed_s = cost.allowed_runtime_s(spec, offer)
+    worst_case_usd = cost.worst_case_usd(spec, offer)
     if host is not None:
         # Its machine ends with its own deadline, whatever is on it.
         allowed_s = max(0.0, min(allowed_s, host.deadline - created))
         details["machine_of"] = host.id
+        worst_case_usd = offer.usd_per_hour * spec.nodes * allowed_s / 3600
     deadline, directory = created + allowed_s, workspace.directory(run_id)
     run = Run(run_id, workspace.owner, created, deadline, directory, public_key, host_key)
     journal.append(
@@ -125,7 +127,7 @@ def _written(
         spec=spec.as_dict(),
         offer=offer.as_dict(),
         same_computer=providers.load(offer.provider).same_computer,
-        worst_case_usd=offer.usd_per_hour * spec.nodes * allowed_s / 3600,
+        worst_case_usd=worst_case_usd,
         backend=workspace.backend,
         secrets_provider=workspace.secrets_provider,
         credentials=_only_here(offer.provider),

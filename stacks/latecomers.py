@@ -74,7 +74,7 @@ def amended(history: History, event: Event, rate: float, provider: Provider, now
     before = Receipt.from_dict(event.fields["receipt"])
     machines = dict(_machines(history, event))
     lived_s = [max(0.0, now - begun) for begun in machines.values()]
-    increment_s = provider.limits.billing_increment_s
+    limits = provider.limits
     was_billed_s = before.lived_s if before.billed_s is None else before.billed_s
     named = ", ".join(machines) or "no machine"
     note = f"it was opened again for what came after its receipt: {named}"
@@ -87,9 +87,9 @@ def amended(history: History, event: Event, rate: float, provider: Provider, now
         declared=before.declared + len(machines),
         confirmed_at=now,
         lived_s=before.lived_s + sum(lived_s),
-        billed_s=was_billed_s + sum(cost.billed_s(s, increment_s) for s in lived_s),
+        billed_s=was_billed_s + sum(cost.billed_s(s, limits) for s in lived_s),
         usd_per_hour=before.usd_per_hour or rate,
-        usd=before.usd + sum(cost.billed_usd(rate, s, increment_s) for s in lived_s),
+        usd=before.usd + sum(cost.billed_usd(rate, s, limits) for s in lived_s),
         notes=(*before.notes, note),
         at_most=before.at_most or bool(machines),
     )

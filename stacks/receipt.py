@@ -23,9 +23,9 @@ class Receipt:
         left: how many the provider still lists: always 0, else there is a LeakRisk and no receipt.
         confirmed_at: unix time of the last listing without them.
         lived_s: seconds that are billed: from the launch until the provider said that the machine had ended.
-        billed_s: the same, rounded up to the provider's billing increment.
+        billed_s: the same, rounded up to the provider's billing increment, and to what it bills at least.
         usd_per_hour: the rate frozen at launch.
-        usd: dollars, rounded up to the provider's billing increment.
+        usd: dollars for `billed_s`.
         how: "pulumi" (the stack's own destroy) or "provider" (through the provider's API, the state being of no use).
         notes: what was out of the ordinary.
         machine_of: the run whose machine it was on, which has the bill; "" where it had one of its own.

@@ -79,3 +79,17 @@ def test_a_twin_is_in_the_bill_with_a_note(run: Run) -> None:
     bill = Bill.of(journal.read(run.directory), providers.load("lambda"), machine.begun + 3600)
     assert bill.usd == pytest.approx(3.66)
     assert bill.notes == ("a launch was carried out twice: machine i-2 is $0.06 of the bill",)
+
+
+def test_a_machine_of_a_cloud_with_a_minimum_is_in_the_bill_for_so_long(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was there for 10 s as if for 60 where a minute is the least, one that was there for 90 s for these."""
+    provider = providers.load("lambda")
+    limits = dataclasses.replace(provider.limits, billing_increment_s=1.0, billing_minimum_s=60.0)
+    monkeypatch.setattr(type(provider), "limits", property(lambda _: limits))
+    machine = creations.begin(run.directory, "instance")
+    creations.answered(run.directory, machine, "i-1")
+    journal.append(run.directory, "launched", id="i-1", usd_per_hour=3.6)
+    assert _usd(run, machine.begun + 10.0) == (pytest.approx(0.06), False)
+    assert _usd(run, machine.begun + 89.5) == (pytest.approx(0.09), False)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from dayfly.errors import BudgetExceeded, SpecError
-from dayfly.infra import cost
+from dayfly.infra import cost, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
 
@@ -50,5 +50,28 @@ def test_a_free_machine_is_not_bounded_by_money() -> None:
 
 def test_a_bill_is_rounded_up_to_the_increment() -> None:
     """61 s billed by the minute are two minutes."""
-    assert cost.billed_usd(60.0, 61, 60) == pytest.approx(2.0)
-    assert cost.billed_usd(60.0, 60, 60) == pytest.approx(1.0)
+    minutes = dataclasses.replace(providers.load("local").limits, billing_increment_s=60)
+    assert cost.billed_usd(60.0, 61, minutes) == pytest.approx(2.0)
+    assert cost.billed_usd(60.0, 60, minutes) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+@pytest.mark.parametrize(
+    ("lived_s", "billed_s"), [(0.0, 60), (7.2, 60), (60.0, 60), (60.1, 61), (3599.5, 3600)]
+)
+def test_a_machine_billed_by_the_second_is_billed_for_a_minute_at_least(
+    name: str, lived_s: float, billed_s: float
+) -> None:
+    """So do EC2 and Compute Engine, and a bill is never less than theirs."""
+    limits = providers.load(name).limits
+    assert cost.billed_s(lived_s, limits) == billed_s
+    assert cost.billed_usd(36.0, lived_s, limits) == pytest.approx(billed_s / 100)
+
+
+def test_the_worst_case_of_a_short_run_is_what_is_billed_at_least() -> None:
+    """Ten seconds on EC2 are paid as a minute; where there is no such minimum they are ten seconds."""
+    spec = Spec(max_runtime="10s")
+    there = dataclasses.replace(OFFER, provider="aws", usd_per_hour=36.0)
+    assert cost.worst_case_usd(spec, there) == pytest.approx(0.6)
+    here = dataclasses.replace(there, provider="local")
+    assert cost.worst_case_usd(spec, here) == pytest.approx(0.1)

@@ -30,6 +30,8 @@ _CONSOLE = "https://console.aws.amazon.com/ec2/home#Instances:tag-key=dayfly-run
 # https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html: what was made may be missing from a listing.
 _LISTING_LAG_S, _LATE_CREATE_S = 20.0, 120.0
 _HERE_S = 0.5
+# Linux, on demand and spot, and volumes: https://aws.amazon.com/about-aws/whats-new/2017/10/announcing-amazon-ec2-per-second-billing/
+_BILLING_INCREMENT_S, _BILLING_MINIMUM_S = 1.0, 60.0
 _VCPU_QUOTA = re.compile("VcpuLimitExceeded|MaxSpotInstanceCountExceeded|InstanceLimitExceeded")
 _CHOICE = re.compile(r"\bchoosing\s+([a-z0-9, -]+)")
 
@@ -71,7 +73,8 @@ class Aws(vendor.VendorProvider):
         return Limits(
             listing_lag_s=_HERE_S if here else _LISTING_LAG_S,
             late_create_s=_HERE_S if here else _LATE_CREATE_S,
-            billing_increment_s=1.0,
+            billing_increment_s=_BILLING_INCREMENT_S,
+            billing_minimum_s=_BILLING_MINIMUM_S,
             if_this_computer_dies="the machine ends the function at its deadline and switches itself off, which ends it and"
             " its disk at AWS; where that fails, a second timer of its own does six minutes later. Its key and its"
             " security group, which cost nothing, stay until `dayfly gc --yes`",

@@ -30,6 +30,7 @@ class Limits:
         console: where a person can look.
         deadline_action: what the machine's own deadline does: "end_processes" of the run, or also "poweroff" where the
             provider then ends the machine, and its bill.
+        billing_minimum_s: a machine that was there at all is billed for so long at least.
     """
 
     listing_lag_s: float
@@ -38,6 +39,7 @@ class Limits:
     if_this_computer_dies: str
     console: str
     deadline_action: Literal["end_processes", "poweroff"] = "end_processes"
+    billing_minimum_s: float = 0.0
 
 
 class Provider(ABC):

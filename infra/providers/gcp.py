@@ -37,8 +37,8 @@ _LISTING_LAG_S = 10.0
 # The plugin gives an operation up after ten minutes, and Compute Engine refuses for want of capacity within one.
 _LATE_CREATE_S = 120.0
 _EMULATED_SCALE = 50.0
-# Billed by the second, for a minute at least.
-_BILLING_INCREMENT_S = 1.0
+# https://cloud.google.com/compute/vm-instance-pricing: by the second, for a minute at least.
+_BILLING_INCREMENT_S, _BILLING_MINIMUM_S = 1.0, 60.0
 # In the order of Compute Engine's documented life cycle. One that was stopped is still there, with a disk that is billed.
 _STATES: Mapping[str, State] = {
     "PENDING": "pending",
@@ -93,6 +93,7 @@ class Gcp(VendorProvider):
             listing_lag_s=_LISTING_LAG_S / scale,
             late_create_s=_LATE_CREATE_S / scale,
             billing_increment_s=_BILLING_INCREMENT_S,
+            billing_minimum_s=_BILLING_MINIMUM_S,
             if_this_computer_dies="Compute Engine itself deletes the machine and its disk at the deadline (termination_time);"
             " what stays then, an empty network and its firewall rule, costs nothing: `dayfly gc --yes` removes it",
             console="https://console.cloud.google.com/compute/instances",

@@ -120,6 +120,23 @@ def test_a_quota_is_of_vcpus(cloud: Aws, ec2: Any) -> None:
     assert code(lambda: launch(ec2)) == "VcpuLimitExceeded"
 
 
+def test_the_meter_is_of_seconds_and_of_a_minute_at_least(cloud: Aws, ec2: Any) -> None:
+    """Machine, volume and address, from its launch until its end, whatever it is asked about later."""
+    launch(ec2, InstanceType="g5.xlarge", ImageId=_GPU_IMAGE, BlockDeviceMappings=volume(100))
+    (live,) = cloud.live()
+    (bill,) = cloud.meter()
+    assert bill.billed_s == 60
+    assert bill.usd_per_hour == pytest.approx(live.usd_per_hour + 100 * 0.08 / 730 + 0.005)
+    live.launched -= 90.0
+    ec2.terminate_instances(InstanceIds=[live.row.id])
+    until(lambda: not cloud.live())
+    (ended,) = cloud.meter()
+    (again,) = cloud.meter()
+    assert ended == again
+    assert 90 < ended.seconds <= ended.billed_s < ended.seconds + 1
+    assert ended.dollars == pytest.approx(ended.billed_s * bill.usd_per_hour / 3600)
+
+
 def test_another_key_than_the_account_s_is_refused(cloud: Aws) -> None:
     """By each service in its way."""
     wrong = {"aws_access_key_id": "AKIAWRONG"}
@@ -203,6 +220,61 @@ class TestPlugin:
             cloud.plugin.create(settings, "aws:ec2/vpc:Vpc", inputs)
         once = {**settings, "maxRetries": "1"}
         assert cloud.plugin.create(once, "aws:ec2/vpc:Vpc", inputs)
+
+    def test_a_machine_is_changed_and_read_when_it_is_made(self, cloud: Aws, ec2: Any) -> None:
+        """Its behaviour, which it was launched with; what a type that saves credits has of them; who may not ask has it half made."""
+        from tests.emulators.plugin import HalfMade
+
+        settings = {"region": "us-east-1", "endpoints": f'[{{"ec2": "{cloud.url}"}}]'}
+        inputs = {
+            "ami": _UBUNTU,
+            "instanceType": "t3.large",
+            "keyName": "k",
+            "vpcSecurityGroupIds": [],
+            "rootBlockDevice": {"volumeSize": 8},
+            "instanceInitiatedShutdownBehavior": "terminate",
+        }
+        type = "aws:ec2/instance:Instance"
+        id, outputs = cloud.plugin.create(settings, type, inputs)
+        (live,) = cloud.live()
+        assert live.row.instance_initiated_shutdown_behavior == "terminate"
+        assert cloud.calls("DescribeInstanceCreditSpecifications") == 1
+        cloud.plugin.delete(settings, type, id, outputs)
+        cloud.fault(Fault("ModifyInstanceAttribute", "UnauthorizedOperation", "no", 403))
+        with pytest.raises(HalfMade, match="api error UnauthorizedOperation: no") as caught:
+            cloud.plugin.create(settings, type, inputs)
+        cloud.plugin.delete(settings, type, caught.value.id, caught.value.outputs)
+        assert cloud.live() == []
+
+    def test_the_request_of_a_spot_machine_is_read_and_cancelled(
+        self, cloud: Aws, ec2: Any
+    ) -> None:
+        """Before the machine is ended; that it cannot be protected is no obstacle."""
+        settings = {"region": "us-east-1", "endpoints": f'[{{"ec2": "{cloud.url}"}}]'}
+        market = {"spotInstanceType": "one-time", "instanceInterruptionBehavior": "terminate"}
+        inputs = {
+            "ami": _GPU_IMAGE,
+            "instanceType": "g5.xlarge",
+            "keyName": "k",
+            "vpcSecurityGroupIds": [],
+            "rootBlockDevice": {"volumeSize": 65},
+            "instanceMarketOptions": {"marketType": "spot", "spotOptions": market},
+        }
+        type = "aws:ec2/instance:Instance"
+        id, outputs = cloud.plugin.create(settings, type, inputs)
+        request = outputs["spotInstanceRequestId"]
+        (said,) = ec2.describe_spot_instance_requests(SpotInstanceRequestIds=[request])[
+            "SpotInstanceRequests"
+        ]
+        assert (said["InstanceId"], said["State"], said["Type"]) == (id, "active", "one-time")
+        protected = {"InstanceId": id, "DisableApiTermination": {"Value": True}}
+        assert code(lambda: ec2.modify_instance_attribute(**protected)) == "UnsupportedOperation"
+        cloud.plugin.delete(settings, type, id, outputs)
+        assert cloud.front.spot_requests.cancelled == [request]
+        assert cloud.live() == []
+        unknown = {"SpotInstanceRequestIds": ["sir-00000000"]}
+        why = "InvalidSpotInstanceRequestID.NotFound"
+        assert code(lambda: ec2.cancel_spot_instance_requests(**unknown)) == why
 
     def test_a_group_whose_rules_are_refused_is_half_made(self, cloud: Aws) -> None:
         """The engine gets its id, and can destroy it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import time
@@ -15,7 +14,7 @@ import pytest
 
 from dayfly import cluster
 from dayfly.errors import ProvisionFailed
-from dayfly.infra import aws_inventory, aws_session
+from dayfly.infra import aws_inventory, aws_session, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
@@ -24,6 +23,7 @@ from dayfly.runtime.ladder import ladder
 from dayfly.stacks import journal, recorder
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.journal import Event
+from dayfly.stacks.receipt import Receipt
 from dayfly.stacks.run_stack import RunStack
 from dayfly.stacks.workspace import Workspace
 from tests.emulators.aws import Aws, Fault
@@ -56,6 +56,22 @@ def _text(file: Path) -> str:
     return file.read_bytes().decode(errors="replace") if file.is_file() else ""
 
 
+def _agrees(receipt: Receipt, cloud: Aws, directory: Path) -> None:
+    """Never under EC2's own meter, nor over it by more than 2% of it, one increment, and what EC2 gives away: the time of starting up, and
+    that from the machine's end until its absence is proved."""
+    (bill,) = cloud.meter()
+    begun = next(e.time for e in journal.read(directory).events if e.name == "up_started")
+    starting_s = cloud.instances.all()[0].launched - begun
+    increment_s = providers.load("aws").limits.billing_increment_s
+    ending_s = receipt.confirmed_at - cloud.instances.all()[0].ended
+    most_s = 0.02 * bill.billed_s + increment_s + starting_s + ending_s
+    # A rate has five places.
+    rounding_usd = 5e-6 * bill.billed_s / 3600
+    over_usd = receipt.usd - bill.dollars
+    assert -rounding_usd <= over_usd <= most_s * bill.usd_per_hour / 3600 + rounding_usd
+    assert 0 <= receipt.lived_s - bill.seconds <= most_s
+
+
 def test_a_run_has_a_machine_of_its_own_and_leaves_nothing(
     workspace: Workspace, engine: Engine, cloud: Aws
 ) -> None:
@@ -82,9 +98,26 @@ def test_a_run_has_a_machine_of_its_own_and_leaves_nothing(
     assert (receipt.destroyed, receipt.declared, receipt.left) == (3, 3, 0)
     assert (receipt.how, receipt.notes) == ("pulumi", ())
     assert cloud.left() == {}
-    # By the second, from the moment at which the plugin has said that it runs.
-    assert receipt.usd == pytest.approx(math.ceil(receipt.lived_s) * receipt.usd_per_hour / 3600)
+    _agrees(receipt, cloud, stack.directory)
     assert 0 < receipt.lived_s < time.time() - begun
+
+
+@pytest.mark.clouds
+@pytest.mark.long
+def test_the_bill_of_more_than_the_least_is_what_was_planned_and_what_ec2_bills(
+    workspace: Workspace, engine: Engine, cloud: Aws
+) -> None:
+    """A machine that is there for longer than the minute that EC2 bills at least: rate of the plan, receipt and meter agree."""
+    (offer, *_) = ladder(A10G)
+    stack = RunStack(A10G, workspace, engine, [offer])
+    with stack:
+        until(lambda: cloud.meter()[0].seconds > 61, timeout_s=120)
+    receipt = stack.receipt
+    assert receipt is not None
+    (bill,) = cloud.meter()
+    assert bill.billed_s > 61
+    assert bill.usd_per_hour == pytest.approx(offer.usd_per_hour, rel=0.02)
+    _agrees(receipt, cloud, stack.directory)
 
 
 @pytest.mark.clouds
@@ -129,8 +162,8 @@ def test_regions_without_capacity_are_left_soon_and_leave_nothing(
     ]
     assert [each["left"] for each in receipts] == [0, 0, 0]
     assert sorted(each["usd"] > 0 for each in receipts) == [False, False, True]
-    # The plugin tries again by itself, and would do so for most of an hour.
-    assert cloud.calls("RunInstances") == 2 * 3 + 1
+    # The plugin tries again by itself, here once, and would do so for most of an hour.
+    assert cloud.calls("RunInstances") == 2 * 2 + 1
     assert cloud.left() == {}
 
 

@@ -13,15 +13,17 @@ server. What it does not do is done in front of it:
 | ClientToken is ignored | the same one is the same instance |
 | every key is the account's | AuthFailure for any other |
 | every launch succeeds | capacity by type and zone, a quota of vCPUs, zones that do not sell a type, in EC2's words |
-| every AMI exists, volumes have any size | those of moto and two more do, and a volume holds its image |
+| every AMI exists, volumes have any size | those of moto and two more do, and are described, and a volume holds its image |
 | no public parameters of SSM | those of Canonical and of the GPU images |
 | every key name exists; keys are deleted by their names alone | InvalidKeyPair.NotFound; by their ids, too |
 | a launch is RUNNING, an end is TERMINATED at once | an end takes until the machine has ended, and `ending_s` |
 | what shuts itself down stays | it stops, or is terminated, by its own setting |
 | a group or network in use can be deleted | DependencyViolation |
 | what is deleted keeps its tags | it has none |
-| no spot market | its price by zone, interruption (`preempt`) with EC2's reason |
+| no spot market | its price by zone, interruption (`preempt`) with EC2's reason, a request behind each spot instance |
+| a spot instance can be protected against its end | UnsupportedOperation |
 | no list of prices | GetProducts, in the shape that was recorded of the real one |
+| no bills | a meter by EC2's own rules: by the second, 60 at least, with volume and address (`meter`) |
 | public addresses are anybody's | they are of the ranges for documentation, and DAYFLY_SSH_PORT_MAP says where they are |
 | 38 regions | those of an account that has three |
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.emulators.aws.front import Front
     from tests.emulators.aws.instances import Instance, Instances
     from tests.emulators.aws.launches import Launches
+    from tests.emulators.aws.meter import Bill
     from tests.emulators.aws.plugin import AwsPlugin
 
 REGIONS = ("us-east-1", "us-east-2", "eu-west-1")
@@ -165,12 +166,12 @@ class Aws:
         """The ground truth, or its events of one name."""
         return [each for each in truth.read(self._truth.path) if name in ("", each["event"])]
 
-    def dollars(self) -> float:
-        """What all instances have cost: from the accepted launch to the end that was asked for, by the second."""
+    def meter(self) -> list[Bill]:
+        """What each instance has cost until now, the first one first."""
+        from tests.emulators.aws.meter import Bill
+
         now = time.time()
-        lives = ((each.ended or now) - each.launched for each in self.instances.all())
-        rates = [each.usd_per_hour for each in self.instances.all()]
-        return sum(rate * life / 3600 for rate, life in zip(rates, lives, strict=True))
+        return [Bill.of(each, now) for each in self.instances.all()]
 
     def calls(self, action: str) -> int:
         """How often an operation was asked for."""

@@ -17,6 +17,7 @@ from tests.emulators.aws.asked import Asked, Environ, StartResponse
 from tests.emulators.aws.faults import Faults, Refused
 from tests.emulators.aws.instances import Instances
 from tests.emulators.aws.launches import Launches
+from tests.emulators.aws.spot_requests import SpotRequests
 from tests.emulators.machines.truth import Truth
 
 ACCOUNT = "123456789012"
@@ -30,6 +31,10 @@ class Front:
     Attributes:
         key: the id of the account's one key.
         regions: that the account has enabled.
+        calls: what was carried out, by region and operation.
+        permissions: all that a policy would have had to allow so far, "ec2:RunInstances".
+        tagging: the operations that have tagged what they make, "RunInstances".
+        spot_requests: of the spot instances.
     """
 
     def __init__(
@@ -45,6 +50,9 @@ class Front:
     ) -> None:
         self.key, self.regions = key, tuple(regions)
         self.calls: list[tuple[str, str]] = []
+        self.permissions: set[str] = set()
+        self.tagging: set[str] = set()
+        self.spot_requests = SpotRequests(instances)
         self._instances, self._launches, self._faults = instances, launches, faults
         self._truth, self._lock = truth, lock
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -53,12 +61,15 @@ class Front:
             "GetProducts": self._products,
             "DescribeSpotPriceHistory": self._spot_prices,
             "DescribeRegions": self._regions,
+            "DescribeSpotInstanceRequests": self.spot_requests.describe,
+            "CancelSpotInstanceRequests": self.spot_requests.cancel,
         }
         self._before: dict[str, Callable[[Asked], None]] = {
             "DeleteSecurityGroup": self._check_group,
             "DeleteSubnet": self._check_subnet,
             "DeleteVpc": self._check_vpc,
             "DescribeTags": self._forget_the_dead,
+            "ModifyInstanceAttribute": self.spot_requests.check_modified,
         }
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
@@ -77,6 +88,7 @@ class Front:
                 raise fault.refusal
             with self._lock:
                 self.calls.append((request.region, request.action))
+                self._note(request)
                 said = self._carry_out(request, environ, start if refused is None else _nowhere)
             if refused is not None:
                 raise refused
@@ -87,10 +99,24 @@ class Front:
             self._truth.failed(f"{request.service} {request.action}")
             raise
 
+    def _note(self, asked: Asked) -> None:
+        """What a policy has to allow for it; tags that are given with what is made are one thing more.
+
+        https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html
+        """
+        self.permissions.add(f"{asked.service}:{asked.action}")
+        if any(name.startswith("TagSpecification.") for name in asked.fields):
+            self.permissions.add("ec2:CreateTags")
+            self.tagging.add(asked.action)
+
     def _carry_out(self, asked: Asked, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         own = self._own.get(asked.action)
         if own is not None:
             return own(asked, start)
+        if asked.action == "DescribeImages" and (images := asked.listed("ImageId")):
+            described = self._launches.images(images)
+            if described:
+                return wire.answer_xml(start, asked.action, described)
         if asked.action == "RunInstances":
             return self._launch(asked, environ, start)
         if asked.action == "DeleteKeyPair" and "KeyPairId" in asked.fields:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import secrets
 import threading
 import time
 from dataclasses import dataclass
@@ -38,10 +39,13 @@ class Instance:
         machine: None where this world makes rows only.
         ip: its public address.
         spot: EC2 may take it back.
-        usd_per_hour: what it costs.
+        usd_per_hour: what it costs, without what is billed beside it.
         launched: unix time.
         ended: unix time from which it is not billed, 0.0 before.
         until: it is gone then, at the earliest.
+        public: whether it has a public address.
+        disk_gb: of its volumes together.
+        spot_request: id of the request for a spot instance, "" for others.
     """
 
     region: str
@@ -53,6 +57,9 @@ class Instance:
     launched: float
     ended: float = 0.0
     until: float = 0.0
+    public: bool = True
+    disk_gb: int = 0
+    spot_request: str = ""
 
     @property
     def id(self) -> str:
@@ -141,6 +148,11 @@ class Instances:
             else prices.on_demand(row.instance_type, region)
         )
         made = Instance(region, row, None, ip, spot, price or 0.0, time.time())
+        made.public = public
+        made.disk_gb = sum(int(each.size) for each in _volumes(row))
+        if spot:
+            # Moto shows it with the instance.
+            made.spot_request = row.spot_instance_request_id = f"sir-{secrets.token_hex(4)}"
         self._all[row.id] = made
         self._truth.write(
             "launch_accepted", instance=made.id, type=row.instance_type, zone=zone, spot=spot
@@ -241,3 +253,8 @@ class Instances:
         self._thread.join()
         if self._machines is not None:
             self._machines.close()
+
+
+def _volumes(row: Any) -> list[Any]:
+    """Moto's, of one of its instances; it forgets them when it ends."""
+    return [row.ec2_backend.volumes[each.volume_id] for each in row.block_device_mapping.values()]

@@ -1,8 +1,9 @@
 """A stand-in for Pulumi's plugin `aws`: resources become calls to EC2 and SSM, through boto3, at the endpoints of its configuration.
 
 Like the real one it waits inside its creates and deletes, tries what fails on the way (a lack of capacity too) `maxRetries` times
-in all, or 25, tags by `defaultTags`, empties a new group of the rule that lets everything out, and wraps what AWS says in words
-of its own. Left out: everything but the types below, reading, and updates; between attempts it waits half as long.
+in all, or 25, tags by `defaultTags`, empties a new group of the rule that lets everything out, reads what it has made, and wraps
+what AWS says in words of its own. Left out: everything but the types below, refreshes, and updates; between attempts it waits half
+as long.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.emulators.aws.checks import CHECKS
+from tests.emulators.aws.reads import read
 from tests.emulators.aws.resources import CREATES, DELETES
 from tests.emulators.aws.words import Gone, worded
 from tests.emulators.plugin import UNKNOWN, Plugin, Refusal, Values
@@ -95,7 +97,8 @@ class AwsPlugin(Plugin):
         default = json.loads(configuration.get("defaultTags") or "{}").get("tags", {})
         tags = {**default, **inputs.get("tags", {})}
         id, outputs = CREATES[type](ec2, inputs, tags)
-        return id, {**inputs, **outputs, "id": id, "tagsAll": tags}
+        made = {**inputs, **outputs, "id": id, "tagsAll": tags}
+        return id, {**made, **read(ec2, type, id, made)}
 
     def delete(self, configuration: Values, type: str, id: str, outputs: Values) -> None:
         ec2 = self._client(configuration, "ec2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import time
@@ -138,6 +139,9 @@ def _rules(group: str, given: Sequence[Values]) -> list[dict[str, Any]]:
 
 
 def _create_instance(ec2: Any, inputs: Values, tags: Mapping[str, str]) -> tuple[str, Values]:
+    with worded("collecting instance settings", "EC2", "DescribeImages"):
+        # For the name of the root device.
+        ec2.describe_images(ImageIds=[inputs["ami"]])
     with worded("creating EC2 Instance", "EC2", "RunInstances"):
         id = ec2.run_instances(**_launch(inputs, tags))["Instances"][0]["InstanceId"]
     doing = f"waiting for EC2 Instance ({id}) create"
@@ -248,8 +252,17 @@ CREATES: Mapping[str, Callable[[Any, Values, Mapping[str, str]], tuple[str, Valu
 # -- what is deleted
 
 
-def _delete_instance(ec2: Any, id: str, _outputs: Values) -> None:
+def _delete_instance(ec2: Any, id: str, outputs: Values) -> None:
+    from botocore.exceptions import ClientError
+
     doing = f"deleting EC2 Instance ({id})"
+    # Whatever is answered: the real one goes on with a warning.
+    with contextlib.suppress(ClientError):
+        ec2.modify_instance_attribute(InstanceId=id, DisableApiTermination={"Value": False})
+    if request := outputs.get("spotInstanceRequestId"):
+        cancelling = f"cancelling EC2 Spot Fleet Request ({request})"
+        with worded(cancelling, "EC2", "CancelSpotInstanceRequests"):
+            ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
     with worded(doing, "EC2", "TerminateInstances"):
         ec2.terminate_instances(InstanceIds=[id])
         until_true(lambda: _described(ec2, id)["State"]["Name"] == "terminated", doing)
@@ -261,11 +274,23 @@ def _delete_gateway(ec2: Any, id: str, outputs: Values) -> None:
         ec2.delete_internet_gateway(InternetGatewayId=id)
 
 
-def _by(operation: str, name: str, what: str) -> Callable[[Any, str, Values], None]:
-    """A delete that is one call, which is tried again while something else still holds the thing, as the real one does."""
+def _by(
+    operation: str, name: str, what: str, interfaces: str = ""
+) -> Callable[[Any, str, Values], None]:
+    """A delete that is one call, which is tried again while something else still holds the thing, as the real one does.
+
+    Args:
+        operation: EC2's.
+        name: of its one field.
+        what: the thing, in the plugin's words.
+        interfaces: by this filter the plugin looks first for network interfaces that a service of AWS has forgotten there.
+    """
     method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
 
     def delete(ec2: Any, id: str, _outputs: Values) -> None:
+        if interfaces:
+            with worded(f"deleting ENIs using {what} ({id})", "EC2", "DescribeNetworkInterfaces"):
+                ec2.describe_network_interfaces(Filters=[{"Name": interfaces, "Values": [id]}])
         end = time.monotonic() + _WAIT_S
         while True:
             try:
@@ -283,14 +308,14 @@ def _by(operation: str, name: str, what: str) -> Callable[[Any, str, Values], No
 DELETES: Mapping[str, Callable[[Any, str, Values], None]] = {
     "aws:ec2/keyPair:KeyPair": _by("DeleteKeyPair", "KeyName", "EC2 Key Pair"),
     "aws:ec2/vpc:Vpc": _by("DeleteVpc", "VpcId", "EC2 VPC"),
-    "aws:ec2/subnet:Subnet": _by("DeleteSubnet", "SubnetId", "EC2 Subnet"),
+    "aws:ec2/subnet:Subnet": _by("DeleteSubnet", "SubnetId", "EC2 Subnet", "subnet-id"),
     "aws:ec2/internetGateway:InternetGateway": _delete_gateway,
     "aws:ec2/routeTable:RouteTable": _by("DeleteRouteTable", "RouteTableId", "EC2 Route Table"),
     "aws:ec2/routeTableAssociation:RouteTableAssociation": _by(
         "DisassociateRouteTable", "AssociationId", "EC2 Route Table Association"
     ),
     "aws:ec2/securityGroup:SecurityGroup": _by(
-        "DeleteSecurityGroup", "GroupId", "EC2 Security Group"
+        "DeleteSecurityGroup", "GroupId", "EC2 Security Group", "group-id"
     ),
     "aws:ec2/instance:Instance": _delete_instance,
 }
