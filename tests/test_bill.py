@@ -93,3 +93,22 @@ def test_a_machine_of_a_cloud_with_a_minimum_is_in_the_bill_for_so_long(
     journal.append(run.directory, "launched", id="i-1", usd_per_hour=3.6)
     assert _usd(run, machine.begun + 10.0) == (pytest.approx(0.06), False)
     assert _usd(run, machine.begun + 89.5) == (pytest.approx(0.09), False)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_vendor_s_machine_is_billed_until_its_plugin_has_seen_it_end(
+    workspace: Workspace, whole: bool
+) -> None:
+    """And not until it is proved; where an `up` was broken off there may be one that the plugin does not know."""
+    offer = dataclasses.replace(OFFER, provider="aws")
+    run = intent.write(workspace, new_id(), Spec(), offer, client=journal.myself())
+    journal.append(run.directory, "up_started")
+    journal.append(run.directory, "launched", id="i-1", usd_per_hour=3.6)
+    if whole:
+        journal.append(run.directory, "up_ended")
+    history, provider = journal.read(run.directory), providers.load("aws")
+    begun = history.last("up_started")
+    assert begun is not None
+    bill = Bill.of(history, provider, begun.time + 200.0, ended=begun.time + 100.0)
+    assert bill.lived_s == pytest.approx(100.0 if whole else 200.0)
+    assert bill.usd == pytest.approx(0.1 if whole else 0.2, rel=0.02)
