@@ -97,12 +97,9 @@ def test_a_machine_of_a_cloud_with_a_minimum_is_in_the_bill_for_so_long(
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_vendor_s_machine_is_billed_until_its_plugin_has_seen_it_end(
-    workspace: Workspace, whole: bool
+    run: Run, whole: bool
 ) -> None:
     """And not until it is proved; where an `up` was broken off there may be one that the plugin does not know."""
-    offer = dataclasses.replace(OFFER, provider="aws")
-    run = intent.write(workspace, new_id(), Spec(), offer, client=journal.myself())
-    journal.append(run.directory, "up_started")
     journal.append(run.directory, "launched", id="i-1", usd_per_hour=3.6)
     if whole:
         journal.append(run.directory, "up_ended")
