@@ -11,8 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: venv engine
 	@$(PY) examples/quickstart.py
 
-# Most tests wait for engines and servers, so that two more than there are cores go well. JOBS=1: one after the other.
-JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 2)
+# Most tests wait for engines and servers, so that one more than there are cores goes well. JOBS=1: one after the other.
+JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
 PYTEST = $(PY) -m pytest -n $(JOBS) --dist worksteal
 
 # What takes minutes, or more than an hour, has targets of its own: kills, the crash matrix, many machines at once, every end of the
