@@ -20,7 +20,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, BinaryIO
 
 _OURS = re.compile(rb"(?:^|[ \t])dayfly-run=([0-9a-f]{32})(?=[ \t]|$)")
 _TAG = re.compile(rb"(dayfly-(?:run|owner|deadline|created))=(\S*)")
@@ -32,6 +32,7 @@ _ASIDE = ".dayfly"
 # Shorter than what is waited for a key that was on its way.
 _LOCK_S = 5.0
 _END_S = 10.0
+_LATE_S = 0.25
 _SMI_S = 20.0
 
 
@@ -179,12 +180,31 @@ def _replace(real: str, change: Callable[[bytes], bytes | None]) -> None:
                     _rename(aside, real)
             finally:
                 _clear_aside(real)
-            # Whoever had the old file open has gone on writing to it.
-            late = old.read()
+            late = _late(old)
         if late:
             _append(real, late)
         _sync_folder(os.path.dirname(real))
         return
+
+
+def _late(old: BinaryIO) -> bytes:
+    """Give what is still written to the old file by whoever had it open, until nobody has, or for as long as that is worth waiting for."""
+    until, late = time.monotonic() + _LATE_S, b""
+    while True:
+        late += old.read()
+        if _is_nobody_at(old.fileno()) or time.monotonic() > until:
+            return late + old.read()
+        time.sleep(0.005)
+
+
+def _is_nobody_at(descriptor: int) -> bool:
+    """Tell whether no other process has a file open: only then Linux grants a lease for writing, fcntl(2). False where that is not known."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _rename(aside: str, real: str) -> None:

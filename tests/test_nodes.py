@@ -109,9 +109,10 @@ def test_each_machine_is_billed_at_its_own_rate(run: Run) -> None:
     begun = history.events[0].time
     bill = Bill.of(history, PLAIN, begun + 3600)
     gone_s = history.events[-1].time - begun
-    assert bill.lived_s == pytest.approx(3600 + gone_s)
+    # Neither begins with the journal, to which writing takes a moment.
+    assert bill.lived_s == pytest.approx(3600 + gone_s, abs=1.0)
     assert bill.usd == pytest.approx(3.6, abs=0.01)
-    assert show.cost_so_far(history, begun + 3600) == pytest.approx(7.2)
+    assert show.cost_so_far(history, begun + 3600) == pytest.approx(7.2, abs=0.01)
 
 
 def test_all_are_ended_and_proved_gone(workspace: Workspace, cloud: Cloud) -> None:

@@ -216,6 +216,29 @@ def test_many_at_once_take_out_their_own_alone(home: Path) -> None:
     ]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
+def test_a_line_that_somebody_adds_to_the_file_that_was_replaced_is_not_lost(home: Path) -> None:
+    """Who has opened it before writes to it after the new one has its name."""
+    file = _keys(home, f"{USERS_LINE}\n")
+    _put()
+    opened, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+            os.write(writer, b"x")
+            while file.stat().st_ino == os.fstat(descriptor).st_ino:
+                time.sleep(0.001)
+            time.sleep(0.02)
+            os.write(descriptor, f"{USERS_LINE}-late\n".encode())
+        finally:
+            os._exit(0)
+    assert os.read(opened, 1) == b"x"
+    _take()
+    os.waitpid(child, 0)
+    assert file.read_text().splitlines() == [USERS_LINE, f"{USERS_LINE}-late"]
+
+
 def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_appended(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
