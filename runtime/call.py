@@ -49,7 +49,7 @@ from dayfly.runtime.context import Context
 from dayfly.runtime.display import Display
 from dayfly.runtime.environment import Recipe
 from dayfly.runtime.heal import heal
-from dayfly.runtime.ladder import ladder
+from dayfly.runtime.ladder import with_left_out
 from dayfly.runtime.ledger import Times
 from dayfly.runtime.payload import Payload
 from dayfly.stacks import allowance, plugin_install, plugins
@@ -234,13 +234,7 @@ class Call:
             shown.warning(warning)
         for warning in cargo.warnings():
             shown.note(warning)
-        left_out: list[str] = []
-
-        def leave_out(reason: str) -> None:
-            left_out.append(reason)
-            shown.note(f"not in the ladder: {reason}")
-
-        offers = ladder(spec, leave_out, to_run=to_run, live=live)
+        offers, left_out = with_left_out(spec, shown.note, to_run=to_run, live=live)
         heal(context, shown.note)
         if to_run and spec.kept is None:
             # Also when its intent is written, under a lock: here nobody has waited for anything yet.
@@ -259,7 +253,7 @@ class Call:
             began=began,
             pickle_s=pickle_s,
             policies=asked,
-            left_out=tuple(left_out),
+            left_out=left_out,
             fast=not live,
         )._sifted()
         if not to_run:

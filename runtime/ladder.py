@@ -27,3 +27,16 @@ def ladder(
     for offer in offers:
         idle_floor.check_offer(spec, offer)
     return offers
+
+
+def with_left_out(
+    spec: Spec, note: Callable[[str], None], *, to_run: bool, live: bool
+) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
+    """The ladder, and why a provider that was named has no rung in it, of which `note` is told at once; raises as `ladder`."""
+    left_out: list[str] = []
+
+    def leave_out(reason: str) -> None:
+        left_out.append(reason)
+        note(f"not in the ladder: {reason}")
+
+    return ladder(spec, leave_out, to_run=to_run, live=live), tuple(left_out)

@@ -10,7 +10,7 @@ from dayfly.infra.planning import make_plan
 from dayfly.infra.spec import Spec
 from dayfly.runtime import listings
 from dayfly.runtime.context import Context
-from dayfly.runtime.ladder import ladder
+from dayfly.runtime.ladder import with_left_out
 from dayfly.stacks.policies import Policies
 
 
@@ -29,13 +29,7 @@ def plan_machine(
     """
     context = Context.open()
     asked = Policies.of(context.settings)
-    left_out: list[str] = []
-
-    def leave_out(reason: str) -> None:
-        left_out.append(reason)
-        note(f"not in the ladder: {reason}")
-
-    offers = ladder(spec, leave_out, to_run=False, live=not fast)
+    offers, left_out = with_left_out(spec, note, to_run=False, live=not fast)
     offers, denied = asked.sift(
         offers, lambda offers: [make_plan(spec, [offer]) for offer in offers]
     )
@@ -44,4 +38,4 @@ def plan_machine(
     else:
         listed = listings.of_ladder(context, spec, offers, note, all_rungs=all_rungs)
     plan = make_plan(spec, offers, listed)
-    return dataclasses.replace(plan, policies=asked.names, left_out=tuple(left_out), denied=denied)
+    return dataclasses.replace(plan, policies=asked.names, left_out=left_out, denied=denied)

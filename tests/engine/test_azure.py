@@ -65,6 +65,19 @@ def _deleted(azure: Emulator) -> list[str]:
     return [type for act, type in azure.calls if act == "delete"]
 
 
+def _climbing(spec: Spec, workspace: Workspace, engine: Engine) -> tuple[RunStack, list[str]]:
+    """A stack on the ladder of a Spec, and what is told of its rungs."""
+    told: list[str] = []
+    stack = RunStack(
+        spec,
+        workspace,
+        engine,
+        ladder(spec),
+        observe=lambda event: told.append(str(event.fields.get("text", ""))),
+    )
+    return stack, told
+
+
 def test_a_function_runs_on_a_machine_with_its_gpu_and_nothing_is_left(azure: Emulator) -> None:
     """The plan is what is made; the value is the machine's; the engine deletes the group alone, and the bill is the meter's."""
 
@@ -148,14 +161,7 @@ def test_a_miss_ends_on_the_next_rung_and_no_secret_is_in_clear(
     azure.fault("AllocationFailed", late=True, only="eastus")
     azure.fault("SkuNotAvailable", only="westus2")
     spec = Spec(provider="azure", instance_type=_T4, spot="prefer")
-    told: list[str] = []
-    stack = RunStack(
-        spec,
-        workspace,
-        engine,
-        ladder(spec),
-        observe=lambda event: told.append(str(event.fields.get("text", ""))),
-    )
+    stack, told = _climbing(spec, workspace, engine)
     with stack as machine:
         (row,) = azure.world.live()
         assert (machine.region, machine.id) == ("westeurope", row.id.name)
@@ -302,14 +308,7 @@ def test_a_quota_that_is_used_up_leads_on_to_what_it_does_not_hold_for(
     """That of a region to another region; that of a family of machines to another one, past its own larger ones."""
     azure.fault(code, only="eastus")
     spec = Spec(provider="azure", **asked)
-    told: list[str] = []
-    stack = RunStack(
-        spec,
-        workspace,
-        engine,
-        ladder(spec),
-        observe=lambda event: told.append(str(event.fields.get("text", ""))),
-    )
+    stack, told = _climbing(spec, workspace, engine)
     with stack as machine:
         (row,) = azure.world.live()
         assert (machine.region, machine.instance_type) == (place, size)

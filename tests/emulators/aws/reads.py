@@ -8,7 +8,6 @@ vpc_route_table_association.go.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -97,7 +96,9 @@ def _association(ec2: Any, id: str, outputs: Values) -> Values:
 
 def _by(operation: str, name: str, what: str) -> Callable[[Any, str, Values], Values]:
     """A read that is one listing of the thing itself."""
-    method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
+    from botocore import xform_name
+
+    method = xform_name(operation)
 
     def one(ec2: Any, id: str, _outputs: Values) -> Values:
         with worded(f"reading {what} ({id})", "EC2", operation):

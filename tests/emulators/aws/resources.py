@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -285,7 +284,9 @@ def _by(
         what: the thing, in the plugin's words.
         interfaces: by this filter the plugin looks first for network interfaces that a service of AWS has forgotten there.
     """
-    method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
+    from botocore import xform_name
+
+    method = xform_name(operation)
 
     def delete(ec2: Any, id: str, _outputs: Values) -> None:
         if interfaces:
