@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import operator
 import pickle
 import sys
@@ -22,7 +21,7 @@ from dayfly.errors import (
     RunFailed,
     UnpicklableResult,
 )
-from dayfly.runtime.agent import known_call
+from dayfly.runtime.agent import json_text, known_call
 from dayfly.runtime.agent.in_place import in_place
 
 # Where the name to import is not the name to install, for what is not installed here.
@@ -65,7 +64,7 @@ def load(result: BinaryIO, *, run_id: str, nested: bool = False) -> Any:
 
 def take_header(result: BinaryIO) -> dict[str, Any]:
     """What is said of a result, without unpickling any of it; leaves the file behind that."""
-    header: dict[str, Any] = json.loads(str(result.readline(), "utf-8"))
+    header: dict[str, Any] = json_text.loads(result.readline())
     return header
 
 

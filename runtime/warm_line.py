@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +69,19 @@ _ENTRY = '{"calls": [{"n": %d, "size": %d, "blob": "%s", "function": "%s", "grou
 
 # What a call is settled with: its result, what the machine says of it, and what it has printed.
 _Result = tuple[Sent, BinaryIO, dict[str, Any], bytes, bytes]
+
+
+class Coming:
+    """A block in which calls are made ready; a class of its own, which takes a third of the time of a generator."""
+
+    def __init__(self, line: WarmLine) -> None:
+        self._line = line
+
+    def __enter__(self) -> None:
+        self._line.come(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._line.come(-1)
 
 
 class WarmLine:
@@ -161,16 +173,14 @@ class WarmLine:
             sent.call.fail(self._over)
             self._enter(sent.call)
 
-    @contextlib.contextmanager
-    def coming(self) -> Iterator[None]:
+    def coming(self) -> Coming:
         """While calls are made ready: bringing what they need may take hours, in which the machine is not idle."""
+        return Coming(self)
+
+    def come(self, more: int) -> None:
+        """So many more of those who make calls ready."""
         with self._changing:
-            self._coming += 1
-        try:
-            yield
-        finally:
-            with self._changing:
-                self._coming -= 1
+            self._coming += more
 
     def stop(self, number: int) -> None:
         """Has the machine end a call; one that it does not know any more has its result on its way."""

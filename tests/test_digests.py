@@ -39,7 +39,7 @@ def test_without_openssl_they_are_the_same(key_bytes: int, size: int) -> None:
 
 
 def test_what_is_large_is_left_to_openssl() -> None:
-    """And a key of more than a block is digested first, by whoever knows how."""
+    """And a key of more than a block is digested first."""
     folder = str(Path(digests.__file__).parent)
     key, data = os.urandom(65), os.urandom((16 << 10) + 1)
     command = [sys.executable, "-I", "-S", "-c", _APART, folder, "65"]

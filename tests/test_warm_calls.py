@@ -578,6 +578,11 @@ def test_calls_of_one_process_come_straight_to_it(
         assert all(call.times.peak_rss_bytes > 0 for call in calls)
         large = run.call(bytes, 1 << 20)
         assert large == bytes(1 << 20)
+        # What is mostly small, and larger than what comes by itself.
+        assert run.call(pow, 2, 3 << 20) == 2 ** (3 << 20)
+        atoms = None, True, -1, 0.5
+        back = [run.call(lambda atom: atom, atom) for atom in atoms]
+        assert list(map(repr, back)) == list(map(repr, atoms))
         assert run.map(function, range(3)) != []
         assert posted
         assert run.end().how == "finished"

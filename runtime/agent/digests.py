@@ -19,8 +19,8 @@ except ImportError:  # A Python that is made without its own.
 
 __all__ = ["code_of", "digest_of", "is_same", "new_sha256", "sha256_of"]
 
-# Of more than that OpenSSL, which has the processor's own instructions for it, is worth loading.
-_SMALL_BYTES = 16 << 10
+# Of more than that OpenSSL, which has the processor's own instructions for it, is worth loading; and where it is loaded, asking.
+_SMALL_BYTES, _TINY_BYTES = 16 << 10, 256
 _BLOCK_BYTES = 64
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
@@ -33,8 +33,8 @@ def new_sha256(data: bytes | memoryview = b"") -> Any:
 
 
 def sha256_of(data: bytes | memoryview) -> bytes:
-    small = len(data) <= _SMALL_BYTES and "_hashlib" not in sys.modules
-    digest: bytes = (_own_sha256(data) if small else new_sha256(data)).digest()
+    most = _TINY_BYTES if "_hashlib" in sys.modules else _SMALL_BYTES
+    digest: bytes = (_own_sha256(data) if len(data) <= most else new_sha256(data)).digest()
     return digest
 
 
@@ -43,12 +43,25 @@ def digest_of(data: bytes | memoryview) -> str:
 
 
 def code_of(key: bytes, data: bytes) -> bytes:
-    """Give the HMAC-SHA256 (RFC 2104) of something small, with a key of one block at most."""
-    if "_hashlib" in sys.modules or len(key) > _BLOCK_BYTES:
-        import hmac
-
-        return hmac.digest(key, data, "sha256")
-    block = key.ljust(_BLOCK_BYTES, b"\0")
-    inner = _own_sha256(block.translate(_INNER) + data).digest()
-    code: bytes = _own_sha256(block.translate(_OUTER) + inner).digest()
+    """Give the HMAC-SHA256 (RFC 2104) of something small."""
+    inner, outer = _keyed.get(key) or _keyed_by(key)
+    inner, outer = inner.copy(), outer.copy()
+    inner.update(data)
+    outer.update(inner.digest())
+    code: bytes = outer.digest()
     return code
+
+
+# What an HMAC has made of a key before there is any data: half of its work, and there are few keys. OpenSSL would take twice as long
+# for all of it.
+_keyed: dict[bytes, tuple[Any, Any]] = {}
+_KEYS_MOST = 64
+
+
+def _keyed_by(key: bytes) -> tuple[Any, Any]:
+    if len(_keyed) >= _KEYS_MOST:
+        _keyed.clear()
+    block = (sha256_of(key) if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
+    keyed = _own_sha256(block.translate(_INNER)), _own_sha256(block.translate(_OUTER))
+    _keyed[key] = keyed
+    return keyed

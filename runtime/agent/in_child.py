@@ -6,7 +6,9 @@ import os
 import sys
 import time
 from functools import lru_cache
+from io import BytesIO
 from itertools import takewhile
+from pickle import dumps as pickle_dumps
 
 from .blobs import is_as_put
 from .call_output import WARM_OUTPUT_BYTES
@@ -22,10 +24,12 @@ from .frames import (
     joined,
     open_header,
     parted,
+    seal,
     unseal,
 )
 from .inbox import Inbox
 from .json_text import dumps, loads
+from .known_call import WARM_INLINE_BYTES
 from .passing import receive_with
 from .shortcut import Shortcut
 from .spilling import Spilling
@@ -44,6 +48,10 @@ if TYPE_CHECKING:
 _VALUE = b'{"outcome": "value", "type": "%b", "text": "", "traceback": "", "load_s": %.6f, "peak_rss_bytes": %d}\n'
 # What goes in front of the one result of a parcel; the same holds for that.
 _TOLD = b'{"results": [{"n": %d, "size": %d, "file": false, "out": %d, "err": %d, "queued_s": 0.0, "took_s": %.6f}]}'
+
+
+# Of what is small and has a form of its own in a pickle: the names of its types.
+_ATOMS = {type(value): type_name(value).encode() for value in (None, 0, 0.0, False)}
 
 
 class InChild(Caller):
@@ -65,7 +73,9 @@ class InChild(Caller):
         self._blobs = ""
         self._number = 0
         self._keeps = keeps
+        # What writes an outcome down, and what came of that: all of it, or whether it lies in a file.
         self._writer: Spilling | None = None
+        self._left = b"", False
         # The way of the client's own, the last call that came by it, and where the output of the one before ended.
         self._shortcut: Shortcut | None = None
         self._passed: list[int] = []
@@ -171,8 +181,6 @@ class InChild(Caller):
         """Give what the call holds, checked; what is large is content by digest, which goes with its last reader."""
         book, seq = self._book, call_seq(self._number)
         if not blob:
-            from io import BytesIO
-
             return BytesIO(unseal(book.key, book.run_id, seq, sealed))
         length, digest = open_header(book.key, book.run_id, seq, sealed)
         path = os.path.join(self._blobs, os.path.basename(blob))
@@ -205,8 +213,6 @@ class InChild(Caller):
     def _function(self, digest: str) -> tuple[dict[str, Any] | None, Any]:
         """Give the function of that digest, loaded once."""
         if digest not in self._functions:
-            from io import BytesIO
-
             began, last = time.monotonic(), next(reversed(sys.modules))
             path = os.path.join(self._blobs, os.path.basename(digest))
             with open(path, "rb", buffering=0) as file:
@@ -242,6 +248,30 @@ class InChild(Caller):
             safe = _is_alone() and not _touches_gpu()
             self._send({"loaded": digest, "modules": new, "safe": safe})
 
+    def leave(self, outcome: dict[str, Any], value: Any) -> dict[str, Any]:
+        """As any outcome's; a value that is small and has a form of its own is not written down piece by piece."""
+        sealed = self._sealed_atom(outcome, value)
+        if sealed:
+            self._left = sealed, False
+            return outcome
+        said = super().leave(outcome, value)
+        writer = self._writer
+        assert writer is not None
+        self._left = writer.sealed, writer.spilt
+        return said
+
+    def _sealed_atom(self, outcome: dict[str, Any], value: Any) -> bytes:
+        """Give all that is left of it; nothing where it is another value, or another outcome, or is large after all."""
+        name = _ATOMS.get(type(value))
+        if name is None or outcome["outcome"] != "value" or not (self._keeps or _is_alone()):
+            return b""
+        line = _VALUE % (name, outcome["load_s"], peak_rss_bytes())
+        content = line + pickle_dumps(value, protocol=5)
+        if len(content) > WARM_INLINE_BYTES:
+            return b""
+        book = self._book
+        return seal(book.key, book.run_id, call_result_seq(self._number), content)
+
     def _opened_result(self) -> Spilling:
         self._writer = Spilling(
             self._book.file(self._number),
@@ -271,11 +301,9 @@ class InChild(Caller):
         """Send the result; tell whether this process can be given another call."""
         sys.stdout.flush()
         sys.stderr.flush()
-        writer = self._writer
-        assert writer is not None
+        sealed, spilt = self._left
         ends = os.fstat(1).st_size, os.fstat(2).st_size
         took_s = time.monotonic() - self._began
-        sealed = b"" if writer.spilt else writer.sealed
         told = None
         if self._number == self._straight and sealed:
             told = self._tell(took_s, sealed, ends)
@@ -283,7 +311,7 @@ class InChild(Caller):
         clean = not self._stopping.asked and (self._keeps or _is_alone())
         head = {
             "n": self._number,
-            "file": writer.spilt,
+            "file": spilt,
             "out": ends[0],
             "err": ends[1],
             "clean": clean,
@@ -305,10 +333,9 @@ class InChild(Caller):
         """
         if self._shortcut is None:
             return None
-        out, err = (
-            _tail(stream, start, end)
-            for stream, start, end in zip((1, 2), self._ends, ends)  # noqa: B905 - 3.8 has no strict
-        )
+        out = err = b""
+        if ends != self._ends:
+            out, err = _tail(1, self._ends[0], ends[0]), _tail(2, self._ends[1], ends[1])
         head = _TOLD % (self._number, len(sealed), len(out), len(err), took_s)
         told = self._shortcut.tell(joined(head, sealed + out + err))
         return self._shortcut.generation if told else None

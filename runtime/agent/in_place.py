@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import BytesIO
 
 from .layout import (
     ALIGNED_BYTES,
@@ -36,10 +37,9 @@ def in_place(file: Any) -> tuple[Any, list[memoryview]]:
         The pickle and its buffers, which belong to their reader alone: what is changed in them is not changed in the file, and they stay
         when the file is removed. Where they cannot be had so, the file itself as it is, and none.
     """
-    try:
-        descriptor = file.fileno()
-    except OSError:  # It is in memory already.
-        return file, []
+    if type(file) is BytesIO:
+        return file, []  # It is in memory already.
+    descriptor = file.fileno()
     size = os.fstat(descriptor).st_size
     if size < LEAST_BYTES:
         return file, []
@@ -52,7 +52,6 @@ def in_place(file: Any) -> tuple[Any, list[memoryview]]:
 
 
 def _taken_apart(mapping: Any, began: int) -> tuple[Any, list[memoryview]] | None:
-    from io import BytesIO
     from pickle import BYTEARRAY8, NEXT_BUFFER, READONLY_BUFFER
 
     view = memoryview(mapping)

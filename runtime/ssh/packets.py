@@ -19,6 +19,8 @@ _CHANNEL_DATA = 94
 _IGNORE = 2
 _BLOCK = 16
 _TAG = 16
+# Random, as it should be, once: behind the stream of a counter nobody sees whether it is the same again.
+_PADDING = os.urandom(2 * _BLOCK)
 # Packet length, padding length, message, channel, length of the data.
 _HEAD = struct.Struct(">IBBII")
 _LENGTH = 4
@@ -26,6 +28,8 @@ _DATA = struct.Struct(">II")
 # Room for the largest packet that the other side may send, and for what has come behind it.
 _AHEAD_BYTES = (256 << 10) + (16 << 10)
 _PACKET_MOST = 256 << 10 | 4096
+# Of so much at most a copy is cheap.
+_SMALL_BYTES = 4 << 10
 _SEQUENCE = 0xFFFFFFFF
 _COUNTER = 0xFFFFFFFFFFFFFFFF
 
@@ -202,17 +206,39 @@ class _Packetizer(Packetizer):
         with self.__write_lock:
             if not self.__aead_out or self.__compress_engine_out or self.__dump_packets:
                 return False
-            starts = range(0, len(data), packet_bytes)
-            size = self._seal(channel, data, starts, packet_bytes)
-            self.write_all(memoryview(self.__sealed)[:size])
-            self.__sent_bytes += size
-            self.__sent_packets += len(starts)
+            sealed: bytes | memoryview
+            if len(data) <= min(_SMALL_BYTES, packet_bytes):
+                sealed, count = self._sealed_one(channel, data), 1
+            else:
+                starts = range(0, len(data), packet_bytes)
+                size, count = self._seal(channel, data, starts, packet_bytes), len(starts)
+                sealed = memoryview(self.__sealed)[:size]
+            self.write_all(sealed)
+            self.__sent_bytes += len(sealed)
+            self.__sent_packets += count
             too_much = (
                 self.__sent_packets >= self.REKEY_PACKETS or self.__sent_bytes >= self.REKEY_BYTES
             )
             if too_much:
                 self._ask_for_new_keys()
             return True
+
+    def _sealed_one(self, channel: int, data: memoryview) -> bytes:
+        """Encrypt what is small, in one packet; of that a copy costs less than keeping to places does."""
+        size = len(data)
+        end = _HEAD.size + size
+        padding = _padding(end)
+        head = _HEAD.pack(end + padding - _LENGTH, padding, _CHANNEL_DATA, channel, size)
+        length, nonce = head[:_LENGTH], self.__iv_out
+        message = b"".join((head[_LENGTH:], data, _PADDING[:padding]))
+        self._count(1)
+        return length + bytes(self.__block_engine_out.encrypt(nonce, message, length))
+
+    def _count(self, packets: int) -> None:
+        """So many numbers are taken, before anything is sent: whatever breaks this off, none is ever used twice on the line."""
+        counter = int.from_bytes(self.__iv_out[4:], "big") + packets
+        self.__iv_out = self.__iv_out[:4] + (counter & _COUNTER).to_bytes(8, "big")
+        self.__sequence_number_out = (self.__sequence_number_out + packets) & _SEQUENCE
 
     def _seal(self, channel: int, data: memoryview, starts: range, packet_bytes: int) -> int:
         """Encrypt all packets into the buffer; gives how many bytes of it they fill."""
@@ -222,7 +248,6 @@ class _Packetizer(Packetizer):
         if len(self.__sealed) < len(starts) * (most + _TAG):
             self.__sealed = bytearray(len(starts) * (most + _TAG))
         plain, sealed = memoryview(self.__plain), memoryview(self.__sealed)
-        padding_bytes = os.urandom(2 * _BLOCK)
         fixed, counter = self.__iv_out[:4], int.from_bytes(self.__iv_out[4:], "big")
         encrypt, place, laid = _encrypting(self.__block_engine_out), 0, -1
         for start in starts:
@@ -230,13 +255,12 @@ class _Packetizer(Packetizer):
             if len(part) != laid:
                 # The same around every packet of that size.
                 laid, end = len(part), _HEAD.size + len(part)
-                # What is encrypted fills whole blocks, with four bytes of padding at least.
-                padding = _BLOCK + 3 - (end - 1) % _BLOCK
+                padding = _padding(end)
                 _HEAD.pack_into(
                     plain, 0, end + padding - _LENGTH, padding, _CHANNEL_DATA, channel, laid
                 )
                 content = plain[_HEAD.size : end]
-                plain[end : end + padding] = padding_bytes[:padding]
+                plain[end : end + padding] = _PADDING[:padding]
                 size = end + padding + _TAG
                 length, message = plain[:_LENGTH], plain[_LENGTH : end + padding]
             content[:] = part
@@ -245,10 +269,13 @@ class _Packetizer(Packetizer):
             encrypt(nonce, message, length, sealed[place + _LENGTH : place + size])
             counter += 1
             place += size
-        # Before anything is sent: whatever breaks this off, no number is ever used twice on the line.
-        self.__iv_out = fixed + (counter & _COUNTER).to_bytes(8, "big")
-        self.__sequence_number_out = (self.__sequence_number_out + len(starts)) & _SEQUENCE
+        self._count(len(starts))
         return place
+
+
+def _padding(end: int) -> int:
+    """How much is to follow so many bytes of a packet: what is encrypted fills whole blocks, with four bytes of padding at least."""
+    return _BLOCK + 3 - (end - 1) % _BLOCK
 
 
 def _encrypting(engine: Any) -> Callable[[bytes, memoryview, memoryview, memoryview], object]:

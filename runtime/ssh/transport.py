@@ -127,7 +127,7 @@ class Transport(paramiko.Transport):
             EOFError: the connection was closed.
             SSHException: one did not come to its end.
         """
-        until = time.monotonic() + self.clear_to_send_timeout
+        until = 0.0
         while True:
             if not self.active:
                 raise EOFError("the connection was closed")
@@ -135,6 +135,7 @@ class Transport(paramiko.Transport):
             with self.clear_to_send_lock:
                 if self.clear_to_send.is_set():
                     return act()
+            until = until or time.monotonic() + self.clear_to_send_timeout
             if time.monotonic() > until:
                 raise paramiko.SSHException("the key exchange did not come to an end")
             self.clear_to_send.wait(0.1)
