@@ -156,8 +156,8 @@ class Download:
     ) -> None:
         offset = start
         while offset < end:
-            data = lane.receive(min(end - offset, _RECEIVE_BYTES))
-            files.write_at(self._descriptor, offset, data)
-            self._digest.add(offset, data)
-            offset += len(data)
+            parts = lane.receive(min(end - offset, _RECEIVE_BYTES))
+            files.write_parts_at(self._descriptor, offset, parts)
+            self._digest.add(offset, *parts)
+            offset += sum(map(len, parts))
             arrival.note(start, offset, end)

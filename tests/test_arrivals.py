@@ -73,3 +73,16 @@ def test_what_is_handed_on_is_not_there_to_be_read() -> None:
     assert arrivals.read(9) == b""
     arrivals.hand_to(got.append, lambda: got.append(b"late"))
     assert got[3:] == [b"late"]
+
+
+def test_parts_are_given_as_they_came() -> None:
+    """As many as there is room for; one that is larger than that is cut, so that something comes."""
+    arrivals = Arrivals()
+    for part in (b"abc", b"de", b"fghi"):
+        arrivals.feed(part)
+    assert arrivals.read_parts(6, 0.0) == [b"abc", b"de"]
+    assert arrivals.read_parts(3, 0.0) == [b"fgh"]
+    assert len(arrivals) == 1
+    assert arrivals.read_parts(9, 0.0) == [b"i"]
+    arrivals.close()
+    assert arrivals.read_parts(9, 0.0) == []

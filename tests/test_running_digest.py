@@ -48,6 +48,19 @@ def test_what_comes_in_its_order_is_not_read_again(
     assert running.digest() == digest_of(begin)
 
 
+@pytest.mark.parametrize("begin", [0, 117, 25_000])
+def test_what_comes_in_parts_is_digested_part_by_part(
+    file: int, begin: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one of them begins before what is to be digested, and others lie before it."""
+    running = RunningDigest(file, begin)
+    monkeypatch.setattr(os, "pread", None)
+    for place, data in pieces(50_000):
+        running.add(place, *(data[start : start + 7000] for start in range(0, len(data), 7000)))
+    assert running.done == len(CONTENT)
+    assert running.digest() == digest_of(begin)
+
+
 @pytest.mark.parametrize("begin", [0, 117])
 def test_in_any_order_it_is_the_same(file: int, begin: int) -> None:
     """What was not next is read from the file, as far as it is there without a gap."""

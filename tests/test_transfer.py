@@ -190,8 +190,8 @@ def flip(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None:
     def put(self: Lane, of: int, offset: int, data: bytes | memoryview) -> None:
         carry(self, of, offset, flipped(data))
 
-    def receive(self: Lane, size: int) -> memoryview:
-        return memoryview(flipped(carry(self, size)))
+    def receive(self: Lane, size: int) -> list[memoryview]:
+        return [memoryview(flipped(b"".join(carry(self, size))))]
 
     monkeypatch.setattr(Lane, method, {"put": put, "receive": receive}[method])
 

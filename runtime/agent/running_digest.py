@@ -24,14 +24,16 @@ class RunningDigest:
         self._descriptor, self.done = descriptor, begin
         self._sha256, self._turn = new_sha256(), threading.Lock()
 
-    def add(self, offset: int, data: bytes | memoryview) -> None:
-        """Digest what was just written at a place, as far as it comes next, unless somebody is at it."""
-        if not offset <= self.done < offset + len(data) or not self._turn.acquire(False):
+    def add(self, offset: int, *parts: bytes | memoryview) -> None:
+        """Digest what was just written from a place on, one part behind the other, as far as it comes next, unless somebody is at it."""
+        end = offset + sum(map(len, parts))
+        if not offset <= self.done < end or not self._turn.acquire(False):
             return
         try:
             # Another may have been at it in between.
-            fresh = memoryview(data)[max(0, self.done - offset) :]
-            if offset <= self.done and fresh:
+            for part in parts if offset <= self.done else ():
+                fresh = memoryview(part)[max(0, self.done - offset) :]
+                offset += len(part)
                 self._sha256.update(fresh)
                 self.done += len(fresh)
         finally:

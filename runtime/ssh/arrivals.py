@@ -76,6 +76,14 @@ class Arrivals(BufferedPipe):  # type: ignore[type-arg]  # it is generic in its 
         Raises:
             PipeTimeout: nothing came in time.
         """
+        return b"".join(self.read_parts(nbytes, timeout))
+
+    def read_parts(self, nbytes: int, timeout: float | None = None) -> list[bytes]:
+        """As `read`, in the parts in which it came: to put together what is large takes new memory each time.
+
+        Raises:
+            PipeTimeout: nothing came in time.
+        """
         until = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while not self._there and not self._over:
@@ -85,24 +93,23 @@ class Arrivals(BufferedPipe):  # type: ignore[type-arg]  # it is generic in its 
                 self._changed.wait(left)
             return self._next(nbytes)
 
-    def _next(self, most: int) -> bytes:
-        if not self._there:
-            return b""
-        data = self._waiting.popleft()
-        if len(data) > most:
-            self._waiting.appendleft(data[most:])
-            data = data[:most]
-        elif self._waiting:
-            # Together: for each packet by itself whoever reads would have to wait for its turn to run.
-            parts, size = [data], len(data)
-            while self._waiting and size + len(self._waiting[0]) <= most:
-                parts.append(self._waiting.popleft())
-                size += len(parts[-1])
-            data = b"".join(parts)
-        self._there -= len(data)
+    def _next(self, most: int) -> list[bytes]:
+        # All that there is: for each packet by itself whoever reads would have to wait for its turn to run.
+        parts, size = list[bytes](), 0
+        while self._waiting and size < most:
+            part = self._waiting.popleft()
+            if len(part) > most - size:
+                if parts:
+                    self._waiting.appendleft(part)
+                    break
+                self._waiting.appendleft(part[most:])
+                part = part[:most]
+            parts.append(part)
+            size += len(part)
+        self._there -= size
         if not self._there and self._told is not None and not self._over:
             self._told.clear()
-        return data
+        return parts
 
     def empty(self) -> bytes:
         """Give all that there is."""

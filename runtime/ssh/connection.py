@@ -383,11 +383,19 @@ class Stream:
         Raises:
             Disconnected: it ended.
         """
+        return b"".join(self.receive_parts(size))
+
+    def receive_parts(self, size: int) -> list[bytes]:
+        """As `receive`, in the parts in which it came.
+
+        Raises:
+            Disconnected: it ended.
+        """
         with _mapped("the connection"):
-            data = self._channel.recv(size)
-        if not data:
+            parts = self._transport.receive_parts(self._channel, size)
+        if not parts:
             raise Disconnected("a stream was closed")
-        return data
+        return parts
 
     def hand_to(self, taker: Callable[[bytes], None], ended: Callable[[], None]) -> None:
         """As `Connection.hand_to`; `ended` is called when nothing more comes, and must wait for nothing at all."""

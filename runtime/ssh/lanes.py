@@ -7,6 +7,7 @@ import itertools
 import math
 import shlex
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ class Lane:
     def __init__(self, stream: Stream, key: bytes, run_id: str, number: int) -> None:
         self._stream, self._key, self._run_id = stream, key, run_id
         self._orders = 0
-        self._rest = memoryview(b"")
+        self._rest = deque[memoryview]()
         stream.send(number.to_bytes(4, "big"))
 
     def put(self, of: int, offset: int, data: bytes | memoryview) -> None:
@@ -67,16 +68,23 @@ class Lane:
         packed = {"codec": codec} if codec else {}
         self._order({"what": what, "offset": offset, "bytes": size, **packed})
 
-    def receive(self, size: int) -> memoryview:
-        """Give the next bytes of what was wanted, at most `size`.
+    def receive(self, size: int) -> list[memoryview]:
+        """Give the next bytes of what was wanted, at most `size`, in the parts in which they have come.
 
         Raises:
             Disconnected: the lane ended.
         """
-        # Packets as they come: cutting one to size would copy it.
-        data = self._rest or memoryview(self._stream.receive(_PACKET_BYTES))
-        self._rest = data[size:]
-        return data[:size]
+        if not self._rest:
+            self._rest.extend(map(memoryview, self._stream.receive_parts(_PACKET_BYTES)))
+        parts = list[memoryview]()
+        while self._rest and size:
+            part = self._rest.popleft()
+            if len(part) > size:
+                self._rest.appendleft(part[size:])
+                part = part[:size]
+            parts.append(part)
+            size -= len(part)
+        return parts
 
     def receive_packed(self, size: int, codec: str) -> tuple[dict[str, Any], bytes]:
         """Give a piece of so many bytes that was wanted packed, as it has come, and what was told of it.
@@ -96,7 +104,8 @@ class Lane:
     def _exactly(self, size: int) -> bytes:
         data = bytearray()
         while len(data) < size:
-            data += self.receive(size - len(data))
+            for part in self.receive(size - len(data)):
+                data += part
         return bytes(data)
 
     def lend(self, generation: int) -> None:

@@ -185,6 +185,18 @@ class Transport(paramiko.Transport):
             channel.out_window_size -= more
         return size + more
 
+    def receive_parts(self, channel: Any, size: int) -> list[bytes]:
+        """As a channel's `recv`, in the parts in which it came; none where no more comes.
+
+        Raises:
+            PipeTimeout: nothing came in the channel's time.
+        """
+        parts: list[bytes] = channel.in_buffer.read_parts(size, channel.timeout)
+        more = channel._check_add_window(sum(map(len, parts)))
+        if more > 0:
+            self._send_user_message(_window_of(channel, more))
+        return parts
+
     def taken(self, channel: Any, size: int) -> None:
         """So many bytes of a channel were taken in this connection's own thread, which must not send: others would have
         to be done first, and what they wait for may be what it reads. `owing` is set when `grant` has something to do.
@@ -199,8 +211,7 @@ class Transport(paramiko.Transport):
         """Let the server send as much more as was taken, as `recv` does."""
         while self._owed:
             channel, more = self._owed.popleft()
-            message = Message().add_byte(b"\x5d").add_int(channel.remote_chanid).add_int(more)
-            self._send_user_message(message)
+            self._send_user_message(_window_of(channel, more))
 
     # -- channels
 
@@ -310,3 +321,8 @@ class Transport(paramiko.Transport):
         message.add_string(command)
         channel._event_pending()  # type: ignore[attr-defined]
         self._send_user_message(message)
+
+
+def _window_of(channel: Any, more: int) -> Message:
+    """What lets the server send so much more on a channel."""
+    return Message().add_byte(b"\x5d").add_int(channel.remote_chanid).add_int(more)
