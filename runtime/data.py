@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
+import operator
 import os
 import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +29,8 @@ BACKENDS: Mapping[str, tuple[str, ...]] = {
     "http": (),
 }
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+# What holds nothing, and of which a list may have millions.
+_PLAIN = {int, float, complex, bool, str, bytes, type(None)}
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _WEB = ("http", "https")
 # What stands before the host, where it is no mere name: abfs has that of a container there.
@@ -153,5 +159,66 @@ class Data(_Base):
 
 
 def here(value: Any) -> Any:
-    """A Data as the path that it has on this computer; anything else as it is."""
-    return Path(os.fspath(value)) if isinstance(value, Data) else value
+    """What it is with the path on this computer in the place of each Data: in lists, tuples, dicts, sets and dataclasses.
+
+    What holds none is given back itself, so that what a function changes of its arguments is changed for its caller. An object
+    of another kind keeps the Data that it holds, which `open` takes as a path, too.
+    """
+    return _Here().of(value)
+
+
+class _Here:
+    """One walk through arguments: what stands in several places stays one thing."""
+
+    def __init__(self) -> None:
+        # With the value itself, whose id is that of no other as long as it is held here.
+        self._seen: dict[int, tuple[Any, Any]] = {}
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, Data):
+            return Path(os.fspath(value))
+        if not isinstance(value, list | tuple | dict | set | frozenset) and not _is_record(value):
+            return value
+        if id(value) not in self._seen:
+            # What holds itself is met again while it is looked into, and stays as it is there.
+            self._seen[id(value)] = value, value
+            self._seen[id(value)] = value, self._inside(value)
+        return self._seen[id(value)][1]
+
+    def _inside(self, value: Any) -> Any:
+        if _is_record(value):
+            return self._record(value)
+        parts = list(chain.from_iterable(value.items()) if isinstance(value, dict) else value)
+        if set(map(type, parts)) <= _PLAIN:
+            return value
+        found = [self.of(part) for part in parts]
+        if all(map(operator.is_, parts, found)):
+            return value
+        if isinstance(value, tuple):
+            return tuple.__new__(type(value), found)  # A named one's own takes them one by one.
+        if isinstance(value, frozenset):
+            return frozenset.__new__(type(value), found)
+        # A copy first: it may be of a kind that has more to it, as a defaultdict.
+        made = copy.copy(value)
+        made.clear()
+        if isinstance(made, list):
+            made.extend(found)
+        elif isinstance(made, set):
+            made.update(found)
+        else:
+            made.update(dict(zip(found[::2], found[1::2], strict=True)))
+        return made
+
+    def _record(self, value: Any) -> Any:
+        had = {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
+        changed = {name: new for name, old in had.items() if (new := self.of(old)) is not old}
+        if not changed:
+            return value
+        made = copy.copy(value)
+        for name, new in changed.items():
+            object.__setattr__(made, name, new)  # It may be frozen.
+        return made
+
+
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)

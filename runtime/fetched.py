@@ -15,13 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dayfly.runtime.fetched_objects import check_digest, digest_of, from_file_system
+from dayfly.runtime.fetched_objects import PAUSE_S, again, check_digest, digest_of, from_file_system
 
 # As the agent marks content: whoever changes it in place later changes its time, too.
 STAMP = 946684800
 _TRIES = 6
 _LARGE_BYTES = 10 * 10**9
 _TIMEOUT_S = 60
+# It took too long to ask, or one asks too often: what a server says, besides its own errors, that is over in a moment.
+_BUSY = (408, 429)
 _UNUSED_S = 7 * 86400.0
 _TOLD_EVERY_S = 10.0
 # A shorter value masks half of every line, and is none of a secret's.
@@ -246,7 +248,7 @@ def _from_web(
         told = None
     if headers:
         try:
-            with _asked(url, headers, sha256) as answer:
+            with _answer(url, headers, sha256) as answer:
                 told = _download(store, url, answer, headers, sha256=sha256, progress=progress)
         except urllib.error.HTTPError as error:
             if error.code != 304 or told is None:
@@ -259,18 +261,9 @@ def _from_web(
     return path, int(told["size"])
 
 
-def _asked(url: str, headers: Mapping[str, str], sha256: str | None) -> Any:
-    """The answer of a server; one that leads from https to where anybody may alter it is not taken."""
-    import urllib.error
-    import urllib.request
-
-    request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - http and https only
-    try:
-        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
-    except urllib.error.HTTPError as error:
-        # What the server says besides is not read, and would keep the connection open for as long as the error is.
-        error.close()
-        raise
+def _answer(url: str, headers: Mapping[str, str], sha256: str | None) -> Any:
+    """The answer of a server, which is asked again where it is gone, silent or busy for a moment."""
+    answer = again(lambda: _asked(url, headers), _is_final)
     try:
         _check_safe(url, answer.url, sha256)
     except OSError:
@@ -279,7 +272,36 @@ def _asked(url: str, headers: Mapping[str, str], sha256: str | None) -> Any:
     return answer
 
 
+def _is_final(error: Exception) -> bool:
+    """Whether a server would say the same if it were asked again."""
+    import http.client
+    import ssl
+    import urllib.error
+
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code < 500 and error.code not in _BUSY
+    # While a request is sent it is wrapped, and not while its answer is waited for.
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return True
+    return not isinstance(reason, OSError | http.client.BadStatusLine)
+
+
+def _asked(url: str, headers: Mapping[str, str]) -> Any:
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - http and https only
+    try:
+        return urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        # What the server says besides is not read, and would keep the connection open for as long as the error is.
+        error.close()
+        raise
+
+
 def _check_safe(url: str, led_to: str, sha256: str | None) -> None:
+    """Refuse what leads from https to where anybody may alter it."""
     if (
         sha256 is None
         and url.lower().startswith("https:")
@@ -298,37 +320,28 @@ def _download(
     progress: Progress,
 ) -> dict[str, Any]:
     """Take a whole answer; where the connection breaks, the rest is asked for, of the same version."""
-    import urllib.error
-
-    etag = answer.headers.get("ETag", "")
-    size = int(answer.headers.get("Content-Length") or -1)
-    ranges = answer.headers.get("Accept-Ranges") == "bytes" and etag.startswith('"')
+    etag, size, ranges = _announced(answer)
     store.check_room(size)
     progress.total = size
     part = store.part()
     try:
         with part.open("wb") as file:
             for left in reversed(range(_TRIES)):
+                # Each time another answer: one that was closed reads as one that has ended, whole to whoever knows no size.
                 broken = _copy(answer, file, progress)
                 if broken is None and (size < 0 or file.tell() == size):
                     break
                 if not left or not ranges:
                     raise broken or OSError(f"it ended after {file.tell()} of {size} bytes")
-                time.sleep(0.2 * (_TRIES - left))
+                time.sleep(PAUSE_S * (_TRIES - left))
                 wanted = {**headers, "Range": f"bytes={file.tell()}-", "If-Range": etag}
                 wanted.pop("If-None-Match", None)
-                try:
-                    answer = _asked(url, wanted, sha256)
-                except urllib.error.HTTPError:
-                    raise
-                except urllib.error.URLError:
-                    continue  # It is not there for a moment; from the former answer nothing more comes.
+                answer = _answer(url, wanted, sha256)
                 if answer.status != 206:
                     # It is another version by now, and comes whole.
                     file.seek(0)
                     file.truncate()
-                    etag = answer.headers.get("ETag", "")
-                    size = int(answer.headers.get("Content-Length") or -1)
+                    etag, size, ranges = _announced(answer)
         if sha256 is not None:
             check_digest(digest_of(part), sha256)
         return store.keep(part, url, etag=etag)
@@ -337,20 +350,28 @@ def _download(
             part.unlink()
 
 
+def _announced(answer: Any) -> tuple[str, int, bool]:
+    """The tag of a version, its size, -1 where none was said, and whether the rest of it can be asked for."""
+    etag = answer.headers.get("ETag", "")
+    size = int(answer.headers.get("Content-Length") or -1)
+    return etag, size, answer.headers.get("Accept-Ranges") == "bytes" and etag.startswith('"')
+
+
 def _copy(answer: Any, file: Any, progress: Progress) -> OSError | None:
     """Take what comes of an answer, and close it; gives what has broken it off."""
     import http.client
 
-    try:
-        while data := answer.read(1 << 20):
+    with answer:
+        while True:
+            try:
+                data = answer.read(1 << 20)
+            except http.client.IncompleteRead as error:
+                file.write(error.partial)
+                return OSError(str(error))
+            except OSError as error:
+                return error
+            if not data:
+                return None
+            # What cannot be written is no broken connection: a full disk is full the next time, too.
             file.write(data)
             progress.add(len(data))
-    except http.client.IncompleteRead as error:
-        file.write(error.partial)
-        return OSError(str(error))
-    except OSError as error:
-        return error
-    finally:
-        # From then on it reads as one that has ended.
-        answer.close()
-    return None

@@ -22,7 +22,7 @@ _TRIES = 6
 _AT_ONCE = 8
 # A file of more than this size comes in pieces of it, several at once: what breaks is fetched again, and nothing else.
 PIECE_BYTES = 16 << 20
-_PAUSE_S = 0.2
+PAUSE_S = 0.2
 # Trying again would change nothing.
 _FINAL = (FileNotFoundError, PermissionError, ImportError, ValueError, TypeError)
 # What says which version of an object it is, the same in a listing and when it is asked for by itself.
@@ -106,7 +106,7 @@ def _check_unchanged(system: Any, name: str, version: str) -> None:
 
 def _bring(system: Any, name: str, part: Path, size: int, came: Callable[[int], None]) -> None:
     if size <= PIECE_BYTES:
-        _again(lambda: system.get_file(name, str(part)))
+        again(lambda: system.get_file(name, str(part)))
         came(size)
         return
     with part.open("wb") as file:
@@ -121,23 +121,30 @@ def _bring(system: Any, name: str, part: Path, size: int, came: Callable[[int], 
                     raise OSError(f"{len(data)} of {end - start} bytes of {name} came")
                 return data
 
-            os.pwrite(file.fileno(), _again(ask), start)
+            os.pwrite(file.fileno(), again(ask), start)
             came(end - start)
 
         _each(bring, range(0, size, PIECE_BYTES))
 
 
-def _again(act: Callable[[], Any]) -> Any:
-    """Do it, and again where that may help: a connection that breaks raises whatever its library has for that."""
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, _FINAL)
+
+
+def again(act: Callable[[], Any], is_final: Callable[[Exception], bool] = _is_final) -> Any:
+    """Do it, and again where that may help: a connection that breaks raises whatever its library has for that.
+
+    Args:
+        act: what is done.
+        is_final: tells of an error that trying again would change nothing; left out, it is that of fsspec's file systems.
+    """
     for left in reversed(range(_TRIES)):
         try:
             return act()
-        except _FINAL:
-            raise
-        except Exception:
-            if not left:
+        except Exception as error:
+            if not left or is_final(error):
                 raise
-            time.sleep(_PAUSE_S * (_TRIES - left))
+            time.sleep(PAUSE_S * (_TRIES - left))
     return None
 
 

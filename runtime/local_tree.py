@@ -67,6 +67,7 @@ class LocalTree:
                 self._files.append(_found(source.name, source))
         except OSError as error:
             raise SpecError(f"Data({str(source)!r}) cannot be read: {error}") from error
+        self._check_readable()
         self.size = sum(file.size for file in self._files)
         self.count = len(self._files)
         self._digested: Future[list[str]] = Future()
@@ -84,6 +85,20 @@ class LocalTree:
                 self._files.append(_found(path, place))
             else:
                 self.left_out[path] = f"it is no file ({stat.filemode(status.st_mode)})"
+
+    def _check_readable(self) -> None:
+        """Refuses what would fail only when it is digested, while a machine is paid for."""
+        if self._whole:
+            return  # No argument of anybody's: such a folder is sent to a machine that is there already.
+        closed = [file for file in self._files if not os.access(file.place, os.R_OK)]
+        if not closed:
+            return
+        first, more = closed[0].place, f" (and {len(closed) - 1} more)" if closed[1:] else ""
+        leave_out = ", or leave it out by a .dayflyignore in the folder" if self._folders else ""
+        raise SpecError(
+            f"Data({str(self.source)!r}): {str(first)!r}{more} may not be read by this user (its mode is"
+            f" {stat.filemode(closed[0].mode)}): change that{leave_out}"
+        )
 
     def likeness(self, now_ns: int | None = None) -> object:
         """What is the same as long as nothing was changed here, found without reading a file.

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
+import errno
 import hashlib
+import http.client
+import io
 import json
 import os
 import re
+import socket
+import ssl
 import sys
 import threading
 import traceback
@@ -13,7 +20,7 @@ import urllib.error
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -23,6 +30,7 @@ from dayfly.errors import DataFailed, SpecError
 from dayfly.runtime import cargo, fetched, fetched_objects, payload
 from dayfly.runtime.agent import frames
 from dayfly.runtime.cargo import Cargo, with_backends
+from dayfly.runtime.data import here
 from dayfly.runtime.environment import Recipe
 from dayfly.runtime.local_tree import Blob, LocalTree
 from dayfly.runtime.records import Task
@@ -115,6 +123,58 @@ def test_a_function_that_is_called_here_gets_the_path_here(tmp_path: Path) -> No
     assert {Data(tmp_path / "x"): 1}[Data(str(tmp_path / "x"))] == 1
 
 
+class Pair(NamedTuple):
+    """Of which a part may be Data."""
+
+    path: Any
+    more: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """That nobody may change, but is made anew."""
+
+    train: Any
+    depth: int = 3
+
+
+def test_a_function_that_is_called_here_gets_the_path_at_any_depth(tmp_path: Path) -> None:
+    """As on a machine; what is in two places stays one thing, and each thing of its kind."""
+    (tmp_path / "x").write_text("four")
+    data, path = Data(tmp_path / "x"), tmp_path / "x"
+
+    @dayfly.cluster(provider="local")
+    def given(*args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    shared, table = [data], collections.defaultdict(list, {"a": [data], data: 1})
+    (one, two, pair, by_name, config), named = given.local(
+        {"a": shared},
+        (shared, {data}),
+        Pair(data, frozenset([data])),
+        table,
+        Config([data]),
+        x=data,
+    )
+    assert (one, two, named) == ({"a": [path]}, ([path], {path}), {"x": path})
+    assert one["a"] is two[0]
+    assert pair == Pair(path, frozenset([path]))
+    assert type(pair) is Pair
+    assert by_name == {"a": [path], path: 1}
+    assert by_name["new"] == []
+    assert config == Config([path])
+    assert shared == [data]
+
+
+def test_what_holds_no_data_is_given_to_a_function_here_as_it_is() -> None:
+    """So that what it changes of it is changed for its caller, as by any call; also what holds itself."""
+    ring: list[Any] = [1, {"a": (2,)}, Config(4)]
+    ring.append(ring)
+    plain = [1.5] * 10
+    assert here(ring) is ring
+    assert here({"a": plain})["a"] is plain
+
+
 # -- a tree of this computer
 
 
@@ -179,6 +239,29 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").unlink()
     with pytest.raises(DataFailed, match="cannot be read"):
         tree.blobs()
+
+
+def test_a_file_that_may_not_be_read_is_refused_before_anything_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its path, how many there are, and what to do; one that stays here anyway may be as it is."""
+    (folder := tmp_path / "set").mkdir()
+    (folder / "open").touch()
+    (folder / ".dayflyignore").write_text("/own\n")
+    closed = {folder / name for name in ("1.txt", "tool", "own")}
+    for file in closed:
+        file.touch()
+        file.chmod(0o200)
+    access = os.access
+    # For root nothing is closed.
+    monkeypatch.setattr(os, "access", lambda at, mode: Path(at) not in closed and access(at, mode))
+    with pytest.raises(
+        SpecError, match=r"set/1.txt' \(and 1 more\) may not .*mode is --w-------\)"
+    ):
+        Cargo({"k": Data(folder)})
+    with pytest.raises(SpecError, match=r"user \(its mode is --w-------\): change that$"):
+        Cargo({"k": Data(folder / "tool")})
+    LocalTree(folder, whole=True)
 
 
 def test_what_takes_long_to_send_is_said_before(tmp_path: Path) -> None:
@@ -294,11 +377,23 @@ class Site(BaseHTTPRequestHandler):
     """Serves `content` with a tag and parts of it; the first `cut` answers end early."""
 
     content, etag, cut, ranges, asked = b"", '"one"', 0, True, list[str]()
+    # With no size said, it ends with a last piece; and what the next requests get instead: a status, "gone", or nothing yet.
+    sized, troubles = True, list[int | str]()
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         kind = type(self)
         wanted = self.headers.get("Range")
         kind.asked.append(wanted or self.headers.get("If-None-Match") or "all")
+        self.close_connection = True
+        trouble = kind.troubles.pop(0) if kind.troubles else ""
+        if trouble == "gone":
+            return None
+        if trouble == "silent":
+            threading.Event().wait(1)
+            return None
+        if trouble:
+            return self.send_error(int(trouble))
         if self.path.startswith("/missing"):
             return self.send_error(404)
         if self.headers.get("If-None-Match") == kind.etag:
@@ -312,13 +407,16 @@ class Site(BaseHTTPRequestHandler):
         if kind.ranges:
             self.send_header("Accept-Ranges", "bytes")
         body = kind.content[start:]
-        self.send_header("Content-Length", str(len(body)))
+        if kind.sized:
+            self.send_header("Content-Length", str(len(body)))
+        else:
+            self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        if kind.cut:
-            kind.cut -= 1
-            body = body[: len(body) // 2]
-            self.close_connection = True
-        self.wfile.write(body)
+        sent = body[: len(body) // 2] if kind.cut else body
+        self.wfile.write(sent if kind.sized else b"%x\r\n%b\r\n" % (len(sent), sent))
+        if not kind.sized and not kind.cut:
+            self.wfile.write(b"0\r\n\r\n")
+        kind.cut = max(0, kind.cut - 1)
         return None
 
     def log_message(self, *_: object) -> None:
@@ -329,9 +427,11 @@ class Site(BaseHTTPRequestHandler):
 def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """Its address; what is fetched goes below `tmp_path`."""
     content = bytes(range(256)) * 9000
-    for name, value in (("content", content), ("etag", '"one"'), ("cut", 0), ("asked", [])):
+    usual = {"content": content, "etag": '"one"', "cut": 0, "asked": [], "ranges": True}
+    for name, value in {**usual, "sized": True, "troubles": []}.items():
         monkeypatch.setattr(Site, name, value)
-    monkeypatch.setattr(Site, "ranges", True)
+    monkeypatch.setattr(fetched, "PAUSE_S", 0.001)
+    monkeypatch.setattr(fetched_objects, "PAUSE_S", 0.001)
     monkeypatch.setenv("DAYFLY_DATA", json.dumps({"store": str(tmp_path / "store"), "paths": {}}))
     monkeypatch.setenv("DAYFLY_RUN", "f" * 32)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -377,22 +477,84 @@ def test_a_download_goes_on_where_it_broke(site: str) -> None:
     assert not list((Path(os.environ["HOME"]) / "store").glob("*.part"))
 
 
+@pytest.mark.parametrize("sized", [True, False])
 def test_a_server_that_is_gone_for_a_moment_is_asked_again(
-    site: str, monkeypatch: pytest.MonkeyPatch
+    site: str, monkeypatch: pytest.MonkeyPatch, sized: bool
 ) -> None:
-    """As one that starts anew in the midst of a download."""
+    """As one that starts anew in the midst of a download; where no size was said, half of a file is not taken for all of it."""
     asked, gone = fetched._asked, [1, 2]
 
-    def refused(url: str, headers: dict[str, str], sha256: str | None) -> Any:
+    def refused(url: str, headers: dict[str, str]) -> Any:
         if "Range" in headers and gone:
             gone.pop()
             raise urllib.error.URLError(ConnectionRefusedError())
-        return asked(url, headers, sha256)
+        return asked(url, headers)
 
     monkeypatch.setattr(fetched, "_asked", refused)
-    Site.cut = 1
+    Site.cut, Site.sized = 1, sized
     assert fetched.fetched("k", f"{site}/a", None, {}).read_bytes() == Site.content
     assert (Site.asked, gone) == (["all", "bytes=1152000-"], [])
+
+
+def test_half_a_file_of_a_server_that_stays_away_is_not_kept(site: str) -> None:
+    """Under its tag it would be served again and again."""
+    Site.cut, Site.sized, Site.troubles = 1, False, ["", *["gone"] * 6]
+    with pytest.raises(OSError, match="could not be fetched: RemoteDisconnected"):
+        fetched.fetched("k", f"{site}/a", None, {})
+    assert Site.asked == ["all", *["bytes=1152000-"] * 6]
+    assert list((Path(os.environ["HOME"]) / "store").iterdir()) == []
+    assert fetched.fetched("k", f"{site}/a", None, {}).read_bytes() == Site.content
+
+
+@pytest.mark.parametrize("before", [[], [""]], ids=["at first", "in the midst"])
+def test_a_server_that_is_busy_silent_or_ends_is_asked_again(
+    site: str, monkeypatch: pytest.MonkeyPatch, before: list[str]
+) -> None:
+    """Six times in a row, whatever it is; then the last trouble is told."""
+    monkeypatch.setattr(fetched, "_TIMEOUT_S", 0.5)
+    Site.cut = len(before)
+    troubles: list[int | str] = [503, 429, "gone", "silent", 408]
+    Site.troubles = [*before, *troubles]
+    assert fetched.fetched("k", f"{site}/a", None, {}).read_bytes() == Site.content
+    assert len(Site.asked) == len(before) + 6
+    Site.cut, Site.troubles = len(before), [*before, *[502] * 6]
+    with pytest.raises(OSError, match="HTTP Error 502"):
+        fetched.fetched("k", f"{site}/b", None, {})
+    assert Site.troubles == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_refusal_is_final_at_once(site: str, status: int) -> None:
+    """Also of the rest of a file."""
+    Site.troubles = [status]
+    with pytest.raises(OSError, match=str(status)):
+        fetched.fetched("k", f"{site}/a", None, {})
+    Site.cut, Site.troubles = 1, ["", status]
+    with pytest.raises(OSError, match=str(status)):
+        fetched.fetched("k", f"{site}/a", None, {})
+    assert Site.asked == ["all", "all", "bytes=1152000-"]
+
+
+def test_a_certificate_that_is_not_trusted_is_final() -> None:
+    """And so is an address that is none; a name that is not found may be by the next time."""
+    wrong = urllib.error.URLError(ssl.SSLCertVerificationError(1, "self-signed"))
+    assert fetched._is_final(wrong)
+    assert fetched._is_final(http.client.InvalidURL("a b"))
+    assert not fetched._is_final(urllib.error.URLError(socket.gaierror(-3, "temporary")))
+    assert not fetched._is_final(http.client.BadStatusLine("nothing"))
+
+
+def test_a_full_disk_is_no_broken_connection(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be full the next time, too."""
+
+    class Full(io.BytesIO):
+        def write(self, *_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    answer = fetched._asked(f"{site}/a", {})
+    with pytest.raises(OSError, match="No space left"):
+        fetched._copy(answer, Full(), fetched.Progress("x"))
+    assert answer.closed
 
 
 @pytest.mark.parametrize(
