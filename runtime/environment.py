@@ -96,8 +96,8 @@ def recipe(
         cache: keeps wheels built from local projects; DAYFLY_HOME/cache unless given.
 
     Raises:
-        SpecError: a file does not exist, a requirement is malformed, a local project cannot be built, or the
-            project does not support this Python.
+        SpecError: a file does not exist, or would have to be on the machine; a requirement is malformed, a local project
+            cannot be built, or the project does not support this Python.
     """
     builder = WheelBuilder(cache or _default_cache())
     found = _requirements(environment, project_root, function_imports, builder)
@@ -105,8 +105,10 @@ def recipe(
     wheels = tuple(dict.fromkeys(found.wheels))
     if not same_computer:
         _check_wheels(wheels)
+        _check_folders(found)
     # An empty recipe has them too: the machine's uv may have to fetch the interpreter itself.
     variables = index.variables(os.environ, same_computer=same_computer, root=project_root)
+    variables = _together(found.variables, variables)
     if found.any_index:
         variables.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     passwords = index.passwords_of(os.environ, project_root)
@@ -114,8 +116,12 @@ def recipe(
     constraints = "".join(f"{line}\n" for line in found.constraints)
     variables |= referenced | _referenced(text + constraints)
     redact.remember(index.secrets_in({**variables, "": text}))
-    warnings = tuple(dict.fromkeys(builder.warnings))
-    return Recipe(PYTHON, text, wheels, _source(found), variables, constraints, warnings=warnings)
+    made = Recipe(PYTHON, text, wheels, _source(found), variables, constraints)
+    said = [*builder.warnings, *_moving(found)]
+    if not same_computer and not made.empty:
+        options = "".join(f"{line}\n" for line in found.lines if line.startswith("-"))
+        said += index.left_here(os.environ, project_root, options)
+    return dataclasses.replace(made, warnings=tuple(dict.fromkeys(said)))
 
 
 def _requirements(
@@ -217,6 +223,35 @@ def _check_wheels(wheels: Sequence[Path]) -> None:
                 f"the local project in {wheel.name} holds code that was compiled for this computer ({platform}), and machines"
                 " run Linux: give a wheel that was built for Linux, or put the project where the machine can install it from"
             )
+
+
+def _together(options: Mapping[str, str], settings: dict[str, str]) -> dict[str, str]:
+    """The settings of this computer, which win, with those that stand for options; hosts of either are trusted."""
+    lists = [found.get("UV_INSECURE_HOST", "").split() for found in (settings, options)]
+    hosts = " ".join(dict.fromkeys([*lists[0], *lists[1]]))
+    return {**options, **settings, **({"UV_INSECURE_HOST": hosts} if hosts else {})}
+
+
+def _check_folders(found: Requirements) -> None:
+    """uv stops at a folder that is not there, when the machine is paid for."""
+    for folder in found.folders:
+        raise SpecError(
+            f"{found.source} has --find-links {redact.redact(folder)}, a folder of this computer, which the machine does not"
+            " have: name the wheels that are meant, each on a line of its own (./name.whl), they travel; or give the folder as"
+            " a web address"
+        )
+
+
+def _moving(found: Requirements) -> list[str]:
+    """A warning of what a machine that keeps its environments would not look for again."""
+    lines = requirements.unpinned(found.lines)
+    if not lines:
+        return []
+    named = ", ".join(redact.redact(line) for line in lines)
+    return [
+        f"{named}: without a commit it is what the machine finds when it first makes the environment, and stays that on one"
+        " that keeps its disk (provider ssh or local); name a commit (@ and its hash) to have another state"
+    ]
 
 
 def _source(found: Requirements) -> str:

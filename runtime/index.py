@@ -84,23 +84,61 @@ def variables(
     Raises:
         SpecError: a file of settings cannot be read.
     """
-    picked = {name: value for name, value in environment.items() if value and _wanted(name)}
-    tables = [] if root is None else uv_tables(root, environment)
-    below = [uv_variables(tables)]
-    below.append({ours: environment.get(theirs, "") for theirs, ours in _FROM_PIP.items()})
-    if root is not None:
-        below.append(pip_variables(environment))
-    for layer in below:
-        for name, value in layer.items():
-            if value and not _replaced(name, picked):
-                picked.setdefault(name, value)
+    picked = _picked(environment, root)
     if root is not None:
         passwords = passwords_of(environment, root)
         picked = {
             name: passwords.into(value) if _is_address(name) else value
             for name, value in picked.items()
         }
-    return {name: value for name, value in picked.items() if _holds(name, value, same_computer)}
+    held = {name: _held(name, value, same_computer) for name, value in picked.items()}
+    return {name: value for name, value in held.items() if value}
+
+
+def left_here(environment: Mapping[str, str], root: Path, options: str) -> list[str]:
+    """Warnings of what names files of this computer, so that a machine that is another one does without.
+
+    Args:
+        environment: this process's variables.
+        root: the project, whose own settings of uv count.
+        options: those among the requirements.
+
+    Raises:
+        SpecError: a file of settings cannot be read.
+    """
+    picked = _picked(environment, root)
+    said = [
+        f"find-links names {part!r} on this computer, where the machine does not look: name the wheels that are meant among"
+        " the requirements (./name.whl), they travel, or give the folder as a web address"
+        for part in picked.get("UV_FIND_LINKS", "").split(",")
+        if part.strip() and not _is_web(part.strip())
+    ]
+    # Public places are reached with the certificates that every machine has.
+    private = any(addresses("\n".join([*picked.values(), options])))
+    said += [
+        f"{name} names {picked[name]!r} on this computer, and the machine has its own certificates: where they do not suffice"
+        " for the indexes and proxies of these settings, use an image that has yours, or name the host in UV_INSECURE_HOST"
+        for name in _PATHS
+        if private and name in picked and Path(picked[name]).exists()
+    ]
+    return said
+
+
+def _picked(environment: Mapping[str, str], root: Path | None) -> dict[str, str]:
+    """By uv's names, without passwords that are kept elsewhere."""
+    picked = {name: value for name, value in environment.items() if value and _wanted(name)}
+    tables = [] if root is None else uv_tables(root, environment)
+    below = [uv_variables(tables)]
+    pip = {ours: environment.get(theirs, "") for theirs, ours in _FROM_PIP.items()}
+    # pip's list has spaces between, uv's commas.
+    below.append({**pip, "UV_FIND_LINKS": ",".join(pip["UV_FIND_LINKS"].split())})
+    if root is not None:
+        below.append(pip_variables(environment))
+    for layer in below:
+        for name, value in layer.items():
+            if value and not _replaced(name, picked):
+                picked.setdefault(name, value)
+    return picked
 
 
 def passwords_of(environment: Mapping[str, str], root: Path) -> Passwords:
@@ -183,12 +221,21 @@ def _replaced(name: str, picked: Mapping[str, str]) -> bool:
     return name == "UV_DEFAULT_INDEX" and "UV_INDEX_URL" in picked
 
 
-def _holds(name: str, value: str, same_computer: bool) -> bool:
-    """True where a setting means something on the machine; uv stops at a folder that does not exist."""
+def _held(name: str, value: str, same_computer: bool) -> str:
+    """What of a setting means something on the machine; uv stops at a folder that does not exist."""
     if name in _PATHS:
-        return same_computer and Path(value).exists()
-    if name in _PLACES and not value.startswith(("http://", "https://")):
-        return same_computer and all(
-            Path(part.removeprefix("file://")).exists() for part in value.replace(",", " ").split()
+        return value if same_computer and Path(value).exists() else ""
+    if name in _PLACES:
+        parts = [part.strip() for part in value.split(",")]
+        return ",".join(
+            part for part in parts if _is_web(part) or (same_computer and part and _is_here(part))
         )
-    return True
+    return value
+
+
+def _is_here(place: str) -> bool:
+    return Path(place.removeprefix("file://")).exists()
+
+
+def _is_web(place: str) -> bool:
+    return place.startswith(("http://", "https://"))

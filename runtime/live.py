@@ -14,7 +14,8 @@ from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from dayfly.runtime.requirements import Requirements
+from dayfly.errors import SpecError
+from dayfly.runtime.requirements import Requirements, with_subdirectory
 from dayfly.runtime.wheels import WheelBuilder
 
 # What every environment has, or what is here for this computer's sake.
@@ -37,6 +38,13 @@ class Installed:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+    def installer(self) -> str:
+        """What installed it ("pip", "uv", "conda"), "" where that is not noted."""
+        try:
+            return (self.folder / "INSTALLER").read_text().strip()
+        except (OSError, ValueError):
+            return ""
 
 
 def read(project_root: Path, imports: Sequence[str], builder: WheelBuilder) -> Requirements:
@@ -137,18 +145,51 @@ def _add(
     local = Path(unquote(urlparse(url).path)) if url.startswith("file:") else None
     if local is not None and "dir_info" in origin:
         # The user's own project travels with the function: a wheel of it would be older, and new at every edit.
-        if local.resolve() != root.resolve():
+        if local.resolve() == root.resolve():
+            return
+        if _is_project(local):
             wheels.append(builder.build(local))
+        else:
+            _check_gone(made, local, builder)
+            lines.append(_pinned(made))
     elif local is not None and local.suffix == ".whl" and local.is_file():
         wheels.append(local)
     elif "vcs_info" in origin:
         vcs = origin["vcs_info"]
-        lines.append(f"{made.name} @ {vcs['vcs']}+{url}@{vcs['commit_id']}")
+        address = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+        lines.append(f"{made.name} @ {with_subdirectory(address, origin.get('subdirectory'))}")
     elif "archive_info" in origin and local is None:
-        lines.append(f"{made.name} @ {url}")
+        lines.append(f"{made.name} @ {with_subdirectory(url, origin.get('subdirectory'))}")
     else:
-        # "2.4.0+cu121" exists on its maker's index only; "==2.4.0" accepts it and what suits the machine.
-        lines.append(f"{made.name}=={made.version.partition('+')[0]}")
+        lines.append(_pinned(made))
+
+
+def _pinned(made: Installed) -> str:
+    # "2.4.0+cu121" exists on its maker's index only; "==2.4.0" accepts it and what suits the machine.
+    return f"{made.name}=={made.version.partition('+')[0]}"
+
+
+def _is_project(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("pyproject.toml", "setup.py"))
+
+
+def _check_gone(made: Installed, folder: Path, builder: WheelBuilder) -> None:
+    """What was installed from a folder that is gone can only come from an index.
+
+    Raises:
+        SpecError: it is editable, so that nothing of it is here at all.
+    """
+    if made.origin()["dir_info"].get("editable"):
+        raise SpecError(
+            f"{made.name} {made.version} is installed here as editable from {str(folder)!r}, where there is no project any"
+            f" more: `uv pip uninstall {made.name}`, or install it again from where it is now"
+        )
+    # Conda notes the folder of its own build machine for every package that an index has as well.
+    if made.installer() != "conda":
+        builder.warnings.append(
+            f"{made.name} was installed here from {str(folder)!r}, where there is no project any more: {_pinned(made)} is taken"
+            " from an index; if none has it, install it again from where it is now"
+        )
 
 
 def _read_metadata(info: Path) -> Installed | None:

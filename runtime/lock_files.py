@@ -19,7 +19,12 @@ from dayfly.errors import SpecError
 from dayfly.infra.units import suggestion
 from dayfly.runtime import pyproject, toml_file
 from dayfly.runtime.index_files import indexes, uv_tables
-from dayfly.runtime.requirements import Reader, Requirements, logical_lines
+from dayfly.runtime.requirements import (
+    Reader,
+    Requirements,
+    logical_lines,
+    with_subdirectory,
+)
 from dayfly.runtime.wheels import WheelBuilder, run_uv
 
 # Other tools' files, and what their users can do: none of them is guessed at.
@@ -34,6 +39,8 @@ FOREIGN = {
     "pixi.lock": "conda's packages are not uv's: list what the function needs by its names on an index",
 }
 _OF_EXTRA = re.compile(r"(['\"])([^'\"]+)\1\s+(not\s+)?in\s+(?:extras|dependency_groups)")
+# Of those that the format allows the ones that uv knows.
+_ALGORITHMS = ("sha256", "sha512", "sha384", "blake2b")
 # What is always so, and what never is, in the words of a marker.
 _ALWAYS, _NEVER = 'python_version >= "0"', 'python_version < "0"'
 
@@ -149,24 +156,28 @@ def _locked(package: Mapping[str, Any], chosen: set[str]) -> str:
         line = f"{name} @ {package['directory']['path']}"
     elif "vcs" in package:
         vcs = package["vcs"]
-        line = f"{name} @ {vcs['type']}+{vcs.get('url') or vcs['path']}@{vcs['commit-id']}"
+        url = f"{vcs['type']}+{vcs.get('url') or vcs['path']}@{vcs['commit-id']}"
+        line = f"{name} @ {with_subdirectory(url, vcs.get('subdirectory'))}"
     elif "archive" in package:
         archive = package["archive"]
-        line = f"{name} @ {archive.get('url') or archive['path']}"
+        place = archive.get("url") or archive["path"]
+        line = f"{name} @ {with_subdirectory(place, archive.get('subdirectory'))}"
+        hashes = _options([archive])
     else:
         line = f"{name}=={package['version']}"
-        hashes = "".join(f" --hash={text}" for text in _hashes(package))
+        hashes = _options([*package.get("wheels", ()), *filter(None, [package.get("sdist")])])
     marker = package.get("marker")
     return f"{line} ; {_decided(marker, chosen)}{hashes}" if marker else f"{line}{hashes}"
 
 
-def _hashes(package: Mapping[str, Any]) -> list[str]:
-    files = [*package.get("wheels", ()), *filter(None, [package.get("sdist")])]
+def _options(files: Sequence[Mapping[str, Any]]) -> str:
+    """The hashes of one package's files."""
     found = [
-        f"sha256:{file['hashes']['sha256']}" for file in files if "sha256" in file.get("hashes", {})
+        next((f" --hash={name}:{known[name]}" for name in _ALGORITHMS if name in known), "")
+        for known in (file.get("hashes", {}) for file in files)
     ]
     # One file without would be refused for it.
-    return found if len(found) == len(files) else []
+    return "".join(found) if all(found) else ""
 
 
 def _decided(marker: str, chosen: set[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,33 @@ from packaging.utils import canonicalize_name
 from dayfly.errors import SpecError
 from dayfly.infra.units import suggestion
 from dayfly.runtime import toml_file
-from dayfly.runtime.requirements import Reader, Requirements, checked_name
+from dayfly.runtime.requirements import (
+    Reader,
+    Requirements,
+    applies,
+    applies_on_linux,
+    checked_name,
+    with_subdirectory,
+)
 from dayfly.runtime.wheels import WheelBuilder
 
 _PYTHON = ".".join(map(str, sys.version_info[:3]))
+# What uv itself heeds when it locks, and what no requirements file can say.
+_LOCKED_ONLY = ("override-dependencies", "exclude-dependencies")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A dependency, and the extra or group that lists it: a source may be for one of these alone."""
+
+    text: str
+    extra: str = ""
+    group: str = ""
 
 
 def requirements_of(path: Path, builder: WheelBuilder, extras: Sequence[str]) -> Requirements:
-    """From `[project] dependencies`; sources of `[tool.uv.sources]` that are paths or repositories are followed.
+    """From `[project] dependencies`; sources of `[tool.uv.sources]` that are paths or repositories are followed, and
+    uv's constraints hold.
 
     Args:
         path: the pyproject.toml.
@@ -29,7 +49,7 @@ def requirements_of(path: Path, builder: WheelBuilder, extras: Sequence[str]) ->
         extras: names of optional dependencies or of dependency groups.
 
     Raises:
-        SpecError: it has no such list, or no such extra.
+        SpecError: it has no such list, no such extra, or what only a lock file can say.
     """
     content = toml_file.read(path)
     project = content.get("project", {})
@@ -37,17 +57,23 @@ def requirements_of(path: Path, builder: WheelBuilder, extras: Sequence[str]) ->
         raise SpecError(
             f"{str(path)!r} has no [project] dependencies that can be read: give a requirements or lock file"
         )
-    sources = content.get("tool", {}).get("uv", {}).get("sources", {})
-    by_name: dict[str, object] = {
-        canonicalize_name(name): source for name, source in sources.items()
-    }
+    settings = content.get("tool", {}).get("uv", {})
+    for key in _LOCKED_ONLY:
+        if settings.get(key):
+            raise SpecError(
+                f"{str(path)!r} has [tool.uv] {key} {settings[key]!r}: run `uv lock`, its lock file is read"
+            )
+    by_name = _by_name(settings.get("sources", {}))
     reader = Reader(builder, path.name)
-    wanted = [*project.get("dependencies", ())]
+    wanted = [_Wanted(text) for text in project.get("dependencies", ())]
     for extra in extras:
         wanted += _of_extra(content, extra, path, ())
-    for text in dict.fromkeys(wanted):
-        name = checked_name(text, path.name)
-        reader.add(_from_source(text, name, by_name.get(name)), path.parent)
+    named = ((one, checked_name(one.text, path.name)) for one in wanted)
+    found = (_from_source(one, name, by_name.get(name)) for one, name in named)
+    for text in dict.fromkeys(found):
+        reader.add(text, path.parent)
+    for text in settings.get("constraint-dependencies", ()):
+        reader.limit(text, path.name)
     return reader.result()
 
 
@@ -76,7 +102,7 @@ def _by_name(listed: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_extra(
     content: Mapping[str, Any], extra: str, path: Path, above: tuple[str, ...]
-) -> list[str]:
+) -> list[_Wanted]:
     """The requirements of one extra or group, with those that it includes."""
     name = canonicalize_name(extra)
     optional, groups = _by_name(_optional(content)), _by_name(content.get("dependency-groups", {}))
@@ -89,40 +115,41 @@ def _of_extra(
     if name in above:
         raise SpecError(f"{str(path)!r}: the extra or group {extra!r} includes itself")
     return [
-        text
+        wanted
         for entry in optional.get(name, groups.get(name, ()))
-        for text in _entries(content, entry, path, (*above, name))
+        for wanted in _entries(content, entry, path, (*above, name), is_extra=name in optional)
     ]
 
 
 def _entries(
-    content: Mapping[str, Any], entry: Any, path: Path, above: tuple[str, ...]
-) -> Iterator[str]:
+    content: Mapping[str, Any], entry: Any, path: Path, above: tuple[str, ...], *, is_extra: bool
+) -> Iterator[_Wanted]:
     if isinstance(entry, Mapping):
         yield from _of_extra(content, str(entry.get("include-group")), path, above)
         return
     own = canonicalize_name(content.get("project", {}).get("name", ""))
     if checked_name(entry, path.name) != own:
-        yield entry
+        yield _Wanted(entry, extra=above[-1]) if is_extra else _Wanted(entry, group=above[-1])
         return
     # `all = ["this-project[train,plot]"]`
     for extra in sorted(Requirement(entry).extras):
         yield from _of_extra(content, extra, path, above)
 
 
-def _from_source(text: str, name: str, source: object) -> str:
-    """A dependency as its `[tool.uv.sources]` entry wants it."""
-    if not isinstance(source, Mapping):
+def _from_source(wanted: _Wanted, name: str, sources: object) -> str:
+    """A dependency as its `[tool.uv.sources]` entry wants it, or the first of several that is for it."""
+    text, parsed = wanted.text, Requirement(wanted.text)
+    entries = sources if isinstance(sources, list) else [sources]
+    tables = [entry for entry in entries if isinstance(entry, Mapping)]
+    source = next((entry for entry in tables if _is_for(wanted, entry)), None)
+    if source is None or (parsed.marker and not applies(str(parsed.marker))):
         return text
-    extras = Requirement(text).extras
-    full = f"{name}[{','.join(sorted(extras))}]" if extras else name
+    full = f"{name}[{','.join(sorted(parsed.extras))}]" if parsed.extras else name
+    marker = f" ; {parsed.marker}" if parsed.marker else ""
     if "path" in source:
-        return f"{full} @ {source['path']}"
-    if "git" in source:
-        revision = source.get("rev") or source.get("tag") or source.get("branch")
-        return f"{full} @ git+{source['git']}" + (f"@{revision}" if revision else "")
-    if "url" in source:
-        return f"{full} @ {source['url']}"
+        return f"{full} @ {source['path']}{marker}"
+    if "git" in source or "url" in source:
+        return f"{full} @ {_address(source)}{marker}"
     if source.get("workspace"):
         raise SpecError(
             f"{text!r} is a member of a uv workspace: run `uv lock`, its lock file is read"
@@ -132,6 +159,19 @@ def _from_source(text: str, name: str, source: object) -> str:
             f"{text!r} comes from the index {source['index']!r} alone: run `uv lock`, its lock file is read"
         )
     return text
+
+
+def _is_for(wanted: _Wanted, source: Mapping[str, Any]) -> bool:
+    for key, own in (("extra", wanted.extra), ("group", wanted.group)):
+        if key in source and canonicalize_name(str(source[key])) != own:
+            return False
+    return "marker" not in source or applies_on_linux(str(source["marker"]))
+
+
+def _address(source: Mapping[str, Any]) -> str:
+    url = str(source.get("url") or f"git+{source['git']}")
+    revision = source.get("rev") or source.get("tag") or source.get("branch")
+    return with_subdirectory(f"{url}@{revision}" if revision else url, source.get("subdirectory"))
 
 
 def has_dependencies(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -128,7 +129,11 @@ def test_a_local_project_is_shipped_as_a_wheel(project: Path, tmp_path: Path) ->
 
 @pytest.mark.process
 def test_what_looks_like_secrets_in_the_wheel_of_a_local_project_is_named(
-    project: Path, tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+    project: Path,
+    tmp_path: Path,
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its back end knows nothing of that; a line of the project's own `.dayflyignore` allows it."""
     library = local_project(tmp_path / "library")
@@ -143,6 +148,8 @@ def test_what_looks_like_secrets_in_the_wheel_of_a_local_project_is_named(
             "        archive.writestr(NAME", f"{written}        archive.writestr(NAME", 1
         )
     )
+    for name in ("PIP_FIND_LINKS", "UV_FIND_LINKS", "SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT"):
+        monkeypatch.delenv(name, raising=False)
     (warning,) = recipe([str(library)], project).warnings
     assert str(library) in warning
     assert "locallib/.env: it looks like a file of secrets (.env)" in warning
@@ -233,7 +240,7 @@ def test_a_requirements_file_is_read_with_its_includes(project: Path, tmp_path: 
         "# all\n-r more/base.txt\n--extra-index-url https://example.org/simple\n--find-links ./wheels\n"
         'other>2 ; sys_platform != "win32"  # why\ndayfly\n-e ./library\n'
     )
-    made = recipe("requirements.txt", project)
+    made = recipe("requirements.txt", project, same_computer=True)
     assert lines(made) == [
         "base==1 --hash=sha256:00",
         "--extra-index-url https://example.org/simple",
@@ -292,6 +299,88 @@ def test_a_missing_include_is_named(project: Path) -> None:
         recipe(None, project)
 
 
+@pytest.mark.parametrize("option", ["-r ", "--requirement=", "-c "])
+def test_an_include_of_the_web_is_refused_with_the_next_step(project: Path, option: str) -> None:
+    """It may change between the plan and the machine; a file's own address is a path."""
+    (project / "requirements.txt").write_text(f"{option}https://u:hidden@example.org/c.txt\nx\n")
+    with pytest.raises(
+        SpecError, match=r"includes 'https://.*@example\.org/c\.txt'.*download"
+    ) as caught:
+        recipe(None, project)
+    assert "hidden" not in str(caught.value)
+    (project / "more.txt").write_text("more==1\n")
+    (project / "requirements.txt").write_text(f"{option}file://{project}/more.txt\nx\n")
+    made = recipe(None, project)
+    assert "more==1" in made.requirements + made.constraints
+
+
+def test_options_that_uv_heeds_as_settings_alone_become_settings(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv passes over them in a file with a warning; what this computer's own settings say counts more."""
+    monkeypatch.setenv("UV_INSECURE_HOST", "own.example")
+    monkeypatch.delenv("UV_PRERELEASE", raising=False)
+    (project / "requirements.txt").write_text("x\n")
+    plain = recipe(None, project)
+    (project / "requirements.txt").write_text(
+        "--pre\n--trusted-host one.example\n--trusted-host=two.example:8080\nx\n"
+    )
+    made = recipe(None, project)
+    assert lines(made) == ["x"]
+    assert made.variables["UV_PRERELEASE"] == "allow"
+    assert made.variables["UV_INSECURE_HOST"] == "own.example one.example two.example:8080"
+    assert made.digest != plain.digest
+    monkeypatch.setenv("UV_PRERELEASE", "disallow")
+    assert recipe(None, project).variables["UV_PRERELEASE"] == "disallow"
+
+
+@pytest.mark.parametrize("named", ["./wheels", "{0}/wheels", "file://{0}/wheels", "absent"])
+def test_a_folder_of_wheels_is_no_place_for_another_computer(project: Path, named: str) -> None:
+    """Refused before anything is spent; what is written from the root and is not here may be the machine's own."""
+    (project / "wheels").mkdir()
+    named = named.format(project)
+    (project / "requirements.txt").write_text(f"-f {named}\nx\n")
+    place = project / ("absent" if named == "absent" else "wheels")
+    here = recipe(None, project, same_computer=True)
+    assert lines(here) == [f"--find-links {place.resolve()}", "x"]
+    with pytest.raises(SpecError, match=f"has --find-links {named}, a folder of this computer"):
+        recipe(None, project)
+    for other in ("/opt/of-the-machine/wheels", "https://example.org/wheels"):
+        (project / "requirements.txt").write_text(f"--find-links {other}\nx\n")
+        assert lines(recipe(None, project))[0] == f"--find-links {other}"
+
+
+def test_a_repository_without_a_commit_is_warned_of(project: Path) -> None:
+    """A machine that keeps its environments would not look again; a password in its address is not shown."""
+    sha = "0123456789" * 4
+    for pinned in (
+        f"p @ git+https://x.example/p@{sha}#subdirectory=s",
+        f"git+ssh://git@x.example/p@{sha[:8]}",
+    ):
+        assert not any("commit" in said for said in recipe([pinned], project).warnings)
+    moving = ["p @ git+https://u:hidden@x.example/p@main", "git+ssh://git@x.example/q"]
+    (said,) = (said for said in recipe(moving, project).warnings if "commit" in said)
+    assert "x.example/p@main, git+ssh://git@x.example/q: without a commit" in said
+    assert "hidden" not in said
+
+
+def test_a_file_with_a_hash_is_held_against_it(project: Path) -> None:
+    """uv writes it so for a wheel that a lock file names; many hashes are no name that is too long."""
+    wheel = project / "thing-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"content")
+    right = hashlib.sha256(b"content").hexdigest()
+    (project / "requirements.txt").write_text(
+        f"./{wheel.name} --hash=sha256:{'0' * 64} \\\n  --hash=sha256:{right}\n"
+        f"far @ https://x.example/far.whl{f' --hash=sha256:{right}' * 4}\n"
+    )
+    made = recipe(None, project)
+    assert made.wheels == (wheel,)
+    assert [line.partition(" --")[0] for line in lines(made)] == ["far @ https://x.example/far.whl"]
+    wheel.write_bytes(b"another")
+    with pytest.raises(SpecError, match=r"thing-1\.0-.*with a hash that it does not have"):
+        recipe(None, project)
+
+
 @pytest.mark.process
 def test_dependencies_of_a_pyproject_are_read(project: Path) -> None:
     """With the sources that uv's table gives for them."""
@@ -305,6 +394,61 @@ def test_dependencies_of_a_pyproject_are_read(project: Path) -> None:
     assert lines(made) == ["numpy>2", "forked[x] @ git+https://example.org/forked@v1"]
     assert len(made.wheels) == 1
     assert made.source == "pyproject.toml (3 packages)"
+
+
+@pytest.mark.process
+def test_a_source_is_for_the_machine_and_keeps_the_marker(project: Path) -> None:
+    """Of several the one whose marker holds on Linux, for the extra or group that lists the dependency; else none of them."""
+    local_project(project / "library")
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "p"\nversion = "1"\ndependencies = ["Several>1", "old; python_version < \'3\'", "deep[x]",\n'
+        ' "zipped; python_version > \'3\'", "locallib; python_version > \'3\'", "only-mac", "torch"]\n'
+        '[project.optional-dependencies]\ngpu = ["torch"]\nall = ["p[gpu]"]\n[dependency-groups]\nwork = ["torch"]\n'
+        "[tool.uv.sources]\n"
+        'several = [{ git = "https://example.org/m", marker = "sys_platform == \'darwin\'" },\n'
+        ' { git = "https://example.org/l", branch = "main", marker = "sys_platform == \'linux\'" }]\n'
+        'old = { git = "https://example.org/old" }\n'
+        'deep = { git = "https://example.org/deep", rev = "v1", subdirectory = "python/deep" }\n'
+        'zipped = { url = "https://example.org/z.zip", subdirectory = "z" }\n'
+        'locallib = { path = "library" }\n'
+        'only-mac = { index = "mine", marker = "sys_platform == \'darwin\'" }\n'
+        'torch = [{ url = "https://example.org/torch.whl", extra = "gpu" }, { index = "mine", group = "work" }]\n'
+    )
+    made = recipe("pyproject.toml[all]", project)
+    assert lines(made) == [
+        "several @ git+https://example.org/l@main",
+        "old; python_version < '3'",
+        "deep[x] @ git+https://example.org/deep@v1#subdirectory=python/deep",
+        'zipped @ https://example.org/z.zip#subdirectory=z ; python_version > "3"',
+        "only-mac",
+        "torch",
+        "torch @ https://example.org/torch.whl",
+    ]
+    assert len(made.wheels) == 1
+    with pytest.raises(SpecError, match="'torch' comes from the index 'mine' alone: run `uv lock`"):
+        recipe(".[work]", project)
+
+
+def test_a_private_index_among_several_sources_is_never_passed_over(project: Path) -> None:
+    """A package of the same name on the public index is another's; and a marker must be one."""
+    head = '[project]\nname = "p"\nversion = "1"\ndependencies = ["ml"]\n[tool.uv.sources]\n'
+    (project / "pyproject.toml").write_text(head + 'ml = [{ index = "private" }]\n')
+    with pytest.raises(SpecError, match="'ml' comes from the index 'private' alone"):
+        recipe(None, project)
+    (project / "pyproject.toml").write_text(head + 'ml = [{ index = "x", marker = "linux" }]\n')
+    with pytest.raises(SpecError, match="the marker 'linux' is malformed"):
+        recipe(None, project)
+
+
+def test_constraints_of_uvs_table_hold_and_overrides_want_a_lock_file(project: Path) -> None:
+    """The one can be said without a lock file, the other cannot."""
+    head = '[project]\nname = "p"\nversion = "1"\ndependencies = ["thing"]\n[tool.uv]\n'
+    (project / "pyproject.toml").write_text(head + 'constraint-dependencies = ["other<2"]\n')
+    made = recipe(None, project)
+    assert (lines(made), made.constraints) == (["thing"], "other<2\n")
+    (project / "pyproject.toml").write_text(head + 'override-dependencies = ["other==3"]\n')
+    with pytest.raises(SpecError, match=r"override-dependencies \['other==3'\]: run `uv lock`"):
+        recipe(None, project)
 
 
 def test_a_pyproject_without_readable_dependencies_is_refused_when_named(project: Path) -> None:
@@ -422,6 +566,39 @@ def test_live_ships_local_projects_but_not_the_users_own(project: Path, site: Pa
     made = recipe(None, project)
     assert lines(made) == ["needed==1.0", "vc @ git+https://example.org/vc@abc"]
     assert [wheel.name for wheel in made.wheels] == ["locallib-1.0-py3-none-any.whl"]
+
+
+def test_live_pins_what_was_installed_from_a_folder_that_is_gone(project: Path, site: Path) -> None:
+    """Conda notes its build machine's for every package; of another it is said, and an editable one is nowhere."""
+    gone = project.parent / "gone"
+    for name in ("built", "copied", "deep", "zipped"):
+        distribution(site, name)
+    (site / "built-1.0.dist-info" / "INSTALLER").write_text("conda\n")
+    for name, origin in {
+        "built": '{"url": "file:///home/conda/feedstock_root/work", "dir_info": {}}',
+        "copied": f'{{"url": "file://{gone}", "dir_info": {{}}}}',
+        "deep": '{"url": "https://x.example/d", "vcs_info": {"vcs": "git", "commit_id": "abcdef0"}, "subdirectory": "py"}',
+        "zipped": '{"url": "https://x.example/z.zip", "archive_info": {}, "subdirectory": "py"}',
+    }.items():
+        (site / f"{name}-1.0.dist-info" / "direct_url.json").write_text(origin)
+    for _ in range(2):
+        made = recipe("live", project, same_computer=True)
+        assert lines(made) == [
+            "built==1.0",
+            "copied==1.0",
+            "deep @ git+https://x.example/d@abcdef0#subdirectory=py",
+            "zipped @ https://x.example/z.zip#subdirectory=py",
+        ]
+        (said,) = made.warnings
+        assert f"copied was installed here from '{gone}'" in said
+        gone.mkdir(exist_ok=True)  # Without a project it is as good as gone.
+    (site / "copied-1.0.dist-info" / "direct_url.json").write_text(
+        f'{{"url": "file://{gone}", "dir_info": {{"editable": true}}}}'
+    )
+    with pytest.raises(
+        SpecError, match=r"copied 1\.0 is installed here as editable .*uninstall copied"
+    ):
+        recipe("live", project)
 
 
 def test_a_virtual_environment_with_dayfly_only_is_empty(

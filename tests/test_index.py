@@ -48,3 +48,7 @@ def test_paths_pass_only_where_they_hold(tmp_path: Path) -> None:
     assert here == {"SSL_CERT_FILE": __file__, "UV_FIND_LINKS": str(tmp_path)}
     url = {"UV_FIND_LINKS": "https://example.org/wheels"}
     assert index.variables(url, same_computer=False) == url
+    both = {"PIP_FIND_LINKS": f"https://example.org/wheels {tmp_path} https://example.org/b"}
+    assert index.variables(both, same_computer=False) == {
+        "UV_FIND_LINKS": "https://example.org/wheels,https://example.org/b"
+    }

@@ -94,6 +94,27 @@ def test_a_variable_wins_over_a_file_and_uv_over_pip(
     assert settings(home) == {}
 
 
+def test_what_of_the_settings_stays_here_is_said(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of wheels always; certificates where there is something that may need them."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)  # This computer may have one for everybody.
+    monkeypatch.setenv("PIP_FIND_LINKS", f"https://links.example {home}")
+    root = home / "project"
+    (said,) = recipe(["x"], root).warnings
+    assert f"find-links names '{home}' on this computer" in said
+    assert recipe(["x"], root, same_computer=True).warnings == ()
+    assert recipe([], root).warnings == ()
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_CERT", __file__)
+    assert recipe(["x"], root).warnings == ()
+    written(root / "requirements.txt", "--index-url https://own.example/simple\nx\n")
+    (said,) = recipe("requirements.txt", root).warnings
+    assert f"SSL_CERT_FILE names '{__file__}' on this computer" in said
+    written(home / ".config" / "uv" / "uv.toml", 'index-url = "https://own.example/simple"\n')
+    assert recipe(["x"], root).warnings == (said,)
+
+
 def test_passwords_of_netrc_go_with_the_addresses(home: Path) -> None:
     """In the settings and, by variables, in the requirements: their text and their digest have none."""
     written(home / ".netrc", "machine private.example login me password p@ss/word1\n")

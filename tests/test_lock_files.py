@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,33 @@ def test_a_standard_lock_file_has_its_extras_decided_here(project: Path) -> None
     assert lines(recipe(None, project))[-1] == f"slow==1.0 ; {always} or {never}"
     with pytest.raises(SpecError, match="no extra or dependency group 'x'; known: plot, train"):
         recipe("pylock.toml[x]", project)
+
+
+def test_repositories_and_archives_of_a_standard_lock_file_are_exact(project: Path) -> None:
+    """With the folder that the project is in, and with the hashes of the archive; a local one is held against its own."""
+    wheel = project / "near-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"content")
+    mine = hashlib.sha256(b"content").hexdigest()
+    (project / "pylock.toml").write_text(
+        'lock-version = "1.0"\ncreated-by = "x"\n'
+        '[[packages]]\nname = "vc"\nmarker = "python_version > \'3\'"\n[packages.vcs]\ntype = "git"\n'
+        'url = "https://example.org/vc"\ncommit-id = "abcdef0"\nsubdirectory = "py"\n'
+        '[[packages]]\nname = "arch"\nmarker = "python_version > \'3\'"\n[packages.archive]\n'
+        f'url = "https://example.org/a.zip"\nsubdirectory = "py"\nhashes = {{ md5 = "00", sha256 = "{SHA}" }}\n'
+        f'[[packages]]\nname = "near"\n[packages.archive]\npath = "{wheel.name}"\nhashes = {{ sha256 = "{mine}" }}\n'
+        '[[packages]]\nname = "mixed"\nversion = "1"\nwheels = [{ url = "https://x.example/w.whl", '
+        f'hashes = {{ sha512 = "{SHA}" }} }}]\n[packages.sdist]\nurl = "https://x.example/s.zip"\nhashes = {{}}\n'
+    )
+    made = recipe(None, project)
+    assert lines(made) == [
+        "vc @ git+https://example.org/vc@abcdef0#subdirectory=py ; python_version > '3'",
+        f"arch @ https://example.org/a.zip#subdirectory=py ; python_version > '3' --hash=sha256:{SHA}",
+        "mixed==1",
+    ]
+    assert made.wheels == (wheel,)
+    wheel.write_bytes(b"another")
+    with pytest.raises(SpecError, match="with a hash that it does not have"):
+        recipe(None, project)
 
 
 def test_extras_of_a_pyproject_may_include_each_other(project: Path) -> None:
