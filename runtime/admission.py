@@ -45,9 +45,9 @@ def admit(history: History, note: Callable[[str], None]) -> bool:
     return changed
 
 
-def knock(history: History, note: Callable[[str], None]) -> None:
-    """As `admit`, where the run's first machine does not answer: for a program that connects to it by itself."""
-    machine = history.machine
+def knock(history: History, note: Callable[[str], None], node: int = 0) -> None:
+    """As `admit`, where a machine of the run does not answer: for what connects to it once, or by itself."""
+    machine = history.machine_of(node)
     if machine is None or history.closed or machine.via:
         return
     try:

@@ -151,6 +151,7 @@ def _finish(
             if taking is not None and is_lost(attendance, machine):
                 stack.leave_open()
             _replay(stack.directory, attendance.display)
+            attendance.enter_call()
             return stored.value(stack.directory, nested=attendance.history.is_shared_out)
         with _session(machine, attendance, taking) as session:
             attendance.connected(session)
@@ -318,26 +319,41 @@ def cancel(run_id: str, report: Callable[[str], None]) -> Receipt:
     return Closer(launched_with, context.engine_or_none(), report).close(history.id)
 
 
-def shell_command(history: History) -> list[str]:
-    """The system's ssh to an open run, with its own key and its pinned host key.
+def machine_of(history: History, node: int) -> Machine:
+    """One machine of an open run.
 
     Raises:
-        RunFailed: it has no machine.
+        SpecError: it has none of that number.
+        RunFailed: that one is gone, or not there yet.
     """
-    machine = history.machine
+    ranks.check_node(node, history.nodes, history.id)
+    machine = history.machine_of(node)
     if machine is None or history.closed:
-        raise RunFailed(f"run {history.id} has no machine to log in to")
+        which = f"machine {node}" if history.nodes > 1 else "machine"
+        raise RunFailed(f"run {history.id} has no {which} that could be reached")
+    return machine
+
+
+def shell_command(history: History, node: int = 0) -> list[str]:
+    """The system's ssh to a machine of an open run, with its own key and its pinned host key.
+
+    Raises:
+        SpecError, RunFailed: it has no such machine.
+    """
+    machine = machine_of(history, node)
     host, port = port_map.endpoint(machine.id, machine.host, machine.port)
     known = history.directory / "known_hosts"
-    # Not by its address, which ssh looks for in another form where the port is 22.
-    alias = f"dayfly-{history.id}"
-    known.write_text("".join(f"{alias} {key}\n" for key in machine.host_keys))
+    # Of all of them: another shell may read it at this moment.
+    pinned = [
+        (_alias(history, each.node), key) for each in history.machines for key in each.host_keys
+    ]
+    known.write_text("".join(f"{alias} {key}\n" for alias, key in pinned))
     options = {
         "IdentityFile": history.directory / "user_key",
         "IdentitiesOnly": "yes",
         "IdentityAgent": "none",
         "UserKnownHostsFile": known,
-        "HostKeyAlias": alias,
+        "HostKeyAlias": _alias(history, node),
         "GlobalKnownHostsFile": os.devnull,
         "StrictHostKeyChecking": "yes",
     }
@@ -353,3 +369,8 @@ def shell_command(history: History) -> list[str]:
         str(port),
         f"{machine.user}@{host}",
     ]
+
+
+def _alias(history: History, node: int) -> str:
+    """What ssh knows a machine by: not its address, which it looks for in another form where the port is 22."""
+    return f"dayfly-{history.id}{f'-{node}' if node else ''}"

@@ -34,11 +34,12 @@ from dayfly.infra.machine import Machine
 from dayfly.infra.offers import Offer
 from dayfly.infra.plan import Plan
 from dayfly.infra.spec import DEFAULT_GRACE_S
-from dayfly.runtime import ending, entrust, outputs, ranks, stored, taking
+from dayfly.runtime import ending, entrust, ledger, outputs, ranks, stored, taking
 from dayfly.runtime.agent import frames
 from dayfly.runtime.deposit import Deposit
 from dayfly.runtime.display import Display
 from dayfly.runtime.idle_watch import Idle, IdleWatch
+from dayfly.runtime.ledger import Times
 from dayfly.runtime.ranks import RankDisplay
 from dayfly.runtime.run_log import RunLog
 from dayfly.runtime.sample_log import SampleLog
@@ -92,6 +93,8 @@ class Attendance:
     Attributes:
         fresh: a machine that is kept is not to be taken: one that was could not be used.
         serves: the run makes this client's calls: where it ends before its time, it has not done what it was for.
+        began: when the call was asked for, on the clock of `time.perf_counter`; None where another client has done that.
+        sent: what this client knows of sending it.
     """
 
     def __init__(
@@ -108,6 +111,8 @@ class Attendance:
         self.phase = "queued"
         self.early: Callable[[Callable[[], Any]], None] | None = None
         self.fresh = self.serves = False
+        self.began: float | None = None
+        self.sent = Times()
         self.run_stack: RunStack | None = None
         self._plan = plan
         self.joined = joined
@@ -448,6 +453,18 @@ class Attendance:
         Raises:
             Exception: the function's own, or a RunFailed or ResultFailed of ours.
         """
+        try:
+            return self._finished(session, with_log=with_log)
+        finally:
+            self.enter_call()
+
+    def enter_call(self) -> None:
+        """Writes the run's line of the ledger, as each call of a session has one, unless it has one, or its end is not known."""
+        total_s = None if self.began is None else time.perf_counter() - self.began
+        with contextlib.suppress(OSError):
+            ledger.enter_run(self.history, self.sent, total_s)
+
+    def _finished(self, session: Session, *, with_log: bool) -> Any:
         with self._left_there_in_trouble():
             with self._checkpoints_kept(session):
                 end = self._follow(session, with_log=with_log)
@@ -504,6 +521,7 @@ class Attendance:
         if end is None:
             raise RunFailed(f"run {self.directory.name}: the function was never started there")
         self._bring_home(session, end)
+        self.enter_call()
         self._bring_outputs(session)
         self.record("held", with_log=with_log)
         if self.history.intent.get("warm") and with_log:

@@ -35,7 +35,6 @@ from dayfly.runtime import (
     idle_floor,
     interpreter,
     keeping,
-    ledger,
     listings,
     outputs,
     payload,
@@ -54,7 +53,6 @@ from dayfly.runtime.ledger import Times
 from dayfly.runtime.payload import Payload
 from dayfly.stacks import allowance, plugin_install, plugins
 from dayfly.stacks.engine import Engine
-from dayfly.stacks.journal import History
 from dayfly.stacks.kept_stack import KeptStack
 from dayfly.stacks.policies import Check, Policies
 from dayfly.stacks.run_stack import RunStack
@@ -322,36 +320,17 @@ class Call:
             sending = time.perf_counter()
             session.start(*tasks)
             upload_s = time.perf_counter() - sending
+            attendance.began, attendance.sent = self.began, self._sent(upload_s)
             assert self.engine is not None
             attendance.deposit(self.context.workspace, self.engine)
             if self.begun is not None:
                 self.begun(session)
-                return attendance.finish(session)
-            try:
-                return attendance.finish(session)
-            finally:
-                with contextlib.suppress(OSError):
-                    self._enter(attendance.history, upload_s)
+            return attendance.finish(session)
 
-    def _enter(self, history: History, upload_s: float) -> None:
-        """Writes its line of the ledger, as each call of a session has one, unless it is not known how it has ended."""
-        ended, fetched = history.last("job_ended"), history.last("result_fetched")
-        if ended is None:
-            return
-        end = ended.fields
-        times = Times(
-            pickle_s=self.pickle_s,
-            upload_s=upload_s,
-            data_s=float(history.field("data", "seconds", 0.0)),
-            run_s=max(0.0, end["ended"] - end["started"]) if end["started"] else 0.0,
-            download_s=0.0 if fetched is None else fetched.time - ended.time,
-            total_s=time.perf_counter() - self.began,
-            data_bytes=int(history.field("data", "bytes", 0)),
-            argument_bytes=len(self.payload.task),
-            peak_rss_bytes=int(end["peak_rss_bytes"]),
+    def _sent(self, upload_s: float) -> Times:
+        return Times(
+            pickle_s=self.pickle_s, upload_s=upload_s, argument_bytes=len(self.payload.task)
         )
-        outcome = str(history.field("result", "outcome", end["how"]))
-        ledger.write_one(history.directory, outcome, times)
 
     @property
     def environment_source(self) -> str:

@@ -66,8 +66,19 @@ class Elsewhere:
             f" cannot get its own: write {self.__name__}.local(...) to run it on this one, or call it on the client"
         )
 
-    aio = submit = plan = plan_all_rungs = plan_fast = __call__
-    with_options = session = map = starmap = __call__
+    # Each is this itself, so that a call of it, and of its awaitable form, is refused as its own is.
+    aio = submit = map = starmap = map_unordered = session = property(lambda self: self)
+    plan = plan_all_rungs = plan_fast = as_planned = with_options = property(lambda self: self)
+
+    @property
+    def spec(self) -> Any:
+        """Known on the client alone."""
+        raise RuntimeError(
+            f"{self.__name__} is decorated with @cluster, and only the client knows its options: read them there, and pass"
+            " what is needed of them as an argument"
+        )
+
+    policies = planned = spec
 
     def local(self, *args: Any, **kwargs: Any) -> Any:
         """Call the bare function, on this machine."""

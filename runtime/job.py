@@ -37,7 +37,7 @@ from dayfly.errors import (
     UnknownRun,
 )
 from dayfly.infra import providers
-from dayfly.runtime import at_exit, outputs, wakeful
+from dayfly.runtime import at_exit, outputs, ranks, wakeful
 from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.call import Call
@@ -315,11 +315,11 @@ class Job(concurrent.futures.Future[R], Generic[R]):
 
         return Usage.of(journal.read(self.directory))
 
-    async def _forward_aio(self, port: int, local_port: int = 0) -> Tunnel:
-        return await aside(lambda: self.forward(port, local_port))
+    async def _forward_aio(self, port: int, local_port: int = 0, *, node: int = 0) -> Tunnel:
+        return await aside(lambda: self.forward(port, local_port, node=node))
 
     @verb(_forward_aio)
-    def forward(self, port: int, local_port: int = 0) -> Tunnel:
+    def forward(self, port: int, local_port: int = 0, *, node: int = 0) -> Tunnel:
         """A port of this computer's loopback that leads to one of the machine's, while it is entered.
 
         `with job.forward(8888) as tunnel:` listens on `tunnel.address`. Waits until the machine is there.
@@ -327,18 +327,22 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         Args:
             port: of the machine, where the function, or what it started, listens on 127.0.0.1.
             local_port: of this computer; 0 for any that is free.
+            node: which machine, where there are several.
 
         Raises:
             RunFailed: the function has ended.
-            SpecError: no such port can be.
+            SpecError: no such port can be, or there is no such machine.
         """
         while True:
             news, attendance = self._news.next, self._attendance
             session = None if attendance is None else attendance.reached
             if self.done():
                 raise RunFailed(f"run {self.id} has ended: it has no port that could be reached")
+            if self._stack is not None:
+                ranks.check_node(node, self._stack.spec.nodes, self._stack.id)
             if session is not None:
-                return session.forward(port, local_port, self._display.note)
+                reached = (session, *session.others)[node]
+                return reached.forward(port, local_port, self._display.note)
             news.wait()
 
     def __await__(self) -> Generator[Any, None, R]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
+import os
 import threading
 from collections import deque
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dayfly.stacks.journal import History
 
 FILE = "calls.jsonl"
 
@@ -16,6 +21,9 @@ FILE = "calls.jsonl"
 @dataclasses.dataclass
 class Times:
     """Where the time of a call went, in seconds; peak memory of its process in bytes.
+
+    Of a run that is one call, what only the client that sent it knows (pickle_s, upload_s, argument_bytes) is 0 where
+    another one, or the keeper, has brought its value home.
 
     Attributes:
         pickle_s: making bytes of the arguments.
@@ -106,10 +114,44 @@ class Ledger:
 
 
 def write_one(directory: Path, outcome: str, times: Times) -> None:
-    """Writes the ledger of a run that was one call."""
-    ledger = Ledger(directory)
-    ledger.enter(1, outcome, times)
-    ledger.close()
+    """Writes the ledger of a run that was one call, unless it is written; a full disk costs the record, never the call."""
+    with contextlib.suppress(OSError):
+        path = directory / FILE
+        path.touch(mode=0o600)
+        with path.open("a") as file:
+            # A client that lets go of a run, and the keeper, which takes it up, may come to its end in one moment.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not os.fstat(file.fileno()).st_size:
+                file.write(_line(1, outcome, times))
+
+
+def enter_run(history: History, sent: Times, total_s: float | None = None) -> None:
+    """Writes the ledger of a run that was one call, as soon as it is known how that has ended.
+
+    Args:
+        history: its journal.
+        sent: what its client knows of sending it.
+        total_s: from `submit` until now; None for what the journal knows of it.
+    """
+    ended, result = history.last("job_ended"), history.last("result")
+    if history.intent.get("warm") or ended is None:
+        return
+    end = ended.fields
+    # One that has finished has a result; as long as that is not here, whoever brings it writes what it is.
+    if end["how"] == "finished" and result is None:
+        return
+    fetched = history.last("result_fetched")
+    home = ended.time if fetched is None else fetched.time
+    times = dataclasses.replace(
+        sent,
+        data_s=float(history.field("data", "seconds", 0.0)),
+        run_s=max(0.0, end["ended"] - end["started"]) if end["started"] else 0.0,
+        download_s=max(0.0, home - ended.time),
+        total_s=max(0.0, home - history.events[0].time) if total_s is None else total_s,
+        data_bytes=int(history.field("data", "bytes", 0)),
+        peak_rss_bytes=int(end.get("peak_rss_bytes", 0)),
+    )
+    write_one(history.directory, str(history.field("result", "outcome", end["how"])), times)
 
 
 def _line(number: int, outcome: str, times: Times) -> str:

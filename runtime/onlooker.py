@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dayfly.errors import DayflyError, SpecError
-from dayfly.runtime import ending, redact, samples
+from dayfly.runtime import admission, ending, redact, samples
 from dayfly.runtime.records import Glance, Keys
 from dayfly.runtime.redact import StreamMask
 from dayfly.runtime.run_log import STREAMS
@@ -32,15 +32,23 @@ class Onlooker:
 
     Lifecycle: constructing does nothing, a look that needs a machine connects, leaving closes.
 
+    Args:
+        workspace: where the run is written down.
+        run_id: which.
+        note: told where a firewall was changed, so that this computer is let in.
+
     Attributes:
         patience_s: with a machine that does not answer.
     """
 
-    def __init__(self, workspace: Workspace, run_id: str) -> None:
+    def __init__(
+        self, workspace: Workspace, run_id: str, note: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._directory = workspace.directory(run_id)
         self._sessions: tuple[Session, ...] = ()
         self.patience_s = _PATIENCE_S
         self._told: tuple[tuple[Sample, ...], ...] = ()
+        self._note, self._has_knocked = note, False
 
     def __enter__(self) -> Onlooker:
         return self
@@ -61,9 +69,10 @@ class Onlooker:
 
     def look(self) -> Usage:
         """One reading."""
-        history = journal.read(self._directory)
+        # One that cannot be read now must not hide the others that are looked at.
+        history = journal.read_or_trouble(self._directory)
         if not _is_unattended(history):
-            return Usage.of(history)
+            return Usage.of(history, trouble=history.trouble)
         try:
             return self._asked(history)
         except (DayflyError, OSError) as trouble:
@@ -96,6 +105,9 @@ class Onlooker:
             from dayfly.runtime.fleet import side_by_side
             from dayfly.runtime.session import Session
 
+            if not self._has_knocked:
+                self._has_knocked = True
+                admission.knock(history, self._note)
             keys = Keys.of(self._directory)
             self._sessions = tuple(
                 Session(

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dayfly.errors import ConnectFailed, RunFailed
+from dayfly.errors import ConnectFailed, RunFailed, SpecError
 from dayfly.runtime.run_log import STREAMS
 from dayfly.runtime.surface import Stream
 
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 # Below what systems give to outgoing connections, so that none of those has the port a moment later.
 PORTS = range(20_000, 32_000)
 _TRIES = 20
+
+
+def check_node(node: int, nodes: int, run: str) -> None:
+    """Refuses a number that none of a run's machines has.
+
+    Raises:
+        SpecError: says which they have.
+    """
+    if isinstance(node, bool) or not isinstance(node, int) or not 0 <= node < nodes:
+        have = f"{nodes} machines, 0 to {nodes - 1}" if nodes > 1 else "one machine, which is 0"
+        raise SpecError(f"node {node!r}: run {run[:12]} has {have}")
 
 
 def folder(directory: Path, rank: int) -> Path:

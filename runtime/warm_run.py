@@ -9,7 +9,16 @@ import functools
 import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Sized,
+)
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +42,8 @@ if TYPE_CHECKING:
     from dayfly.infra.offers import Offer
     from dayfly.runtime.dask_cluster import DaskCluster
     from dayfly.runtime.session import Session
+    from dayfly.runtime.ssh.tunnel import Tunnel
+    from dayfly.runtime.usage import Usage
     from dayfly.stacks.policies import Check
     from dayfly.stacks.receipt import Receipt
 
@@ -393,6 +404,56 @@ class WarmRun(Generic[P, R]):
     def directory(self) -> Path:
         """Where its journal, its log and the ledger of its calls are kept on this computer."""
         return self._running.directory
+
+    def status(self) -> str:
+        """As of a job: "run" while calls can be made."""
+        return self._running.status()
+
+    def cost(self) -> float:
+        """Dollars so far; after the end those of the receipt."""
+        return self._running.cost()
+
+    def usage(self) -> Usage:
+        """What its machine uses now and has used, and how long each phase took: `dayfly top`."""
+        return self._running.usage()
+
+    @property
+    def outputs(self) -> Path:
+        """Where what the calls have left in DAYFLY_OUTPUT_DIR is on this computer; only after the end of the `with` block.
+
+        Raises:
+            RunFailed: the block has not been left: it comes with the end of the run.
+        """
+        return self._left().outputs
+
+    def _logs_aio(self, follow: bool = False) -> AsyncIterator[str]:
+        return self._running.logs.aio(follow)
+
+    @verb(_logs_aio)
+    def logs(self, follow: bool = False) -> Iterator[str]:
+        """What the calls have printed, line by line; with `follow` until the run ends, which leaving the block does.
+
+        Lines of calls that run side by side begin with the call's number.
+        """
+        return self._running.logs(follow)
+
+    async def _forward_aio(self, port: int, local_port: int = 0, *, node: int = 0) -> Tunnel:
+        return await self._running.forward.aio(port, local_port, node=node)
+
+    @verb(_forward_aio)
+    def forward(self, port: int, local_port: int = 0, *, node: int = 0) -> Tunnel:
+        """A port of this computer's loopback that leads to one of the machine's, while it is entered.
+
+        Args:
+            port: of the machine, where a call, or what it started, listens on 127.0.0.1.
+            local_port: of this computer; 0 for any that is free.
+            node: which machine, where there are several.
+
+        Raises:
+            RunFailed: the run has ended.
+            SpecError: no such port can be, or there is no such machine.
+        """
+        return self._running.forward(port, local_port, node=node)
 
     async def _receipt_aio(self, timeout: float | None = None) -> Receipt:
         return await self._left().receipt.aio(timeout)

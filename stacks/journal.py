@@ -288,14 +288,15 @@ def histories(runs: Path, *, closed: bool = False) -> list[History]:
     One that this computer cannot read now is among them, with its trouble: it must not hide the others.
     """
     found = [
-        _read_or_trouble(entry)
+        read_or_trouble(entry)
         for entry in runs.iterdir()
         if is_id(entry.name) and entry.is_dir() and (closed or not is_closed(entry))
     ]
     return sorted(found, key=lambda history: history.events[0].time if history.events else 0.0)
 
 
-def _read_or_trouble(directory: Path) -> History:
+def read_or_trouble(directory: Path) -> History:
+    """As `read`; one that this computer cannot read now is a history without events, with its trouble."""
     try:
         return read(directory)
     except OSError as error:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -74,7 +75,9 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
             "session",
         },
         # What is told of a run while its block lasts is known by then.
-        WarmRun: {"aio", "id", "dashboard", "slots", "directory"},
+        WarmRun: {"aio", "id", "dashboard", "slots", "directory", "status", "cost", "usage"}
+        # Only after the block, when they are there.
+        | {"outputs"},
         # What they wait for is the call, which can be awaited.
         WarmCall: {"result", "exception"}
         | {"add_done_callback", "tell", "settle", "settle_plain", "prepared", "fail", "abandon"},
@@ -211,6 +214,40 @@ def test_a_log_is_followed_as_it_grows(
                 seen.append(line)
                 write_next()
     assert seen == [*(f"line {n}" for n in range(5)), "without an end"]
+
+
+def test_a_session_tells_of_its_run_as_a_job_does(
+    logged: tuple[Job[Any], RunLog, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log, its use, what it has cost, its ports; what its calls have left comes with its end."""
+    job, log, go = logged
+    s: WarmRun[Any, Any] = WarmRun(abs, Spec())
+    with pytest.raises(RunFailed, match="nothing has begun yet"):
+        s.usage()
+    s._job = job
+    tunnels: list[tuple[Any, ...]] = []
+    reached = SimpleNamespace(others=(), forward=lambda *how: tunnels.append(how[:2]))
+    job._attendance = SimpleNamespace(reached=reached, phase="run")  # type: ignore[assignment]
+
+    async def use() -> list[str]:
+        await s.forward.aio(8888)
+        return [line async for line in s.logs.aio()]
+
+    with log:
+        log.take("stdout", 0, b"1 | first\n2 | second\n")
+        assert list(s.logs()) == asyncio.run(use()) == ["1 | first", "2 | second"]
+    assert (s.status(), s.usage().run) == ("run", job.id)
+    assert s.cost() == job.cost() or s.cost() > 0
+    s.forward(8888, 9999)
+    with pytest.raises(RunFailed, match="leave its `with` block"):
+        s.outputs  # noqa: B018
+    s._closed = True
+    go.set()
+    job.result()
+    assert s.outputs == job.outputs
+    with pytest.raises(RunFailed, match="has ended"):
+        s.forward(8888)
+    assert tunnels == [(8888, 0), (8888, 9999)]
 
 
 def test_a_log_of_more_than_a_piece_comes_whole(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +32,7 @@ from dayfly.infra.found import State
 from dayfly.infra.providers.local import Local
 from dayfly.infra.run import new_id
 from dayfly.infra.spec import Spec
-from dayfly.runtime import samples
+from dayfly.runtime import ledger, samples
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.display import Display
 from dayfly.runtime.records import JobEnd
@@ -158,6 +160,65 @@ def test_a_gpu_that_idles_is_warned_of_with_its_machine_and_the_price_of_one(
     said = capfd.readouterr().err
     assert "[1] the GPU was in use for 20 % of the last 10 min, and costs $4.00/h" in said
     assert journal.read(directory).field("gpu_idle", "node") == 1
+
+
+class Ended(Far):
+    """A far end whose function has ended while no client was there."""
+
+    def status(self) -> Any:
+        return self._act("status", SimpleNamespace(state="ended", end=END))
+
+
+def ledger_of(attendance: Attendance) -> list[dict[str, Any]]:
+    """The lines that a run has there."""
+    file = attendance.directory / ledger.FILE
+    return [*map(json.loads, file.read_text().splitlines())] if file.exists() else []
+
+
+@pytest.mark.parametrize("how", ["the keeper", "whoever attaches", "its client"])
+def test_a_run_has_one_line_in_its_ledger_whoever_brings_its_value_home(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """By the journal's times, where it is not its client; who comes after does not add one."""
+    no_value(monkeypatch)
+    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {"outcome": "value"})
+    attendance.record("data", bytes=5, seconds=0.25)
+    if how == "the keeper":
+        attendance.hold(Ended(), with_log=True)  # type: ignore[arg-type]
+    elif how == "its client":
+        attendance.began = time.perf_counter() - 60.0
+        attendance.sent = ledger.Times(pickle_s=0.5, upload_s=0.75, argument_bytes=7)
+    attendance.finish(Ended())  # type: ignore[arg-type]
+    attendance.finish(Ended())  # type: ignore[arg-type]
+    (line,) = ledger_of(attendance)
+    assert (line["call"], line["outcome"], line["run_s"]) == (1, "value", 1.0)
+    assert (line["data_s"], line["data_bytes"]) == (0.25, 5)
+    if how == "its client":
+        assert (line["pickle_s"], line["upload_s"], line["argument_bytes"]) == (0.5, 0.75, 7)
+        assert line["total_s"] >= 60.0
+    else:
+        first, fetched = attendance.history.events[0], attendance.history.last("result_fetched")
+        assert fetched is not None
+        assert 0.0 < line["total_s"] <= fetched.time - first.time
+    assert (ledger.totals(attendance.directory) or {})["without_value"] == 0
+
+
+def test_a_value_that_is_still_to_come_is_no_line_of_the_ledger(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever brings it writes the line; of a function without a result its end is one, and a session has its own lines."""
+    with pytest.raises(ResultFailed):
+        attendance.finish(Far(fetch_result=OSError(28, "No space left")))  # type: ignore[arg-type]
+    assert ledger_of(attendance) == []
+    no_value(monkeypatch)
+    attendance.record("intent", **{**attendance.history.intent, "warm": True})
+    attendance.hold(Ended(), with_log=False)  # type: ignore[arg-type]
+    assert ledger_of(attendance) == []
+    attendance.record("intent", **{**attendance.history.intent, "warm": False})
+    attendance.record("job_ended", **dataclasses.asdict(dataclasses.replace(END, how="exited")))
+    attendance.record("result")
+    attendance.enter_call()
+    assert [line["outcome"] for line in ledger_of(attendance)] == ["exited"]
 
 
 @pytest.mark.parametrize("error", [Forged("another's"), DeadlineReached("over")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import pickle
 import queue
@@ -22,8 +23,10 @@ from dayfly.errors import (
     KeeperMissing,
     KeptMachineLost,
     ProvisionFailed,
+    SpecError,
     UnknownRun,
 )
+from dayfly.infra.spec import Spec
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.call import Call
 from dayfly.runtime.display import Display
@@ -301,3 +304,32 @@ def test_an_attempt_that_no_budget_pays_for_leaves_the_error_of_the_one_before(
         job.result(10)
     assert failed.value is earlier
     assert "no further attempt: budget_per_day=$1" in earlier.__notes__[0]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_port_of_any_machine_is_reached(
+    job: Job[Any], workspace: Workspace, awaited: bool
+) -> None:
+    """By its number; one that there is not is refused with those that there are, before any machine is there."""
+    attended = Attended(job, workspace)
+    attended.run_stack.spec = Spec(nodes=2)  # type: ignore[union-attr]
+
+    def forward(node: int) -> Any:
+        if awaited:
+            return asyncio.run(_awaited(job.forward.aio(8888, node=node)))
+        return job.forward(8888, node=node)
+
+    for wrong in (2, -1):
+        with pytest.raises(SpecError, match=rf"node {wrong}: run .* has 2 machines, 0 to 1"):
+            forward(wrong)
+    first, second = (
+        SimpleNamespace(others=(), forward=lambda *how, node=node: (node, *how[:2]))
+        for node in range(2)
+    )
+    first.others = (second,)
+    attended._session = first  # type: ignore[assignment]
+    assert [forward(node) for node in (0, 1)] == [(0, 8888, 0), (1, 8888, 0)]
+
+
+async def _awaited(what: Any) -> Any:
+    return await what

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from dayfly.errors import GpuIdle, SpecError
+from dayfly.infra.machine import Machine
 from dayfly.infra.spec import Spec
-from dayfly.runtime import ending, ranks, samples
+from dayfly.runtime import admission, ending, ranks, samples
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.cli import forward
 from dayfly.runtime.display import Display
@@ -187,6 +188,26 @@ def test_a_machine_that_does_not_answer_is_trouble_and_no_failure(
     assert usage.phase == "run"
 
 
+def test_a_firewall_is_told_once_where_this_computer_is_now(
+    left: Runs, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `dayfly ssh` has it told: where the machine is asked, which does not answer; a run that is followed is not."""
+    asked: list[str] = []
+    monkeypatch.setattr(admission, "admit", lambda history, _note: asked.append(history.id))
+    run_id = left.server.keys.run_id
+    with Onlooker(workspace, followed(workspace)) as onlooker:
+        onlooker.look()
+    with Onlooker(workspace, run_id) as onlooker:
+        onlooker.look()
+    assert asked == []
+    machine = {**dataclasses.asdict(left.server.machine), "port": 1}
+    journal.append(directory_of(workspace, left), "machine", **machine)
+    with Onlooker(workspace, run_id) as onlooker:
+        onlooker.patience_s = 0.1
+        assert [bool(onlooker.look().trouble) for _ in range(2)] == [True, True]
+    assert asked == [run_id]
+
+
 def test_a_run_that_idled_with_nobody_there_ends_in_its_own_error_and_its_samples_come_home(
     left: Runs, workspace: Workspace
 ) -> None:
@@ -289,6 +310,101 @@ def test_top_without_a_run_lists_the_open_ones(workspace: Workspace) -> None:
     ]
     assert [run_id[:12] in row for row in rows] == [False, True]
     assert "94 %" in rows[1]
+
+
+def test_top_shows_a_run_that_cannot_be_read_and_the_others(workspace: Workspace) -> None:
+    """As `dayfly ps` does: with the reason, in its row or in its reading."""
+    run_id, unreadable, odd = followed(workspace), journals.opened(workspace), followed(workspace)
+    file = workspace.directory(unreadable) / journal.FILE
+    file.unlink()
+    file.mkdir()
+    journal.append(workspace.directory(odd), "closing")
+    told = {each["run"]: each for each in json.loads(dayfly("top", "--json").stdout)}
+    assert set(told) == {run_id, unreadable, odd}
+    assert told[unreadable]["status"] == "UNREADABLE"
+    assert "Is a directory" in told[unreadable]["trouble"]
+    assert told[run_id]["trouble"] == ""
+    (row,) = [row for row in dayfly("top").stdout.splitlines() if unreadable[:12] in row]
+    assert "UNREADABLE" in row
+
+
+def several(workspace: Workspace, count: int) -> str:
+    """An open run of so many machines, none of which anybody answers at."""
+    run_id = journals.opened(workspace, spec=Spec(nodes=count))
+    directory = workspace.directory(run_id)
+    for node in range(count):
+        told = Machine(
+            id=f"i-{node}",
+            host="127.0.0.1",
+            port=9 + node,
+            user="me",
+            host_key=f"ssh-ed25519 AAAA{node}",
+            provider="local",
+            region="loopback",
+            instance_type="this-computer",
+            node=node,
+        )
+        journal.append(directory, "machine", **dataclasses.asdict(told))
+    return run_id
+
+
+class _Reached(Exception):
+    """As far as a test lets a command come."""
+
+
+def test_ssh_and_forward_reach_the_machine_that_is_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own host key; its firewall is told first where this computer is now."""
+    run_id, knocked, reached = several(workspace, 3), list[int](), list[str]()
+
+    def knock(history: journal.History, _note: object, node: int = 0) -> None:
+        assert history.id == run_id
+        knocked.append(node)
+
+    def session(machine: Machine, _keys: object) -> None:
+        reached.append(machine.id)
+        raise _Reached
+
+    def execvp(_file: str, line: list[str]) -> None:
+        reached.append(line[line.index("-p") + 1])
+        assert f"HostKeyAlias=dayfly-{run_id}" + ("-2" if "11" in line else "") in line
+        raise _Reached
+
+    monkeypatch.setattr(admission, "knock", knock)
+    monkeypatch.setattr("dayfly.runtime.session.Session", session)
+    monkeypatch.setattr("os.execvp", execvp)
+    for line in (
+        ("forward", run_id, "8888"),
+        ("forward", run_id, "8888", "--node", "1"),
+        ("ssh", run_id),
+        ("ssh", "--node", "2", run_id, "--", "nvidia-smi"),
+    ):
+        with pytest.raises(_Reached):
+            dayfly(*line)
+    assert (reached, knocked) == (["i-0", "i-1", "9", "11"], [0, 1, 0, 2])
+    known = (workspace.directory(run_id) / "known_hosts").read_text().splitlines()
+    assert known == [
+        f"dayfly-{run_id} ssh-ed25519 AAAA0",
+        f"dayfly-{run_id}-1 ssh-ed25519 AAAA1",
+        f"dayfly-{run_id}-2 ssh-ed25519 AAAA2",
+    ]
+
+
+def test_a_machine_that_there_is_not_is_refused_with_those_that_there_are(
+    workspace: Workspace,
+) -> None:
+    """And an option of ours is not taken for the command's."""
+    run_id, one = several(workspace, 2), journals.opened(workspace)
+    for line in (("forward", "--node", "2", run_id, "1"), ("ssh", "--node", "2", run_id)):
+        done = dayfly(*line)
+        assert done.returncode == 2
+        assert "node 2: run" in done.stderr
+        assert "has 2 machines, 0 to 1" in done.stderr
+    assert "has one machine, which is 0" in dayfly("ssh", "--node", "1", one).stderr
+    assert "no machine that could be reached" in dayfly("forward", one, "1").stderr
+    for behind in (("--node", "1"), ("--node=1",)):
+        assert "goes in front of the run" in dayfly("ssh", run_id, *behind).stderr
 
 
 _LIVE = """

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from dayfly.infra.machine import Machine
-    from dayfly.stacks.journal import History
-
+_Node = Annotated[
+    int,
+    typer.Option(
+        "--node", metavar="N", help="Which machine, where there are several; the first is 0."
+    ),
+]
 _LOOK_S = 1.0
 
 
@@ -24,11 +26,14 @@ def forward(
             help="Of its machine's loopback, and of this computer's: the same if left out, 0 for any that is free.",
         ),
     ],
+    node: _Node = 0,
 ) -> None:
-    """Reach a port of an open run's machine on 127.0.0.1, through the run's own SSH.
+    """Reach a port of an open run's machine, or of one of them, on 127.0.0.1, through the run's own SSH.
 
     Prints the address, and goes on until the run ends, or Ctrl-C, which does nothing to the run.
     """
+    from dayfly.runtime import admission
+    from dayfly.runtime.attach import machine_of
     from dayfly.runtime.cli.listing import find_run
     from dayfly.runtime.cli.output import tell
     from dayfly.runtime.records import Keys
@@ -36,7 +41,8 @@ def forward(
 
     remote, local = parsed(ports)
     _, history = find_run(run)
-    machine = _machine_of(history)
+    machine = machine_of(history, node)
+    admission.knock(history, tell, node)
     with (
         Session(machine, Keys.of(history.directory)) as session,
         session.forward(remote, local, lambda reason: tell(f"dayfly: {reason}")) as tunnel,
@@ -59,15 +65,6 @@ def parsed(text: str) -> tuple[int, int]:
     if not remote.isdecimal() or (colon and not local.isdecimal()):
         raise SpecError(f"{text!r} names no port; write 8888, or 8888:9999 for port 9999 here")
     return int(remote), int(local if colon else remote)
-
-
-def _machine_of(history: History) -> Machine:
-    from dayfly.errors import RunFailed
-
-    machine = history.machine
-    if machine is None or history.closed:
-        raise RunFailed(f"run {history.id} has no machine whose ports could be reached")
-    return machine
 
 
 def register(app: typer.Typer) -> None:

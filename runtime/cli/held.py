@@ -10,6 +10,12 @@ import typer
 
 _Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Node = Annotated[
+    int,
+    typer.Option(
+        "--node", metavar="N", help="Which machine, where there are several; the first is 0."
+    ),
+]
 
 
 def attach(
@@ -98,20 +104,24 @@ def ssh(
         list[str] | None,
         typer.Argument(metavar="[-- COMMAND]...", help="Run this instead of a shell."),
     ] = None,
+    node: _Node = 0,
 ) -> None:
-    """Log in to the machine of an open run.
+    """Log in to the machine of an open run, or to one of them.
 
     The system's ssh, with the run's own key and its pinned host key.
     """
-    from dayfly.errors import ConfigurationError
+    from dayfly.errors import ConfigurationError, SpecError
     from dayfly.runtime import admission
     from dayfly.runtime.attach import shell_command
     from dayfly.runtime.cli.listing import find_run
     from dayfly.runtime.cli.output import tell
 
+    # What stands behind the run is the command's own.
+    if command and command[0].partition("=")[0] == "--node":
+        raise SpecError(f"--node goes in front of the run: dayfly ssh --node N {run}")
     _, history = find_run(run)
-    admission.knock(history, tell)
-    line = [*shell_command(history), *(command or [])]
+    line = [*shell_command(history, node), *(command or [])]
+    admission.knock(history, tell, node)
     try:
         os.execvp(line[0], line)  # noqa: S606  # the terminal belongs to ssh from here on
     except FileNotFoundError as error:

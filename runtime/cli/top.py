@@ -48,9 +48,11 @@ def top(
             _show(runs.look, _table, json, once)
             return
         from dayfly.runtime import elsewhere
+        from dayfly.runtime.cli.output import tell
         from dayfly.runtime.onlooker import Onlooker
 
-        onlooker = stack.enter_context(Onlooker(workspace, elsewhere.find(context, run).id))
+        run_id = elsewhere.find(context, run).id
+        onlooker = stack.enter_context(Onlooker(workspace, run_id, tell))
         _show(onlooker.look, _view, json, once)
 
 
@@ -78,13 +80,14 @@ class _Runs:
 
     def look(self) -> list[Usage]:
         """One reading of each, the oldest run first."""
+        from dayfly.runtime.cli.output import tell
         from dayfly.runtime.onlooker import Onlooker
         from dayfly.stacks import journal
 
         found = [history.id for history in journal.histories(self._workspace.runs)]
         for run_id in found:
             if run_id not in self._onlookers:
-                self._onlookers[run_id] = Onlooker(self._workspace, run_id)
+                self._onlookers[run_id] = Onlooker(self._workspace, run_id, tell)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(lambda run_id: self._onlookers[run_id].look(), found))
 
