@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra import whole_file
@@ -49,6 +49,43 @@ class Rung:
     def from_dict(cls, values: Mapping[str, Any]) -> Rung:
         """One that was written as JSON."""
         return cls(**{**values, "listing": Listing.from_dict(values["listing"])})
+
+
+class Runner(Protocol):
+    """Makes a call as planned."""
+
+    def __call__(self, plan: Plan, /) -> Any:
+        """Its value."""
+
+    def aio(self, plan: Plan, /) -> Awaitable[Any]:
+        """The same, without blocking the event loop."""
+
+
+@dataclass(frozen=True)
+class PlannedCall:
+    """What `plan.run` is: `plan.run()` makes the call, `await plan.run.aio()` does so without blocking the event loop.
+
+    Attributes:
+        plan: what it keeps to.
+    """
+
+    plan: Plan
+
+    def __call__(self) -> Any:
+        return self._runner(self.plan)
+
+    async def aio(self) -> Any:
+        """The same, without blocking the event loop; a task that is cancelled meanwhile stops the function."""
+        return await self._runner.aio(self.plan)
+
+    @property
+    def _runner(self) -> Runner:
+        if self.plan.runner is None:
+            raise ConfigurationError(
+                "this plan was read from a file and has no function: f.as_planned(plan)(...) calls it, or"
+                " `dayfly run --plan FILE MODULE:FUNCTION ...`"
+            )
+        return self.plan.runner
 
 
 @dataclass(frozen=True)
@@ -112,7 +149,7 @@ class Plan:
     left_out: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
     unjudged: tuple[str, ...] = ()
-    runner: Callable[[Plan], Any] | None = field(default=None, repr=False, compare=False)
+    runner: Runner | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for review in a pull request."""
@@ -156,19 +193,15 @@ class Plan:
         """What travels of it; its function is another thing."""
         return {**self.__dict__, "runner": None}
 
-    def run(self) -> Any:
-        """Makes the call that it is the plan of, with its arguments as they are now, and gives its value.
+    @property
+    def run(self) -> PlannedCall:
+        """`plan.run()` makes the call that it is the plan of, with its arguments as they are now, and gives its value.
 
         Raises:
             PlanChanged: price, code, environment, resources or what is asked for are others now; nothing was spent.
             ConfigurationError: it was read from a file, and has no arguments.
         """
-        if self.runner is None:
-            raise ConfigurationError(
-                "this plan was read from a file and has no function: f.as_planned(plan)(...) calls it, or"
-                " `dayfly run --plan FILE MODULE:FUNCTION ...`"
-            )
-        return self.runner(self)
+        return PlannedCall(self)
 
     def allows(self, offer: Offer) -> bool:
         """Whether a machine is one of its ladder, at no higher price; in whatever region, unless the Spec names one."""

@@ -6,23 +6,33 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+    Sized,
+)
 from os import PathLike
+from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
     ParamSpec,
+    Self,
     TypeVar,
     Unpack,
     cast,
     overload,
 )
 
-from dayfly.errors import SpecError
+from dayfly.errors import DayflyError, RunFailed, SpecError
 from dayfly.infra.spec import Spec
 from dayfly.runtime.options import Options, split
-from dayfly.runtime.verb import verb
+from dayfly.runtime.verb import act, verb
 from dayfly.stacks import settings
 
 if TYPE_CHECKING:
@@ -170,8 +180,12 @@ class RemoteFunction(Generic[P, R]):
         slots: Slots | None = None,
         **how: Unpack[MapOptions],
     ) -> list[R]:
-        async with self.session(slots=slots) as run:
-            return [value async for value in run.map.aio(items, *more, **how)]
+        with _Kept[R](how, items, *more) as kept:
+            async with self.session(slots=slots) as run:
+                async for value in run.map.aio(items, *more, **how):
+                    kept.values.append(value)
+                kept.whole = True
+        return kept.values
 
     @verb(_map_aio)
     def map(
@@ -193,10 +207,13 @@ class RemoteFunction(Generic[P, R]):
 
         Raises:
             Exception: what the first item to fail has raised, unless `return_exceptions`.
-            DayflyError: it could not run, or its machine could not be proved gone.
+            DayflyError: it could not run, or its machine could not be proved gone. With `return_exceptions` what ends the
+                run early takes the place of the values that had not come.
         """
-        with self.session(slots=slots) as run:
-            return list(run.map(items, *more, **how))
+        with _Kept[R](how, items, *more) as kept, self.session(slots=slots) as run:
+            kept.values.extend(run.map(items, *more, **how))
+            kept.whole = True
+        return kept.values
 
     async def _starmap_aio(
         self,
@@ -205,8 +222,12 @@ class RemoteFunction(Generic[P, R]):
         slots: Slots | None = None,
         **how: Unpack[MapOptions],
     ) -> list[R]:
-        async with self.session(slots=slots) as run:
-            return [value async for value in run.starmap.aio(items, **how)]
+        with _Kept[R](how, items) as kept:
+            async with self.session(slots=slots) as run:
+                async for value in run.starmap.aio(items, **how):
+                    kept.values.append(value)
+                kept.whole = True
+        return kept.values
 
     @verb(_starmap_aio)
     def starmap(
@@ -217,8 +238,10 @@ class RemoteFunction(Generic[P, R]):
         **how: Unpack[MapOptions],
     ) -> list[R]:
         """As `map`, each item holding all the arguments of its call."""
-        with self.session(slots=slots) as run:
-            return list(run.starmap(items, **how))
+        with _Kept[R](how, items) as kept, self.session(slots=slots) as run:
+            kept.values.extend(run.starmap(items, **how))
+            kept.whole = True
+        return kept.values
 
     async def _map_unordered_aio(
         self,
@@ -309,7 +332,11 @@ class RemoteFunction(Generic[P, R]):
             live=not fast,
         )
 
-        def run(plan: Plan) -> R:
+        async def run_aio(plan: Plan, /) -> R:
+            return await self.as_planned(plan).aio(*args, **kwargs)
+
+        @act(run_aio)
+        def run(plan: Plan, /) -> R:
             return self.as_planned(plan)(*args, **kwargs)
 
         return dataclasses.replace(call.preview(all_rungs=all_rungs, fast=fast), runner=run)
@@ -375,6 +402,55 @@ class RemoteFunction(Generic[P, R]):
     def __repr__(self) -> str:
         name = getattr(self.__dayfly_function__, "__qualname__", repr(self.__dayfly_function__))
         return f"<cluster function {name} on {' or '.join(self.spec.providers)}>"
+
+
+class _Kept(Generic[R]):
+    """The values of a map that have come, around its session: without it they would go with a run that ends early.
+
+    Where exceptions are values every item has one as soon as the last has come. That what has ended the run is raised again
+    when the session is left would only take them away, and nobody else has them.
+
+    Args:
+        how: the map's options.
+        items: what it is called with.
+
+    Attributes:
+        values: those that have come.
+        whole: whether these are all.
+    """
+
+    def __init__(self, how: MapOptions, *items: Iterable[Any]) -> None:
+        self._returns, self._items = bool(how.get("return_exceptions")), items
+        self.values: list[R] = []
+        self.whole = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, DayflyError):
+            return False
+        is_told = isinstance(error, RunFailed) or any(each is error for each in self.values)
+        if self.whole and self._returns and is_told:
+            return True
+        if self.values:
+            error.add_note(self._note())
+        return False
+
+    def _note(self) -> str:
+        lengths = [len(each) for each in self._items if isinstance(each, Sized)]
+        total = f" of {min(lengths)}" if len(lengths) == len(self._items) else ""
+        ways = (
+            "map_unordered keeps"
+            if self._returns
+            else "return_exceptions=True or map_unordered keeps"
+        )
+        return f"{len(self.values)}{total} items had come; {ways} them"
 
 
 @overload

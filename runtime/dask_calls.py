@@ -101,7 +101,9 @@ class DaskCalls(WarmCalls[R]):
         if self.over is not None:
             return [self._never(self.over) for _ in calls]
         function, every, packed = self._called, self._every, list[_Packed]()
-        digest = function.digest(self._session, every)
+        # What the function holds may take as long to bring as what it is called with.
+        with self._line.coming():
+            digest = function.digest(self._session, every)
 
         def relayed() -> Iterator[tuple[Sequence[Any], Mapping[str, Any]]]:
             for args, kwargs in calls:

@@ -19,7 +19,7 @@ from dayfly.runtime.warm_call import WarmCall
 
 
 async def _gather_aio(*jobs: Future[Any], return_exceptions: bool = False) -> list[Any]:
-    _check(jobs)
+    _ask(jobs)
     enough, left, lock = Moment(), set(jobs), threading.Lock()
 
     def done(job: Future[Any]) -> None:
@@ -56,10 +56,7 @@ def gather(*jobs: Future[Any], return_exceptions: bool = False) -> list[Any]:
         KeyboardInterrupt: there was one; the jobs are stopped, and their machines gone.
         SpecError: one of them is no job.
     """
-    _check(jobs)
-    for job in jobs:
-        if isinstance(job, Job):
-            job.add_done_callback(_asked)
+    _ask(jobs)
     with interrupt.signals_as_interrupts():
         try:
             _enough(jobs, return_exceptions)
@@ -71,10 +68,14 @@ def gather(*jobs: Future[Any], return_exceptions: bool = False) -> list[Any]:
     return _outcomes(jobs, return_exceptions)
 
 
-def _check(jobs: Sequence[object]) -> None:
+def _ask(jobs: Sequence[object]) -> None:
+    """Who gathers jobs has asked for each, though the first failure may be all that comes of it."""
     for job in jobs:
         if not isinstance(job, Future):
             raise SpecError(f"gather takes jobs, as `f.submit(...)` gives them, not {shown(job)}")
+    for job in jobs:
+        if isinstance(job, Job):
+            job.add_done_callback(_asked)
 
 
 def _outcomes(jobs: Sequence[Future[Any]], return_exceptions: bool) -> list[Any]:
@@ -116,7 +117,6 @@ def _error(job: Future[Any]) -> BaseException | None:
 
 
 def _asked(job: Future[Any]) -> None:
-    """Who gathers jobs has asked for each, though the first failure may be all that comes of it."""
     if not job.cancelled():
         job.exception()
 

@@ -9,8 +9,10 @@ from dayfly.infra import catalog, huggingface_prices, providers
 from dayfly.infra.offers import Offer
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import suggestion
+from dayfly.runtime.verb import act_aside
 
 
+@act_aside
 def offers(
     *,
     gpu: str | Sequence[str] | None = None,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
+from dayfly.runtime.aside import aside
+
 S = TypeVar("S")
+T = TypeVar("T")
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
 A_co = TypeVar("A_co", covariant=True)
@@ -78,6 +81,15 @@ def act(
 ) -> Callable[[Callable[P, T_co]], Act[P, T_co, A_co]]:
     """Decorates a function; `aio` is its awaitable form."""
     return lambda blocking: Act(blocking, aio)
+
+
+def act_aside(blocking: Callable[P, T]) -> Act[P, T, Coroutine[Any, Any, T]]:
+    """Decorates a function whose awaitable form does the same in a thread of its own."""
+
+    async def aio(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await aside(functools.partial(blocking, *args, **kwargs))
+
+    return Act(blocking, aio)
 
 
 def verb(

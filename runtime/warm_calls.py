@@ -61,6 +61,7 @@ class WarmCalls(Generic[R]):
         self._data = WarmData(session, display)
         self._function, self._session, self._directory = function, session, directory
         self._numbers, self._groups = itertools.count(1), itertools.count(1)
+        self._unsent = itertools.count(-1, -1)
         self._ledger = Ledger(directory)
         keys = session.keys
         self._line = WarmLine(keys.run_id, keys.hmac_key, self._fetch, self._ledger, greeted)
@@ -136,11 +137,16 @@ class WarmCalls(Generic[R]):
             digest = self._function.digest(self._session, self._data)
             sent: list[Sent] = []
             size = 0
-            for args, kwargs in calls:
-                sent.append(self._sent(digest, args, kwargs, group, timeout_s))
-                size += sent[-1].call.times.argument_bytes
-                if size >= most_bytes:
-                    break
+            try:
+                for args, kwargs in calls:
+                    sent.append(self._sent(digest, args, kwargs, group, timeout_s))
+                    size += sent[-1].call.times.argument_bytes
+                    if size >= most_bytes:
+                        break
+            except BaseException:
+                for each in sent:
+                    self._line.forgo(each.call.number)
+                raise
         self._line.send(sent)
         return [each.call for each in sent]
 
@@ -148,6 +154,13 @@ class WarmCalls(Generic[R]):
         """A call that is not made."""
         began, run_id = time.perf_counter(), self._session.keys.run_id
         call: WarmCall[R] = WarmCall(next(self._numbers), run_id, self._line.stop, began)
+        call.fail(why)
+        return call
+
+    def unsent(self, why: BaseException) -> WarmCall[R]:
+        """The handle of a call that could not be sent, in a run that goes on: its number is none that the machine waits for."""
+        began, run_id = time.perf_counter(), self._session.keys.run_id
+        call: WarmCall[R] = WarmCall(next(self._unsent), run_id, self._line.stop, began)
         call.fail(why)
         return call
 

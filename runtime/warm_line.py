@@ -188,6 +188,10 @@ class WarmLine:
             self._unwanted.add(number)
         self._post((), {"stop": [number]})
 
+    def forgo(self, number: int) -> None:
+        """No call of that number will be sent: the machine, which remembers numbers up to the first that is missing, is to know."""
+        self._acknowledge(number)
+
     def close(self) -> None:
         """Has the run end on the machine, as soon as that can be told; what runs there is ended."""
         self._closing = True

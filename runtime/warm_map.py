@@ -114,14 +114,20 @@ class WarmMap(Generic[R]):
         """The values.
 
         Raises:
-            Exception: that of the first item that has failed for good; the others are stopped.
+            Exception: that of the first item that has failed for good, or cannot be sent, behind the values that had come by
+                then; the others are stopped.
         """
         try:
             while self._under_way:
-                values, again = self._sorted(self._first())
-                self._refill(again)
+                values, again, failed = self._sorted(self._first())
+                if failed is None:
+                    failed = self._refilled(again)
+                if failed is not None:
+                    self.leave()  # Not only when whoever takes the values is done with them.
                 while values:
                     yield values.popleft()
+                if failed is not None:
+                    raise failed
         finally:
             self.leave()
 
@@ -129,11 +135,15 @@ class WarmMap(Generic[R]):
         """As `results`, without blocking the event loop: what has to be sent meanwhile is sent by a thread."""
         try:
             while self._under_way:
-                values, again = self._sorted(await self._come())
-                if again or (not self._over and self._room() > 0):
-                    await aside(functools.partial(self._refill, again))
+                values, again, failed = self._sorted(await self._come())
+                if failed is None and (again or (not self._over and self._room() > 0)):
+                    failed = await aside(functools.partial(self._refilled, again))
+                if failed is not None:
+                    await aside(self.leave)
                 while values:
                     yield values.popleft()
+                if failed is not None:
+                    raise failed
         finally:
             # A thread that a cancelled task has left behind may still be sending.
             self._left = True
@@ -146,8 +156,17 @@ class WarmMap(Generic[R]):
         self._left = True
         self._tally.end()
         with self._sending:
-            for call in self._calls.values():
+            left, self._calls = self._calls, {}
+            for call in left.values():
                 call.stop()
+
+    def _refilled(self, again: list[_Attempt]) -> Exception | None:
+        """As `_refill`; what has kept an item from being sent is given, since what has come by now is not to go with it."""
+        try:
+            self._refill(again)
+        except Exception as error:  # noqa: BLE001 - raised behind the values
+            return error
+        return None
 
     def _refill(self, again: list[_Attempt]) -> None:
         """Sends what is to be tried again, then further items."""
@@ -183,20 +202,42 @@ class WarmMap(Generic[R]):
         first, batch = next(attempts, None), list[_Attempt]()
         if first is None:
             return 0
+        packing = False
 
         def taken() -> Iterator[tuple[Sequence[Any], dict[str, Any]]]:
+            nonlocal packing
             for attempt in itertools.chain([first], itertools.islice(attempts, _TOGETHER - 1)):
                 batch.append(attempt)
+                packing = True
                 yield attempt[1], {}
+                packing = False
 
-        calls = self._there.submit_all(
-            taken(), group=self._group, timeout_s=self._timeout_s, most_bytes=_TOGETHER_BYTES
-        )
+        try:
+            calls = self._there.submit_all(
+                taken(), group=self._group, timeout_s=self._timeout_s, most_bytes=_TOGETHER_BYTES
+            )
+        except DayflyError as error:
+            # Of the function, or of whatever gives the items, it is no item's own.
+            if not (self._returns and packing):
+                raise
+            return self._send_without(batch, error)
         for call, attempt in zip(calls, batch, strict=True):
-            self._under_way[call.number], self._calls[call.number] = attempt, call
-            self._sent_bytes += call.times.argument_bytes
-            call.tell(self._arrive)
+            self._track(call, attempt)
         return len(batch)
+
+    def _send_without(self, batch: list[_Attempt], error: DayflyError) -> int:
+        """Has the last of them failed, which has kept all from being sent, and sends the others."""
+        *others, culprit = batch
+        rest = iter(others)
+        while self._send(rest):
+            pass
+        self._track(self._there.unsent(error), culprit)
+        return len(batch)
+
+    def _track(self, call: WarmCall[R], attempt: _Attempt) -> None:
+        self._under_way[call.number], self._calls[call.number] = attempt, call
+        self._sent_bytes += call.times.argument_bytes
+        call.tell(self._arrive)
 
     def _arrive(self, call: Any) -> None:
         self._arrived.put(call)
@@ -212,15 +253,16 @@ class WarmMap(Generic[R]):
                 return [self._arrived.get()]
             await news.come()
 
-    def _sorted(self, calls: list[WarmCall[R]]) -> tuple[deque[R], list[_Attempt]]:
-        """Of these calls, and of all that have come by now: the values that may be given, and what is to be tried again.
-
-        Raises:
-            Exception: that of an item that has failed for good.
+    def _sorted(
+        self, calls: list[WarmCall[R]]
+    ) -> tuple[deque[R], list[_Attempt], BaseException | None]:
+        """Of these calls, and of all that have come by now: the values that may be given, what is to be tried again, and how
+        the first of them has failed for good.
         """
         while not self._arrived.empty():
             calls.append(self._arrived.get())
         again: list[_Attempt] = []
+        failed: BaseException | None = None
         settled: list[tuple[int, Any]] = []
         for call in calls:
             del self._calls[call.number]
@@ -230,12 +272,12 @@ class WarmMap(Generic[R]):
             if error is not None and left and self._may_try_again(error):
                 again.append((index, args, left - 1))
             elif error is not None and not (self._returns and isinstance(error, Exception)):
-                raise error
+                failed = error if failed is None else failed
             else:
                 settled.append((index, call.result() if error is None else error))
         self._done += len(settled)
         self._tally.count(self._done)
-        return self._in_turn(settled), again
+        return self._in_turn(settled), again, failed
 
     def _in_turn(self, settled: list[tuple[int, Any]]) -> deque[R]:
         """The values that may be given by now."""

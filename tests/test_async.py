@@ -24,6 +24,7 @@ import pytest
 import dayfly
 from dayfly import cluster
 from dayfly.errors import DayflyError, JobExited, JobStopped, RunFailed, SpecError
+from dayfly.infra.plan import PlannedCall
 from dayfly.infra.spec import Spec
 from dayfly.runtime import at_exit
 from dayfly.runtime.attend import Attendance
@@ -104,8 +105,10 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
         public = {name for name in vars(kind) if not name.startswith("_")}
         verbs = {name for name in public if isinstance(vars(kind)[name], Verb)}
         assert public - verbs == known, kind
-    for verb in (dayfly.attach, dayfly.gather):
+    for verb in (dayfly.attach, dayfly.gather, dayfly.offers):
         assert isinstance(verb, Act)
+    # `infra` has no Verb: what `plan.run` is has both forms itself.
+    assert {"__call__", "aio"} <= set(vars(PlannedCall))
     assert isinstance(WarmRun(abs, Spec()), contextlib.AbstractAsyncContextManager)
     assert Job.logs.__doc__
 

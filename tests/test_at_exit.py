@@ -146,6 +146,15 @@ from dayfly.runtime.job import Job
 job = Job(Context.open().workspace, Display.silent())
 job._begin(lambda: job._deliver(lambda: {}["mine"]))
 """
+# The program catches the first failure, which is all that it is told.
+TWO_FAIL = """
+import asyncio, contextlib, dayfly
+other = Job(Context.open().workspace, Display.silent())
+other._begin(lambda: other._deliver(lambda: {}["mine"]))
+job.wait_closed()
+other.wait_closed()
+with contextlib.suppress(KeyError):
+    """
 
 
 @pytest.mark.parametrize(
@@ -158,6 +167,8 @@ job._begin(lambda: job._deliver(lambda: {}["mine"]))
         ("job.exception()", 0, False),
         ("job.add_done_callback(lambda done: done.exception())", 0, False),
         ("import dayfly\ndayfly.gather(job, return_exceptions=True)", 0, False),
+        (f"{TWO_FAIL}dayfly.gather(job, other)", 0, False),
+        (f"{TWO_FAIL}asyncio.run(dayfly.gather.aio(job, other))", 0, False),
     ],
 )
 def test_a_failure_that_nobody_has_asked_for_is_told_at_the_end(

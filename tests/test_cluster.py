@@ -9,17 +9,27 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from dayfly import cluster
-from dayfly.errors import ConfigurationError, PayloadError, SpecError
+from dayfly.errors import (
+    ConfigurationError,
+    DeadlineReached,
+    InstanceLost,
+    OutputsFailed,
+    PayloadError,
+    RunFailed,
+    SpecError,
+)
 from dayfly.infra.offers import Offer
+from dayfly.runtime.cluster import RemoteFunction
 from dayfly.runtime.context import Context
 from dayfly.runtime.options import Options
+from dayfly.runtime.verb import verb
 from dayfly.runtime.warm_run import _shared_gpus
 from dayfly.stacks import journal
 from dayfly.stacks.settings import SPEC_FIELDS
@@ -96,6 +106,97 @@ def test_a_map_of_a_function_has_the_slots_of_its_session(
     with pytest.raises(SpecError, match="slots=0 must be a whole number of at least 1"):
         verb(f)
     assert nothing_exists()
+
+
+class Ending:
+    """A session whose run ends early: leaving raises what has ended it, as do the items that have not come by then."""
+
+    def __init__(self, come: int, error: Exception, *, apart: bool = False) -> None:
+        self._come, self._error = come, error
+        # Whether who carries the calls has called it otherwise than the run itself.
+        self._told: Exception = RunFailed("no more comes") if apart else error
+
+    def _values(
+        self, items: Iterable[Any], *more: Iterable[Any], return_exceptions: bool = False
+    ) -> Iterator[Any]:
+        for number, item in enumerate(zip(items, *more, strict=False)):
+            if number >= self._come and not return_exceptions:
+                raise self._told
+            yield item if number < self._come else self._told
+
+    async def _values_aio(self, /, *items: Iterable[Any], **how: Any) -> AsyncIterator[Any]:
+        for value in self._values(*items, **how):
+            yield value
+
+    @verb(_values_aio)
+    def map(self, /, *items: Iterable[Any], **how: Any) -> Iterator[Any]:
+        return self._values(*items, **how)
+
+    starmap = map
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is None:
+            raise self._error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *how: Any) -> None:
+        self.__exit__(*how)
+
+
+MAPS = {
+    "map": lambda f, items, **how: f.map(items, range(9), **how),
+    "starmap": lambda f, items, **how: f.starmap(items, **how),
+    "map.aio": lambda f, items, **how: asyncio.run(f.map.aio(items, range(9), **how)),
+    "starmap.aio": lambda f, items, **how: asyncio.run(f.starmap.aio(items, **how)),
+}
+
+
+@pytest.fixture(params=MAPS)
+def mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """One of the verbs that give a list, over a session that is given."""
+
+    def call(session: Ending, items: Iterable[Any], **how: bool) -> Any:
+        monkeypatch.setattr(RemoteFunction, "session", lambda *_, **__: session)
+        return MAPS[request.param](cluster(cores=1)(abs), items, **how)
+
+    return call
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_has_come_of_a_map_outlives_a_run_that_ends_early(
+    mapped: Callable[..., Any], apart: bool
+) -> None:
+    """Where exceptions are values: that which has ended the run stands in the place of what had not come."""
+    ended = Ending(3, InstanceLost("gone", "preempted"), apart=apart)
+    values = mapped(ended, range(5), return_exceptions=True)
+    assert [isinstance(value, RunFailed) for value in values] == [False] * 3 + [True] * 2
+    # Every value was here by the time that the run ended.
+    assert len(mapped(ended, range(2), return_exceptions=True)) == 2
+
+
+def test_what_an_early_end_has_taken_away_is_told(mapped: Callable[..., Any]) -> None:
+    """With what keeps it; what no item can tell is raised all the same."""
+    early = DeadlineReached("max_runtime")
+    with pytest.raises(DeadlineReached) as raised:
+        mapped(Ending(3, early), range(5))
+    said = "3 of 5 items had come; return_exceptions=True or map_unordered keeps them"
+    assert raised.value.__notes__ == [said]
+    lost = OutputsFailed("its machine went before")
+    with pytest.raises(OutputsFailed) as raised_too:
+        mapped(Ending(9, lost), iter(range(5)), return_exceptions=True)
+    assert raised_too.value.__notes__ == ["5 items had come; map_unordered keeps them"]
+    own = KeyError("mine")
+    with pytest.raises(KeyError) as mine:
+        mapped(Ending(3, own), range(5))
+    assert not hasattr(mine.value, "__notes__")
+    with pytest.raises(DeadlineReached) as at_once:
+        mapped(Ending(0, DeadlineReached("max_runtime")), range(5))
+    assert not hasattr(at_once.value, "__notes__")
 
 
 def test_slots_that_nobody_has_chosen_are_told_where_there_are_gpus() -> None:

@@ -27,6 +27,7 @@ import pytest
 from dayfly import Data
 from dayfly.errors import (
     CallTimeout,
+    DataFailed,
     EnvironmentFailed,
     JobExited,
     JobKilled,
@@ -555,6 +556,33 @@ def test_a_connection_that_is_closed_before_it_is_one_has_failed_as_any_other() 
             listener.shutdown(socket.SHUT_RDWR)
         assert done.stdout.split() == ["OSError"] * 20
         assert closing.result() >= 20
+
+
+class Held(WarmFunction):
+    """A function that holds Data which takes long to bring."""
+
+    def __init__(self) -> None:
+        super().__init__(abs)
+        self.coming = list[int]()
+
+    def digest(self, session: Any, data: Any) -> str:
+        self.coming.append(self.calls._line._coming)
+        raise DataFailed("no room")
+
+    calls: DaskCalls[Any]
+
+
+def test_the_machine_is_not_idle_while_what_the_function_holds_is_brought(tmp_path: Path) -> None:
+    """As while the Data of a call is; and it may be idle again behind that, also where it could not be brought."""
+    session: Any = SimpleNamespace(
+        keys=SimpleNamespace(run_id="0" * 32, hmac_key=b"k" * 32), others=[]
+    )
+    cluster: Any = SimpleNamespace(relay=None, mesh=None)
+    held = Held()
+    held.calls = calls = DaskCalls[Any](held, cluster, session, tmp_path)
+    with pytest.raises(DataFailed):
+        calls.submit_all([((-1,), {})])
+    assert (held.coming, calls._line._coming) == ([1], 0)
 
 
 def maker() -> Maker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,15 @@ def test_all_that_the_catalog_prices_is_listed_cheapest_first() -> None:
     assert {offer.provider for offer in found} == {"local", *catalog.providers()}
     priced = [offer for each in catalog.all_types() for offer in each.offers()]
     assert len(found) == len(priced) + 1
+
+
+def test_they_can_be_awaited() -> None:
+    """What is asked of clouds takes its time; what is refused is refused alike."""
+    assert asyncio.run(dayfly.offers.aio(gpu="A100", max_price=4)) == dayfly.offers(
+        gpu="A100", max_price=4
+    )
+    with pytest.raises(SpecError, match="unknown provider 'nowhere'"):
+        asyncio.run(dayfly.offers.aio(provider="nowhere"))
 
 
 @pytest.mark.parametrize(

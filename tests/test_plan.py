@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from dayfly.infra.spec import Spec
 from dayfly.runtime import preview
 from dayfly.runtime.call import Call
 from dayfly.runtime.context import Context
+from dayfly.runtime.verb import act
 from dayfly.stacks import journal
 from tests.runs import OFFER
 from tests.test_cli import dayfly
@@ -40,10 +43,19 @@ _PLAN = Plan(
 )
 
 
+async def _doubled_aio(plan: Plan, /) -> float:
+    return 2 * plan.usd_per_hour
+
+
+@act(_doubled_aio)
+def _doubled(plan: Plan, /) -> float:
+    return plan.usd_per_hour * 2
+
+
 def test_a_saved_plan_is_what_it_was(tmp_path: Path) -> None:
     """As JSON that people can read in a pull request, without its function."""
     file = tmp_path / "train.plan.json"
-    runnable = dataclasses.replace(_PLAN, runner=lambda _: 1)
+    runnable = dataclasses.replace(_PLAN, runner=_doubled)
     runnable.save(file)
     assert pickle.loads(pickle.dumps(runnable)) == _PLAN
     assert json.loads(file.read_text())["worst_case_usd"] == 86.4
@@ -54,8 +66,11 @@ def test_a_saved_plan_is_what_it_was(tmp_path: Path) -> None:
         _PLAN.offers,
         86400.0,
     )
-    with pytest.raises(ConfigurationError, match="as_planned"):
-        found.run()
+    assert runnable.run() == asyncio.run(runnable.run.aio()) == 7.2
+    calls: list[Callable[[], Any]] = [found.run, lambda: asyncio.run(found.run.aio())]
+    for call in calls:
+        with pytest.raises(ConfigurationError, match="as_planned"):
+            call()
 
 
 @pytest.mark.parametrize(
@@ -181,7 +196,12 @@ def test_a_call_that_is_not_as_planned_creates_nothing(
     plan.save(file)
     previewed.append({"type": "t:Disk", "name": "disk"})
     planned = triple.as_planned(file)
-    for call in (plan.run, lambda: planned(1), lambda: planned.submit(1)):
+    for call in (
+        plan.run,
+        lambda: asyncio.run(plan.run.aio()),
+        lambda: planned(1),
+        lambda: planned.submit(1),
+    ):
         with pytest.raises(PlanChanged, match=r"(?s)triple.*disk \(t:Disk\) would be new"):
             call()
     previewed.pop()

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 import dayfly
+from dayfly.infra.spec import Spec
 from dayfly.runtime import wakeful
 from dayfly.runtime.display import Display
 from dayfly.runtime.job import Job
 from dayfly.runtime.surface import Pipe
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_map import WarmMap
+from dayfly.runtime.warm_run import WarmRun
 from dayfly.stacks.settings import Settings
 from dayfly.stacks.workspace import Workspace
 
@@ -113,6 +115,25 @@ def test_it_ends_a_wait_for_a_call_of_a_session_too(
     with pytest.raises(KeyboardInterrupt):
         verb(call)
     assert not call.done()
+
+
+@pytest.mark.usefixtures("interrupted_elsewhere")
+def test_a_call_whose_wait_was_interrupted_is_stopped(job: Job[int]) -> None:
+    """Nobody else has its handle; the session, and whatever else it makes, goes on."""
+    stopped = list[int]()
+    call: WarmCall[Any] = WarmCall(7, "0" * 32, stopped.append, 0.0)
+    late = threading.Timer(LONG_S, call.fail, [TimeoutError("nothing has ended the wait")])
+    late.start()
+    s: WarmRun[Any, Any] = WarmRun(abs, Spec())
+    s._job = job
+    s._calls = SimpleNamespace(submit_all=lambda calls: [call for _ in calls])  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        s(-1)
+    late.cancel()
+    for thread in threading.enumerate():
+        if thread.name == "dayfly-stop":
+            thread.join()
+    assert stopped == [7]
 
 
 def test_a_wait_is_over_in_time_and_not_before() -> None:

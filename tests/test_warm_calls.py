@@ -222,6 +222,19 @@ def test_arguments_that_cannot_travel_are_named_and_nothing_is_sent(shared: Warm
     assert shared.call(function, 1) is None
 
 
+def test_numbers_of_calls_that_are_not_sent_are_missed_by_nobody(
+    shared: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine would remember every later number by itself for as long as it is kept."""
+    calls, forgone = shared.calls(abs), list[int]()
+    monkeypatch.setattr(calls._line, "forgo", forgone.append)
+    last = shared.submit(abs, -1).number
+    with pytest.raises(PayloadError):
+        calls.submit_all([((-1,), {}), ((-2,), {}), ((threading.Lock(),), {})])
+    assert shared.submit(abs, -1).number == last + 3
+    assert forgone == [last + 1, last + 2]
+
+
 def test_a_large_value_that_is_here_is_not_left_there(tmp_path: Path) -> None:
     """Whoever has it may close at once: the result of the run has only what nobody has fetched."""
     with warm(tmp_path) as run:

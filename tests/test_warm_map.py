@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dayfly import Data
 from dayfly.errors import JobExited, PayloadError, RunFailed, SpecError
 from dayfly.runtime.warm_map import WarmMap
 from tests.warm import WAIT_S, Warm, warm, within
@@ -216,6 +218,103 @@ def test_what_was_sent_is_stopped_where_a_map_does_not_begin(shared: Warm, fails
     with pytest.raises(KeyError if fails == "the items" else PayloadError):
         shared.map(time.sleep, items())
     assert within(lambda: shared.map(abs, [-1, -2])) == [1, 2]
+
+
+async def awaited(made: WarmMap[Any], given: list[Any]) -> None:
+    async for value in made.results_aio():
+        given.append(value)
+
+
+def taken(made: WarmMap[Any], given: list[Any]) -> None:
+    for value in made.results():
+        given.append(value)
+
+
+HOW: dict[str, Callable[[WarmMap[Any], list[Any]], None]] = {
+    "by a thread": taken,
+    "by a task": lambda made, given: asyncio.run(awaited(made, given)),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("last", ["fails", "cannot be sent"])
+def test_what_has_come_is_given_before_the_failure_of_another_item(
+    shared: Warm, monkeypatch: pytest.MonkeyPatch, how: str, ordered: bool, last: str
+) -> None:
+    """It was made, and paid for; what is under way is stopped before anybody is done with these."""
+    monkeypatch.setattr("dayfly.runtime.warm_map._AHEAD", 0)
+
+    def function(number: Any) -> int:
+        if number == 3 and last == "fails":
+            raise ValueError(number)
+        return int(number)
+
+    items = [(0,), (1,), (2,), (3,), (threading.Lock(),)]
+    made: WarmMap[int] = WarmMap(shared.calls(function), items, total=5, ordered=ordered)
+    until = time.monotonic() + WAIT_S
+    while made._arrived.qsize() < 4:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    given = list[int]()
+    with pytest.raises(ValueError if last == "fails" else PayloadError):
+        HOW[how](made, given)
+    assert sorted(given) == list(range(3 if last == "fails" else 4))
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_item_that_cannot_be_sent_is_its_own_failure_where_exceptions_are_values(
+    shared: Warm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str, ordered: bool
+) -> None:
+    """What cannot travel, does not fit or is not there costs no other item its value, wherever it stands."""
+    monkeypatch.setattr("dayfly.runtime.warm_map._AHEAD", 8)
+
+    def function(item: Any) -> int:
+        return len(item) if isinstance(item, bytes) else int(item)
+
+    gone = tmp_path / "gone"
+    gone.touch()
+    missing = Data(gone)
+    gone.unlink()
+    calls: list[tuple[Any, ...]] = [(n,) for n in range(60)]
+    bad = {0: PayloadError, 5: PayloadError, 6: PayloadError, 40: SpecError, 59: PayloadError}
+    for place, args in zip(
+        bad, [(threading.Lock(),), (), (1, 2), (missing,), (threading.Lock(),)], strict=True
+    ):
+        calls[place] = args
+    made: WarmMap[Any] = WarmMap(
+        shared.calls(function),
+        calls,
+        total=60,
+        ordered=ordered,
+        return_exceptions=True,
+        retries=1,
+    )
+    given = list[Any]()
+    within(lambda: HOW[how](made, given))
+    if ordered:
+        assert [type(value) for value in given] == [bad.get(n, int) for n in range(60)]
+    assert sorted(v for v in given if isinstance(v, int)) == [n for n in range(60) if n not in bad]
+    assert made._tally.text.startswith("60 of 60 items")
+
+
+def test_what_is_no_item_s_own_ends_a_map_also_where_exceptions_are_values(shared: Warm) -> None:
+    """A function that cannot travel, and an error of whatever gives the items."""
+    lock = threading.Lock()
+
+    def function(number: int) -> int:
+        with lock:
+            return number
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise SpecError("of the one who gives the items")
+
+    with pytest.raises(PayloadError, match="lock"):
+        shared.map(function, range(3), return_exceptions=True)
+    with pytest.raises(SpecError, match="who gives the items"):
+        shared.map(abs, items(), return_exceptions=True)
 
 
 def test_a_map_ends_with_its_run(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any, assert_type
 
-from dayfly import Job, Plan, Receipt, WarmCall, attach, cluster, gather
+from dayfly import Job, Offer, Plan, Receipt, WarmCall, attach, cluster, gather, offers
 
 
 @cluster
@@ -47,6 +47,10 @@ async def use() -> None:
     assert_type(await halve.plan.aio(1.0), Plan)
     assert_type(halve.plan_all_rungs(1.0), Plan)
     assert_type(await halve.plan_fast.aio(1.0), Plan)
+    halve.plan(1.0).run()
+    await halve.plan(1.0).run.aio()
+    assert_type(offers(gpu="H100"), list[Offer])
+    assert_type(await offers.aio(gpu="H100"), list[Offer])
     assert_type(await job.receipt.aio(timeout=5), Receipt)
     await job.stop.aio()
     async for line in job.logs.aio(follow=True):

@@ -118,6 +118,16 @@ def test_a_session_that_reaches_its_deadline_says_so() -> None:
     assert s.receipt(timeout=120).left == 0
 
 
+@pytest.mark.clients
+@pytest.mark.long
+def test_what_has_come_of_a_map_by_its_deadline_is_not_lost() -> None:
+    """The deadline stands in the place of what had not come."""
+    f = cluster(provider="local", environment=[], time=15)(time.sleep)
+    values: list[Any] = f.map([0, 0, 600, 600], slots=1, return_exceptions=True)
+    assert values[:2] == [None, None]
+    assert [type(value) for value in values[2:]] == [DeadlineReached] * 2
+
+
 SCRIPT = """
 import asyncio, sys
 from dayfly import cluster
