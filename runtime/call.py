@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dayfly.runtime.dask_cluster import DaskCluster
+    from dayfly.runtime.data import Data
     from dayfly.runtime.records import Task
     from dayfly.runtime.session import Session
 
@@ -169,6 +170,8 @@ class Call:
         settings: Mapping[str, Any],
         begun: Callable[[Session], None],
         policies: Sequence[Check] = (),
+        *,
+        data: Mapping[str, Data] | None = None,
     ) -> Call:
         """Step 1 of a warm run, in which the function is to be called many times.
 
@@ -178,14 +181,20 @@ class Call:
             settings: how the calls are to be made, for the machine.
             begun: takes the session as soon as calls can be made there.
             policies: those of the function, beside those of the settings.
+            data: what the first call is given, where that is known: the machine gets what fetches from there.
 
         Raises:
             SpecError, PayloadError, ConfigurationError, EngineMissing, BudgetExceeded, PolicyDenied: nothing exists, nothing was
                 spent.
         """
-        call = cls._around(
-            lambda: payload.warm_task(function, settings), spec, None, policies, to_run=True
-        )
+
+        def pack() -> Payload:
+            task = payload.warm_task(function, settings)
+            # What lies here is sent with its call.
+            behind_urls = {key: each for key, each in (data or {}).items() if each.scheme}
+            return dataclasses.replace(task, data={**task.data, **behind_urls})
+
+        call = cls._around(pack, spec, None, policies, to_run=True)
         return dataclasses.replace(call, begun=begun, idle_s=settings["idle_s"])
 
     @classmethod

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dayfly.infra.plan import Plan
     from dayfly.runtime.call import Call
     from dayfly.runtime.job import Job
-    from dayfly.runtime.warm_map import MapOptions
+    from dayfly.runtime.warm_map import Ahead, MapOptions
     from dayfly.runtime.warm_run import Isolation, Slots, WarmRun
     from dayfly.stacks.policies import Check
 
@@ -173,6 +173,21 @@ class RemoteFunction(Generic[P, R]):
             policies=self._policies,
         )
 
+    def _map_session(
+        self, slots: Slots | None, how: MapOptions, *items: Iterable[Any], star: bool = False
+    ) -> tuple[WarmRun[P, R], list[Ahead]]:
+        """The session of a map, which knows of its first call, and what the map is to go through."""
+        from dayfly.runtime.warm_map import Ahead
+
+        run, ahead = self.session(slots=slots), [Ahead(each) for each in items]
+
+        def first() -> Sequence[Any] | None:
+            found = [each.first(tuple if star else None) for each in ahead]
+            return next(iter(found[0]) if star else zip(*found, strict=False), None)
+
+        run.first_call, run.first_may_fail = first, bool(how.get("return_exceptions"))
+        return run, ahead
+
     async def _map_aio(
         self,
         items: Iterable[Any],
@@ -180,9 +195,10 @@ class RemoteFunction(Generic[P, R]):
         slots: Slots | None = None,
         **how: Unpack[MapOptions],
     ) -> list[R]:
+        run, ahead = self._map_session(slots, how, items, *more)
         with _Kept[R](how, items, *more) as kept:
-            async with self.session(slots=slots) as run:
-                async for value in run.map.aio(items, *more, **how):
+            async with run:
+                async for value in run.map.aio(*ahead, **how):
                     kept.values.append(value)
                 kept.whole = True
         return kept.values
@@ -210,8 +226,9 @@ class RemoteFunction(Generic[P, R]):
             DayflyError: it could not run, or its machine could not be proved gone. With `return_exceptions` what ends the
                 run early takes the place of the values that had not come.
         """
-        with _Kept[R](how, items, *more) as kept, self.session(slots=slots) as run:
-            kept.values.extend(run.map(items, *more, **how))
+        run, ahead = self._map_session(slots, how, items, *more)
+        with _Kept[R](how, items, *more) as kept, run:
+            kept.values.extend(run.map(*ahead, **how))
             kept.whole = True
         return kept.values
 
@@ -222,9 +239,10 @@ class RemoteFunction(Generic[P, R]):
         slots: Slots | None = None,
         **how: Unpack[MapOptions],
     ) -> list[R]:
+        run, ahead = self._map_session(slots, how, items, star=True)
         with _Kept[R](how, items) as kept:
-            async with self.session(slots=slots) as run:
-                async for value in run.starmap.aio(items, **how):
+            async with run:
+                async for value in run.starmap.aio(ahead[0], **how):
                     kept.values.append(value)
                 kept.whole = True
         return kept.values
@@ -238,8 +256,9 @@ class RemoteFunction(Generic[P, R]):
         **how: Unpack[MapOptions],
     ) -> list[R]:
         """As `map`, each item holding all the arguments of its call."""
-        with _Kept[R](how, items) as kept, self.session(slots=slots) as run:
-            kept.values.extend(run.starmap(items, **how))
+        run, ahead = self._map_session(slots, how, items, star=True)
+        with _Kept[R](how, items) as kept, run:
+            kept.values.extend(run.starmap(ahead[0], **how))
             kept.whole = True
         return kept.values
 
@@ -250,8 +269,9 @@ class RemoteFunction(Generic[P, R]):
         slots: Slots | None = None,
         **how: Unpack[MapOptions],
     ) -> AsyncGenerator[R, None]:
-        async with self.session(slots=slots) as run:
-            unordered = run.map_unordered.aio(items, *more, **how)
+        run, ahead = self._map_session(slots, how, items, *more)
+        async with run:
+            unordered = run.map_unordered.aio(*ahead, **how)
             async with contextlib.aclosing(unordered) as values:
                 async for value in values:
                     yield value
@@ -269,8 +289,9 @@ class RemoteFunction(Generic[P, R]):
         It returns at once: the machine is made when the first value is asked for, and destroyed behind the last, or where the
         values are left early (`close`, or the end of the loop that no longer holds them).
         """
-        with self.session(slots=slots) as run:
-            yield from run.map_unordered(items, *more, **how)
+        run, ahead = self._map_session(slots, how, items, *more)
+        with run:
+            yield from run.map_unordered(*ahead, **how)
 
     async def _plan_aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Plan:
         from dayfly.runtime.aside import aside
@@ -371,11 +392,11 @@ class RemoteFunction(Generic[P, R]):
         )
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the bare function in this process; an argument that is a `Data` of this computer is its path here."""
+        """Calls the bare function in this process; a `Data` of this computer, wherever in the arguments, is its path here."""
         from dayfly.runtime.data import here
 
-        named = {name: here(value) for name, value in kwargs.items()}
-        return self.__dayfly_function__(*map(here, args), **named)
+        positional, named = here((args, kwargs))
+        return self.__dayfly_function__(*positional, **named)
 
     def with_options(self, **options: Unpack[Options]) -> RemoteFunction[P, R]:
         """The same function with other options; `policies` come beside those that it has."""

@@ -8,7 +8,7 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from dayfly.errors import (
@@ -58,6 +58,37 @@ class MapOptions(TypedDict, total=False):
     return_exceptions: bool
     retries: int
     timeout: float | str | None
+
+
+class Ahead:
+    """What a map is to go through, of which the first item can be looked at before; each item is taken once all the same.
+
+    Attributes:
+        items: as they were given.
+    """
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.items = items
+        self._first: list[Any] = []
+        self._rest: Iterator[Any] | None = None
+
+    def first(self, form: Callable[[Any], Any] | None = None) -> list[Any]:
+        """The first item, as a list of one; an empty list where there is none.
+
+        Args:
+            form: what it becomes, since it may itself be something that gives its parts only once.
+        """
+        if self._rest is None:
+            self._rest = iter(self.items)
+            self._first = [form(item) if form else item for item in itertools.islice(self._rest, 1)]
+        return self._first
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._rest is None:
+            return iter(self.items)
+        # It may be large, and is not held for as long as the map lasts.
+        first, self._first = self._first, []
+        return itertools.chain(first, self._rest)
 
 
 class WarmMap(Generic[R]):

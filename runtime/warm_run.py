@@ -24,23 +24,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
-from dayfly.errors import InstanceLost, LeakRisk, RunFailed, SpecError
+from dayfly.errors import DayflyError, InstanceLost, LeakRisk, RunFailed, SpecError
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_seconds, seconds, shown
-from dayfly.runtime import interrupt
+from dayfly.runtime import interrupt, payload
 from dayfly.runtime.aside import aside
 from dayfly.runtime.call import Call
+from dayfly.runtime.cargo import Cargo
 from dayfly.runtime.job import Job
 from dayfly.runtime.moment import Moment, ended
 from dayfly.runtime.verb import verb
 from dayfly.runtime.warm_call import WarmCall
 from dayfly.runtime.warm_calls import WarmCalls
 from dayfly.runtime.warm_function import WarmFunction
-from dayfly.runtime.warm_map import MapOptions, WarmMap
+from dayfly.runtime.warm_map import Ahead, MapOptions, WarmMap
 
 if TYPE_CHECKING:
     from dayfly.infra.offers import Offer
     from dayfly.runtime.dask_cluster import DaskCluster
+    from dayfly.runtime.data import Data
     from dayfly.runtime.session import Session
     from dayfly.runtime.ssh.tunnel import Tunnel
     from dayfly.runtime.usage import Usage
@@ -79,6 +81,11 @@ class WarmRun(Generic[P, R]):
         linger: for how long the machine waits for a client that is gone, when it has nothing to do.
         idle: for how long it waits for a client that is there and has no call for it; None for as long as the run may live.
         policies: what its plan has to pass, beside those of project and user.
+
+    Attributes:
+        first_call: gives the arguments of the first call, where they are known before it is entered, as those of a map are: what
+            cannot work with them is refused before anything exists, and what fetches their Data is installed with all else.
+        first_may_fail: what that call is refused for is told by the call itself.
     """
 
     def __init__(
@@ -109,6 +116,8 @@ class WarmRun(Generic[P, R]):
         self._calls: WarmCalls[R] | None = None
         self._closing = threading.Lock()
         self._closed = False
+        self.first_call: Callable[[], Sequence[Any] | None] = lambda: None
+        self.first_may_fail = False
 
     # -- lifetime
 
@@ -148,7 +157,12 @@ class WarmRun(Generic[P, R]):
 
     def _prepared(self) -> Call:
         call = Call.prepare_warm(
-            self._function.bare, self._spec, self._settings, self._begun, self._policies
+            self._function.bare,
+            self._spec,
+            self._settings,
+            self._begun,
+            self._policies,
+            data=self._first_data(),
         )
         if self._spec.nodes > 1:
             call = self._on_all(call)
@@ -159,6 +173,21 @@ class WarmRun(Generic[P, R]):
         if self._slots is None and (shared := _shared_gpus(call.offers)):
             call.display.warning(shared)
         return call
+
+    def _first_data(self) -> Mapping[str, Data]:
+        """The Data of the first call, all of which is there."""
+        first = self.first_call()
+        if first is None:
+            return {}
+        try:
+            self._function.check(first, {})
+            _, data = payload.pack_arguments(self._function.bare, first, {})
+            Cargo(data)
+        except DayflyError:
+            if self.first_may_fail:
+                return {}
+            raise
+        return data
 
     def _start(self, call: Call) -> None:
         self._job = Job.start(call)
@@ -297,14 +326,8 @@ class WarmRun(Generic[P, R]):
     # -- calls
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls it there and returns its value, or raises its exception; an interrupt stops the call."""
-        call = self._send(args, kwargs)
-        try:
-            return call.result()
-        except BaseException:
-            # Where that is not how it has ended: nobody else has its handle.
-            call.abandon()
-            raise
+        """Calls it there and returns its value, or raises its exception."""
+        return self._send(args, kwargs).result()
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """As the call itself, without blocking the event loop; a task that is cancelled meanwhile stops the call."""
@@ -557,7 +580,7 @@ def _side_by_side(items: Iterable[Any], more: Sequence[Iterable[Any]]) -> Iterab
 
 def _length(items: Iterable[Any], more: Sequence[Iterable[Any]]) -> int | None:
     """How many there are, where that can be told."""
-    every = [items, *more]
+    every = [each.items if isinstance(each, Ahead) else each for each in (items, *more)]
     if not all(isinstance(each, Sized) for each in every):
         return None
     return min(len(each) for each in every if isinstance(each, Sized))

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from dayfly import Data
-from dayfly.errors import SpecError
-from dayfly.runtime import ledger
+from dayfly import Data, cluster
+from dayfly.errors import PayloadError, SpecError
+from dayfly.runtime import call, ledger
+from dayfly.runtime.call import Call
+from dayfly.runtime.context import Context
 from dayfly.runtime.local_tree import LocalTree
 from dayfly.runtime.tally import Tally
+from dayfly.runtime.warm_map import Ahead
+from dayfly.runtime.warm_run import WarmRun, _length
 from tests.warm import WAIT_S, Warm, warm
 
 pytestmark = pytest.mark.sshd
@@ -192,3 +198,107 @@ def test_what_cannot_be_fetched_says_why(shared: Warm, site: str) -> None:
         shared.call(read, {"deep": [Data(f"{site}/x", sha256="0" * 64)]})
     with pytest.raises(OSError, match=r"not installed on the machine .*add it to environment="):
         shared.call(read, {"deep": [Data("az://container/x")]})
+
+
+# -- what a map needs before there is a machine
+
+
+@dataclasses.dataclass
+class Prepared(Exception):
+    """Stands for the machine that would be made."""
+
+    call: Call
+
+
+@pytest.fixture
+def unmade(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever would make a machine raises Prepared, without an engine."""
+
+    def start(_: WarmRun[Any, Any], call: Call) -> None:
+        raise Prepared(call)
+
+    monkeypatch.setattr(WarmRun, "_start", start)
+    monkeypatch.setattr(Context, "engine", lambda *_: None)
+    monkeypatch.setattr(call, "equip", lambda *_: None)
+
+
+@cluster(provider="local", environment=[])
+def takes(*given: Any) -> int:
+    """Anything."""
+    return len(given)
+
+
+def once(*items: Any) -> Iterator[Any]:
+    """Items that are given only once."""
+    yield from items
+
+
+async def listed(values: Any) -> list[Any]:
+    """All of them."""
+    return [value async for value in values]
+
+
+S3, HUB = Data("s3://bucket/x"), Data("hf://datasets/a/b")
+MAPS: list[Callable[[], Any]] = [
+    lambda: takes.map([{"deep": [S3]}], once(HUB)),
+    lambda: takes.starmap(once(once([S3], HUB))),
+    lambda: next(takes.map_unordered([S3, 1], [HUB])),
+    lambda: asyncio.run(takes.map.aio(once(S3), [HUB])),
+    lambda: asyncio.run(takes.starmap.aio([(S3, {1: HUB})])),
+    lambda: asyncio.run(listed(takes.map_unordered.aio(once(S3), [HUB]))),
+]
+
+
+@pytest.mark.usefixtures("unmade")
+@pytest.mark.parametrize("act", MAPS)
+def test_a_machine_of_a_map_has_what_fetches_its_data(act: Callable[[], Any]) -> None:
+    """As that of a single call: from the first item on."""
+    with pytest.raises(Prepared) as prepared:
+        act()
+    recipe = prepared.value.call.recipe
+    assert recipe.requirements == "fsspec\nhuggingface_hub\ns3fs\n"
+    assert "for its data" in recipe.source
+
+
+@pytest.mark.usefixtures("unmade")
+def test_what_the_first_item_is_refused_for_costs_no_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An argument that cannot travel, or that nothing takes, a file that may not be read, an error while it is made."""
+    (tmp_path / "x").touch()
+    with pytest.raises(PayloadError, match="argument 1"):
+        takes.map([threading.Lock()])
+    with pytest.raises(PayloadError, match=r"\(x\)"):
+        cluster(provider="local", environment=[])(lambda x: x).starmap([(1, 2)])
+    with pytest.raises(ZeroDivisionError):
+        takes.map(1 // number for number in [0])
+    with pytest.raises(Prepared):
+        takes.map([])
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda at, mode: at != tmp_path / "x" and access(at, mode))
+    with pytest.raises(SpecError, match="may not be read"):
+        takes.map([Data(tmp_path / "x")])
+    # There it is the value of that item, and the others may have theirs.
+    with pytest.raises(Prepared):
+        takes.map([Data(tmp_path / "x"), 1], return_exceptions=True)
+
+
+def test_each_item_that_was_looked_at_is_taken_once() -> None:
+    """Also of what gives its items once; how many there are stays known."""
+    taken: list[int] = []
+
+    def items() -> Iterable[int]:
+        for number in range(3):
+            taken.append(number)
+            yield number
+
+    ahead = Ahead(items())
+    assert (ahead.first(), ahead.first(), taken) == ([0], [0], [0])
+    assert (list(ahead), taken) == ([0, 1, 2], [0, 1, 2])
+    assert _length(Ahead([1, 2]), [Ahead("abc")]) == 2
+    assert _length(ahead, []) is None
+    assert Ahead([]).first() == []
+    parts = Ahead([once(1, 2), [3]])
+    assert parts.first(tuple) == [(1, 2)]
+    assert list(parts) == [(1, 2), [3]]
+    assert list(Ahead(items())) == [0, 1, 2]
