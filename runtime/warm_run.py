@@ -326,8 +326,14 @@ class WarmRun(Generic[P, R]):
     # -- calls
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls it there and returns its value, or raises its exception."""
-        return self._send(args, kwargs).result()
+        """Calls it there and returns its value, or raises its exception; an interrupt stops the call."""
+        call = self._send(args, kwargs)
+        try:
+            return call.result()
+        except BaseException:
+            # Where that is not how it has ended: nobody else has its handle.
+            call.abandon()
+            raise
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """As the call itself, without blocking the event loop; a task that is cancelled meanwhile stops the call."""
