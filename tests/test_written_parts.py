@@ -10,7 +10,7 @@ import pytest
 
 from dayfly.runtime.agent import files
 
-PARTS = [b"abc", memoryview(b"de"), b"", b"fghi"]
+PARTS: list[bytes | memoryview] = [b"abc", memoryview(b"de"), b"", b"fghi"]
 
 
 @pytest.fixture
