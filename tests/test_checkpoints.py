@@ -378,10 +378,15 @@ def test_checkpoints_come_once_more_at_the_end_and_trouble_is_told_once(tmp_path
 
 
 @pytest.mark.sshd
+@pytest.mark.parametrize(
+    ("turns_into", "how"),
+    [(None, "deadline"), (SystemExit, "finished"), (RuntimeError, "finished")],
+    ids=["interrupt", "exit", "error"],
+)
 def test_a_callable_with_a_checkpoint_is_asked_for_it_when_its_time_is_over(
-    runs: Runs, tmp_path: Path
+    runs: Runs, tmp_path: Path, turns_into: type[BaseException] | None, how: str
 ) -> None:
-    """In its own process, after its call was interrupted; trouble in that changes no end."""
+    """In its own process, after its call was interrupted, whatever it turns that into; trouble in that changes no end."""
 
     class Trainer:
         def __init__(self) -> None:
@@ -389,9 +394,14 @@ def test_a_callable_with_a_checkpoint_is_asked_for_it_when_its_time_is_over(
 
         def __call__(self) -> None:
             print("ready", flush=True)
-            while True:
-                self.step += 1
-                time.sleep(0.001)
+            try:
+                while True:
+                    self.step += 1
+                    time.sleep(0.001)
+            except KeyboardInterrupt:
+                if turns_into is None:
+                    raise
+                raise turns_into(1) from None
 
         def checkpoint(self) -> None:
             Path(os.environ["DAYFLY_CHECKPOINT_DIR"], "step").write_text(str(self.step))
@@ -402,7 +412,7 @@ def test_a_callable_with_a_checkpoint_is_asked_for_it_when_its_time_is_over(
         await_text(runs.job / "stdout.log", "ready")
         job_folder.request_stop(job_folder.JobFolder(str(runs.job)), "deadline")
         outcome = runs.outcome(session)
-        assert outcome.end.how == "deadline"
+        assert outcome.end.how == how
         assert b"told, and no more" in outcome.stderr
         assert Checkpoints(tmp_path).sync(session)
     assert int((tmp_path / "checkpoints" / "step").read_text()) >= 1

@@ -89,12 +89,14 @@ class Caller:
         """Call the function, and describe what came of it together with the value or exception itself."""
         try:
             return {"outcome": "value"}, function(*arguments, **named)
-        except SystemExit as end:
-            return self._exited(end)
         except BaseException as error:
-            if self._stopping.asked and isinstance(error, KeyboardInterrupt):
+            # Trainers turn the interrupt into an exit, or into an error of their own: the call is at its end all the same.
+            if self._stopping.asked:
                 self._let_checkpoint(function)
-                raise
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+            if isinstance(error, SystemExit):
+                return self._exited(error)
             return self._raised(error), error
 
     def _let_checkpoint(self, function: Any) -> None:
