@@ -20,7 +20,7 @@ from dayfly.errors import (
 from dayfly.infra import port_map, providers
 from dayfly.infra.machine import Machine
 from dayfly.infra.ssh_host import SshHost, resolve
-from dayfly.runtime import elsewhere, ending, outputs, payload, ranks, redact, stored
+from dayfly.runtime import elsewhere, ending, outputs, payload, ranks, redact, stopping, stored
 from dayfly.runtime.aside import aside
 from dayfly.runtime.attend import CONNECT_S, Attendance
 from dayfly.runtime.context import Context
@@ -152,7 +152,9 @@ def _finish(
                 stack.leave_open()
             _replay(stack.directory, attendance.display)
             attendance.enter_call()
-            return stored.value(stack.directory, nested=attendance.history.is_shared_out)
+            history = attendance.history
+            end, rank = ending.known(history), ending.rank_of(history)
+            return ending.value(stack.directory, end, rank, nested=history.is_shared_out)
         with _session(machine, attendance, taking) as session:
             attendance.connected(session)
             attendance.deposit(stack.workspace, engine)
@@ -288,13 +290,12 @@ def stored_result(history: History) -> Any:
         Exception: the function's own.
     """
     _check_python(history)
+    end, rank = ending.known(history), ending.rank_of(history)
     if (history.directory / stored.RESULT).exists():
-        name = ending.named(history.id, ending.rank_of(history))
-        return stored.value(history.directory, name, nested=history.is_shared_out)
-    end = ending.known(history)
+        return ending.value(history.directory, end, rank, nested=history.is_shared_out)
     over = history.closed or kept.is_kept(history)
     if over and end is not None and end.how != "finished":
-        raise ending.failure(history.directory, end, ending.rank_of(history))
+        raise ending.failure(history.directory, end, rank)
     if history.closed:
         raise RunFailed(
             f"run {history.id} was closed without a result; `dayfly show {history.id[:12]}` tells its story"
@@ -305,7 +306,9 @@ def stored_result(history: History) -> Any:
 
 
 def cancel(run_id: str, report: Callable[[str], None]) -> Receipt:
-    """Stops the function, destroys the machine and proves it gone, whoever started it.
+    """Stops the function, brings home what it leaves, destroys the machine and proves it gone, whoever started it.
+
+    An interrupt meanwhile, or a second request from any process, has the machine destroyed at once.
 
     Raises:
         UnknownRun: no such run.
@@ -313,9 +316,14 @@ def cancel(run_id: str, report: Callable[[str], None]) -> Receipt:
     """
     context = Context.to_end(report)
     history = elsewhere.find(context, run_id, report)
+    # Whatever an earlier request has not brought home by now is given up with this one.
+    stops = stopping.is_due(history, requests=0)
     if not history.closed:
-        journal.append(history.directory, "cancelled", by=journal.myself())
+        more = {"stops": True} if stops else {}
+        journal.append(history.directory, "cancelled", by=journal.myself(), **more)
     launched_with = as_launched(context.workspace, history)
+    if stops:
+        stopping.stop(launched_with, journal.read(history.directory), report)
     return Closer(launched_with, context.engine_or_none(), report).close(history.id)
 
 

@@ -93,6 +93,7 @@ class Attendance:
     Attributes:
         fresh: a machine that is kept is not to be taken: one that was could not be used.
         serves: the run makes this client's calls: where it ends before its time, it has not done what it was for.
+        failed: the block in which it made them was left by an exception.
         began: when the call was asked for, on the clock of `time.perf_counter`; None where another client has done that.
         sent: what this client knows of sending it.
     """
@@ -110,7 +111,7 @@ class Attendance:
         self.lineage = lineage
         self.phase = "queued"
         self.early: Callable[[Callable[[], Any]], None] | None = None
-        self.fresh = self.serves = False
+        self.fresh = self.serves = self.failed = False
         self.began: float | None = None
         self.sent = Times()
         self.run_stack: RunStack | None = None
@@ -482,9 +483,8 @@ class Attendance:
             return self._handed_over(_raising(ending.failure(self.directory, end)))
         if result.get("outcome") == "value":
             self.checkpoints.discard()
-        run = ending.named(self.directory.name, session.deciding)
-        nested = self.history.is_shared_out
-        return self._handed_over(lambda: stored.value(self.directory, run, nested=nested))
+        rank, nested = session.deciding, self.history.is_shared_out
+        return self._handed_over(lambda: ending.value(self.directory, end, rank, nested=nested))
 
     def _bring_outputs(self, session: Session) -> None:
         for node, each in enumerate((session, *session.others)):

@@ -1,23 +1,53 @@
-"""How a job ended that left no result, as the error that its caller gets."""
+"""How a job ended, as the value or the error that its caller gets."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from dayfly.errors import (
     DayflyError,
     DeadlineReached,
+    Forged,
     GpuIdle,
     JobExited,
     JobKilled,
     JobStopped,
     RunFailed,
 )
-from dayfly.runtime import ranks
+from dayfly.runtime import ranks, stored
 from dayfly.runtime.records import JobEnd
 from dayfly.runtime.run_log import tail
 from dayfly.stacks.journal import History
+
+
+def value(
+    directory: Path, end: JobEnd | None, rank: int | None = None, *, nested: bool = False
+) -> Any:
+    """The value that a job's result on this computer holds.
+
+    Args:
+        directory: of the run.
+        end: how the job has ended, as far as that is known.
+        rank: whose result it is, where there are several.
+        nested: as of `outcome.unpack`.
+
+    Raises:
+        Forged: as of `stored.value`.
+        DeadlineReached, GpuIdle: the function was asked to end for that, and has not returned; what it has made of it, an
+            exit or an exception of its own, is the cause. Another attempt would end as this one did.
+        Exception: the function's own.
+    """
+    try:
+        return stored.value(directory, named(directory.name, rank), nested=nested)
+    except Forged:
+        raise
+    except BaseException as own:
+        # What was returned there, and cannot be loaded here, is trouble of another kind.
+        if end is None or not end.cue or stored.summary(directory).get("outcome") == "value":
+            raise
+        raise failure(directory, end, rank) from own
 
 
 def failure(directory: Path, end: JobEnd, rank: int | None = None) -> DayflyError:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dayfly.errors import ConnectFailed, DayflyError, RunBusy, RunFailed, TakenOver
 from dayfly.infra import providers
 from dayfly.infra.found import LOST
-from dayfly.runtime import admission, drift, redact
+from dayfly.runtime import admission, drift, redact, stopping
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.context import Context
 from dayfly.runtime.deposit import not_kept
@@ -73,6 +73,10 @@ def tend(context: Context, run_id: str, report: Callable[[str], None]) -> float 
     if status == "EXPIRED" and _is_anothers(context, history):
         report("another computer has taken it in hand")
         return None
+    if status == "ORPHAN" and stopping.is_due(history):
+        if stopping.is_under_way(history):
+            return time.time() + _LEAST_S
+        stopping.stop(gc.as_launched(context.workspace, history), history, report)
     if status in ("EXPIRED", "ORPHAN"):
         return _destroyed(context, history, report)
     if status == "HELD":

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -19,8 +19,10 @@ from dayfly.errors import (
     DeadlineReached,
     Detached,
     Forged,
+    GpuIdle,
     HostKeyMismatch,
     InstanceLost,
+    JobExited,
     JobStopped,
     KeeperMissing,
     OutputsFailed,
@@ -33,8 +35,10 @@ from dayfly.infra.providers.local import Local
 from dayfly.infra.run import new_id
 from dayfly.infra.spec import Spec
 from dayfly.runtime import ledger, samples
+from dayfly.runtime.attach import stored_result
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.display import Display
+from dayfly.runtime.job import _worth_another
 from dayfly.runtime.records import JobEnd
 from dayfly.stacks import journal
 from dayfly.stacks.run_stack import RunStack
@@ -247,6 +251,61 @@ def test_a_session_that_was_ended_before_its_time_has_failed(
     # Whoever waits for a call hears of it before the machine is gone.
     with pytest.raises(DeadlineReached, match="max_runtime"):
         told[0]()
+
+
+@pytest.mark.parametrize(
+    ("cue", "said"), [("deadline", DeadlineReached), ("idle", GpuIdle)], ids=["deadline", "idle"]
+)
+@pytest.mark.parametrize(
+    "own", [JobExited("sys.exit(1)", 1), ValueError("half an epoch")], ids=["exited", "raised"]
+)
+def test_what_a_function_makes_of_its_cue_to_end_is_not_what_ended_it(
+    attendance: Attendance,
+    monkeypatch: pytest.MonkeyPatch,
+    cue: Literal["deadline", "idle"],
+    said: type[DayflyError],
+    own: Exception,
+) -> None:
+    """An exit, or an exception of its own, as trainers turn the interrupt into, is the cause of the error that names the
+    limit; another attempt would pay for the same end."""
+
+    class Cued(Far):
+        def follow(self, sink: Any, *_: object) -> JobEnd:
+            return dataclasses.replace(END, cue=cue, detail="GPU 0 was idle")
+
+    def fail(*_: object, **__: object) -> Any:
+        raise own
+
+    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {"outcome": "of its own"})
+    monkeypatch.setattr("dayfly.runtime.stored.value", fail)
+    with pytest.raises(said, match=r"max_runtime|GPU 0 was idle") as raised:
+        attendance.finish(Cued())  # type: ignore[arg-type]
+    assert raised.value.__cause__ is own
+    assert not _worth_another(raised.value)
+    # Whoever asks later gets the same.
+    with pytest.raises(said) as later:
+        stored_result(attendance.history)
+    assert later.value.__cause__ is own
+
+
+def test_a_value_that_cannot_be_loaded_here_is_no_matter_of_the_deadline(
+    attendance: Attendance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function took its cue and returned; nor is a result that is not authentic."""
+
+    class Cued(Far):
+        def follow(self, sink: Any, *_: object) -> JobEnd:
+            return dataclasses.replace(END, cue="deadline")
+
+    monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {"outcome": "value"})
+    for trouble in (ImportError("not installed here"), Forged("another's")):
+
+        def fail(*_: object, trouble: Exception = trouble, **__: object) -> Any:
+            raise trouble
+
+        monkeypatch.setattr("dayfly.runtime.stored.value", fail)
+        with pytest.raises(type(trouble)):
+            attendance.finish(Cued())  # type: ignore[arg-type]
 
 
 def test_a_longer_grace_is_taken_from_the_functions_own_time(

@@ -74,9 +74,10 @@ def cancel(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: _Json = False,
 ) -> None:
-    """Stop a run, and prove its machine gone.
+    """Stop a run, bring home what it leaves, and prove its machine gone.
 
-    A result that has not come back is lost.
+    Its function is asked to end and has its grace for that, then log and outputs come; Ctrl-C, or a second cancel, destroys at
+    once. A value that the function has not returned is lost.
     """
     from dayfly.errors import SpecError
     from dayfly.runtime.attach import cancel as cancel_run

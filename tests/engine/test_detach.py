@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,62 @@ def test_a_detached_run_is_taken_in_hand_by_another_process(
     assert attached.returncode == 0, attached.stderr
     assert attached.stdout == "begun\nended\n'value'\n"
     wait_until_closed(clean_environment, run)
+
+
+_TRAINS = """
+import os, time
+from dayfly import cluster
+
+
+@cluster(provider="local", environment=[])
+def work(flag):
+    import os, time
+
+    print("begun", flush=True)
+    try:
+        open(flag, "w").close()
+        while True:
+            time.sleep(0.02)
+    finally:
+        with open(os.path.join(os.environ["DAYFLY_OUTPUT_DIR"], "model"), "w") as file:
+            file.write("half")
+        print("kept", flush=True)
+
+
+"""
+_LET_GO = """
+job = work.submit(os.path.abspath("flag"))
+job.detach()
+while not os.path.exists("flag"):
+    time.sleep(0.01)
+"""
+_STOPPED = _LET_GO + "job.stop()"
+_FOLLOWED_ON = "work(os.path.abspath('flag'))"
+
+
+@pytest.mark.clients
+@pytest.mark.parametrize(
+    "how", ["stop of a detached job", "cancel of a detached run", "cancel beside its client"]
+)
+def test_what_a_cancelled_run_has_got_so_far_comes_home(
+    clean_environment: Path, engine: Engine, how: str
+) -> None:
+    """SIGTERM and the grace first, whoever ends it: its log and its outputs are on this computer, and its machine is gone."""
+    ends = {"stop of a detached job": _STOPPED, "cancel of a detached run": _LET_GO}
+    with Client(clean_environment, 0, _TRAINS + ends.get(how, _FOLLOWED_ON)) as client:
+        if how == "cancel beside its client":
+            client.hear("begun")
+            while not (clean_environment / "flag").exists():
+                time.sleep(0.01)
+        else:
+            assert client.end() == 0, client.said
+        run = client.run
+        if how != "stop of a detached job":
+            done = dayfly("cancel", "--yes", run)
+            assert done.returncode == 0, done.stderr
+        wait_until_closed(clean_environment, run)
+    assert not alive(run)
+    folder = clean_environment / "runs" / run
+    assert (folder / "outputs" / "model").read_text() == "half"
+    assert (folder / "stdout.log").read_text() == "begun\nkept\n"
+    assert journal.read(folder).field("job_ended", "how") == "stopped"
