@@ -421,6 +421,11 @@ class Job(concurrent.futures.Future[R], Generic[R]):
         """Waits until the machine is proved gone or the attempt to prove it has failed."""
         self._closed.wait()
 
+    def block_failed(self) -> None:
+        """The block that made its calls was left by an exception: to `keep="on-failure"` that is a call that has failed."""
+        if self._attendance is not None:
+            self._attendance.failed = True
+
     def leave(self) -> str:
         """Leaves the teardown to the keeper, so that this process may end now.
 

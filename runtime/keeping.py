@@ -142,7 +142,7 @@ def _leave(attendance: Attendance, session: Session, error: BaseException | None
     bound.daemon = True
     bound.start()
     try:
-        failed = _has_failed(attendance.history, error)
+        failed = _has_failed(attendance, error)
         if failed is not None:
             _hand_on(attendance, session, stack, failed=failed)
     except Exception as trouble:  # noqa: BLE001  # leaving destroys it then, as it does without `keep`
@@ -151,8 +151,9 @@ def _leave(attendance: Attendance, session: Session, error: BaseException | None
         bound.cancel()
 
 
-def _has_failed(history: History, error: BaseException | None) -> bool | None:
+def _has_failed(attendance: Attendance, error: BaseException | None) -> bool | None:
     """Whether a call has failed that is over; None for one after which nothing may be kept."""
+    history = attendance.history
     if isinstance(error, EnvironmentFailed | DataFailed) and not history.started:
         return True
     how = str(history.field("job_ended", "how", ""))
@@ -160,7 +161,9 @@ def _has_failed(history: History, error: BaseException | None) -> bool | None:
     asked = history.field("job_ended", "detail") or history.field("job_ended", "cue")
     if history.last("acknowledged") is None or how not in _ENDED_BY_ITSELF or asked:
         return None
-    return how != "finished" or history.field("result", "outcome") not in ("value", "calls")
+    # Of many calls the run itself cannot tell: one that failed may be just what their client was after.
+    returned = history.field("result", "outcome") in ("value", "calls")
+    return attendance.failed or how != "finished" or not returned
 
 
 def _hand_on(attendance: Attendance, session: Session, stack: KeptStack, *, failed: bool) -> None:

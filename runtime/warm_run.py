@@ -298,6 +298,8 @@ class WarmRun(Generic[P, R]):
         job, self._closed = self._job, True
         if job is None:
             return
+        if isinstance(error, Exception):
+            job.block_failed()
         try:
             if isinstance(error, KeyboardInterrupt) and not job.done():
                 interrupt.stop_and_prove([job])

@@ -24,8 +24,10 @@ from dayfly.runtime import keeping
 from dayfly.runtime.agent import files
 from dayfly.runtime.attend import Attendance
 from dayfly.runtime.display import Display
+from dayfly.runtime.job import Job
 from dayfly.runtime.records import Keys
 from dayfly.runtime.session import Session
+from dayfly.runtime.warm_run import WarmRun
 from dayfly.stacks import intent, journal, kept
 from dayfly.stacks.kept_stack import KeptStack
 from dayfly.stacks.run_stack import RunStack
@@ -131,6 +133,41 @@ def test_it_is_kept_after_a_call_that_ended_by_itself(
 ) -> None:
     """As its Spec says; never after one that was stopped, idled, ran into its deadline, or left its result there."""
     assert leave(attends(keep, *events), server) is is_kept
+
+
+@pytest.mark.parametrize(
+    ("keep", "events", "is_kept"),
+    [
+        ("on-failure", ended("calls"), True),
+        ("10m", ended("calls"), True),
+        ("on-failure", ended("calls", cue="deadline"), False),
+        ("on-failure", ended("", "stopped"), False),
+    ],
+)
+def test_calls_whose_block_was_left_by_an_exception_have_failed(
+    attends: Attends, server: Server, keep: str, events: list[Any], is_kept: bool
+) -> None:
+    """The run that made them ends as well as any, since it is its client that knows; what ended it for good keeps nothing."""
+    attendance = attends(keep, *events)
+    attendance.failed = True
+    assert leave(attendance, server) is is_kept
+
+
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [(ValueError("of a call"), True), (GeneratorExit(), False), (KeyboardInterrupt(), False)],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_session_that_an_exception_leaves_has_failed(
+    workspace: Workspace, error: BaseException, failed: bool
+) -> None:
+    """A map that is left early, and an interrupt, are wishes."""
+    made: WarmRun[Any, Any] = WarmRun(abs, Spec())
+    made._job = Job(workspace, Display.silent())
+    made._job._attendance = attendance = Attendance(Display.silent())
+    made._job.set_result(None)
+    made._abandon(error)
+    assert attendance.failed is failed
 
 
 def test_what_is_wrong_with_an_environment_costs_no_machine(
