@@ -99,7 +99,7 @@ def test_every_verb_that_blocks_has_an_awaitable_form() -> None:
             "usage",
             "dashboard",
         }
-        | {"start", "resume", "settled", "abandon", "begun"},
+        | {"start", "resume", "settled", "abandon", "begun", "block_failed"},
     }
     for kind, known in at_once.items():
         public = {name for name in vars(kind) if not name.startswith("_")}

@@ -97,12 +97,11 @@ def test_what_is_not_listed_is_noticed_in_a_cloud(rule: str, seed: int, engine: 
     assert self_check.noticed(rule, seed).startswith("noticed by clouds seed")
 
 
-@pytest.mark.engine
-@pytest.mark.long
+@pytest.mark.kills
 def test_three_kills_leave_nothing_and_lose_nothing(
     clean_environment: Path, engine: Engine
 ) -> None:
-    """The sample that every test run takes: while creating, while the function runs, while destroying."""
+    """While creating, while the function runs, while destroying; every test run takes a sample of the matrix's kills."""
     tally = kills.campaign(clean_environment, kills.SAMPLE, 20_000, print)
     assert tally.headline == "3 kills, 0 sshd, 0 locks, 0 pending, 0 results lost"
     assert tally.trials[0].unaided
