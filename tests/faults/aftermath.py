@@ -177,9 +177,12 @@ class Aftermath:
             self.problems.append(f"gc ended with {done.returncode}: {done.stderr.strip()[-400:]}")
 
     def _collect_all(self) -> None:
-        """As somebody does who comes back to a computer that was switched off: all that is closed when it returns."""
+        """As somebody does who comes back to a computer that was switched off: all that is closed when it returns, or is being
+        closed: the keeper that it starts may be at a run before it looks, and is left to that."""
         done = self.place.dayfly("gc", "--yes")
-        if done.returncode or not (self._closed or self._has_begun):
+        seen = self._closed or self._has_begun
+        seen = seen or "closing" in left.events(self.place.home, self.call.run)
+        if done.returncode or not seen:
             said = f"{done.stdout.strip()[-400:]} {done.stderr.strip()[-400:]}"
             self.problems.append(f"gc of everything ended with {done.returncode}: {said}")
 
