@@ -659,7 +659,7 @@ def test_whatever_ends_that_process_ends_one_call(tmp_path: Path) -> None:
 
 
 def test_straight_calls_are_made_once_however_often_the_connection_drops(tmp_path: Path) -> None:
-    """120 of them, one after the other, through a line that is cut again and again."""
+    """300 of them, one after the other, through a line that is cut again and again."""
     made = tmp_path / "made"
 
     def function(number: int, path: str) -> int:
@@ -674,13 +674,13 @@ def test_straight_calls_are_made_once_however_often_the_connection_drops(tmp_pat
     ):
         calls = run.calls(function)
         between.cut_after = 40_000
-        for number in range(120):
+        for number in range(300):
             sent = calls.submit_all([((number, str(made)), {})])
             assert sent[0].result(WAIT_S) == number
         between.cut_after = None
         run.end()
     assert between.cuts > 1
-    assert list(map(int, made.read_text().split())) == list(range(120))
+    assert list(map(int, made.read_text().split())) == list(range(300))
 
 
 @pytest.mark.parametrize("ends_by", ["crash", "kill"])
