@@ -39,7 +39,7 @@ class Watched:
             project: what of it is the user's own.
 
         Returns:
-            None where something that it uses can change in place (a list, an object, a class, a module of the user's), so
+            None where something that it uses can change in place (a list, an object, a class or a module of the user's), so
             that only pickling it again can tell.
         """
         if cloudpickle.list_registry_pickle_by_value():
@@ -71,15 +71,18 @@ class _Walk:
             return all(map(self.sees, value))
         if isinstance(value, FunctionType):
             return self._is_installed(value) or self._sees_function(value)
+        if isinstance(value, type):
+            # Of Dayfly's own some travel in a form of their own.
+            return value.__module__.partition(".")[0] != "dayfly" and self._is_installed(value)
         return type(value) in _FIXED
 
-    def _is_installed(self, function: FunctionType) -> bool:
+    def _is_installed(self, value: FunctionType | type) -> bool:
         """It goes by its name, and is there what the environment makes it."""
-        module = sys.modules.get(function.__module__ or "")
+        module = sys.modules.get(value.__module__ or "")
         if module is None or module.__name__ == "__main__" or self._project.owns(module):
             return False
         try:
-            return operator.attrgetter(function.__qualname__)(module) is function
+            return operator.attrgetter(value.__qualname__)(module) is value
         except AttributeError:
             return False
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +54,16 @@ def with_import() -> Any:
     return far
 
 
+def with_installed() -> object:
+    """What is installed goes by its name, a class as a function; another of that name is another one."""
+    return Path(), OrderedDict, ValueError
+
+
+def with_dayflys() -> object:
+    """A class of Dayfly's own."""
+    return Watched
+
+
 def with_default(x: list[int] = NUMBERS) -> list[int]:
     """A default can be changed in place."""
     return x
@@ -92,6 +104,17 @@ def test_a_plain_function_is_unchanged_until_something_of_it_is_replaced(
         assert seen.is_unchanged() or name == "len", name
 
 
+def test_a_class_that_is_installed_is_what_its_name_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written into it changes nothing of what travels; a subclass of the user's in its place does."""
+    seen = watched(with_installed)
+    assert seen is not None
+    assert seen.is_unchanged()
+    monkeypatch.setattr(HERE, "Path", type("Path", (Path,), {}))
+    assert not seen.is_unchanged()
+    # That one is nowhere by its name.
+    assert watched(with_installed) is None
+
+
 def test_a_closure_s_variable_is_watched() -> None:
     """By what stands in its cell."""
     number = 1
@@ -111,6 +134,7 @@ def test_a_closure_s_variable_is_watched() -> None:
     [
         with_list,
         with_class,
+        with_dayflys,
         with_import,
         with_default,
         with_keyword,
