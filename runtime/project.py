@@ -26,6 +26,10 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
 
 
+# What was found of modules, by their name and file, for each project, and for the home by which it is told from others' code.
+_owned: dict[tuple[Path, Path, Path], dict[tuple[str, str], bool]] = {}
+
+
 @dataclass(frozen=True)
 class Project:
     """The user's own code.
@@ -60,8 +64,20 @@ class Project:
         name = module.__name__
         if name == "__main__" or name.partition(".")[0] == "dayfly":
             return False
-        origin = module_file(module)
-        return origin is not None and self.owns_file(name, origin)
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str):
+            origin = module_file(module)
+            return origin is not None and self.owns_file(name, origin)
+        # Of each module that is loaded, whenever anything is pickled: a file does not move while it is that module's.
+        key = name, file
+        if key not in self._owned:
+            origin = module_file(module)
+            self._owned[key] = origin is not None and self.owns_file(name, origin)
+        return self._owned[key]
+
+    @functools.cached_property
+    def _owned(self) -> dict[tuple[str, str], bool]:
+        return _owned.setdefault((self.root, self.here, _home()), {})
 
     def owns_file(self, name: str, path: Path) -> bool:
         """True where `path`, imported as `name`, lies in the project and in no environment inside it."""

@@ -145,3 +145,27 @@ def test_modules_that_are_imported_meanwhile_do_no_harm(
         gc.set_threshold(*before)
         gc.callbacks.remove(arrive)
     assert made
+
+
+def test_whose_a_module_is_is_found_out_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For as long as its file, its project and the user's home are the same, also by another look at the same project."""
+    touch(tmp_path / "own" / "pyproject.toml")
+    file = touch(tmp_path / "own" / "code.py")
+    elsewhere = touch(tmp_path / "other" / "code.py")
+    looked, look = list[Path](), Project.owns_file
+
+    def noted(self: Project, name: str, path: Path) -> bool:
+        looked.append(path)
+        return look(self, name, path)
+
+    monkeypatch.setattr(Project, "owns_file", noted)
+    assert [Project.of_file(str(file)).owns(module("code", file)) for _ in range(3)] == [True] * 3
+    assert looked == [file]
+    assert not Project.of_file(str(file)).owns(module("code", elsewhere))
+    assert looked == [file, elsewhere]
+    # Of a home all of which is the project only what lies beside the function is the user's.
+    monkeypatch.setenv("HOME", str(tmp_path / "own"))
+    assert Project.of_file(str(file)).owns(module("code", file))
+    assert not Project.of_file(str(file)).owns(module("other.code", file))
