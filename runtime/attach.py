@@ -86,7 +86,7 @@ def attach(
     history = elsewhere.find(context, run_id, shown.note, attaching=True)
     _check_python(history)
     # Whatever else is needed of them: an exception's words are shown also where the log is not.
-    redact.remember(os.environ[name] for name in history.secrets if name in os.environ)
+    redact.remember_variables(history.secrets)
     if _is_settled(history):
         return _settled(context, history, shown)
     if not history.closed:
@@ -152,9 +152,7 @@ def _finish(
                 stack.leave_open()
             _replay(stack.directory, attendance.display)
             attendance.enter_call()
-            history = attendance.history
-            end, rank = ending.known(history), ending.rank_of(history)
-            return ending.value(stack.directory, end, rank, nested=history.is_shared_out)
+            return ending.value_of(attendance.history)
         with _session(machine, attendance, taking) as session:
             attendance.connected(session)
             attendance.deposit(stack.workspace, engine)
@@ -290,12 +288,12 @@ def stored_result(history: History) -> Any:
         Exception: the function's own.
     """
     _check_python(history)
-    end, rank = ending.known(history), ending.rank_of(history)
     if (history.directory / stored.RESULT).exists():
-        return ending.value(history.directory, end, rank, nested=history.is_shared_out)
+        return ending.value_of(history)
+    end = ending.known(history)
     over = history.closed or kept.is_kept(history)
     if over and end is not None and end.how != "finished":
-        raise ending.failure(history.directory, end, rank)
+        raise ending.failure(history.directory, end, ending.rank_of(history))
     if history.closed:
         raise RunFailed(
             f"run {history.id} was closed without a result; `dayfly show {history.id[:12]}` tells its story"

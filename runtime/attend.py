@@ -220,7 +220,7 @@ class Attendance:
             log=self._log_of,
             samples=self._samples_of,
             stay=self._stay_up,
-            grace_s=self._asked_grace_s,
+            grace_s=asked_grace_s(self.history),
             connect_timeout_s=patience_s,
             state=self._state_of(machine),
             meanwhile=meanwhile,
@@ -275,11 +275,7 @@ class Attendance:
     @property
     def grace_s(self) -> float:
         """Seconds between asking the function to end and ending it; what had to be waited for first may have left less."""
-        return min(self._asked_grace_s, max(DEFAULT_GRACE_S, self.remaining_s / 2))
-
-    @property
-    def _asked_grace_s(self) -> float:
-        return float(self.history.intent.get("spec", {}).get("grace", DEFAULT_GRACE_S))
+        return min(asked_grace_s(self.history), max(DEFAULT_GRACE_S, self.remaining_s / 2))
 
     def step(self, name: str, detail: str = "") -> None:
         """Begins a step of the call."""
@@ -460,7 +456,10 @@ class Attendance:
             self.enter_call()
 
     def enter_call(self) -> None:
-        """Writes the run's line of the ledger, as each call of a session has one, unless it has one, or its end is not known."""
+        """Writes the run's line of the ledger, as each call of a session has one, unless it has one, or its end is not known.
+
+        A full disk costs the record, never the call.
+        """
         total_s = None if self.began is None else time.perf_counter() - self.began
         with contextlib.suppress(OSError):
             ledger.enter_run(self.history, self.sent, total_s)
@@ -653,7 +652,7 @@ class Attendance:
             self.step("run")
             if session.status().state == "absent":
                 return None
-            self._stop_s = self._asked_grace_s + _ANSWER_S
+            self._stop_s = asked_grace_s(self.history) + _ANSWER_S
             with self._lock:
                 self._following = True
             self._news()
@@ -771,6 +770,11 @@ class Attendance:
     def stopping(self) -> bool:
         """True once `stop` was called."""
         return self._stopping.is_set()
+
+
+def asked_grace_s(history: History) -> float:
+    """Seconds that were asked for between asking the function to end and ending it."""
+    return float(history.intent.get("spec", {}).get("grace", DEFAULT_GRACE_S))
 
 
 def _may_run(machine: Machine) -> bool:

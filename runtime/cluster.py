@@ -8,6 +8,7 @@ import functools
 import importlib
 from collections.abc import (
     AsyncGenerator,
+    AsyncIterable,
     Callable,
     Generator,
     Iterable,
@@ -198,9 +199,7 @@ class RemoteFunction(Generic[P, R]):
         run, ahead = self._map_session(slots, how, items, *more)
         with _Kept[R](how, items, *more) as kept:
             async with run:
-                async for value in run.map.aio(*ahead, **how):
-                    kept.values.append(value)
-                kept.whole = True
+                await kept.fill_aio(run.map.aio(*ahead, **how))
         return kept.values
 
     @verb(_map_aio)
@@ -228,8 +227,7 @@ class RemoteFunction(Generic[P, R]):
         """
         run, ahead = self._map_session(slots, how, items, *more)
         with _Kept[R](how, items, *more) as kept, run:
-            kept.values.extend(run.map(*ahead, **how))
-            kept.whole = True
+            kept.fill(run.map(*ahead, **how))
         return kept.values
 
     async def _starmap_aio(
@@ -242,9 +240,7 @@ class RemoteFunction(Generic[P, R]):
         run, ahead = self._map_session(slots, how, items, star=True)
         with _Kept[R](how, items) as kept:
             async with run:
-                async for value in run.starmap.aio(ahead[0], **how):
-                    kept.values.append(value)
-                kept.whole = True
+                await kept.fill_aio(run.starmap.aio(ahead[0], **how))
         return kept.values
 
     @verb(_starmap_aio)
@@ -258,8 +254,7 @@ class RemoteFunction(Generic[P, R]):
         """As `map`, each item holding all the arguments of its call."""
         run, ahead = self._map_session(slots, how, items, star=True)
         with _Kept[R](how, items) as kept, run:
-            kept.values.extend(run.starmap(ahead[0], **how))
-            kept.whole = True
+            kept.fill(run.starmap(ahead[0], **how))
         return kept.values
 
     async def _map_unordered_aio(
@@ -437,13 +432,23 @@ class _Kept(Generic[R]):
 
     Attributes:
         values: those that have come.
-        whole: whether these are all.
     """
 
     def __init__(self, how: MapOptions, *items: Iterable[Any]) -> None:
         self._returns, self._items = bool(how.get("return_exceptions")), items
         self.values: list[R] = []
-        self.whole = False
+        self._whole = False
+
+    def fill(self, values: Iterable[R]) -> None:
+        """Takes all of them, one by one."""
+        self.values.extend(values)
+        self._whole = True
+
+    async def fill_aio(self, values: AsyncIterable[R]) -> None:
+        """As `fill`, without blocking the event loop."""
+        async for value in values:
+            self.values.append(value)
+        self._whole = True
 
     def __enter__(self) -> Self:
         return self
@@ -457,7 +462,7 @@ class _Kept(Generic[R]):
         if not isinstance(error, DayflyError):
             return False
         is_told = isinstance(error, RunFailed) or any(each is error for each in self.values)
-        if self.whole and self._returns and is_told:
+        if self._whole and self._returns and is_told:
             return True
         if self.values:
             error.add_note(self._note())

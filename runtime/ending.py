@@ -50,6 +50,12 @@ def value(
         raise failure(directory, end, rank) from own
 
 
+def value_of(history: History) -> Any:
+    """As `value`, of a run whose result is here, by its journal."""
+    rank, nested = rank_of(history), history.is_shared_out
+    return value(history.directory, known(history), rank, nested=nested)
+
+
 def failure(directory: Path, end: JobEnd, rank: int | None = None) -> DayflyError:
     """The error for an end without a result, or for one that came before its time.
 

@@ -15,11 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dayfly.runtime.fetched_objects import PAUSE_S, again, check_digest, digest_of, from_file_system
+from dayfly.runtime.fetched_objects import (
+    PAUSE_S,
+    TRIES,
+    again,
+    check_digest,
+    digest_of,
+    from_file_system,
+)
 
 # As the agent marks content: whoever changes it in place later changes its time, too.
 STAMP = 946684800
-_TRIES = 6
 _LARGE_BYTES = 10 * 10**9
 _TIMEOUT_S = 60
 # It took too long to ask, or one asks too often: what a server says, besides its own errors, that is over in a moment.
@@ -326,14 +332,14 @@ def _download(
     part = store.part()
     try:
         with part.open("wb") as file:
-            for left in reversed(range(_TRIES)):
+            for left in reversed(range(TRIES)):
                 # Each time another answer: one that was closed reads as one that has ended, whole to whoever knows no size.
                 broken = _copy(answer, file, progress)
                 if broken is None and (size < 0 or file.tell() == size):
                     break
                 if not left or not ranges:
                     raise broken or OSError(f"it ended after {file.tell()} of {size} bytes")
-                time.sleep(PAUSE_S * (_TRIES - left))
+                time.sleep(PAUSE_S * (TRIES - left))
                 wanted = {**headers, "Range": f"bytes={file.tell()}-", "If-Range": etag}
                 wanted.pop("If-None-Match", None)
                 answer = _answer(url, wanted, sha256)

@@ -18,7 +18,7 @@ from dayfly.runtime.agent.credentials import check_credentials
 if TYPE_CHECKING:
     from dayfly.runtime.fetched import Progress, Store
 
-_TRIES = 6
+TRIES = 6
 _AT_ONCE = 8
 # A file of more than this size comes in pieces of it, several at once: what breaks is fetched again, and nothing else.
 PIECE_BYTES = 16 << 20
@@ -138,13 +138,13 @@ def again(act: Callable[[], Any], is_final: Callable[[Exception], bool] = _is_fi
         act: what is done.
         is_final: tells of an error that trying again would change nothing; left out, it is that of fsspec's file systems.
     """
-    for left in reversed(range(_TRIES)):
+    for left in reversed(range(TRIES)):
         try:
             return act()
         except Exception as error:
             if not left or is_final(error):
                 raise
-            time.sleep(PAUSE_S * (_TRIES - left))
+            time.sleep(PAUSE_S * (TRIES - left))
     return None
 
 

@@ -113,25 +113,16 @@ class Ledger:
                 self._file = None
 
 
-def write_one(directory: Path, outcome: str, times: Times) -> None:
-    """Writes the ledger of a run that was one call, unless it is written; a full disk costs the record, never the call."""
-    with contextlib.suppress(OSError):
-        path = directory / FILE
-        path.touch(mode=0o600)
-        with path.open("a") as file:
-            # A client that lets go of a run, and the keeper, which takes it up, may come to its end in one moment.
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not os.fstat(file.fileno()).st_size:
-                file.write(_line(1, outcome, times))
-
-
 def enter_run(history: History, sent: Times, total_s: float | None = None) -> None:
-    """Writes the ledger of a run that was one call, as soon as it is known how that has ended.
+    """Writes the ledger of a run that was one call, as soon as it is known how that has ended, unless it is written.
 
     Args:
         history: its journal.
         sent: what its client knows of sending it.
         total_s: from `submit` until now; None for what the journal knows of it.
+
+    Raises:
+        OSError: it could not be written.
     """
     ended, result = history.last("job_ended"), history.last("result")
     if history.intent.get("warm") or ended is None:
@@ -151,7 +142,13 @@ def enter_run(history: History, sent: Times, total_s: float | None = None) -> No
         data_bytes=int(history.field("data", "bytes", 0)),
         peak_rss_bytes=int(end.get("peak_rss_bytes", 0)),
     )
-    write_one(history.directory, str(history.field("result", "outcome", end["how"])), times)
+    path = history.directory / FILE
+    path.touch(mode=0o600)
+    with path.open("a") as file:
+        # A client that lets go of a run, and the keeper, which takes it up, may come to its end in one moment.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not os.fstat(file.fileno()).st_size:
+            file.write(_line(1, str(history.field("result", "outcome", end["how"])), times))
 
 
 def _line(number: int, outcome: str, times: Times) -> str:

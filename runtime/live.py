@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 from dayfly.errors import SpecError
 from dayfly.runtime.requirements import Requirements, with_subdirectory
-from dayfly.runtime.wheels import WheelBuilder
+from dayfly.runtime.wheels import WheelBuilder, is_project
 
 # What every environment has, or what is here for this computer's sake.
 _TOOLS = frozenset({"dayfly", "pip", "setuptools", "uv", "wheel"})
@@ -147,7 +147,7 @@ def _add(
         # The user's own project travels with the function: a wheel of it would be older, and new at every edit.
         if local.resolve() == root.resolve():
             return
-        if _is_project(local):
+        if is_project(local):
             wheels.append(builder.build(local))
         else:
             _check_gone(made, local, builder)
@@ -167,10 +167,6 @@ def _add(
 def _pinned(made: Installed) -> str:
     # "2.4.0+cu121" exists on its maker's index only; "==2.4.0" accepts it and what suits the machine.
     return f"{made.name}=={made.version.partition('+')[0]}"
-
-
-def _is_project(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("pyproject.toml", "setup.py"))
 
 
 def _check_gone(made: Installed, folder: Path, builder: WheelBuilder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,13 @@ def remember(values: Iterable[str]) -> None:
     """Has these values masked from now on, wherever they appear: those of the Spec's secrets."""
     with _lock:
         _known.update(value for value in values if len(value) >= LEAST_LENGTH)
+
+
+def remember_variables(names: Iterable[str]) -> list[str]:
+    """Has the values of these variables of this process masked; gives the names of those that are not set."""
+    declared = list(names)
+    remember(os.environ[name] for name in declared if name in os.environ)
+    return [name for name in declared if name not in os.environ]
 
 
 def redact_known(text: str) -> str:

@@ -14,10 +14,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from dayfly.errors import DayflyError, InstanceLost, TakenOver
-from dayfly.infra.spec import DEFAULT_GRACE_S
 from dayfly.infra.units import human_seconds
 from dayfly.runtime import redact
-from dayfly.runtime.attend import Attendance
+from dayfly.runtime.attend import Attendance, asked_grace_s
 from dayfly.runtime.display import Display
 from dayfly.stacks import journal, kept
 from dayfly.stacks.journal import History
@@ -64,7 +63,7 @@ def is_under_way(history: History) -> bool:
     if asked is None or not asked.fields.get("stops"):
         return False
     by = asked.fields.get("by") or {}
-    late = time.time() > asked.time + _grace_s(history) + _HANGS_S
+    late = time.time() > asked.time + asked_grace_s(history) + _HANGS_S
     return by.get("pid") != os.getpid() and journal.is_alive(by) and not late
 
 
@@ -106,7 +105,7 @@ class _Stopping:
                 self._bring(session, bound)
 
     def _end(self, session: Session, bound: _Bound) -> None:
-        grace_s = _grace_s(self._history)
+        grace_s = asked_grace_s(self._history)
         self._report(
             f"its function is asked to end, and has {human_seconds(grace_s)} for that; once more ends its machine at once"
         )
@@ -125,7 +124,8 @@ class _Stopping:
             self._hold(session)
         except TakenOver:
             self._report("a client on another computer brings it home")
-        if in_other_home(self._history) and not _is_let_go(self._history):
+        turn = self._history.turn
+        if in_other_home(self._history) and turn is not None and turn.name != "detached":
             bound.grant(_OTHERS_S, "the other computer has not brought it home")
             with contextlib.suppress(InstanceLost):
                 while not session.status().acknowledged:
@@ -143,8 +143,7 @@ class _Stopping:
         raise InstanceLost("it was waited for long enough")
 
     def _hold(self, session: Session) -> None:
-        unset = [name for name in self._history.secrets if name not in os.environ]
-        redact.remember(os.environ[name] for name in self._history.secrets if name in os.environ)
+        unset = redact.remember_variables(self._history.secrets)
         if unset:
             self._report(
                 f"its log goes with its machine: it may hold {', '.join(unset)}, not set here, so that it cannot be masked"
@@ -206,12 +205,3 @@ def _requests(history: History) -> int:
             break
         count += event.name == "cancelled"
     return count
-
-
-def _grace_s(history: History) -> float:
-    return float(history.intent.get("spec", {}).get("grace", DEFAULT_GRACE_S))
-
-
-def _is_let_go(history: History) -> bool:
-    last = history.last("intent", "attached", "detached")
-    return last is not None and last.name == "detached"

@@ -78,7 +78,7 @@ class Taking:
         """Leaves the run, and its machine, in the hands that it was in, or that the machine says it is in."""
         assert attendance.run_stack is not None
         attendance.run_stack.leave_open()
-        before = self.history.last("intent", "attached", "detached")
+        before = self.history.turn
         if hand is None and before is not None:
             fields = before.fields
             client = fields.get("by") if before.name == "detached" else fields.get("client")
@@ -95,7 +95,7 @@ class Taking:
         return TakenOver(f"run {run}: {refused}: `dayfly result {run}` on {host} has its value")
 
     def _host(self, hand: Mapping[str, Any] | None) -> str:
-        last = self.history.last("intent", "attached", "detached")
+        last = self.history.turn
         fields = {} if last is None else last.fields
         client = (hand or {}).get("client") or fields.get("client") or fields.get("by") or {}
         return str(client.get("host", "another computer"))

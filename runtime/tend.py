@@ -168,12 +168,11 @@ def _fetched(context: Context, history: History, report: Callable[[str], None]) 
     if machine is None:
         raise RunFailed("it has no machine")
     attendance = _attendance(context, history)
-    declared = history.secrets
-    redact.remember(os.environ[name] for name in declared if name in os.environ)
+    unset = redact.remember_variables(history.secrets)
     with attendance.session(machine, connect_timeout_s=_CONNECT_S, kept=False) as session:
         _check_hand(history, session, report)
         try:
-            end = attendance.hold(session, with_log=all(name in os.environ for name in declared))
+            end = attendance.hold(session, with_log=not unset)
         except TakenOver:
             _check_hand(history, session, report)
             raise

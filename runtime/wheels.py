@@ -61,7 +61,7 @@ class WheelBuilder:
             return project
         if project.is_file():
             return self._built(project, hashlib.sha256(project.read_bytes()).hexdigest())
-        if not any((project / name).is_file() for name in ("pyproject.toml", "setup.py")):
+        if not is_project(project):
             raise SpecError(f"{str(project)!r} is no Python project: no pyproject.toml or setup.py")
         wheel = self._built(project, _fingerprint(project))
         self.warnings.extend(_secrets_in(project, wheel))
@@ -84,6 +84,11 @@ class WheelBuilder:
 
 
 @functools.lru_cache(maxsize=256)
+def is_project(folder: Path) -> bool:
+    """Whether a wheel could be built of it."""
+    return any((folder / name).is_file() for name in ("pyproject.toml", "setup.py"))
+
+
 def _secrets_in(project: Path, wheel: Path) -> tuple[str, ...]:
     """Names what was to stay here: a build back end knows no .dayflyignore, and some take all that lies in a package."""
     ignore = Ignore.of(project)

@@ -74,7 +74,7 @@ def is_anothers_by_state(history: History, beside: Beside) -> bool:
 
 def _is_noted(history: History, hand: Mapping[str, Any] | None) -> bool:
     """Whether the journal says the same: what is lent is looked at once a minute."""
-    last = history.last("intent", "attached", "detached")
+    last = history.turn
     if last is None or last.name != "attached" or last.fields.get("closed"):
         return False
     return bool(hand and last.fields.get("home") == hand.get("home"))

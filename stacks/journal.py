@@ -164,9 +164,14 @@ class History:
             intent["host_key"],
         )
 
+    @property
+    def turn(self) -> Event | None:
+        """How the run last came into somebody's hands, or was let go of."""
+        return self.last("intent", "attached", "detached")
+
     def client_alive(self) -> bool:
         """True while the client that last took this run in hand lives, as far as this computer can tell."""
-        found = self.last("intent", "attached", "detached")
+        found = self.turn
         if found is None or found.name == "detached":
             return False
         home = found.fields.get("home")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from dayfly.infra.units import human_seconds
 from dayfly.stacks import journal, kept
-from dayfly.stacks.journal import Event, History
+from dayfly.stacks.journal import History
 
 Status = Literal[
     "RUNNING", "CLOSING", "HELD", "KEPT", "EXPIRED", "ORPHAN", "FOREIGN", "CLOSED", "UNREADABLE"
@@ -67,7 +67,7 @@ def _elsewhere(history: History, now: float) -> tuple[Status, str] | None:
     if not is_elsewhere(history) or late:
         return None
     where = f"its client is on another computer, {_client(history).get('host')}"
-    last = _last_turn(history)
+    last = history.turn
     if last is not None and last.fields.get("closed"):
         return "ORPHAN", "another computer had it in hand, and has closed it"
     if in_other_home(history):
@@ -168,7 +168,7 @@ def is_elsewhere(history: History) -> bool:
 
 def in_other_home(history: History) -> bool:
     """Whether another home has it in hand, which has a journal of its own for it."""
-    last = _last_turn(history)
+    last = history.turn
     home = None if last is None else last.fields.get("home")
     return bool(home) and home != journal.home_of(history.directory)
 
@@ -198,12 +198,8 @@ def is_part_of_another(history: History) -> bool:
     return bound and bool(client) and not journal.is_same_computer(client)
 
 
-def _last_turn(history: History) -> Event | None:
-    return history.last("intent", "attached", "detached")
-
-
 def _client(history: History) -> dict[str, Any]:
-    last = _last_turn(history)
+    last = history.turn
     if last is None:
         return {}
     return last.fields.get("by" if last.name == "detached" else "client") or {}

@@ -95,6 +95,15 @@ class Far:
         self.asked.append("close")
 
 
+class Cued(Far):
+    """One whose function was asked to end, and has come to its end."""
+
+    cue: Literal["deadline", "idle"] = "deadline"
+
+    def follow(self, sink: Any, *_: object) -> JobEnd:
+        return dataclasses.replace(END, cue=self.cue, detail="GPU 0 was idle")
+
+
 def no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a far end gives for a result is not sealed."""
     monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {})
@@ -237,11 +246,6 @@ def test_a_session_that_was_ended_before_its_time_has_failed(
     attendance: Attendance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it has left a result, as its machine's process always does; a function that took its cue has its value."""
-
-    class Cued(Far):
-        def follow(self, sink: Any, *_: object) -> JobEnd:
-            return dataclasses.replace(END, cue="deadline")
-
     no_value(monkeypatch)
     assert attendance.finish(Cued()) == b"value"  # type: ignore[arg-type]
     told: list[Callable[[], Any]] = []
@@ -269,17 +273,15 @@ def test_what_a_function_makes_of_its_cue_to_end_is_not_what_ended_it(
     """An exit, or an exception of its own, as trainers turn the interrupt into, is the cause of the error that names the
     limit; another attempt would pay for the same end."""
 
-    class Cued(Far):
-        def follow(self, sink: Any, *_: object) -> JobEnd:
-            return dataclasses.replace(END, cue=cue, detail="GPU 0 was idle")
-
     def fail(*_: object, **__: object) -> Any:
         raise own
 
     monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {"outcome": "of its own"})
     monkeypatch.setattr("dayfly.runtime.stored.value", fail)
+    far = Cued()
+    far.cue = cue
     with pytest.raises(said, match=r"max_runtime|GPU 0 was idle") as raised:
-        attendance.finish(Cued())  # type: ignore[arg-type]
+        attendance.finish(far)  # type: ignore[arg-type]
     assert raised.value.__cause__ is own
     assert not _worth_another(raised.value)
     # Whoever asks later gets the same.
@@ -292,11 +294,6 @@ def test_a_value_that_cannot_be_loaded_here_is_no_matter_of_the_deadline(
     attendance: Attendance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The function took its cue and returned; nor is a result that is not authentic."""
-
-    class Cued(Far):
-        def follow(self, sink: Any, *_: object) -> JobEnd:
-            return dataclasses.replace(END, cue="deadline")
-
     monkeypatch.setattr("dayfly.runtime.stored.summary", lambda _: {"outcome": "value"})
     for trouble in (ImportError("not installed here"), Forged("another's")):
 

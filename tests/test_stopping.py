@@ -213,7 +213,7 @@ def test_a_machine_that_does_not_end_its_function_is_not_waited_for(
 ) -> None:
     """Nor is a client that does not come to its end."""
     monkeypatch.setattr(stopping, "_ANSWER_S", 0.0)
-    monkeypatch.setattr(stopping, "_grace_s", lambda _: 0.3)
+    monkeypatch.setattr(stopping, "asked_grace_s", lambda _: 0.3)
     monkeypatch.setattr(stopping, "_CLIENT_S", 0.3)
     monkeypatch.setattr(stopping, "_CONNECT_S", 30.0)
     history = leaves(deaf(), grace=600.0)

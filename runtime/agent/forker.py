@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools  # noqa: F401 - this and what else every child needs is imported once, before any of them is forked
 import gc
-import hashlib  # noqa: F401
-import hmac  # noqa: F401
 import importlib.util  # noqa: F401
 import linecache  # noqa: F401
 import mmap  # noqa: F401
@@ -22,7 +20,7 @@ import traceback  # noqa: F401
 
 from .call_child import Child
 from .call_output import CallLog, Printed
-from .digests import code_of, sha256_of
+from .digests import new_sha256
 from .in_child import refresh_randomness
 from .processes import end_process, oom_kills, volunteer_for_oom
 from .slate import Slate
@@ -64,7 +62,7 @@ class Forker:
         self.logs = (CallLog(1), CallLog(2))
         self._counted, self._oom_count = -float("inf"), 0
         # OpenSSL looks for an algorithm when it is first used, which else each child would have it do again.
-        code_of(b"", sha256_of(b""))
+        new_sha256().digest()
 
     def fork(self) -> Child:
         opened: list[Any] = []

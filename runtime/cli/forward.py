@@ -8,12 +8,8 @@ from typing import Annotated
 
 import typer
 
-_Node = Annotated[
-    int,
-    typer.Option(
-        "--node", metavar="N", help="Which machine, where there are several; the first is 0."
-    ),
-]
+from dayfly.runtime.cli.held import Node
+
 _LOOK_S = 1.0
 
 
@@ -26,7 +22,7 @@ def forward(
             help="Of its machine's loopback, and of this computer's: the same if left out, 0 for any that is free.",
         ),
     ],
-    node: _Node = 0,
+    node: Node = 0,
 ) -> None:
     """Reach a port of an open run's machine, or of one of them, on 127.0.0.1, through the run's own SSH.
 

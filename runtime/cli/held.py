@@ -10,7 +10,7 @@ import typer
 
 _Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_Node = Annotated[
+Node = Annotated[
     int,
     typer.Option(
         "--node", metavar="N", help="Which machine, where there are several; the first is 0."
@@ -58,7 +58,7 @@ def result(run: _Run, json: _Json = False) -> None:
     from dayfly.runtime.cli.output import complain_of_function, emit_value
 
     _, history = find_run(run)
-    redact.remember(os.environ[name] for name in history.secrets if name in os.environ)
+    redact.remember_variables(history.secrets)
     try:
         value = stored_result(history)
     except DayflyError:
@@ -105,7 +105,7 @@ def ssh(
         list[str] | None,
         typer.Argument(metavar="[-- COMMAND]...", help="Run this instead of a shell."),
     ] = None,
-    node: _Node = 0,
+    node: Node = 0,
 ) -> None:
     """Log in to the machine of an open run, or to one of them.
 
