@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dayfly.errors import ConfigurationError
@@ -74,6 +73,8 @@ def inventory(owner: str | None, where: Sequence[str] = ()) -> list[Found]:
     Raises:
         AwsError: a region cannot be asked.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="aws") as pool:
         names = where or regions()
         per_region = pool.map(lambda region: list(_in_region(region, owner)), names)

@@ -110,10 +110,12 @@ def _place(text: str, known: Sequence[str]) -> tuple[str, str]:
 
 def _check_spot(spec: Spec) -> None:
     """The catalog knows hardly any spot price: without AWS's own what fits best would look as if it were not sold."""
+    if spec.spot is not True:
+        return
     on_demand = _select(replace(spec, spot=False), _from_catalog(spec), spec.region)
     known = catalog.machine_types(_NAME)
     names = list(dict.fromkeys(offer.instance_type for offer in on_demand))
-    if spec.spot is True and all(known[name].spot_usd_per_hour is None for name in names):
+    if all(known[name].spot_usd_per_hour is None for name in names):
         raise SpecError(
             f"spot={spec.spot}: the spot prices of {', '.join(names)} are only known live; {_LIVE_WITH}"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,6 +50,8 @@ def on_demand(types: Iterable[str], region: str = "") -> dict[tuple[str, str], f
     Raises:
         AwsError: the list cannot be asked.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="aws-prices") as pool:
         found = pool.map(lambda name: _of_type(name, region), dict.fromkeys(types))
         return {key: usd for prices in found for key, usd in prices.items()}
@@ -88,6 +89,8 @@ def spot(types: Sequence[str], regions: Sequence[str]) -> dict[tuple[str, str], 
     Raises:
         AwsError: a region cannot be asked.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="aws-prices") as pool:
         found = pool.map(lambda region: _spot_in(types, region), regions)
         return {key: usd for prices in found for key, usd in prices.items()}

@@ -6,7 +6,7 @@ import csv
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 
 from dayfly.infra.offers import Offer
 
@@ -93,7 +93,7 @@ def price_list(provider: str) -> list[Offer]:
 @functools.cache
 def all_types() -> tuple[MachineType, ...]:
     """The whole catalog, in the order of its file."""
-    file = resources.files("dayfly.infra") / "catalog.csv"
+    file = Path(__file__).with_name("catalog.csv")
     return tuple(map(_machine_type, csv.DictReader(file.read_text().splitlines())))
 
 

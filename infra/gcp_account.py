@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import functools
 import json
 import os
@@ -139,6 +138,9 @@ def _doubt() -> str:
 
 def _gcloud_project() -> str:
     """Of gcloud's active configuration, as `gcloud topic configurations` describes its files; "" where there is none."""
+    # A plan that asks nobody has no use for what this loads.
+    import configparser
+
     try:
         active = os.environ.get(ACTIVE_VARIABLE) or (_config() / "active_config").read_text()
         settings = configparser.ConfigParser(interpolation=None)

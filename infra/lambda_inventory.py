@@ -11,6 +11,9 @@ from dayfly.infra.found import GONE, Found
 if TYPE_CHECKING:
     from dayfly.infra.lambda_api import LambdaApi
 
+# A launch may be missing from listings for so long.
+LISTING_LAG_S = 60.0
+
 
 def of(api: LambdaApi, owner: str | None) -> list[Found]:
     """Everything alive, as `Provider.inventory` has it."""

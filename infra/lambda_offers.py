@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from dayfly.errors import SpecError
 from dayfly.infra import catalog
 from dayfly.infra.catalog import MachineType
 from dayfly.infra.gpu_request import normal_model
-from dayfly.infra.lambda_records import FileSystem, TypeRow
 from dayfly.infra.offers import Offer, today
 from dayfly.infra.selection import Selection, Sold
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import suggestion
+
+if TYPE_CHECKING:
+    from dayfly.infra.lambda_records import FileSystem, TypeRow
 
 # Regions of the API's description; newer ones come from the API itself.
 REGIONS = (

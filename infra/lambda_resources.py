@@ -14,16 +14,14 @@ from typing import Any
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra import caller, creations, fence, lambda_account, lambda_endpoint
+from dayfly.infra.dynamic import CreateResult, DynamicProvider
 from dayfly.infra.found import GONE
 from dayfly.infra.lambda_errors import ApiError, is_without_firewall
+from dayfly.infra.lambda_inventory import LISTING_LAG_S
 from dayfly.infra.lambda_once import Once
 from dayfly.infra.lambda_records import NODE_TAG, Launch
+from dayfly.infra.lambda_rules import ssh_rule
 from dayfly.infra.lambda_wait import Waiting
-from dayfly.infra.providers.base import CreateResult, DynamicProvider
-
-SSH_PORT = 22
-# A launch may be missing from listings for so long.
-LISTING_LAG_S = 60.0
 
 
 class KeyProvider(DynamicProvider):
@@ -94,16 +92,6 @@ class RulesetProvider(DynamicProvider):
             waiting = _waiting(props)
             waiting.until_free(partial(waiting.api.delete_ruleset, id), props["run"])
             _record_deleted(props, id)
-
-
-def ssh_rule(cidr: str, description: str) -> dict[str, Any]:
-    """A firewall rule that lets a network reach the machine's SSH server."""
-    return {
-        "protocol": "tcp",
-        "port_range": [SSH_PORT, SSH_PORT],
-        "source_network": cidr,
-        "description": description,
-    }
 
 
 class InstanceProvider(DynamicProvider):

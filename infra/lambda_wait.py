@@ -13,6 +13,7 @@ from dayfly.infra import port_map
 from dayfly.infra.found import GONE
 from dayfly.infra.lambda_errors import ApiError
 from dayfly.infra.lambda_records import Instance
+from dayfly.infra.lambda_rules import SSH_PORT
 
 if TYPE_CHECKING:
     from dayfly.infra.lambda_api import LambdaApi
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 READY_S = 15 * 60.0
 GONE_S = 10 * 60.0
 _FIRST_STEP_S, _LONGEST_STEP_S = 1.0, 8.0
-_SSH_PORT = 22
 # The patience with a twin that is ending, once the machine itself is ready and costs money.
 _TWIN_S = 60.0
 
@@ -189,7 +189,7 @@ def _not_ready(found: Instance) -> str:
         return f"it is {found.state}"
     if not found.ip:
         return "it is active and has no address"
-    host, port = port_map.endpoint(found.id, found.ip, _SSH_PORT)
+    host, port = port_map.endpoint(found.id, found.ip, SSH_PORT)
     said = banner(host, port)
     if said.startswith("SSH-"):
         return ""

@@ -8,9 +8,7 @@ the tags, so that it is found when all state is lost; every process below it has
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -27,6 +25,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 def adopt_orphans() -> None:
     """On Linux, makes double-forked grandchildren children of this process, so that none can slip away."""
     if sys.platform == "linux":
+        import ctypes
+
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -128,6 +128,9 @@ def wakeup_pipe() -> int:
 
 def main() -> None:
     """The guardian's whole life."""
+    # Whoever plans reads this file for its clock, and has no use for what this loads.
+    import argparse
+
     parser = argparse.ArgumentParser()
     for name in ("run", "owner", "deadline", "created", "node", "directory", "sshd"):
         parser.add_argument(f"--{name}", required=True)

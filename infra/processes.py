@@ -8,8 +8,6 @@ import signal
 import time
 from collections.abc import Sequence
 
-import psutil
-
 from dayfly.errors import ProvisionFailed
 from dayfly.infra import loopback
 from dayfly.infra.found import Found
@@ -19,6 +17,9 @@ _TIMEOUT_S = 15.0
 
 def tagged() -> list[Found]:
     """Every process of this user that carries a run's tag: guardians by their command line, others by environment."""
+    # A plan that asks nobody has no use for what this loads.
+    import psutil
+
     found = []
     for process in psutil.process_iter():
         try:
@@ -52,6 +53,8 @@ def _guardian_tags(command: Sequence[str]) -> dict[str, str] | None:
 
 def listening_port(pid: int) -> int | None:
     """The port on which a process accepts connections, None where that cannot be seen."""
+    import psutil
+
     try:
         connections = psutil.Process(pid).net_connections(kind="tcp4")
     except psutil.Error:

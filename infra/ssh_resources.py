@@ -13,7 +13,7 @@ from typing import Any
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra import creations, fence, ssh_host, ssh_machine, ssh_records
-from dayfly.infra.providers.base import CreateResult, DynamicProvider
+from dayfly.infra.dynamic import CreateResult, DynamicProvider
 from dayfly.infra.ssh_failed import SshFailed
 from dayfly.infra.ssh_host import SshHost
 from dayfly.infra.ssh_records import Record

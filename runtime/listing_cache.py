@@ -129,6 +129,7 @@ def _seen(file: Path) -> Any:
     return file.name, seen.st_size, seen.st_mtime_ns
 
 
+@functools.cache
 def _sdk(name: str) -> str:
     """What an SDK says of itself, without a look into it."""
     found = importlib.util.find_spec(name)

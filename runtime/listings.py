@@ -14,7 +14,6 @@ from dayfly.infra.spec import Spec
 from dayfly.infra.vendor import VendorProvider
 from dayfly.runtime import listing_cache
 from dayfly.runtime.context import Context
-from dayfly.stacks import plugins
 from dayfly.stacks.engine import Engine
 
 # A preview is three processes, each with a second of work.
@@ -87,6 +86,8 @@ def reason_against(provider: Provider, engine: Engine) -> str:
     lacking = provider.preflight()
     if lacking:
         return "; ".join(lacking)
+    from dayfly.stacks import plugins
+
     plugin = plugins.of(provider)
     if plugin is None or plugins.find(plugin, engine) is not None:
         return ""

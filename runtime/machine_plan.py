@@ -18,16 +18,20 @@ def plan_machine(
     spec: Spec,
     note: Callable[[str], None] = lambda _: None,
     *,
+    context: Context | None = None,
     all_rungs: bool = False,
     fast: bool = False,
 ) -> Plan:
     """The Plan of a machine alone, without a function; see `Call.preview`.
 
+    Args:
+        context: where; None reads the settings and opens the workspace.
+
     Raises:
         SpecError, ConfigurationError, EngineMissing, BudgetExceeded, PolicyDenied: it cannot be had so.
         ProvisionFailed: the engine refuses the program.
     """
-    context = Context.open()
+    context = context or Context.open()
     asked = Policies.of(context.settings)
     offers, left_out = with_left_out(spec, note, to_run=False, live=not fast)
     offers, denied = asked.sift(

@@ -75,7 +75,7 @@ class State:
             StateUnusable: the engine would unpickle something that we did not write.
         """
         pinned = {
-            cls.reference() for name in providers.names() for cls in providers.load(name).dynamic
+            cls.reference() for name in providers.names() for cls in providers.load(name).dynamic()
         }
         for resource in self.held:
             for side in ("inputs", "outputs"):

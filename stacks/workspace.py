@@ -25,7 +25,6 @@ from dayfly.infra.home import home_path
 from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.infra.providers.base import Provider
 from dayfly.infra.run import is_id
-from dayfly.stacks import journal, plugins, slots
 from dayfly.stacks.budget import Budget
 from dayfly.stacks.engine import Engine
 from dayfly.stacks.settings import Settings
@@ -139,6 +138,8 @@ class Workspace:
     @property
     def identity(self) -> str:
         """What other homes know this one by, made once: 128 random bits."""
+        from dayfly.stacks import journal
+
         file = self.home / journal.IDENTITY
         with explained(file):
             if not file.exists():
@@ -194,6 +195,8 @@ class Workspace:
             if ALWAYS.match(name) or _INTERPRETER.match(name)
         }
         passed = always | self.credentials(provider)
+        from dayfly.stacks import plugins
+
         plugins.link(self.pulumi_home)
         path = [
             str(engine.bin_dir),
@@ -235,6 +238,8 @@ class Workspace:
         teardown: bool = False,
     ) -> AbstractContextManager[int | None]:
         """A place for an engine operation; see `slots.slot`."""
+        from dayfly.stacks import slots
+
         return slots.slot(self.home / "slots", give_up, wait_s, teardown=teardown)
 
     def keep_reserve(self) -> None:

@@ -25,10 +25,9 @@ from dayfly.infra.lambda_resources import (
     KeyProvider,
     ReadyProvider,
     RulesetProvider,
-    ssh_rule,
 )
+from dayfly.infra.lambda_rules import lets_in, ssh_rule
 from dayfly.infra.lambda_wait import Waiting
-from dayfly.infra.providers.lambda_cloud import _lets_in
 from dayfly.infra.run import Run, new_id
 from dayfly.infra.spec import Spec
 from dayfly.stacks.intent import make_key
@@ -169,8 +168,8 @@ def test_a_rule_that_cannot_be_read_lets_nobody_in() -> None:
         {**good, "port_range": None},
         {"description": "of a later version"},
     ]
-    assert not _lets_in(Ruleset("1", "n", rules=tuple(odd)), "203.0.113.7/32")
-    assert _lets_in(Ruleset("1", "n", rules=(*odd, good)), "203.0.113.7/32")
+    assert not lets_in(Ruleset("1", "n", rules=tuple(odd)), "203.0.113.7/32")
+    assert lets_in(Ruleset("1", "n", rules=(*odd, good)), "203.0.113.7/32")
 
 
 def test_a_computer_that_has_moved_is_let_in_by_the_run_s_own_ruleset(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dayfly.infra import lambda_account, providers, run_names
+from dayfly.infra.dynamic import DynamicProvider
 from dayfly.infra.lambda_resources import (
     InstanceProvider,
     KeyProvider,
@@ -17,7 +18,6 @@ from dayfly.infra.lambda_resources import (
     RulesetProvider,
 )
 from dayfly.infra.offers import Offer
-from dayfly.infra.providers.base import DynamicProvider
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 from dayfly.stacks import recorder

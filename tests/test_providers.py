@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from dayfly.infra import providers
+from dayfly.infra.dynamic import DynamicProvider
 from dayfly.infra.found import Found
-from dayfly.infra.providers.base import DynamicProvider, Provider
+from dayfly.infra.providers.base import Provider
 from dayfly.infra.spec import Spec
 from tests.emulators import worlds
 from tests.own_machine import OwnMachine, own_machine
@@ -117,7 +118,7 @@ class TestContract:
         """A state holds a dotted name and nothing else; the SDK serialises to exactly that."""
         from pulumi.dynamic.dynamic import serialize_provider
 
-        for cls in provider.dynamic:
+        for cls in provider.dynamic():
             assert issubclass(cls, DynamicProvider)
             assert not vars(cls())
             assert cls.serialize_as_secret_always is False
@@ -126,7 +127,7 @@ class TestContract:
 
 def test_the_dotted_names_are_a_wire_format() -> None:
     """They stand in the state of every stack that is up: a rename would strand those."""
-    names = {base64.b64decode(cls.reference()) for provider in EVERY for cls in provider.dynamic}
+    names = {base64.b64decode(cls.reference()) for provider in EVERY for cls in provider.dynamic()}
     assert names == {
         b"\x80\x04\x958\x00\x00\x00\x00\x00\x00\x00\x8c\x1cdayfly.infra.providers.local\x94\x8c\x10InstanceProvider\x94\x93\x94)\x81\x94.",
         b"\x80\x04\x955\x00\x00\x00\x00\x00\x00\x00\x8c\x1cdayfly.infra.providers.local\x94\x8c\rReadyProvider\x94\x93\x94)\x81\x94.",

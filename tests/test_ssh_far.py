@@ -190,8 +190,10 @@ def test_a_kill_half_way_costs_no_line(home: Path, step: str) -> None:
 
 def test_many_at_once_take_out_their_own_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each puts a key in and takes it out, while somebody else adds lines of their own, and is waited for."""
-    # On a computer with much else to do a line may take longer between `open` and `write` than anybody should wait.
+    # On a computer with much else to do a line may take longer between `open` and `write`, and sixty changes of the file longer to
+    # reach its disk, than anybody should wait.
     monkeypatch.setattr(ssh_far, "_LATE_S", 30.0)
+    monkeypatch.setattr(ssh_far, "_LOCK_S", 60.0)
     file = _keys(home, f"{USERS_LINE}\n")
     runs = [secrets.token_hex(16) for _ in range(6)]
     children = []
@@ -204,6 +206,8 @@ def test_many_at_once_take_out_their_own_alone(home: Path, monkeypatch: pytest.M
                     _put(run)
                     _take(run)
                 code = 0
+            except BaseException:  # noqa: BLE001 - the child must not go on with the parent's tests
+                traceback.print_exc()
             finally:
                 os._exit(code)
         children.append(child)
@@ -212,10 +216,9 @@ def test_many_at_once_take_out_their_own_alone(home: Path, monkeypatch: pytest.M
             opened.write(f"{USERS_LINE}-{number}\n")
         time.sleep(0.005)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 6
-    assert file.read_text().splitlines() == [
-        USERS_LINE,
-        *(f"{USERS_LINE}-{number}" for number in range(20)),
-    ]
+    # A line that was on its way to the file that was replaced comes behind those that were not.
+    expected = [USERS_LINE, *(f"{USERS_LINE}-{number}" for number in range(20))]
+    assert sorted(file.read_text().splitlines()) == sorted(expected)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")

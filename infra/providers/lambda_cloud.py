@@ -5,9 +5,7 @@ A run's stack holds a key, a firewall ruleset, the instance, and the wait until 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import ipaddress
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -29,23 +27,14 @@ from dayfly.infra import (
 from dayfly.infra.found import Found, State
 from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.infra.lambda_errors import ApiError, code_in, kind_of
-from dayfly.infra.lambda_records import Ruleset
-from dayfly.infra.lambda_resources import (
-    LISTING_LAG_S,
-    SSH_PORT,
-    InstanceProvider,
-    KeyProvider,
-    ReadyProvider,
-    RulesetProvider,
-    ssh_rule,
-)
+from dayfly.infra.lambda_rules import SSH_PORT, lets_in, ssh_rule
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import FailureKind, Limits, Provider
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 
 if TYPE_CHECKING:
-    pass
+    from dayfly.infra.dynamic import DynamicProvider
 
 _CONSOLE = "https://cloud.lambda.ai/instances"
 _USER = "ubuntu"
@@ -58,7 +47,6 @@ class LambdaCloud(Provider):
     """Lambda Cloud's on-demand machines."""
 
     name = "lambda"
-    dynamic = (KeyProvider, RulesetProvider, InstanceProvider, ReadyProvider)
     keeps_creations = True
     free = frozenset(
         f"pulumi-python:dynamic/dayfly:Lambda{kind}" for kind in ("Key", "Ruleset", "Ready")
@@ -79,7 +67,7 @@ class LambdaCloud(Provider):
     def limits(self) -> Limits:
         scale = lambda_endpoint.time_scale()
         return Limits(
-            listing_lag_s=LISTING_LAG_S / scale,
+            listing_lag_s=lambda_inventory.LISTING_LAG_S / scale,
             late_create_s=_LATE_CREATE_S / scale,
             billing_increment_s=_BILLING_INCREMENT_S / scale,
             if_this_computer_dies="the machine ends the function at its deadline, but Lambda bills it until somebody"
@@ -107,6 +95,13 @@ class LambdaCloud(Provider):
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         from pulumi import Output
         from pulumi.dynamic import Resource
+
+        from dayfly.infra.lambda_resources import (
+            InstanceProvider,
+            KeyProvider,
+            ReadyProvider,
+            RulesetProvider,
+        )
 
         class LambdaKey(Resource, module="dayfly", name="LambdaKey"):
             pass
@@ -242,7 +237,7 @@ class LambdaCloud(Provider):
         behind = [
             r for r in api.rulesets() if id in r.instances and run_names.PATTERN.match(r.name)
         ]
-        closed = [ruleset for ruleset in behind if not _lets_in(ruleset, here.cidr)]
+        closed = [ruleset for ruleset in behind if not lets_in(ruleset, here.cidr)]
         for ruleset in closed:
             # Behind the others: the first one's description says whose it is.
             rules = (*ruleset.rules, ssh_rule(here.cidr, ruleset.description))
@@ -258,6 +253,11 @@ class LambdaCloud(Provider):
         tried = re.findall(r"launching \S+ in ([a-z0-9-]+):", error)
         named = re.findall(r"\b[a-z]+-[a-z]+-\d\b", error)
         return tuple(region for region in dict.fromkeys(named) if region not in tried)
+
+    def dynamic(self) -> Sequence[type[DynamicProvider]]:
+        from dayfly.infra import lambda_resources as made
+
+        return made.KeyProvider, made.RulesetProvider, made.InstanceProvider, made.ReadyProvider
 
     def is_configured(self) -> bool:
         try:
@@ -275,17 +275,3 @@ class LambdaCloud(Provider):
 
 
 PROVIDER = LambdaCloud()
-
-
-def _lets_in(ruleset: Ruleset, cidr: str) -> bool:
-    """Whether its rules let a network reach the SSH server."""
-    here = ipaddress.IPv4Network(cidr)
-    for rule in ruleset.rules:
-        # A rule that is not as documented lets nobody in that is known of, and must not cost the run that asks.
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            first, last = rule["port_range"]
-            reaches = rule["protocol"] in ("tcp", "all") and first <= SSH_PORT <= last
-            network = ipaddress.IPv4Network(rule["source_network"], strict=False)
-            if reaches and here.subnet_of(network):
-                return True
-    return False

@@ -18,16 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from dayfly.errors import ConfigurationError, ProvisionFailed, SpecError
 from dayfly.infra import loopback, own_gpus, processes, sshd
+from dayfly.infra.dynamic import CreateResult, DynamicProvider
 from dayfly.infra.found import Found, State
 from dayfly.infra.gpu_request import DriverGpu
 from dayfly.infra.offers import Offer, today
 from dayfly.infra.providers.base import (
-    CreateResult,
-    DynamicProvider,
     FailureKind,
     Limits,
     Provider,
@@ -107,7 +104,6 @@ class Local(Provider):
 
     name = "local"
     same_computer = True
-    dynamic = (InstanceProvider, ReadyProvider)
     free = frozenset({"pulumi-python:dynamic/dayfly:LocalReady"})
     limits = Limits(
         listing_lag_s=0.0,
@@ -116,6 +112,9 @@ class Local(Provider):
         if_this_computer_dies="the machine is this computer and dies with it; nothing is billed",
         console="ps -ef | grep loopback.py",
     )
+
+    def dynamic(self) -> Sequence[type[DynamicProvider]]:
+        return InstanceProvider, ReadyProvider
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         for wanted, have, name in (
@@ -126,7 +125,10 @@ class Local(Provider):
                 raise SpecError(
                     f'provider="local" has no {name} {wanted!r}; leave {name}= out or write {have!r}'
                 )
-        cores, memory = os.cpu_count() or 1, int(psutil.virtual_memory().total)
+        cores, memory = (
+            os.cpu_count() or 1,
+            os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        )
         if (spec.cores or 0) > cores:
             raise SpecError(
                 f"cores={spec.cores}: this computer has {cores}; the nearest that fits is cores={cores}"

@@ -21,6 +21,7 @@ from dayfly.infra import (
     ssh_machine,
     ssh_records,
 )
+from dayfly.infra.dynamic import DynamicProvider
 from dayfly.infra.found import Found, State
 from dayfly.infra.gpu_request import DriverGpu
 from dayfly.infra.offers import Offer, today
@@ -40,7 +41,6 @@ class Ssh(Provider):
     """A machine of the user's own."""
 
     name = "ssh"
-    dynamic = (KeyProvider, ReadyProvider)
     keeps_creations = True
     takes = frozenset({"host"})
     free = frozenset({"pulumi-python:dynamic/dayfly:SshReady"})
@@ -53,6 +53,9 @@ class Ssh(Provider):
         " itself, and a while later it takes the run's key no more",
         console="grep dayfly-run ~/.ssh/authorized_keys, on that machine",
     )
+
+    def dynamic(self) -> Sequence[type[DynamicProvider]]:
+        return KeyProvider, ReadyProvider
 
     def check_host(self, spec: Spec) -> None:
         _host(spec)

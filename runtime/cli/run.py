@@ -258,15 +258,16 @@ def _call_of(found: Target, as_json: bool, *, to_run: bool = True, live: bool = 
 def _machine_plan(options: dict[str, Any], *, all_rungs: bool, fast: bool) -> Plan:
     from dayfly.infra.spec import Spec
     from dayfly.runtime.cli.output import tell
+    from dayfly.runtime.context import Context
     from dayfly.runtime.machine_plan import plan_machine
-    from dayfly.stacks import settings
 
     def note(text: str) -> None:
         tell(f"dayfly: {text}")
 
     # As of `spec_above_settings`, whose file loads what functions need.
-    spec = Spec.from_options({**settings.load().spec_options(), **options})
-    return plan_machine(spec, note, all_rungs=all_rungs, fast=fast)
+    context = Context.open()
+    spec = Spec.from_options({**context.settings.spec_options(), **options})
+    return plan_machine(spec, note, context=context, all_rungs=all_rungs, fast=fast)
 
 
 def _run_here(script: Path, arguments: list[str], options: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from dayfly import attach, cluster
 from dayfly.errors import HostKeyMismatch, InstanceLost
 from dayfly.infra import creations
 from dayfly.infra.lambda_api import LambdaApi
-from dayfly.infra.lambda_resources import ssh_rule
+from dayfly.infra.lambda_rules import ssh_rule
 from dayfly.runtime.context import Context
 from dayfly.runtime.records import Keys
 from dayfly.runtime.session import Session
