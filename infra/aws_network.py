@@ -10,6 +10,7 @@ from dayfly.infra.aws_ids import zone_of
 
 # EC2 chooses a default subnet.
 ANY = ""
+_known: dict[str, dict[str, _Subnet]] = {}
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,15 @@ class _Subnet:
 
     id: str
     public: bool
+
+
+def look_ahead(region: str) -> None:
+    """Asks for the default network of a region, once for all programs that this process and its forks run from now on.
+
+    Raises:
+        AwsError: AWS cannot be asked.
+    """
+    _known[region] = _default_subnets(region)
 
 
 def default_subnet(region: str, zone: str, type: str, *, certain: bool) -> str | None:
@@ -43,7 +53,7 @@ def default_subnet(region: str, zone: str, type: str, *, certain: bool) -> str |
     if not aws_session.has_credentials():
         return ANY
     try:
-        found = _default_subnets(region)
+        found = _known[region] if region in _known else _default_subnets(region)
         if zone:
             return found[zone].id if zone in found else None
         if found and all(each.public for each in found.values()):

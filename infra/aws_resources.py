@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from dayfly.infra import (
     aws_session,
     caller,
 )
+from dayfly.infra.aws_errors import AwsError
 from dayfly.infra.aws_ids import AwsId, zone_of
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
@@ -34,6 +36,19 @@ _NETWORK = "10.77.0.0/24"
 # A preview has no keys, and the plugin takes none that is empty; nobody has the other half of this one, which is all zeros.
 _NO_KEY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43} preview"
 _EVERYWHERE = "0.0.0.0/0"
+
+
+def ask_ahead(offer: Offer) -> None:
+    """What each program of the offer's place asks AWS: the answers, and what it takes to ask, stay in this process and its forks.
+
+    Where it cannot be asked the program says so.
+    """
+    place = zone_of(offer.region)
+    if place is not None and aws_session.has_credentials():
+        with contextlib.suppress(AwsError):
+            aws_network.look_ahead(place[0])
+            if not aws_endpoint.given():
+                aws_session.account()
 
 
 @dataclass(frozen=True)

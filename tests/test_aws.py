@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dayfly.errors import ConfigurationError
-from dayfly.infra import aws_errors, aws_inventory, aws_network, aws_session, caller
+from dayfly.infra import aws_errors, aws_inventory, aws_network, aws_resources, aws_session, caller
 from dayfly.infra.aws_errors import AwsError, mapped
 from dayfly.infra.aws_ids import AwsId, zone_of, zones_named
 from dayfly.infra.caller import Allowed
@@ -166,6 +166,25 @@ class TestNetwork:
             if zone != sold[0]:
                 ec2.delete_subnet(SubnetId=id)
         assert aws_network.default_subnet("us-east-1", "", "g5.xlarge", certain=True) is None
+
+    def test_what_was_asked_ahead_is_not_asked_again(
+        self, cloud: Aws, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The recorder and the program of a rung are two that would ask; a refusal is left to them."""
+        monkeypatch.setattr(aws_network, "_known", {})
+        offer = Offer("aws", "us-east-1b", "g5.xlarge", 4, 16 << 30, 1.0)
+        cloud.fault(Fault("DescribeSubnets", "UnauthorizedOperation", "deny", 403, times=1))
+        aws_resources.ask_ahead(offer)
+        asked = [aws_network.default_subnet("us-east-1", "us-east-1b", "g5.xlarge", certain=True)]
+        aws_resources.ask_ahead(offer)
+        before = len(cloud.front.calls)
+        for _ in range(2):
+            asked.append(
+                aws_network.default_subnet("us-east-1", "us-east-1b", "g5.xlarge", certain=True)
+            )
+        assert len(set(asked)) == 1
+        assert str(asked[0]).startswith("subnet-")
+        assert cloud.front.calls[before:] == []
 
     def test_who_must_not_ask_assumes_them_and_a_run_has_to_know(self, cloud: Aws) -> None:
         """A preview has no use for a refusal."""

@@ -30,7 +30,7 @@ ALLOWED = "198.51.100.7/32"
 @pytest.fixture(scope="module", autouse=True)
 def loaded() -> None:
     """What every fork of these tests needs, once."""
-    PROVIDER.load_sdk()
+    PROVIDER.load_sdk(GPU)
 
 
 @pytest.fixture

@@ -56,9 +56,9 @@ name, gpu = sys.argv[1:3]
 provider = providers.load(name)
 existing = "host" in provider.takes
 spec = Spec(provider=name, gpu=gpu or None, host="nowhere" if existing else None)
-program._load_sdk(name)
-before = set(sys.modules)
 offer = Offer(name, "any", "x", 1, 2**30, 0.0) if existing else rungs.of(provider, spec, live=False)[0]
+program._load_sdk(offer)
+before = set(sys.modules)
 run = Run("a" * 32, "me", 0.0, 3600.0, Path("/nonexistent"), "", "")
 assert recorder._record(spec, offer, run)
 sdk = getattr(provider, "sdk", None)

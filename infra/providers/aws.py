@@ -100,8 +100,11 @@ class Aws(vendor.VendorProvider):
     def place(self) -> str:
         return aws_session.account()
 
-    def load_sdk(self) -> None:
+    def load_sdk(self, offer: Offer) -> None:
+        from dayfly.infra import aws_resources
+
         aws_sdk.load()
+        aws_resources.ask_ahead(offer)
 
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
         from dayfly.infra.aws_resources import Declared

@@ -137,7 +137,7 @@ class Azure(vendor.VendorProvider):
     def place(self) -> str:
         return azure_account.subscription().lower()
 
-    def load_sdk(self) -> None:
+    def load_sdk(self, offer: Offer) -> None:
         import pulumi_azure_native as azure
 
         # Each part is loaded when something of it is looked at, which its list of names is not.

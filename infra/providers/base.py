@@ -124,8 +124,9 @@ class Provider(ABC):
             return ()
         return (spec.allow_cidr or OWN_ADDRESS,)
 
-    def load_sdk(self) -> None:  # noqa: B027  # most have nothing to load
-        """Loads what `declare` needs and takes long to be loaded, before this process forks."""
+    def load_sdk(self, offer: Offer) -> None:  # noqa: B027  # most have nothing to load
+        """Loads what `declare` needs and takes long to be loaded, and asks what it asks of the offer's place, before this process
+        forks."""
 
     @abstractmethod
     def declare(

@@ -147,7 +147,7 @@ class Gcp(VendorProvider):
     def place(self) -> str:
         return gcp_account.project()
 
-    def load_sdk(self) -> None:
+    def load_sdk(self, offer: Offer) -> None:
         # The part alone is loaded when something of it is looked at.
         from pulumi_gcp.compute import Instance  # noqa: F401
 
