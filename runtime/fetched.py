@@ -30,6 +30,8 @@ _LARGE_BYTES = 10 * 10**9
 _TIMEOUT_S = 60
 # It took too long to ask, or one asks too often: what a server says, besides its own errors, that is over in a moment.
 _BUSY = (408, 429)
+# A machine costs money while it waits, and the next run may as well come later.
+_LONGEST_WAIT_S = 60.0
 _UNUSED_S = 7 * 86400.0
 _TOLD_EVERY_S = 10.0
 # A shorter value masks half of every line, and is none of a secret's.
@@ -268,8 +270,8 @@ def _from_web(
 
 
 def _answer(url: str, headers: Mapping[str, str], sha256: str | None) -> Any:
-    """The answer of a server, which is asked again where it is gone, silent or busy for a moment."""
-    answer = again(lambda: _asked(url, headers), _is_final)
+    """The answer of a server, which is asked again where it is gone, silent or busy for a moment; when, it may say itself."""
+    answer = again(lambda: _asked(url, headers), _is_final, _asked_wait_s)
     try:
         _check_safe(url, answer.url, sha256)
     except OSError:
@@ -285,12 +287,32 @@ def _is_final(error: Exception) -> bool:
     import urllib.error
 
     if isinstance(error, urllib.error.HTTPError):
-        return error.code < 500 and error.code not in _BUSY
+        return not _is_busy(error) or _asked_wait_s(error) > _LONGEST_WAIT_S
     # While a request is sent it is wrapped, and not while its answer is waited for.
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(reason, ssl.SSLCertVerificationError):
         return True
     return not isinstance(reason, OSError | http.client.BadStatusLine)
+
+
+def _is_busy(error: Any) -> bool:
+    return error.code >= 500 or error.code in _BUSY
+
+
+def _asked_wait_s(error: Exception) -> float:
+    """How long a server asks to wait, by its Retry-After, which is a number of seconds or a date; 0 where it does not say."""
+    import email.utils
+    import urllib.error
+
+    if not isinstance(error, urllib.error.HTTPError):
+        return 0.0
+    text = (error.headers.get("Retry-After") or "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _asked(url: str, headers: Mapping[str, str]) -> Any:
@@ -303,6 +325,11 @@ def _asked(url: str, headers: Mapping[str, str]) -> Any:
     except urllib.error.HTTPError as error:
         # What the server says besides is not read, and would keep the connection open for as long as the error is.
         error.close()
+        wait_s = _asked_wait_s(error)
+        if _is_busy(error) and wait_s > _LONGEST_WAIT_S:
+            error.msg += (
+                f"; it asks to come again in {wait_s:.0f} s, for which no machine is kept waiting"
+            )
         raise
 
 

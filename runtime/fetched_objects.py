@@ -131,12 +131,17 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, _FINAL)
 
 
-def again(act: Callable[[], Any], is_final: Callable[[Exception], bool] = _is_final) -> Any:
+def again(
+    act: Callable[[], Any],
+    is_final: Callable[[Exception], bool] = _is_final,
+    asked_s: Callable[[Exception], float] = lambda _: 0.0,
+) -> Any:
     """Do it, and again where that may help: a connection that breaks raises whatever its library has for that.
 
     Args:
         act: what is done.
         is_final: tells of an error that trying again would change nothing; left out, it is that of fsspec's file systems.
+        asked_s: tells how long an error asks to wait before it is tried again; left out, none does.
     """
     for left in reversed(range(TRIES)):
         try:
@@ -144,7 +149,7 @@ def again(act: Callable[[], Any], is_final: Callable[[Exception], bool] = _is_fi
         except Exception as error:
             if not left or is_final(error):
                 raise
-            time.sleep(PAUSE_S * (TRIES - left))
+            time.sleep(max(asked_s(error), PAUSE_S * (TRIES - left)))
     return None
 
 

@@ -60,7 +60,7 @@ def resources(context: Context, engine: Engine, spec: Spec, offer: Offer) -> lis
             done = isolated.run(
                 [sys.executable, "-m", "dayfly.stacks.program", str(run.directory), "preview"],
                 cwd=project,
-                log=run.directory / "program.log",
+                log=run.directory / journal.PROGRAM_LOG,
                 environment=scratch.environment(engine, run_id, providers.load(offer.provider)),
                 timeout_s=_TIMEOUT_S,
                 pass_fds=(slot,),

@@ -129,6 +129,13 @@ class Closer:
             reason = f"this version of dayfly has no provider {history.provider!r}"
             raise self._leak(history, "the provider's own page", reason)
         provider = providers.load(history.provider)
+        if _is_unbegun(history) and (reason := _why_mute(history, provider)):
+            # A client that was killed before it gave the run into the keeper's care has left no credentials either.
+            self._notes.append(
+                f"nothing was asked of {provider.name}, which was not asked either ({reason})"
+            )
+            self._engine_part.remove(history, forced=False)
+            return self._sign(history, provider, "pulumi", 0, 0)
         if reason := account.trouble(history):
             raise self._leak(history, provider.limits.console, reason)
         asked = self._ask_for_the_end(history, provider)
@@ -364,6 +371,19 @@ def _gone(history: History, asked: frozenset[str]) -> int:
     """How many of these machines are gone, by the record of the run's requests."""
     made = creations.read(history.directory)
     return sum(each.outcome == "deleted" and each.id in asked for each in made)
+
+
+def _is_unbegun(history: History) -> bool:
+    """Whether nobody was ever asked for anything of a run: its program, which alone would ask, was not started."""
+    begun = history.last("up_started", "stack_created", "resources", "launched") is not None
+    made_here = not (history.plain or history.reopened or in_other_home(history))
+    return made_here and not begun and not (history.directory / journal.PROGRAM_LOG).exists()
+
+
+def _why_mute(history: History, provider: Provider) -> str:
+    """Why a provider cannot be asked about a run, "" where it can."""
+    missing = () if provider.same_computer else provider.preflight()
+    return "; ".join(missing) or account.trouble(history)
 
 
 def _may_have_been_at(history: History, provider: Provider) -> bool:

@@ -17,7 +17,7 @@ def of_program(directory: Path, code: int, provider: str) -> ProvisionFailed:
         return ProvisionFailed(
             f"the stack did not come up: {failed.fields['message']}", failed.fields["kind"]
         )
-    said = (directory / "program.log.err").read_text(errors="replace").strip()[-1500:]
+    said = (directory / f"{journal.PROGRAM_LOG}.err").read_text(errors="replace").strip()[-1500:]
     if code == 0:
         return ProvisionFailed(f"{provider} exported no machine for run {history.id}")
     return ProvisionFailed(f"the program of run {history.id} ended with {code}: {said}")

@@ -22,6 +22,8 @@ FILE = "journal.jsonl"
 RECEIPT = "receipt.json"
 # In the folder of a home whose runs other homes may take in hand.
 IDENTITY = "identity"
+# What a run's program says, from the moment on at which it is started.
+PROGRAM_LOG = "program.log"
 
 myself, described = vitals.myself, vitals.described
 is_alive, is_same_computer = vitals.is_alive, vitals.is_same_computer

@@ -265,7 +265,7 @@ class RunStack:
             return isolated.start(
                 [sys.executable, "-m", "dayfly.stacks.program", str(self.directory), "up"],
                 cwd=request.project,
-                log=self.directory / "program.log",
+                log=self.directory / journal.PROGRAM_LOG,
                 environment=self.workspace.environment(
                     self._engine, self.id, providers.load(request.offer.provider)
                 ),

@@ -291,6 +291,23 @@ def test_nothing_is_proved_with_the_credentials_of_another_account(
     assert _closer(workspace, cloud).close(old.id).left == 0
 
 
+def test_a_run_whose_program_was_not_started_is_closed_without_credentials(
+    workspace: Workspace, cloud: Cloud, opened: Open
+) -> None:
+    """Its client was killed before it gave them to the keeper, and nobody was asked for anything; any trace of more is a risk."""
+    cloud.account = "work"
+    begun, logged, run = opened("up_started"), opened(), opened()
+    (logged.directory / journal.PROGRAM_LOG).touch()
+    cloud.account = ""
+    for other in (begun, logged):
+        with pytest.raises(LeakRisk, match="these credentials are of none"):
+            _closer(workspace, cloud).close(other.id)
+    looks = cloud.looks
+    receipt = _closer(workspace, cloud).close(run.id)
+    assert (receipt.destroyed, receipt.left, receipt.usd, cloud.looks) == (0, 0, 0.0, looks)
+    assert "nothing was asked of testcloud" in str(receipt.notes)
+
+
 def test_a_machine_that_does_not_end_is_a_leak_risk(
     workspace: Workspace, cloud: Cloud, opened: Open
 ) -> None:

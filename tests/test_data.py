@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import email.utils
 import errno
 import hashlib
 import http.client
@@ -15,9 +16,11 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import traceback
 import urllib.error
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -377,7 +380,8 @@ class Site(BaseHTTPRequestHandler):
     """Serves `content` with a tag and parts of it; the first `cut` answers end early."""
 
     content, etag, cut, ranges, asked = b"", '"one"', 0, True, list[str]()
-    # With no size said, it ends with a last piece; and what the next requests get instead: a status, "gone", or nothing yet.
+    # With no size said, it ends with a last piece; and what the next requests get instead: a status, which may have a time to wait behind it,
+    # "gone", or nothing yet.
     sized, troubles = True, list[int | str]()
     protocol_version = "HTTP/1.1"
 
@@ -393,7 +397,11 @@ class Site(BaseHTTPRequestHandler):
             threading.Event().wait(1)
             return None
         if trouble:
-            return self.send_error(int(trouble))
+            status, _, wait = str(trouble).partition(" ")
+            self.send_response(int(status))
+            if wait:
+                self.send_header("Retry-After", wait)
+            return self.end_headers()
         if self.path.startswith("/missing"):
             return self.send_error(404)
         if self.headers.get("If-None-Match") == kind.etag:
@@ -521,6 +529,24 @@ def test_a_server_that_is_busy_silent_or_ends_is_asked_again(
     with pytest.raises(OSError, match="HTTP Error 502"):
         fetched.fetched("k", f"{site}/b", None, {})
     assert Site.troubles == []
+
+
+def test_a_server_that_says_when_to_come_again_is_waited_for(
+    site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In seconds, or as a date; what is no time is none; and for too long nobody waits on a machine that costs money."""
+    slept = list[float]()
+    monkeypatch.setattr(time, "sleep", slept.append)
+    soon = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    Site.troubles = ["429 2", f"503 {soon}", "429 soon", "503 -3"]
+    assert fetched.fetched("k", f"{site}/a", None, {}).read_bytes() == Site.content
+    assert slept[0] == 2.0
+    assert 25 < slept[1] <= 30
+    assert max(slept[2:]) < 0.1
+    Site.troubles = ["429 3600"]
+    with pytest.raises(OSError, match=r"429.* it asks to come again in 3600 s"):
+        fetched.fetched("k", f"{site}/b", None, {})
+    assert len(slept) == 4
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
