@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from dayfly.infra import aws_session
@@ -27,7 +28,9 @@ def look_ahead(region: str) -> None:
     Raises:
         AwsError: AWS cannot be asked.
     """
-    _known[region] = _default_subnets(region)
+    # A fork on the same connection would break its TLS; it makes another one.
+    with contextlib.closing(aws_session.client("ec2", region)):
+        _known[region] = _default_subnets(region)
 
 
 def default_subnet(region: str, zone: str, type: str, *, certain: bool) -> str | None:

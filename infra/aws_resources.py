@@ -48,7 +48,9 @@ def ask_ahead(offer: Offer) -> None:
         with contextlib.suppress(AwsError):
             aws_network.look_ahead(place[0])
             if not aws_endpoint.given():
-                aws_session.account()
+                # As there.
+                with contextlib.closing(aws_session.client("sts")):
+                    aws_session.account()
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,8 @@ class TestNetwork:
         aws_resources.ask_ahead(offer)
         asked = [aws_network.default_subnet("us-east-1", "us-east-1b", "g5.xlarge", certain=True)]
         aws_resources.ask_ahead(offer)
+        session = aws_session.client("ec2", "us-east-1")._endpoint.http_session
+        assert not len(session._manager.pools), "a fork would share its connection"
         before = len(cloud.front.calls)
         for _ in range(2):
             asked.append(
