@@ -48,7 +48,7 @@ def ask_ahead(offer: Offer) -> None:
         with contextlib.suppress(AwsError):
             aws_network.look_ahead(place[0])
             if not aws_endpoint.given():
-                # As there.
+                # Closed for the same reason as that one's.
                 with contextlib.closing(aws_session.client("sts")):
                     aws_session.account()
 

@@ -6,14 +6,13 @@ The one file that knows `requests`' exceptions: what comes out is the answer's d
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
 import urllib3.exceptions
 
+from dayfly.infra import retry_after
 from dayfly.infra.lambda_errors import ApiError, Unanswered
 from dayfly.infra.lambda_key import LambdaKey
 from dayfly.infra.lambda_line import Line
@@ -119,7 +118,7 @@ def _envelope(key: LambdaKey, doing: str, answer: _Answer) -> dict[str, Any]:
 
 def _refusal(key: LambdaKey, doing: str, answer: _Answer, error: object) -> ApiError:
     """A refusal where the API itself says so in the 400s; whatever else came leaves open what was done."""
-    wait_s = _seconds(answer.retry_after)
+    wait_s = retry_after.seconds(answer.retry_after)
     if answer.status == 429:
         return ApiError(doing, "http/429", "too many requests", wait_s)
     if isinstance(error, dict) and isinstance(error.get("code"), str):
@@ -133,17 +132,3 @@ def _refusal(key: LambdaKey, doing: str, answer: _Answer, error: object) -> ApiE
     code = "dayfly/unanswered" if answer.status < 500 else f"http/{answer.status}"
     text = f"HTTP {answer.status} without a usable answer: {shown!r}"
     return Unanswered(doing, code, text, wait_s)
-
-
-def _seconds(text: str | None) -> float | None:
-    """Retry-After in seconds: a number, or a date."""
-    if not text:
-        return None
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dayfly.infra.retry_after import seconds
 from dayfly.runtime.fetched_objects import (
     PAUSE_S,
     TRIES,
@@ -300,19 +301,12 @@ def _is_busy(error: Any) -> bool:
 
 
 def _asked_wait_s(error: Exception) -> float:
-    """How long a server asks to wait, by its Retry-After, which is a number of seconds or a date; 0 where it does not say."""
-    import email.utils
+    """How long a server asks to wait; 0 where it does not say."""
     import urllib.error
 
     if not isinstance(error, urllib.error.HTTPError):
         return 0.0
-    text = (error.headers.get("Retry-After") or "").strip()
-    if text.isdecimal():
-        return float(text)
-    try:
-        return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-    except (TypeError, ValueError):
-        return 0.0
+    return seconds(error.headers.get("Retry-After")) or 0.0
 
 
 def _asked(url: str, headers: Mapping[str, str]) -> Any:

@@ -81,13 +81,14 @@ def kept(context: Context, spec: Spec, offers: Sequence[Offer]) -> list[Listing]
 
 def reason_against(provider: Provider, engine: Engine) -> str:
     """Why the engine cannot preview a provider's program, with what to do; "" where it can."""
+    # A plan that asks nobody has no use for what this loads.
+    from dayfly.stacks import plugins
+
     if not isinstance(provider, VendorProvider):
         return ""
     lacking = provider.preflight()
     if lacking:
         return "; ".join(lacking)
-    from dayfly.stacks import plugins
-
     plugin = plugins.of(provider)
     if plugin is None or plugins.find(plugin, engine) is not None:
         return ""

@@ -21,6 +21,7 @@ from typing import Any
 import cloudpickle
 
 from dayfly.errors import PayloadError
+from dayfly.infra import retry_after
 from dayfly.runtime import carried, fetched, fetched_objects
 from dayfly.runtime.agent import frames, tensors
 from dayfly.runtime.agent.layout import Layout, aligned
@@ -50,7 +51,7 @@ __all__ = [
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 MAX_SOURCE_BYTES = 2 * 1024 * 1024
-_OWN_FILES = (carried.__file__, fetched.__file__, fetched_objects.__file__)
+_OWN_FILES = tuple(m.__file__ for m in (carried, fetched, fetched_objects, retry_after))
 
 
 @dataclass(frozen=True)

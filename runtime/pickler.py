@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeGuard
 
 import cloudpickle
 
+from dayfly.infra import retry_after
 from dayfly.runtime import (
     carried,
     carried_calls,
@@ -45,6 +46,7 @@ _CARRIED = {
         credentials,
         fetched,
         fetched_objects,
+        retry_after,
         tensors,
     )
 }

@@ -83,12 +83,12 @@ class WheelBuilder:
         return next(kept.glob("*.whl"))
 
 
-@functools.lru_cache(maxsize=256)
 def is_project(folder: Path) -> bool:
     """Whether a wheel could be built of it."""
     return any((folder / name).is_file() for name in ("pyproject.toml", "setup.py"))
 
 
+@functools.lru_cache(maxsize=256)
 def _secrets_in(project: Path, wheel: Path) -> tuple[str, ...]:
     """Names what was to stay here: a build back end knows no .dayflyignore, and some take all that lies in a package."""
     ignore = Ignore.of(project)

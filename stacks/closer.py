@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +226,7 @@ class Closer:
         """A directory without a readable intent: whatever carries its tag, at every provider that it can have been at."""
         ended, mute, consoles = 0, list[str](), list[str]()
         for provider in map(providers.load, providers.names()):
-            missing = () if provider.same_computer else provider.preflight()
+            missing = _missing(provider)
             if not missing:
                 ended += self._prove(history, provider)
             elif _may_have_been_at(history, provider):
@@ -382,8 +382,12 @@ def _is_unbegun(history: History) -> bool:
 
 def _why_mute(history: History, provider: Provider) -> str:
     """Why a provider cannot be asked about a run, "" where it can."""
-    missing = () if provider.same_computer else provider.preflight()
-    return "; ".join(missing) or account.trouble(history)
+    return "; ".join(_missing(provider)) or account.trouble(history)
+
+
+def _missing(provider: Provider) -> Sequence[str]:
+    """What is missing before a provider can be asked; of this computer nothing is."""
+    return () if provider.same_computer else provider.preflight()
 
 
 def _may_have_been_at(history: History, provider: Provider) -> bool:

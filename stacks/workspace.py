@@ -138,6 +138,7 @@ class Workspace:
     @property
     def identity(self) -> str:
         """What other homes know this one by, made once: 128 random bits."""
+        # Here and below: a plan that asks nobody has no use for what these load.
         from dayfly.stacks import journal
 
         file = self.home / journal.IDENTITY
@@ -189,14 +190,14 @@ class Workspace:
         self, engine: Engine, run_id: str, provider: Provider | None = None
     ) -> dict[str, str]:
         """The minimal environment of the engine for one run: no secret of this process that it does not need."""
+        from dayfly.stacks import plugins
+
         always = {
             name: value
             for name, value in os.environ.items()
             if ALWAYS.match(name) or _INTERPRETER.match(name)
         }
         passed = always | self.credentials(provider)
-        from dayfly.stacks import plugins
-
         plugins.link(self.pulumi_home)
         path = [
             str(engine.bin_dir),

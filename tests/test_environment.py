@@ -228,6 +228,13 @@ def test_a_path_without_a_project_is_refused(project: Path, tmp_path: Path) -> N
         recipe([str(broken)], project)
 
 
+def test_a_folder_that_has_become_a_project_since_is_one(tmp_path: Path) -> None:
+    """A program goes on for days while its user writes."""
+    assert not wheels.is_project(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    assert wheels.is_project(tmp_path)
+
+
 @pytest.mark.process
 def test_a_requirements_file_is_read_with_its_includes(project: Path, tmp_path: Path) -> None:
     """Hashes, options and markers are kept; comments, Dayfly and local projects are not lines."""

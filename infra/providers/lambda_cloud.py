@@ -96,13 +96,6 @@ class LambdaCloud(Provider):
         from pulumi import Output
         from pulumi.dynamic import Resource
 
-        from dayfly.infra.lambda_resources import (
-            InstanceProvider,
-            KeyProvider,
-            ReadyProvider,
-            RulesetProvider,
-        )
-
         class LambdaKey(Resource, module="dayfly", name="LambdaKey"):
             pass
 
@@ -119,10 +112,8 @@ class LambdaCloud(Provider):
             ready_after_s: Output[float]
 
         # The SDK asks for a provider's methods, not for its base class.
-        key_provider: Any = KeyProvider()
-        ruleset_provider: Any = RulesetProvider()
-        instance_provider: Any = InstanceProvider()
-        ready_provider: Any = ReadyProvider()
+        made: Any = [each() for each in self.dynamic()]
+        key_provider, ruleset_provider, instance_provider, ready_provider = made
         identity = {
             "run": run.id,
             "owner": run.owner,

@@ -24,11 +24,7 @@ from dayfly.infra.dynamic import CreateResult, DynamicProvider
 from dayfly.infra.found import Found, State
 from dayfly.infra.gpu_request import DriverGpu
 from dayfly.infra.offers import Offer, today
-from dayfly.infra.providers.base import (
-    FailureKind,
-    Limits,
-    Provider,
-)
+from dayfly.infra.providers.base import FailureKind, Limits, Provider
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_bytes
@@ -125,10 +121,8 @@ class Local(Provider):
                 raise SpecError(
                     f'provider="local" has no {name} {wanted!r}; leave {name}= out or write {have!r}'
                 )
-        cores, memory = (
-            os.cpu_count() or 1,
-            os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        )
+        cores = os.cpu_count() or 1
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if (spec.cores or 0) > cores:
             raise SpecError(
                 f"cores={spec.cores}: this computer has {cores}; the nearest that fits is cores={cores}"
