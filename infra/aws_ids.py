@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 _PLACE = re.compile(r"([a-z]{2,}(?:-[a-z]+)+-\d+)([a-z]?)")
 
 
-@dataclass(frozen=True)
-class AwsId:
+class AwsId(NamedTuple):
     """One thing.
 
     Attributes:

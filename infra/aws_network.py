@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dayfly.infra import aws_session
 from dayfly.infra.aws_errors import AwsError, mapped
@@ -14,8 +14,7 @@ ANY = ""
 _known: dict[str, dict[str, _Subnet]] = {}
 
 
-@dataclass(frozen=True)
-class _Subnet:
+class _Subnet(NamedTuple):
     """A default one of a zone, and whether a machine in it has a public address without asking for one."""
 
     id: str

@@ -6,8 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra import azure_account, azure_endpoint, azure_names
@@ -29,8 +28,7 @@ _VERSIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One thing of a listing.
 
     Attributes:
@@ -44,8 +42,7 @@ class Row:
     provisioning: str = ""
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """One machine as it is just now.
 
     Attributes:

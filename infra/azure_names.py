@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dayfly.infra.found import Found
 from dayfly.infra.run import Run
@@ -17,8 +17,7 @@ _RESOURCE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a machine is: its resource group, its name there, and how its number among those of its run is written."""
 
     group: str

@@ -101,7 +101,7 @@ def _live_ladder(spec: Spec, known: Selection) -> list[Offer]:
     prices, note = _usable(spec, prices)
     types = {each.type.name: each.type for each in known.sold}
     sold = [Sold(_priced(types[price.name], price, note), (price.region,)) for price in prices]
-    return replace(known, sold=sold).ladder(spec.region)
+    return known._replace(sold=sold).ladder(spec.region)
 
 
 def _usable(spec: Spec, prices: list[Price]) -> tuple[list[Price], str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from dayfly.errors import ProvisionFailed
@@ -21,8 +20,7 @@ class PricesUnavailable(ProvisionFailed):
     """The prices could not be had, or are not as documented."""
 
 
-@dataclass(frozen=True)
-class Price:
+class Price(NamedTuple):
     """What one type costs in one region.
 
     Attributes:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dayfly.infra import azure_account, azure_beside, azure_images, azure_names, user_data
 from dayfly.infra.caller import Allowed
@@ -49,8 +48,7 @@ def ssh_rule(cidr: str, priority: int = FIRST_PRIORITY) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Declaration:
+class Declaration(NamedTuple):
     """The program of one run, which loads the SDK where it is called."""
 
     spec: Spec

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from dayfly.errors import ConfigurationError
@@ -21,8 +20,7 @@ SERVICE = "https://checkip.amazonaws.com"
 _TIMEOUT_S = (3.0, 5.0)
 
 
-@dataclass(frozen=True)
-class Allowed:
+class Allowed(NamedTuple):
     """Who may reach a machine, and why just they."""
 
     cidr: str

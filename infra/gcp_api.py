@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dayfly.infra import gcp_account, gcp_sdk
 from dayfly.infra.gcp_errors import GcpError, asking
@@ -36,8 +35,7 @@ _SINGULAR = {
 }
 
 
-@dataclass(frozen=True)
-class TypeRow:
+class TypeRow(NamedTuple):
     """A machine type in one zone."""
 
     name: str
@@ -46,8 +44,7 @@ class TypeRow:
     memory_bytes: int
 
 
-@dataclass(frozen=True)
-class GcpApi:
+class GcpApi(NamedTuple):
     """The Compute Engine of one project.
 
     Attributes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from dayfly.errors import SpecError
 from dayfly.infra import catalog
@@ -45,8 +46,7 @@ _UNCAPPED = f"{SPOT_MARGIN:g} times the spot price of now, which nothing caps"
 _LIVE_WITH = "`gcloud auth application-default login` and export GOOGLE_CLOUD_PROJECT=PROJECT-ID"
 
 
-@dataclass(frozen=True)
-class Hardware:
+class Hardware(NamedTuple):
     """How a machine of the catalog is asked for: "n1-standard-8+nvidia-tesla-t4" is a machine type and an accelerator.
 
     Attributes:
@@ -134,7 +134,7 @@ def ladder(spec: Spec, sold: Sequence[Sold], prices: Prices | None) -> list[Offe
     if spec.region is not None:
         known = {zone for each in sold for zone in each.regions or ()}
         selection.check_region(spec.region, known | set(map(region_of, known)))
-        selection = replace(selection, sold=[_only_in(each, spec.region) for each in sold])
+        selection = selection._replace(sold=[_only_in(each, spec.region) for each in sold])
     return [_with_extras(offer, spec, prices) for offer in selection.ladder()]
 
 

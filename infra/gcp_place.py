@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _PATH = re.compile(
     r"(?:.*/)?projects/(?P<project>[^/]+)/"
@@ -12,8 +12,7 @@ _PATH = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """One resource.
 
     Attributes:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import platformdirs
 
@@ -50,8 +50,7 @@ _GPU_NAMES = {
 _FAMILIES = {"a3-ultragpu": "A3Ultra", "a3-megagpu": "A3Plus"}
 
 
-@dataclass(frozen=True)
-class Extras:
+class Extras(NamedTuple):
     """What a machine costs beside itself; in us-central1, and much the same elsewhere.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dayfly.errors import SpecError
 
@@ -126,8 +126,7 @@ class Machinery(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class DriverGpu:
+class DriverGpu(NamedTuple):
     """One GPU as its driver tells of it.
 
     Attributes:

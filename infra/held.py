@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """One resource of a state.
 
     Attributes:
@@ -27,8 +25,7 @@ class Held:
         return all(v.get(name) in (None, *allowed) for v in (self.inputs, self.outputs))
 
 
-@dataclass(frozen=True)
-class Whose:
+class Whose(NamedTuple):
     """The run that a state is said to be of.
 
     Attributes:

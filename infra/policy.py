@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from dayfly.errors import ConfigurationError, PolicyDenied
 from dayfly.infra.catalog import ANY_REGION
@@ -14,8 +13,7 @@ from dayfly.infra.plan import Plan
 from dayfly.infra.units import is_positive, suggestion
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """One condition on a plan.
 
     Attributes:

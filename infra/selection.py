@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from dayfly.errors import NoCapacity, SpecError
 from dayfly.infra import catalog
@@ -17,16 +17,14 @@ from dayfly.infra.units import human_bytes, suggestion
 _DEAREST = 2.0
 
 
-@dataclass(frozen=True)
-class Sold:
+class Sold(NamedTuple):
     """One machine type with the regions that say they have it; None where nobody was asked."""
 
     type: MachineType
     regions: tuple[str, ...] | None
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """What one provider can offer for one Spec.
 
     Attributes:

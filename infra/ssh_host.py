@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import subprocess
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dayfly.errors import ConfigurationError, SpecError
 from dayfly.infra import ssh_environment
@@ -23,8 +23,7 @@ _RESOLVE_S = 20.0
 BATCH = {"BatchMode": "yes", "ConnectTimeout": "15"}
 
 
-@dataclass(frozen=True)
-class SshHost:
+class SshHost(NamedTuple):
     """What stands behind `ssh` on a command line.
 
     Attributes:
@@ -60,8 +59,7 @@ class SshHost:
         return (*user, *port, "--", self.host)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a host is.
 
     Attributes:

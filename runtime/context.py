@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dayfly.errors import ConfigurationError
 from dayfly.stacks import engine, settings
@@ -14,8 +14,7 @@ from dayfly.stacks.settings import Settings
 from dayfly.stacks.workspace import Workspace, slug
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """Where this process works.
 
     Attributes:
@@ -63,7 +62,7 @@ class Context:
             raise ConfigurationError(
                 f"--owner {owner!r}: owners are lower-case letters, digits and hyphens, as `dayfly gc` lists them"
             )
-        return dataclasses.replace(self, workspace=dataclasses.replace(self.workspace, owner=owner))
+        return self._replace(workspace=dataclasses.replace(self.workspace, owner=owner))
 
     def engine(self, progress: Callable[[str], None] | None = None) -> Engine:
         """The Pulumi CLI; installed or built where there is none.

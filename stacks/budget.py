@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dayfly.errors import ConfigurationError
 from dayfly.infra.units import is_positive, shown
@@ -12,8 +12,7 @@ from dayfly.stacks.settings import Settings
 _PERIODS = {"budget_per_day": "%Y-%m-%d", "budget_per_month": "%Y-%m"}
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(NamedTuple):
     """One limit.
 
     Attributes:

@@ -13,9 +13,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dayfly.errors import EngineMissing
 
@@ -36,8 +35,7 @@ _NEXT_STEP = (
 )
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(NamedTuple):
     """A Pulumi CLI that the SDK accepts.
 
     Attributes:
@@ -56,8 +54,7 @@ class Engine:
         return self.path.parent
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(NamedTuple):
     """What looking for an engine gave; `refused` has a sentence for each place without a usable one."""
 
     engine: Engine | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dayfly.errors import PolicyDenied
 from dayfly.infra import policy
@@ -15,8 +15,7 @@ from dayfly.stacks.settings import Settings
 Check = Callable[[Plan], object]
 
 
-@dataclass(frozen=True)
-class Policies:
+class Policies(NamedTuple):
     """All of them: each has to pass, so that the strictest decides.
 
     Attributes:

@@ -7,9 +7,8 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import platformdirs
 
@@ -30,16 +29,14 @@ _NAMES = ("secrets", "file_systems", "system_packages")
 Wrong = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One value and where it came from."""
 
     value: Any
     origin: str
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """Every setting that something other than Dayfly itself has set.
 
     Attributes:

@@ -86,7 +86,7 @@ def test_a_machine_of_a_cloud_with_a_minimum_is_in_the_bill_for_so_long(
 ) -> None:
     """One that was there for 10 s as if for 60 where a minute is the least, one that was there for 90 s for these."""
     provider = providers.load("lambda")
-    limits = dataclasses.replace(provider.limits, billing_increment_s=1.0, billing_minimum_s=60.0)
+    limits = provider.limits._replace(billing_increment_s=1.0, billing_minimum_s=60.0)
     monkeypatch.setattr(type(provider), "limits", property(lambda _: limits))
     machine = creations.begin(run.directory, "instance")
     creations.answered(run.directory, machine, "i-1")

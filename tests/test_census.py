@@ -204,7 +204,7 @@ class _Lagging(Local):
 
     def __init__(self, state: State, lag_s: float = 0.0) -> None:
         self.state = state
-        self.limits = dataclasses.replace(Local.limits, listing_lag_s=lag_s)
+        self.limits = Local.limits._replace(listing_lag_s=lag_s)
 
     def inventory(self, owner: str | None) -> Sequence[Found]:
         return []

@@ -7,7 +7,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -438,7 +437,7 @@ class TestRecorded:
         """The engine has waited for its turn in vain, and nothing is left for the proof to end."""
         run = opened("up_started", "launched")
         creations.answered(run.directory, creations.begin(run.directory, "instance"), "i-1")
-        cloud.limits = replace(cloud.limits, billing_increment_s=0.06)
+        cloud.limits = cloud.limits._replace(billing_increment_s=0.06)
 
         def destroy(_part: EngineTeardown, _history: History) -> tuple[str, int, int]:
             cloud.states["i-1"] = "terminated"

@@ -50,7 +50,7 @@ def test_a_free_machine_is_not_bounded_by_money() -> None:
 
 def test_a_bill_is_rounded_up_to_the_increment() -> None:
     """61 s billed by the minute are two minutes."""
-    minutes = dataclasses.replace(providers.load("local").limits, billing_increment_s=60)
+    minutes = providers.load("local").limits._replace(billing_increment_s=60)
     assert cost.billed_usd(60.0, 61, minutes) == pytest.approx(2.0)
     assert cost.billed_usd(60.0, 60, minutes) == pytest.approx(1.0)
 

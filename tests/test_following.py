@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from dayfly.errors import ProvisionFailed
@@ -16,7 +15,7 @@ from tests.test_closer import Recording
 class Cloud(Recording):
     """Counts how often it is asked for a machine; the first answers are lost."""
 
-    limits = replace(Recording.limits, billing_increment_s=0.06)
+    limits = Recording.limits._replace(billing_increment_s=0.06)
 
     def __init__(self, lost: int = 0) -> None:
         super().__init__()

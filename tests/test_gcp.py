@@ -599,7 +599,7 @@ class TestApi:
         assert listed.state == "stopping"
         until(lambda: str(place) not in cloud.rows(), timeout_s=10)
         assert GCP.instance_state(str(place)) == "preempted"
-        other = replace(place, name="dayfly-another")
+        other = place._replace(name="dayfly-another")
         assert GCP.instance_state(str(other)) == "unknown"
 
     def test_one_that_was_taken_back_and_not_deleted_is_no_machine_that_is_ill(

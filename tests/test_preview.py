@@ -45,7 +45,7 @@ def test_a_preview_opens_nothing_and_needs_no_address(monkeypatch: pytest.Monkey
     workspace = dataclasses.replace(context.workspace, private_ingress=True)
     engine = Engine(Path("/nowhere/pulumi"), "3.250.0", "path")
     assert PRIVATE_VARIABLE in workspace.environment(engine, "")
-    private = dataclasses.replace(context, workspace=workspace)
+    private = context._replace(workspace=workspace)
     with pytest.raises(ProvisionFailed, match="no further"):
         preview.resources(private, engine, Spec(), OFFER)
     assert PRIVATE_VARIABLE not in given

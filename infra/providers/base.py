@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from dayfly.infra.found import Found, State
 from dayfly.infra.ingress import OWN_ADDRESS
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 FailureKind = Literal["capacity", "quota", "auth", "rate_limit", "invalid", "transient", "unknown"]
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What a proof of absence and a bill have to know of a provider.
 
     Attributes:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 _PATH_ENDINGS = (".txt", ".in", ".lock", ".toml", ".pylock")
 
 
-@dataclass(frozen=True)
-class SpecOption:
+class SpecOption(NamedTuple):
     """One field of a Spec on the command line.
 
     Attributes:
