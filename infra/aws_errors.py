@@ -10,9 +10,7 @@ from dayfly.infra.cloud_error import CloudError
 from dayfly.infra.providers.base import FailureKind
 
 # The plugin's words ("api error CODE:", "last error: Server.CODE:"), boto3's ("error occurred (CODE)") and ours ("[code CODE]").
-CODE = re.compile(
-    r"(?:\bapi error |\berror occurred \(|\[code |\b(?:Server|Client)\.)([A-Za-z][A-Za-z0-9]*(?:\.[A-Z][A-Za-z]*)?)"
-)
+CODE = r"(?:\bapi error |\berror occurred \(|\[code |\b(?:Server|Client)\.)([A-Za-z][A-Za-z0-9]*(?:\.[A-Z][A-Za-z]*)?)"
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 KINDS: Mapping[str, FailureKind] = {
     "InsufficientInstanceCapacity": "capacity",

@@ -138,8 +138,7 @@ def _with_extras(spec: Spec, kind: MachineType) -> MachineType:
     def whole(usd: float | None) -> float | None:
         return None if usd is None else round(usd + more, 6)
 
-    return replace(
-        kind,
+    return kind._replace(
         usd_per_hour=whole(kind.usd_per_hour),
         spot_usd_per_hour=None if spot is None else whole(aws_prices.most_usd_per_hour(spot)),
         source=f"{kind.source}; {beside.said(more, disk_gb)}",
@@ -154,7 +153,7 @@ def _from_catalog(spec: Spec, why: str = "") -> list[Sold]:
         notes = [kind.source]
         if place is not None and place[0] != kind.region:
             notes.append(f"price of {kind.region}")
-        return replace(kind, source="; ".join([*notes, *([why] if why else [])]))
+        return kind._replace(source="; ".join([*notes, *([why] if why else [])]))
 
     return [Sold(known(each), None) for each in catalog.machine_types(_NAME).values()]
 
@@ -259,14 +258,14 @@ def _nowhere(names: Sequence[str], where: Sequence[str], how: str = "") -> list[
 
 def _at(kind: MachineType, region: str, usd: float, zones: Sequence[str] | None = None) -> Sold:
     """On demand, at a price of today."""
-    bought = replace(kind, usd_per_hour=usd, spot_usd_per_hour=None, source=aws_prices.LIST)
-    return Sold(replace(bought, region=region, as_of=today()), tuple(zones) if zones else (region,))
+    bought = kind._replace(usd_per_hour=usd, spot_usd_per_hour=None, source=aws_prices.LIST)
+    return Sold(bought._replace(region=region, as_of=today()), tuple(zones) if zones else (region,))
 
 
 def _spot(kind: MachineType, zone: str, usd: float) -> Sold:
     """Spot, in the zone whose price it is."""
-    bought = replace(kind, usd_per_hour=None, spot_usd_per_hour=usd, source=aws_prices.SPOT_HISTORY)
-    return Sold(replace(bought, region=zone, as_of=today()), (zone,))
+    bought = kind._replace(usd_per_hour=None, spot_usd_per_hour=usd, source=aws_prices.SPOT_HISTORY)
+    return Sold(bought._replace(region=zone, as_of=today()), (zone,))
 
 
 def _by_preference(names: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from dayfly.infra.providers.base import FailureKind
 
 # As its plugin writes it, `Status=409 Code="SkuNotAvailable" Message="..."` (pulumi-azure-native,
 # provider/pkg/azure/client_azcore.go), and as `ApiError` does.
-CODE = re.compile(r"(?:\bCode=\"|\[code )(\w+)")
+CODE = r"(?:\bCode=\"|\[code )(\w+)"
 # learn.microsoft.com/azure/azure-resource-manager/troubleshooting/common-deployment-errors and
 # learn.microsoft.com/troubleshoot/azure/virtual-machines/windows/allocation-failure.
 KINDS: dict[str, FailureKind] = {
@@ -83,7 +83,7 @@ _GONE = frozenset(
 )
 # azure-identity tells of a log-in that nobody has answered by the words of the connection's own error alone, in a message
 # without a cause (azure/identity/_credentials/chained.py, _get_error_message); `az`, which is asked as a process, likewise.
-_NO_NETWORK = re.compile(
+_NO_NETWORK = (
     r"Failed to resolve '|Failed to establish a new connection|Unable to connect to proxy|Max retries exceeded with url"
     r"|Name or service not known|Temporary failure in name resolution|nodename nor servname provided|getaddrinfo failed"
     r"|Connection (?:refused|reset by peer|aborted)|Network is unreachable|No route to host|Connection to \S+ timed out"
@@ -114,7 +114,7 @@ _OF_REGION = frozenset(
 
 def is_of_region(text: str) -> bool:
     """Whether a refusal says that the subscription may make nothing at all in that region."""
-    return any(match[1] in _OF_REGION for match in CODE.finditer(text))
+    return any(match[1] in _OF_REGION for match in re.finditer(CODE, text))
 
 
 class ApiError(CloudError):
@@ -160,7 +160,7 @@ def _is_unanswered(error: BaseException) -> bool:
         return True
     # A managed identity is looked for everywhere, and there is no network to it but at Azure.
     tried = re.split(r"\n\t(?=\w+Credential: )", str(error))
-    return any(_NO_NETWORK.search(each) for each in tried if not each.startswith("ManagedId"))
+    return any(re.search(_NO_NETWORK, each) for each in tried if not each.startswith("ManagedId"))
 
 
 def _refusal(doing: str, error: object) -> ApiError:

@@ -81,7 +81,7 @@ def _sold(spec: Spec) -> list[Sold]:
     """What the catalog has, but for what the image cannot run."""
     types = catalog.machine_types("azure").values()
     fit = (each for each in types if spec.image or _OF_GRID not in each.name)
-    return [Sold(replace(each, storage_bytes=azure_images.MOST_FREE_BYTES), None) for each in fit]
+    return [Sold(each._replace(storage_bytes=azure_images.MOST_FREE_BYTES), None) for each in fit]
 
 
 def _live_ladder(spec: Spec, known: Selection) -> list[Offer]:
@@ -125,8 +125,7 @@ def _usable(spec: Spec, prices: list[Price]) -> tuple[list[Price], str]:
 
 
 def _priced(type: MachineType, price: Price, note: str = "") -> MachineType:
-    return replace(
-        type,
+    return type._replace(
         region=price.region,
         usd_per_hour=price.usd_per_hour,
         spot_usd_per_hour=price.spot_usd_per_hour,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import socket
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -69,6 +68,8 @@ def own(api_url: str) -> Allowed | None:
 
 
 def _address_towards(url: str) -> ipaddress.IPv4Address | None:
+    import socket  # a plan that asks nobody has no use for it
+
     parts = urlsplit(url)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dayfly.infra.offers import Offer
 
 ANY_REGION = "any"
 
 
-@dataclass(frozen=True)
-class MachineType:
+class MachineType(NamedTuple):
     """One machine type of one provider.
 
     Attributes:

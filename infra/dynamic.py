@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import pickle
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -77,4 +75,8 @@ class DynamicProvider:
 
         Protocol 4 by hand, since the SDK's own serialiser patches `pickle` of the interpreter it runs in.
         """
+        # A plan that asks nobody has no use for them.
+        import base64
+        import pickle
+
         return base64.b64encode(pickle.dumps(cls(), protocol=4)).decode()

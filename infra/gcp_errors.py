@@ -65,7 +65,7 @@ _WITHOUT_CODE: dict[str, FailureKind] = {
     "preempted": "capacity",
 }
 # In this order: an answer's reason at the end of its line, an operation's code anywhere, ours, and those words.
-CODE = re.compile(
+CODE = (
     r"googleapi: Error \d{3}: [^\n]*, (?P<reason>[A-Za-z]+)\b"
     r"|\bReason: (?P<more>[A-Za-z]+), Message: "
     r"|\[code (?P<ours>[A-Za-z_/]+)\]"
@@ -76,7 +76,7 @@ CODE = re.compile(
     r"|\bQuota '[A-Z0-9_-]+(?P<quota>' exceeded\.)"
     r"|(?P<login>could not find default credentials|\"invalid_grant\")"
 )
-_GLOBALLY = re.compile(r"\bQuota '[A-Z0-9_-]+' exceeded\.\s+Limit: [\d.]+ globally")
+_GLOBALLY = r"\bQuota '[A-Z0-9_-]+' exceeded\.\s+Limit: [\d.]+ globally"
 _GONE = ("notFound", "RESOURCE_NOT_FOUND")
 # Somebody else holds it, or it is ending already.
 _BUSY = ("resourceInUseByAnotherResource", "resourceNotReady")
@@ -147,7 +147,7 @@ def _reason(error: Any) -> str:
 
 def kind_in(text: str) -> FailureKind:
     """The standard kind of what the engine or the API said, by the first code in it that is known."""
-    for match in CODE.finditer(text):
+    for match in re.finditer(CODE, text):
         found = match[match.lastgroup or 0]
         if kind := _WITHOUT_CODE.get(match.lastgroup or ""):
             return kind
@@ -158,4 +158,4 @@ def kind_in(text: str) -> FailureKind:
 
 def is_global_quota(text: str) -> bool:
     """Whether a quota is the project's, in all regions ('GPUS_ALL_REGIONS'), and not that of one region."""
-    return _GLOBALLY.search(text) is not None or "_ALL_REGIONS" in text
+    return re.search(_GLOBALLY, text) is not None or "_ALL_REGIONS" in text

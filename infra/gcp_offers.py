@@ -198,8 +198,7 @@ def _priced(
         on_demand = None if spot_only else prices.of(each, region, spot=False)
         spot = prices.of(each, region, spot=True)
         if on_demand is not None or spot is not None:
-            return replace(
-                each,
+            return each._replace(
                 usd_per_hour=on_demand,
                 spot_usd_per_hour=spot,
                 region=region,
@@ -211,7 +210,7 @@ def _priced(
     if spec.region and region_of(spec.region) == region:
         # It is asked for by name: better the price of another region, labelled so, than none.
         said = f"{each.source}; of {each.region}, other regions differ"
-        return replace(each, region=region, source=said)
+        return each._replace(region=region, source=said)
     return None
 
 

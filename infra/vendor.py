@@ -29,7 +29,7 @@ class VendorProvider(Provider):
         codes: standard kind of each error code of the cloud's that says what went wrong.
         machine: type of its machines, as the engine writes it.
         ends_as_one: True where the end of a stack takes along what no state has, as that of a resource group does.
-        code: finds those codes in what the engine says, each as its first group.
+        code: the pattern that finds those codes in what the engine says, each as its first group.
     """
 
     plugin: ClassVar[str]
@@ -37,7 +37,7 @@ class VendorProvider(Provider):
     modules: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str]
     codes: ClassVar[Mapping[str, FailureKind]]
-    code: ClassVar[re.Pattern[str]]
+    code: ClassVar[str]
     machine: ClassVar[str]
     ends_as_one: ClassVar[bool] = False
     environment: ClassVar[tuple[str, ...]] = ENVIRONMENT
@@ -45,7 +45,7 @@ class VendorProvider(Provider):
 
     def failure(self, error: str) -> FailureKind:
         """By the first code that it knows; prose decides nothing."""
-        found = (self.codes.get(match[1]) for match in self.code.finditer(error))
+        found = (self.codes.get(match[1]) for match in re.finditer(self.code, error))
         return next((kind for kind in found if kind is not None), "unknown")
 
     @abstractmethod

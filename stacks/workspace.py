@@ -8,9 +8,7 @@ import hashlib
 import os
 import pwd
 import re
-import secrets
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -139,6 +137,8 @@ class Workspace:
     def identity(self) -> str:
         """What other homes know this one by, made once: 128 random bits."""
         # Here and below: a plan that asks nobody has no use for what these load.
+        import secrets
+
         from dayfly.stacks import journal
 
         file = self.home / journal.IDENTITY
@@ -154,6 +154,8 @@ class Workspace:
         Raises:
             ConfigurationError: the file is empty: the state of all runs would be readable.
         """
+        import secrets
+
         file = self.home / "passphrase"
         with explained(file):
             if not file.exists():
@@ -306,6 +308,8 @@ def _owner(setting: str | None, home: Path) -> str:
 
 
 def _new_owner(home: Path) -> str:
+    import socket
+
     base = slug(f"{_account()}-{socket.gethostname()}", 31)
     # Two homes on one computer must not clean up after each other.
     return f"{base}-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"

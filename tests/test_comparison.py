@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from dayfly.infra import catalog, providers
@@ -20,8 +19,8 @@ def test_the_page_has_the_catalog_s_prices() -> None:
 def test_the_least_price_of_one_gpu_is_shown_and_whether_it_is_sold_alone() -> None:
     """Eight at $16 are $2 each; a kind that has a spot price alone has no other."""
     one = catalog.machine_types("lambda")["gpu_1x_a100"]
-    eight = replace(one, name="eight", gpus=8, usd_per_hour=12.0)
-    rare = replace(one, provider="aws", usd_per_hour=None, spot_usd_per_hour=1.5)
+    eight = one._replace(name="eight", gpus=8, usd_per_hour=12.0)
+    rare = one._replace(provider="aws", usd_per_hour=None, spot_usd_per_hour=1.5)
     lines = comparison.table([one, eight, rare]).splitlines()
     assert lines[0] == "| GPU | aws | lambda |"
     assert lines[2] == "| A100 40 GB | live only (spot $1.50) | $1.50 x 8 |"

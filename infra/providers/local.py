@@ -10,7 +10,6 @@ import math
 import os
 import select
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dayfly.errors import ConfigurationError, ProvisionFailed, SpecError
-from dayfly.infra import loopback, own_gpus, processes, sshd
+from dayfly.infra import own_gpus, processes, sshd
 from dayfly.infra.dynamic import CreateResult, DynamicProvider
 from dayfly.infra.found import Found, State
 from dayfly.infra.gpu_request import DriverGpu
@@ -43,6 +42,8 @@ class InstanceProvider(DynamicProvider):
     """The machine itself: a guardian process that hands connections to sshd."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
+        from dayfly.infra import loopback  # a plan has no use for what it loads
+
         directory = Path(props["directory"])
         sshd.furnish(directory, props)
         arguments = [sys.executable, "-I", loopback.__file__]
@@ -287,6 +288,8 @@ def _first_line(guardian: subprocess.Popen[bytes], directory: Path) -> dict[str,
 
 def _banner(port: int) -> str:
     """What the server says first, or why it says nothing."""
+    import socket  # a plan has no use for it
+
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
             return connection.recv(255).decode(errors="replace").strip() or "closed without a word"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -28,7 +27,7 @@ class StandIn(VendorProvider):
     sdk = "pulumi_aws"
     extra = "aws"
     codes: ClassVar[Mapping[str, FailureKind]] = {"NoCapacity": "capacity"}
-    code = re.compile(r"api error (\w+)")
+    code = r"api error (\w+)"
     environment = (*ENVIRONMENT, KEY_VARIABLE)
     credentials = (KEY_VARIABLE,)
     free = frozenset({"aws:ec2/keyPair:KeyPair", "aws:ec2/securityGroup:SecurityGroup"})
