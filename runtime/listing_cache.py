@@ -96,8 +96,12 @@ def _file(home: Path, spec: Spec, offer: Offer) -> Path:
     seen = {name: value for name, value in spec.as_dict().items() if name not in _UNSEEN}
     place = {name: getattr(offer, name) for name in _OF_OFFER}
     asked = [seen, place, _made_from(offer.provider), _account(offer.provider)]
-    text = json.dumps(asked, sort_keys=True, default=str)
-    return home / "cache" / _FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    return home / "cache" / _FOLDER / f"{_digest(asked)[:32]}.json"
+
+
+def _digest(values: Any) -> str:
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _account(provider: str) -> list[tuple[str, str]]:
@@ -114,14 +118,14 @@ def _made_from(provider: str) -> list[Any]:
     loaded = providers.load(provider)
     own = _seen(Path(str(sys.modules[type(loaded).__module__].__file__)))
     sdk = [_sdk(loaded.sdk)] if isinstance(loaded, VendorProvider) else []
-    return [sys.version_info[:2], engine.VERSION, *_common(), own, *sdk]
+    return [sys.version_info[:2], engine.VERSION, _common(), own, *sdk]
 
 
 @functools.cache
-def _common() -> list[Any]:
-    """The files of all providers' programs; looked at once, as they are when this process loads them."""
+def _common() -> str:
+    """A digest of the files of all providers' programs; looked at once, as they are when this process loads them."""
     folders = [Path(str(package.__path__[0])) for package in (dayfly.infra, dayfly.stacks)]
-    return [_seen(file) for folder in folders for file in sorted(folder.glob("*.py"))]
+    return _digest([_seen(file) for folder in folders for file in sorted(folder.glob("*.py"))])
 
 
 def _seen(file: Path) -> Any:

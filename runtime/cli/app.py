@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -69,13 +69,16 @@ class _Group(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.commands:
             # The nearest to one that is not there is looked for among all.
-            self._load([VERBS[cmd_name]] if cmd_name in VERBS else set(VERBS.values()))
+            self._load([cmd_name] if cmd_name in VERBS else VERBS)
         return super().get_command(ctx, cmd_name)
 
-    def _load(self, files: Iterable[str]) -> None:
+    def _load(self, verbs: Collection[str]) -> None:
         part = typer.Typer(rich_markup_mode=None)
-        for file in files:
+        for file in {VERBS[verb] for verb in verbs}:
             importlib.import_module(f"dayfly.runtime.cli.{file}").register(part)
+        part.registered_commands = [
+            each for each in part.registered_commands if _verb(each.callback) in verbs
+        ]
         self.commands.update(typer.main.get_group(part).commands)
 
     def invoke(self, ctx: Any) -> Any:
@@ -96,6 +99,10 @@ class _Group(TyperGroup):
 
             complain(error)
             raise typer.Exit(exit_code(error)) from None
+
+
+def _verb(command: Callable[..., Any] | None) -> str:
+    return typer.main.get_command_name(command.__name__) if command else ""
 
 
 def _version(wanted: bool) -> None:
