@@ -5,7 +5,6 @@ Only the group is deleted: with it goes whatever it holds, also what no state kn
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -217,6 +216,8 @@ class Declaration(NamedTuple):
         }
 
     def _custom_data(self, node: int) -> str:
+        import base64  # a plan that asks nobody has no use for it
+
         return base64.b64encode(user_data.of(self.run, node).encode()).decode()
 
     def _way_of_buying(self) -> Mapping[str, Any]:

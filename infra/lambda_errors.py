@@ -7,7 +7,7 @@ import re
 from dayfly.infra.cloud_error import CloudError
 from dayfly.infra.providers.base import FailureKind
 
-_CODE = r"\[code ([a-z0-9/_.-]+)\]"
+_CODE = re.compile(r"\[code ([a-z0-9/_.-]+)\]")
 _KINDS: dict[str, FailureKind] = {
     "global/invalid-api-key": "auth",
     "global/account-inactive": "auth",
@@ -97,5 +97,5 @@ def kind_of(code: str) -> FailureKind:
 
 def code_in(text: str) -> str:
     """The first code in a text, as the engine passes our messages on; "" without."""
-    found = re.search(_CODE, text)
+    found = _CODE.search(text)
     return "" if found is None else found[1]

@@ -29,7 +29,8 @@ class VendorProvider(Provider):
         codes: standard kind of each error code of the cloud's that says what went wrong.
         machine: type of its machines, as the engine writes it.
         ends_as_one: True where the end of a stack takes along what no state has, as that of a resource group does.
-        code: the pattern that finds those codes in what the engine says, each as its first group.
+        code: the pattern that finds those codes in what the engine says, each as its first group; a text, so that nothing is
+            compiled of it before there is a failure.
     """
 
     plugin: ClassVar[str]

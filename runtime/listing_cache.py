@@ -93,10 +93,15 @@ def write(home: Path, spec: Spec, offer: Offer, listing: Listing, *, guess: bool
 
 
 def _file(home: Path, spec: Spec, offer: Offer) -> Path:
-    seen = {name: value for name, value in spec.as_dict().items() if name not in _UNSEEN}
     place = {name: getattr(offer, name) for name in _OF_OFFER}
-    asked = [seen, place, _made_from(offer.provider), _account(offer.provider)]
+    asked = [_seen_of(spec), place, _made_from(offer.provider), _account(offer.provider)]
     return home / "cache" / _FOLDER / f"{_digest(asked)[:32]}.json"
+
+
+@functools.lru_cache(maxsize=1)
+def _seen_of(spec: Spec) -> dict[str, Any]:
+    """What a program sees of a Spec, which is the same for all rungs of a ladder."""
+    return {name: value for name, value in spec.as_dict().items() if name not in _UNSEEN}
 
 
 def _digest(values: Any) -> str:

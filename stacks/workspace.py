@@ -137,14 +137,12 @@ class Workspace:
     def identity(self) -> str:
         """What other homes know this one by, made once: 128 random bits."""
         # Here and below: a plan that asks nobody has no use for what these load.
-        import secrets
-
         from dayfly.stacks import journal
 
         file = self.home / journal.IDENTITY
         with explained(file):
             if not file.exists():
-                _publish(file, secrets.token_hex(16))
+                _publish_random(file, 128)
             return file.read_text().strip()
 
     @property
@@ -154,12 +152,10 @@ class Workspace:
         Raises:
             ConfigurationError: the file is empty: the state of all runs would be readable.
         """
-        import secrets
-
         file = self.home / "passphrase"
         with explained(file):
             if not file.exists():
-                _publish(file, secrets.token_hex(32))
+                _publish_random(file, 256)
             text = file.read_text()
         if not text.strip():
             raise ConfigurationError(
@@ -331,6 +327,12 @@ def _check_private(folder: Path) -> None:
         )
     if status.st_mode & 0o077:
         folder.chmod(0o700)
+
+
+def _publish_random(file: Path, bits: int) -> None:
+    import secrets
+
+    _publish(file, secrets.token_hex(bits // 8))
 
 
 def _publish(file: Path, text: str) -> None:
