@@ -81,7 +81,7 @@ _FIXES = {
     "quota": "ask for more at https://console.aws.amazon.com/servicequotas, or name another type or region",
 }
 # Deleted already, or never there.
-_GONE = re.compile(r"\.(NotFound|Malformed)$")
+_GONE = r"\.(NotFound|Malformed)$"
 # Something of the run still holds it, and has to end first.
 _IN_USE = (
     "DependencyViolation",
@@ -110,7 +110,7 @@ class AwsError(CloudError):
     @property
     def gone(self) -> bool:
         """True where the very thing that was named does not exist."""
-        return _GONE.search(self.code) is not None
+        return re.search(_GONE, self.code) is not None
 
 
 @contextlib.contextmanager

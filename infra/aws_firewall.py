@@ -10,8 +10,7 @@ from dayfly.infra import aws_endpoint, aws_session, caller
 from dayfly.infra.aws_errors import mapped
 from dayfly.infra.aws_ids import AwsId
 from dayfly.infra.aws_inventory import instance
-
-SSH_PORT = 22
+from dayfly.infra.ingress import SSH_PORT
 
 
 def admit(id: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-_PLACE = re.compile(r"([a-z]{2,}(?:-[a-z]+)+-\d+)([a-z]?)")
+_PLACE = r"([a-z]{2,}(?:-[a-z]+)+-\d+)([a-z]?)"
 
 
 class AwsId(NamedTuple):
@@ -37,7 +37,7 @@ class AwsId(NamedTuple):
 
 def zone_of(place: str) -> tuple[str, str] | None:
     """Region and zone of an Offer's place: "us-east-1b" is a zone, "us-east-1" leaves that to EC2; None for neither."""
-    match = _PLACE.fullmatch(place)
+    match = re.fullmatch(_PLACE, place)
     if match is None:
         return None
     return match[1], place if match[2] else ""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from dayfly.infra import (
     aws_endpoint,
-    aws_firewall,
     aws_image,
     aws_network,
     aws_prices,
@@ -19,6 +18,7 @@ from dayfly.infra import (
 )
 from dayfly.infra.aws_errors import AwsError
 from dayfly.infra.aws_ids import AwsId, zone_of
+from dayfly.infra.ingress import SSH_PORT
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
@@ -175,7 +175,7 @@ class Declared:
 
     def _group(self, cidr: str, vpc: Output[str] | None, options: ResourceOptions) -> Any:
         aws = aws_sdk.load()
-        port = aws_firewall.SSH_PORT
+        port = SSH_PORT
         ingress: list[dict[str, Any]] = [
             {"protocol": "tcp", "from_port": port, "to_port": port, "cidr_blocks": [cidr]}
         ]
@@ -231,7 +231,7 @@ class Declared:
         return {
             "id": instance.id.apply(lambda id: str(AwsId(self.region, id))),
             "host": instance.public_ip,
-            "port": aws_firewall.SSH_PORT,
+            "port": SSH_PORT,
             "user": USER,
             "host_key": self.run.host_key_of(node),
             # It comes with the user data, which whoever holds the account may read.

@@ -29,7 +29,7 @@ VARIABLES = (
     "IDENTITY_ENDPOINT",
     "MSI_ENDPOINT",
 )
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_ID = r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _LOG_IN = (
     "no Azure log-in: run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET (or"
     " AZURE_CLIENT_CERTIFICATE_PATH, or AZURE_FEDERATED_TOKEN_FILE) of a service principal; on a machine of Azure's with an"
@@ -49,7 +49,7 @@ def missing() -> Sequence[str]:
         found.append(
             f"{SUBSCRIPTION} is not set: export {SUBSCRIPTION}=$(az account show --query id -o tsv)"
         )
-    elif not _ID.fullmatch(subscription()):
+    elif not re.fullmatch(_ID, subscription()):
         found.append(
             f"{SUBSCRIPTION}={subscription()!r} is not the id of a subscription; `az account list -o table` shows them"
         )

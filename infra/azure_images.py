@@ -21,12 +21,11 @@ _TAKEN_GB, _TAKEN_GPU_GB = 8, 40
 # learn.microsoft.com/azure/virtual-machines/managed-disks-overview: an OS disk has at most 4095 GiB.
 MOST_DISK_GB = 4095
 MOST_FREE_BYTES = (MOST_DISK_GB - _TAKEN_GPU_GB) << 30
-_NAMED = re.compile(r"[\w.-]+:[\w.-]+:[\w.-]+:[\w.-]+")
-_BY_ID = re.compile(
-    r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Compute/"
+_NAMED = r"[\w.-]+:[\w.-]+:[\w.-]+:[\w.-]+"
+_BY_ID = (
+    r"(?i)/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Compute/"
     r"(images/[^/]+|galleries/[^/]+/images/[^/]+(/versions/[^/]+)?)"
-    r"|/(CommunityGalleries|SharedGalleries)/[^/]+/Images/[^/]+(/Versions/[^/]+)?",
-    re.IGNORECASE,
+    r"|/(CommunityGalleries|SharedGalleries)/[^/]+/Images/[^/]+(/Versions/[^/]+)?"
 )
 
 
@@ -36,7 +35,7 @@ def check(image: str | None) -> None:
     Raises:
         SpecError: with the two forms.
     """
-    if image and not (_NAMED.fullmatch(image) or _BY_ID.fullmatch(image)):
+    if image and not (re.fullmatch(_NAMED, image) or re.fullmatch(_BY_ID, image)):
         raise SpecError(
             f'image={image!r}: provider="azure" takes PUBLISHER:OFFER:SKU:VERSION, as {GPU!r}, or the id of an image or of'
             " a version in a gallery, /subscriptions/...; `az vm image list --all -p microsoft-dsvm` shows some"
@@ -47,7 +46,7 @@ def reference(spec: Spec, offer: Offer) -> Mapping[str, Any]:
     """What the machine boots from, as `image_reference` takes it."""
     plain = PLAIN_ARM if offer.arch == "arm64" else PLAIN
     image = spec.image or (GPU if offer.gpus else plain)
-    if _NAMED.fullmatch(image):
+    if re.fullmatch(_NAMED, image):
         names = ("publisher", "offer", "sku", "version")
         return dict(zip(names, image.split(":"), strict=True))
     lower = image.lower()

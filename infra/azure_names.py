@@ -8,12 +8,13 @@ from typing import NamedTuple
 from dayfly.infra.found import Found
 from dayfly.infra.run import Run
 
+# Of the resource group, so that a machine which is not there any more is known to be one that Azure may take back.
+SPOT_TAG = "dayfly-spot"
 NETWORK, SUBNET, FIREWALL = "network", "machines", "firewall"
-_OWN = re.compile(r"(?P<group>dayfly-(?P<run>[0-9a-f]{32}))(?P<node>-[1-9]\d*)?")
-_RESOURCE = re.compile(
-    r"/subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)"
-    r"(?:/providers/(?P<type>[^/]+/[^/]+)/(?P<name>[^/]+))?",
-    re.IGNORECASE,
+_OWN = r"(?P<group>dayfly-(?P<run>[0-9a-f]{32}))(?P<node>-[1-9]\d*)?"
+_RESOURCE = (
+    r"(?i)/subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)"
+    r"(?:/providers/(?P<type>[^/]+/[^/]+)/(?P<name>[^/]+))?"
 )
 
 
@@ -52,9 +53,9 @@ def host_name_of(run: Run, node: int) -> str:
 
 def place_of(id: str) -> Place | None:
     """Where the machine of an id is; None where no machine can have it."""
-    if own := _OWN.fullmatch(id):
+    if own := re.fullmatch(_OWN, id):
         return Place(own["group"], id, own["node"] or "")
-    found = _RESOURCE.fullmatch(id)
+    found = re.fullmatch(_RESOURCE, id)
     if found and found["name"]:
         return Place(found["group"], found["name"])
     return None
@@ -63,19 +64,19 @@ def place_of(id: str) -> Place | None:
 def id_of(resource_id: str) -> str:
     """The id of a machine of Azure's own: its name, where that tells its group, as those of runs do."""
     place = place_of(resource_id)
-    own = place and _OWN.fullmatch(place.name)
+    own = place and re.fullmatch(_OWN, place.name)
     return place.name if place and own and own["group"] == place.group.lower() else resource_id
 
 
 def type_of(resource_id: str) -> str:
     """Of what type a resource is, in lower case: "microsoft.compute/disks"; "" for a resource group."""
-    found = _RESOURCE.fullmatch(resource_id)
+    found = re.fullmatch(_RESOURCE, resource_id)
     return (found["type"] or "").lower() if found else ""
 
 
 def group_in(resource_id: str) -> str:
     """In which group a resource lies, in lower case: Azure gives it in any."""
-    found = _RESOURCE.match(resource_id)
+    found = re.match(_RESOURCE, resource_id)
     return found["group"].lower() if found else ""
 
 
@@ -86,6 +87,6 @@ def own_group_of(found: Found) -> str | None:
     """
     place = place_of(found.id)
     group = place.group if place else group_in(found.id)
-    own = _OWN.fullmatch(group.lower())
+    own = re.fullmatch(_OWN, group.lower())
     is_of_run = own is not None and not own["node"] and found.run in ("", own["run"])
     return group.lower() if is_of_run else None

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from dayfly.errors import NoCapacity, SpecError
 from dayfly.infra import azure_beside, azure_images, azure_prices, azure_skus, catalog
-from dayfly.infra.azure_api import AzureApi
 from dayfly.infra.azure_errors import ApiError
 from dayfly.infra.azure_prices import Price, PricesUnavailable
 from dayfly.infra.catalog import MachineType
@@ -110,6 +109,8 @@ def _usable(spec: Spec, prices: list[Price]) -> tuple[list[Price], str]:
     Raises:
         NoCapacity: there are none.
     """
+    from dayfly.infra.azure_api import AzureApi  # a plan that asks nobody has no use for it
+
     try:
         places = azure_skus.places(AzureApi.from_environment(), spec.region)
     except ApiError as error:

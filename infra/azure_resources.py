@@ -10,15 +10,13 @@ from typing import Any, NamedTuple
 
 from dayfly.infra import azure_account, azure_beside, azure_images, azure_names, user_data
 from dayfly.infra.caller import Allowed
+from dayfly.infra.ingress import SSH_PORT
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 
-SSH_PORT = 22
 USER = "ubuntu"
 FIRST_PRIORITY = 1000
-# Of the resource group, so that a machine which is not there any more is known to be one that Azure may take back.
-SPOT_TAG = "dayfly-spot"
 # A machine that cannot be allocated is told so within minutes; its operating system has 20 to report.
 _CREATE, _DELETE = "25m", "30m"
 # What the program gives the plugin, as a state has it.
@@ -77,7 +75,7 @@ class Declaration(NamedTuple):
             "group",
             resource_group_name=azure_names.group_of(self.run),
             location=self.offer.region,
-            tags=self.run.tags | ({SPOT_TAG: "true"} if self.offer.spot else {}),
+            tags=self.run.tags | ({azure_names.SPOT_TAG: "true"} if self.offer.spot else {}),
             opts=pulumi.ResourceOptions(provider=provider, custom_timeouts=timeouts),
         )
         inside = pulumi.ResourceOptions(

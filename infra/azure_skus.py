@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from dayfly.infra import azure_account, azure_endpoint, catalog, whole_file
-from dayfly.infra.azure_api import AzureApi
+
+if TYPE_CHECKING:
+    from dayfly.infra.azure_api import AzureApi
 
 # All regions together are tens of thousands of rows, which take many seconds.
 _KEPT_S = 3600.0

@@ -11,7 +11,7 @@ from dayfly.infra.units import shown, suggestion
 # What can be written one file at a time, each there as a whole or not at all. On the hub of hf:// each is a commit, of which
 # it takes some hundred an hour; a web server takes none.
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs")
-_SHAPE = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_SHAPE = r"^([A-Za-z][A-Za-z0-9+.-]*)://"
 
 
 def checked(value: object, name: str) -> str:
@@ -27,7 +27,7 @@ def checked(value: object, name: str) -> str:
     example = f'{name}="s3://bucket/folder"'
     if not isinstance(value, str) or not value.strip():
         raise SpecError(f"{name}={shown(value)} must be the URL of a folder in a bucket, {example}")
-    found = _SHAPE.match(value)
+    found = re.match(_SHAPE, value)
     if found is None:
         raise SpecError(f"{name}={shown(_bare(value))} is no URL; write {example}")
     scheme = found[1].lower()

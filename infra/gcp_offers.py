@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dayfly.errors import SpecError
 from dayfly.infra import catalog
 from dayfly.infra.beside import SPOT_MARGIN
 from dayfly.infra.catalog import MachineType
-from dayfly.infra.gcp_api import GcpApi
 from dayfly.infra.gcp_place import region_of
 from dayfly.infra.gcp_prices import Extras, Prices
 from dayfly.infra.offers import Offer
 from dayfly.infra.selection import Selection, Sold
 from dayfly.infra.spec import Spec
 from dayfly.infra.units import human_seconds
+
+if TYPE_CHECKING:
+    from dayfly.infra.gcp_api import GcpApi
 
 _GB = 1000**3
 # Compute Engine takes a termination time that is at most so far away (docs "Limit the run time of a VM").

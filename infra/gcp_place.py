@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_PATH = re.compile(
+_PATH = (
     r"(?:.*/)?projects/(?P<project>[^/]+)/"
     r"(?:zones/(?P<zone>[^/]+)|regions/(?P<region>[^/]+)|global)/"
     r"(?P<kind>instances|disks|firewalls|subnetworks|networks)/(?P<name>[^/]+)$"
@@ -32,7 +32,7 @@ class Place(NamedTuple):
     @classmethod
     def of(cls, link: str) -> Place | None:
         """Of an id, or of the API's address of it; None where it is none."""
-        found = _PATH.match(link)
+        found = re.match(_PATH, link)
         return cls(**{n: v or "" for n, v in found.groupdict().items()}) if found else None
 
     def __str__(self) -> str:

@@ -29,14 +29,10 @@ _FORMAT = 1
 _TIMEOUT_S = 60.0
 _GIB = 1 << 30
 # What the catalogue calls things in `description`, before " running in REGION"; a Spot price has the words in front, or behind.
-_CORE_OR_RAM = re.compile(
-    r"^(?:Spot Preemptible )?(?P<family>[A-Z][A-Za-z0-9]*)(?: Predefined| AMD)? Instance (?P<what>Core|Ram) running in "
-)
-_GPU = re.compile(
-    r"^Nvidia (?P<name>.+?) GPU (?:attached to Spot Preemptible VMs )?running in ", re.IGNORECASE
-)
-_DISK = re.compile(r"^Balanced PD Capacity(?: in |$)")
-_ADDRESS = re.compile(r"^External IP Charge on a (?P<way>Standard|Spot Preemptible) VM")
+_CORE_OR_RAM = r"^(?:Spot Preemptible )?(?P<family>[A-Z][A-Za-z0-9]*)(?: Predefined| AMD)? Instance (?P<what>Core|Ram) running in "
+_GPU = r"(?i)^Nvidia (?P<name>.+?) GPU (?:attached to Spot Preemptible VMs )?running in "
+_DISK = r"^Balanced PD Capacity(?: in |$)"
+_ADDRESS = r"^External IP Charge on a (?P<way>Standard|Spot Preemptible) VM"
 # The catalogue's name of each kind of GPU, by model and memory of our own.
 _GPU_NAMES = {
     ("T4", 16): "Tesla T4",
@@ -169,13 +165,13 @@ def _parts(skus: Iterable[Any]) -> Iterator[tuple[str, float]]:
 
 def _what(description: str) -> str:
     """The part that a row is about, "" where it is none that a machine of ours has."""
-    if found := _CORE_OR_RAM.match(description):
+    if found := re.match(_CORE_OR_RAM, description):
         return f"{found['what'].lower()}:{found['family'].lower()}"
-    if found := _GPU.match(description):
+    if found := re.match(_GPU, description):
         return f"gpu:{found['name']}"
-    if _DISK.match(description):
+    if re.match(_DISK, description):
         return "disk"
-    return "address" if _ADDRESS.match(description) else ""
+    return "address" if re.match(_ADDRESS, description) else ""
 
 
 def _price(sku: Any) -> float | None:

@@ -15,11 +15,11 @@ from dayfly.errors import ProvisionFailed
 from dayfly.infra import caller, gcp_account, gcp_offers, run_names, user_data
 from dayfly.infra.gcp_offers import Hardware
 from dayfly.infra.gcp_place import region_of
+from dayfly.infra.ingress import SSH_PORT
 from dayfly.infra.offers import Offer
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 
-SSH_PORT = 22
 # What the program gives the plugin, as a state has it.
 SETTINGS = frozenset(
     {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -10,18 +11,13 @@ from typing import NamedTuple, Protocol
 from dayfly.errors import SpecError
 
 # A hyphen begins a size, "-80GB", or goes on with the name: "H100-NVL", "RTX-PRO-6000".
-_MODEL = re.compile(
-    r"(?P<model>[A-Z][A-Z0-9 ]*(?:-(?:[A-Z]|\d{3,}(?!\d*GB))[A-Z0-9 ]*)*)(?:-(?P<memory>[1-9]\d*)GB)?",
-    re.I,
-)
+_MODEL = r"(?P<model>[A-Z][A-Z0-9 ]*(?:-(?:[A-Z]|\d{3,}(?!\d*GB))[A-Z0-9 ]*)*)(?:-(?P<memory>[1-9]\d*)GB)?"
 _SIZE = r"[1-9]\d*"
-_MEMORY = re.compile(
-    rf"(?P<least>{_SIZE})GB|(?:(?P<low>{_SIZE})GB)?\.\.(?:(?P<high>{_SIZE})GB)?", re.I
-)
-_COUNT = re.compile(r"[1-9]\d{0,3}")
+_MEMORY = rf"(?P<least>{_SIZE})GB|(?:(?P<low>{_SIZE})GB)?\.\.(?:(?P<high>{_SIZE})GB)?"
+_COUNT = r"[1-9]\d{0,3}"
 # A driver counts in GiB what is left of the vendor's gigabytes: 44.7 of 48, 79.6 of 80, 22.2 of 24.
 _TAKEN = 0.08
-_MAKERS = re.compile(r"^(NVIDIA|TESLA|QUADRO|GEFORCE)")
+_MAKERS = r"^(NVIDIA|TESLA|QUADRO|GEFORCE)"
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,7 @@ class GpuRequest:
     most_gb: float = math.inf
 
     @classmethod
+    @functools.lru_cache  # A ladder asks it of each machine that is sold.
     def parse(cls, text: str) -> tuple[GpuRequest, ...]:
         """The kinds of which any will do, the preferred one first.
 
@@ -67,17 +64,17 @@ class GpuRequest:
     @classmethod
     def _one(cls, text: str) -> GpuRequest | None:
         """One kind; None where it is of no form."""
-        kind, colon, number = text.partition(":")
-        if colon and not _COUNT.fullmatch(number):
+        kind, colon, number = text.upper().partition(":")
+        if colon and not re.fullmatch(_COUNT, number):
             return None
         count = int(number or 1)
-        if match := _MEMORY.fullmatch(kind):
+        if match := re.fullmatch(_MEMORY, kind):
             least, most = match["least"] or match["low"], match["high"]
             if least is None and most is None:
                 return None
             found = cls("", count, float(least or 0), float(most or math.inf))
             return found if found.least_gb <= found.most_gb else None
-        if match := _MODEL.fullmatch(kind):
+        if match := re.fullmatch(_MODEL, kind):
             memory = match["memory"]
             low, high = (float(memory), float(memory)) if memory else (0.0, math.inf)
             return cls(normal_model(match["model"]), count, low, high)
@@ -149,7 +146,7 @@ class DriverGpu(NamedTuple):
 
 def normal_model(text: str) -> str:
     """A model's name as it is compared: "RTX 6000", "rtx6000" and "Quadro RTX-6000" are RTX6000."""
-    return _MAKERS.sub("", text.upper().replace(" ", "").replace("-", ""))
+    return re.sub(_MAKERS, "", text.upper().replace(" ", "").replace("-", ""))
 
 
 def is_named(model: str, name: str) -> bool:

@@ -8,6 +8,8 @@ import re
 # The network of this computer alone, at the address that it has when a machine is made.
 OWN_ADDRESS = "own"
 EVERYBODY = "0.0.0.0/0"
+# All of a machine that any network is let in to.
+SSH_PORT = 22
 # Set for the processes that make a machine, and not for those that only plan one, where a policy wants none that the public can
 # reach.
 PRIVATE_VARIABLE = "DAYFLY_PRIVATE_INGRESS"

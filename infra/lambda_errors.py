@@ -7,7 +7,7 @@ import re
 from dayfly.infra.cloud_error import CloudError
 from dayfly.infra.providers.base import FailureKind
 
-_CODE = re.compile(r"\[code ([a-z0-9/_.-]+)\]")
+_CODE = r"\[code ([a-z0-9/_.-]+)\]"
 _KINDS: dict[str, FailureKind] = {
     "global/invalid-api-key": "auth",
     "global/account-inactive": "auth",
@@ -45,9 +45,7 @@ _FIXES = {
 _IN_USE = ("firewall-rulesets/firewall-ruleset-in-use",)
 # Lambda's description of its API says so of this one: firewall rules do not apply there.
 _WITHOUT_FIREWALL = ("us-south-1",)
-_UNSUPPORTED = re.compile(
-    r"\b(not (supported|available)|unsupported|unavailable|do(es)? not apply)\b", re.IGNORECASE
-)
+_UNSUPPORTED = r"(?i)\b(not (supported|available)|unsupported|unavailable|do(es)? not apply)\b"
 _GONE = ("global/object-does-not-exist", "global/not-found")
 
 
@@ -83,7 +81,7 @@ def is_without_firewall(error: ApiError, region: str) -> bool:
     if error.code != "global/invalid-parameters":
         return False
     named = re.search(rf"\b{re.escape(region)}\b", error.message) is not None
-    return region in _WITHOUT_FIREWALL or (named and bool(_UNSUPPORTED.search(error.message)))
+    return region in _WITHOUT_FIREWALL or (named and bool(re.search(_UNSUPPORTED, error.message)))
 
 
 def kind_of(code: str) -> FailureKind:
@@ -97,5 +95,5 @@ def kind_of(code: str) -> FailureKind:
 
 def code_in(text: str) -> str:
     """The first code in a text, as the engine passes our messages on; "" without."""
-    found = _CODE.search(text)
+    found = re.search(_CODE, text)
     return "" if found is None else found[1]

@@ -6,10 +6,10 @@ import contextlib
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
+from dayfly.infra.ingress import SSH_PORT
+
 if TYPE_CHECKING:
     from dayfly.infra.lambda_records import Ruleset
-
-SSH_PORT = 22
 
 
 def ssh_rule(cidr: str, description: str) -> dict[str, Any]:

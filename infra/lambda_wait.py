@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from dayfly.infra import port_map
 from dayfly.infra.found import GONE
+from dayfly.infra.ingress import SSH_PORT
 from dayfly.infra.lambda_errors import ApiError
 from dayfly.infra.lambda_records import Instance
-from dayfly.infra.lambda_rules import SSH_PORT
 
 if TYPE_CHECKING:
     from dayfly.infra.lambda_api import LambdaApi

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 
 from dayfly.errors import ProvisionFailed
-from dayfly.infra import loopback
 from dayfly.infra.found import Found
 
 _TIMEOUT_S = 15.0
@@ -86,6 +85,8 @@ def end_run(run: str) -> None:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
+    from dayfly.infra import loopback  # a plan has no use for what it loads
+
     targets = [pid] if number == signal.SIGTERM else [pid, *loopback.descendants(pid)]
     for target in targets:
         try:

@@ -7,9 +7,7 @@ import re
 
 from dayfly.infra.run import Run
 
-PATTERN = re.compile(
-    r"^dayfly-(?P<run>[0-9a-f]{32})-(?P<owner>[0-9a-f]{8})-(?P<deadline>\d+)(?:-[a-z]+)?$"
-)
+_PATTERN = r"^dayfly-(?P<run>[0-9a-f]{32})-(?P<owner>[0-9a-f]{8})-(?P<deadline>\d+)(?:-[a-z]+)?$"
 
 
 def of(run: Run) -> str:
@@ -22,6 +20,12 @@ def owner_digest(owner: str) -> str:
     return hashlib.sha256(owner.encode()).hexdigest()[:8]
 
 
+def run_in(name: str) -> str:
+    """Which run's a thing is by its name; empty where it is nobody's of ours."""
+    found = re.match(_PATTERN, name)
+    return found["run"] if found else ""
+
+
 def tags_in(name: str, remark: str, owner: str | None) -> dict[str, str]:
     """What a name and its remark tell of a run, as tags; empty where it is nobody's of ours, or another owner's.
 
@@ -30,7 +34,7 @@ def tags_in(name: str, remark: str, owner: str | None) -> dict[str, str]:
         remark: its description, or what stands behind a key.
         owner: whose; None for anybody's.
     """
-    found = PATTERN.match(name)
+    found = re.match(_PATTERN, name)
     if not found or (owner is not None and found["owner"] != owner_digest(owner)):
         return {}
     return {

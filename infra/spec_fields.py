@@ -33,21 +33,21 @@ OF_THE_CALL = frozenset(
 )
 # The user of an address may be a token; that of an SSH address is a name, and its key is elsewhere.
 _CREDENTIALS = (
-    (re.compile(r"(?<!ssh)(://)[^\s/?#]*@"), r"\1[secret]@"),
+    (r"(?<!ssh)(://)[^\s/?#]*@", r"\1[secret]@"),
     (
-        re.compile(r"([?&][^\s=&#]*(?:token|key|sig|secret|passw|cred)[^\s=&#]*=)[^\s&#]+", re.I),
+        r"(?i)([?&][^\s=&#]*(?:token|key|sig|secret|passw|cred)[^\s=&#]*=)[^\s&#]+",
         r"\1[secret]",
     ),
 )
 # A version behind "=" is what apt takes; what begins with a hyphen would be an option.
-_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9]+)?(=[A-Za-z0-9][A-Za-z0-9+.:~-]*)?")
-_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_PACKAGE = r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9]+)?(=[A-Za-z0-9][A-Za-z0-9+.:~-]*)?"
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
 def without_credentials(requirement: str) -> str:
     """A requirement with what its address has of tokens and passwords masked."""
     for pattern, replacement in _CREDENTIALS:
-        requirement = pattern.sub(replacement, requirement)
+        requirement = re.sub(pattern, replacement, requirement)
     return requirement
 
 
@@ -83,7 +83,7 @@ def checked_secrets(value: object) -> tuple[str, ...]:
             f'secrets={value!r} must be a list of variable names, secrets=["WANDB_API_KEY"]'
         )
     for name in value:
-        if not isinstance(name, str) or not _VARIABLE.match(name):
+        if not isinstance(name, str) or not re.match(_VARIABLE, name):
             # The value is not repeated: people paste the secret itself here.
             raise SpecError("secrets= takes names of environment variables, not values")
     return tuple(value)
@@ -110,7 +110,7 @@ def checked_packages(value: object) -> tuple[str, ...]:
             f'system_packages={shown(value)} must be a list of names, system_packages=["ffmpeg"]'
         )
     for name in value:
-        if not isinstance(name, str) or not _PACKAGE.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_PACKAGE, name):
             raise SpecError(
                 f"system_packages={list(value)!r}: {name!r} is no name of a package as apt and dnf have them"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dayfly.infra.always import ALWAYS
+from dayfly.infra import always
 
 # Beside home, user, language, folder for temporary files, proxies and certificates, which everything has.
 NAMES = (
@@ -44,6 +44,6 @@ def of_ssh() -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in NAMES or name in _PROGRAMS or ALWAYS.match(name)
+        if name in NAMES or name in _PROGRAMS or always.is_for_all(name)
     }
     return kept | {"SSH_ASKPASS_REQUIRE": "never"}

@@ -12,7 +12,7 @@ from dayfly.errors import ConfigurationError, SpecError
 from dayfly.infra import ssh_environment
 
 # What begins with a hyphen would be an option, and what has a slash or a space in it is no name of a host.
-_NAME = re.compile(
+_NAME = (
     r"(?:(?P<user>[A-Za-z0-9_.][A-Za-z0-9_.@\\-]*)@)?"
     r"(?P<host>\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.]+)?\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)"
     r"(?::(?P<port>[0-9]{1,5}))?"
@@ -45,7 +45,7 @@ class SshHost(NamedTuple):
         Raises:
             SpecError: it is none of these.
         """
-        match = _NAME.fullmatch(name)
+        match = re.fullmatch(_NAME, name)
         if match is None or int(match["port"] or 22) not in range(1, 65536):
             raise SpecError(f"host={name!r} is no host that `ssh` could be given: write {EXAMPLE}")
         host = match["host"].strip("[]")

@@ -15,9 +15,8 @@ from dayfly.errors import ConfigurationError
 
 # A property of the computer's network, which the machine shares: without them an index behind a proxy
 # or a company's certificate cannot be reached.
-_NETWORK_VARIABLES = re.compile(
-    r"^(https?_proxy|no_proxy|all_proxy|ssl_cert_(file|dir)|requests_ca_bundle|curl_ca_bundle)$",
-    re.I,
+_NETWORK_VARIABLES = (
+    r"(?i)^(https?_proxy|no_proxy|all_proxy|ssl_cert_(file|dir)|requests_ca_bundle|curl_ca_bundle)$"
 )
 # macOS brings its own.
 _INSTALL = {
@@ -118,7 +117,7 @@ def _variables(directory: Path, props: Mapping[str, Any]) -> dict[str, str]:
     network = {
         name: value
         for name, value in os.environ.items()
-        if _NETWORK_VARIABLES.match(name) and '"' not in value
+        if re.match(_NETWORK_VARIABLES, name) and '"' not in value
     }
     return {
         "HOME": str(directory / "home"),

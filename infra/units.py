@@ -16,9 +16,9 @@ _LONGEST_S = 10 * 366 * 86400.0
 _BYTES = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGTP", start=1):
     _BYTES |= {f"{_letter}B": 1000**_power, f"{_letter}iB": 1024**_power, _letter: 1024**_power}
-_SIZE = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*$")
-_PARTS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd])")
-_CLOCK = re.compile(r"^(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?$")
+_SIZE = r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*$"
+_PARTS = r"([0-9]+(?:\.[0-9]+)?)\s*([smhd])"
+_CLOCK = r"^(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?$"
 
 
 def seconds(value: float | str | timedelta, name: str) -> float:
@@ -46,12 +46,12 @@ def seconds(value: float | str | timedelta, name: str) -> float:
 
 
 def _parse_duration(text: str) -> float | None:
-    clock = _CLOCK.match(text)
+    clock = re.match(_CLOCK, text)
     if clock:
         days, hours, minutes, secs = (float(part or 0) for part in clock.groups())
         return days * 86400 + hours * 3600 + minutes * 60 + secs
-    if text and not _PARTS.sub("", text).strip():
-        return sum(float(number) * _SECONDS[unit] for number, unit in _PARTS.findall(text))
+    if text and not re.sub(_PARTS, "", text).strip():
+        return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_PARTS, text))
     try:
         return float(text)
     except ValueError:
@@ -67,7 +67,7 @@ def size_bytes(value: int | float | str, name: str) -> int:
     found = 0.0
     if isinstance(value, int | float) and not isinstance(value, bool):
         found = number(value)
-    elif isinstance(value, str) and (match := _SIZE.match(value)):
+    elif isinstance(value, str) and (match := re.match(_SIZE, value)):
         unit = next((u for u in _BYTES if u.lower() == match[2].lower()), None)
         found = float(match[1]) * _BYTES[unit] if unit is not None else 0.0
     if not 1 <= found < float("inf"):

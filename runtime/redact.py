@@ -14,19 +14,14 @@ LEAST_LENGTH = 6
 _PATTERNS = (
     # A block whose end is missing is secret to the end of the text.
     (
-        re.compile(
-            r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)", re.S
-        ),
+        r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)",
         MASK,
     ),
-    (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{6,}", re.I), rf"\1 {MASK}"),
-    (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/@]*:[^\s/@]+@", re.I), rf"\1{MASK}@"),
-    (re.compile(r"\b(?:pul-[0-9a-f]{40}|hf_\w{20,}|gh[pousr]_\w{20,}|sk-[\w-]{20,})\b"), MASK),
+    (r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}", rf"\1 {MASK}"),
+    (r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@]*:[^\s/@]+@", rf"\1{MASK}@"),
+    (r"\b(?:pul-[0-9a-f]{40}|hf_\w{20,}|gh[pousr]_\w{20,}|sk-[\w-]{20,})\b", MASK),
     (
-        re.compile(
-            r"\b([\w-]*(?:password|passwd|secret|token|api[_-]?key))(\s*[=:]\s*)[^\s,;'\"]{6,}",
-            re.I,
-        ),
+        r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key))(\s*[=:]\s*)[^\s,;'\"]{6,}",
         rf"\1\2{MASK}",
     ),
 )
@@ -82,7 +77,7 @@ def redact(text: str) -> str:
     """The text with every known secret, and everything that looks like one, masked."""
     text = redact_known(text)
     for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
+        text = re.sub(pattern, replacement, text)
     return text
 
 

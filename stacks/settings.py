@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -132,6 +131,8 @@ def _limit(budget: Setting) -> float:
 
 
 def _toml(file: Path, wrong: Wrong) -> dict[str, Any]:
+    import tomllib  # where there is a file, which a short command need not wait for elsewhere
+
     try:
         return tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from dayfly.errors import ConfigurationError, UnknownRun
-from dayfly.infra.always import ALWAYS
+from dayfly.infra import always
 from dayfly.infra.home import home_path
 from dayfly.infra.ingress import PRIVATE_VARIABLE
 from dayfly.infra.providers.base import Provider
@@ -32,12 +32,9 @@ _RESERVE_BYTES = 8 << 20
 # Keys, journal, state and logs of one run come to a tenth of this.
 _LEAST_FREE_BYTES = 4 << 20
 # How this interpreter, which runs the program too, finds its packages and its own libraries.
-_INTERPRETER = re.compile(r"^(pythonpath|(dy)?ld_library_path)$", re.IGNORECASE)
+_INTERPRETER = r"(?i)^(pythonpath|(dy)?ld_library_path)$"
 # Where this computer keeps programs, settings and caches.
-_PLACES = re.compile(
-    r"^(path|pythonpath|ld_library_path|xdg_.*|dayfly_engine_home|pulumi_automation_api_skip_.*)$",
-    re.IGNORECASE,
-)
+_PLACES = r"(?i)^(path|pythonpath|ld_library_path|xdg_.*|dayfly_engine_home|pulumi_automation_api_skip_.*)$"
 # The engine's state may be in a cloud that the run's own provider is not.
 _BACKENDS = {
     "s3://": ("AWS_",),
@@ -180,7 +177,7 @@ class Workspace:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if ALWAYS.match(name) or _PLACES.match(name)
+            if always.is_for_all(name) or re.match(_PLACES, name)
         }
         return kept | {"DAYFLY_HOME": str(self.home)}
 
@@ -190,12 +187,12 @@ class Workspace:
         """The minimal environment of the engine for one run: no secret of this process that it does not need."""
         from dayfly.stacks import plugins
 
-        always = {
+        shared = {
             name: value
             for name, value in os.environ.items()
-            if ALWAYS.match(name) or _INTERPRETER.match(name)
+            if always.is_for_all(name) or re.match(_INTERPRETER, name)
         }
-        passed = always | self.credentials(provider)
+        passed = shared | self.credentials(provider)
         plugins.link(self.pulumi_home)
         path = [
             str(engine.bin_dir),

@@ -465,7 +465,7 @@ class TestDeclared:
         inner = seen["firewall-inner"]
         assert (inner["sourceTags"], inner["targetTags"]) == ([run_names.of(run)],) * 2
         assert "sourceRanges" not in inner
-        assert run_names.PATTERN.match(inner["name"])
+        assert run_names.run_in(inner["name"]) == run.id
         second = seen["instance-1"]
         assert second["labels"] == {**run.tags, "dayfly-node": "1"}
         assert second["scheduling"]["provisioningModel"] == "SPOT"

@@ -9,11 +9,9 @@ from typing import Any
 from dayfly.infra import (
     aws_endpoint,
     aws_errors,
-    aws_firewall,
     aws_ids,
     aws_inventory,
     aws_offers,
-    aws_owned,
     aws_sdk,
     aws_session,
     port_map,
@@ -21,6 +19,7 @@ from dayfly.infra import (
 )
 from dayfly.infra.found import Found, State
 from dayfly.infra.held import Held, Whose
+from dayfly.infra.ingress import SSH_PORT
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import Limits
 from dayfly.infra.run import Run
@@ -32,8 +31,8 @@ _LISTING_LAG_S, _LATE_CREATE_S = 20.0, 120.0
 _HERE_S = 0.5
 # Linux, on demand and spot, and volumes: https://aws.amazon.com/about-aws/whats-new/2017/10/announcing-amazon-ec2-per-second-billing/
 _BILLING_INCREMENT_S, _BILLING_MINIMUM_S = 1.0, 60.0
-_VCPU_QUOTA = re.compile("VcpuLimitExceeded|MaxSpotInstanceCountExceeded|InstanceLimitExceeded")
-_CHOICE = re.compile(r"\bchoosing\s+([a-z0-9, -]+)")
+_VCPU_QUOTA = "VcpuLimitExceeded|MaxSpotInstanceCountExceeded|InstanceLimitExceeded"
+_CHOICE = r"\bchoosing\s+([a-z0-9, -]+)"
 
 
 class Aws(vendor.VendorProvider):
@@ -92,9 +91,13 @@ class Aws(vendor.VendorProvider):
         return aws_offers.from_catalog(spec)
 
     def owns(self, held: Held, whose: Whose) -> bool:
+        from dayfly.infra import aws_owned
+
         return aws_owned.owns(held, whose)
 
     def sets(self, settings: Mapping[str, Any], whose: Whose) -> bool:
+        from dayfly.infra import aws_owned
+
         return aws_owned.sets(settings, whose)
 
     def place(self) -> str:
@@ -129,23 +132,25 @@ class Aws(vendor.VendorProvider):
     def address(self, id: str) -> tuple[str, int] | None:
         found = aws_inventory.instance(id)
         ip = found.get("PublicIpAddress") if found else None
-        return (str(ip), aws_firewall.SSH_PORT) if ip else None
+        return (str(ip), SSH_PORT) if ip else None
 
     def admit(self, id: str) -> str:
+        from dayfly.infra import aws_firewall
+
         return aws_firewall.admit(id)
 
     def regions_named(self, error: str) -> Sequence[str]:
         """The zones that a refusal names as having some: "... or choosing us-east-1b, us-east-1c"."""
         if self.failure(error) != "capacity":
             return ()
-        return aws_ids.zones_named(" ".join(_CHOICE.findall(error)))
+        return aws_ids.zones_named(" ".join(re.findall(_CHOICE, error)))
 
     def rules_out(self, error: str, tried: Offer, other: Offer) -> bool:
         """A quota of vCPUs is one region's, of one family and one way of buying; other quotas are one region's."""
         here, there = aws_ids.zone_of(tried.region), aws_ids.zone_of(other.region)
         if here is None or there is None or here[0] != there[0]:
             return False
-        if not _VCPU_QUOTA.search(error):
+        if not re.search(_VCPU_QUOTA, error):
             return True
         return (_family(tried), tried.spot) == (_family(other), other.spot)
 

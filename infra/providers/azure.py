@@ -9,7 +9,7 @@ import contextlib
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dayfly.infra import (
     azure_account,
@@ -17,18 +17,20 @@ from dayfly.infra import (
     azure_errors,
     azure_names,
     azure_offers,
-    azure_resources,
     caller,
     port_map,
     vendor,
 )
-from dayfly.infra.azure_api import AzureApi, Row, View
 from dayfly.infra.found import Found, State
 from dayfly.infra.held import Held, Whose
+from dayfly.infra.ingress import SSH_PORT
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import Limits
 from dayfly.infra.run import Run, is_id
 from dayfly.infra.spec import Spec
+
+if TYPE_CHECKING:
+    from dayfly.infra.azure_api import AzureApi, Row, View
 
 _CONSOLE = (
     "https://portal.azure.com/#view/HubsExtension/BrowseResource/resourceType/Microsoft.Resources"
@@ -128,6 +130,8 @@ class Azure(vendor.VendorProvider):
         return f"{held.id.lower()}/".startswith(f"{group}/")
 
     def sets(self, settings: Mapping[str, Any], whose: Whose) -> bool:
+        from dayfly.infra import azure_resources
+
         return (
             azure_resources.SETTINGS.issuperset(settings)
             and str(settings.get("subscriptionId", "")).lower() == whose.place
@@ -149,11 +153,13 @@ class Azure(vendor.VendorProvider):
             getattr(part, name)
 
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
+        from dayfly.infra import azure_resources
+
         allowed = caller.of_run(spec, run, azure_endpoint.base_url())
         return azure_resources.Declaration(spec, offer, run, allowed).register()
 
     def inventory(self, owner: str | None) -> Sequence[Found]:
-        api = AzureApi.from_environment()
+        api = _api()
         groups = api.groups(owner)
         states = {azure_names.group_in(row.id): row.provisioning for row in groups}
         # Machines first: they are what costs money.
@@ -174,7 +180,7 @@ class Azure(vendor.VendorProvider):
         ]
 
     def terminate(self, found: Found) -> None:
-        api = AzureApi.from_environment()
+        api = _api()
         group = azure_names.own_group_of(found)
         if group is not None:
             api.delete_group(group)
@@ -185,7 +191,7 @@ class Azure(vendor.VendorProvider):
         place = azure_names.place_of(id)
         if place is None:
             return "unknown"
-        api = AzureApi.from_environment()
+        api = _api()
         view = api.view(place)
         if view is not None and view.provisioning != "Deleting":
             return _state(view)
@@ -195,23 +201,25 @@ class Azure(vendor.VendorProvider):
         if group.provisioning == "Deleting":
             return "terminated" if view is None else "stopping"
         # Nothing of ours deletes a machine and leaves its group: it was taken back, or somebody has deleted it by hand.
-        is_spot = group.tags.get(azure_resources.SPOT_TAG) == "true"
+        is_spot = group.tags.get(azure_names.SPOT_TAG) == "true"
         return "preempted" if is_spot else "terminated" if view is None else "stopping"
 
     def address(self, id: str) -> tuple[str, int] | None:
         place = azure_names.place_of(id)
         if place is None:
             return None
-        api = AzureApi.from_environment()
+        api = _api()
         host = api.address(place.group, f"address{place.suffix}")
-        return (host, azure_resources.SSH_PORT) if host else None
+        return (host, SSH_PORT) if host else None
 
     def admit(self, id: str) -> str:
+        from dayfly.infra import azure_resources
+
         here = caller.own(azure_endpoint.base_url())
         place = azure_names.place_of(id)
         if here is None or place is None:
             return ""  # Nobody is let in for whom nobody can be named.
-        api = AzureApi.from_environment()
+        api = _api()
         rules = api.rules(place.group, azure_names.FIREWALL)
         if not rules or any(_lets_in(rule, here.cidr) for rule in rules):
             return ""
@@ -234,6 +242,12 @@ class Azure(vendor.VendorProvider):
 
 
 PROVIDER = Azure()
+
+
+def _api() -> AzureApi:
+    from dayfly.infra.azure_api import AzureApi  # a plan that asks nobody has no use for it
+
+    return AzureApi.from_environment()
 
 
 def _state(view: View) -> State:
@@ -280,7 +294,7 @@ def _lets_in(rule: Any, cidr: str) -> bool:
     allows = (
         rule.access == "Allow" and rule.direction == "Inbound" and rule.protocol in ("Tcp", "*")
     )
-    if not allows or rule.destination_port_range not in ("*", str(azure_resources.SSH_PORT)):
+    if not allows or rule.destination_port_range not in ("*", str(SSH_PORT)):
         return False
     with contextlib.suppress(TypeError, ValueError):
         return here.subnet_of(ipaddress.IPv4Network(rule.source_address_prefix, strict=False))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dayfly.infra import (
     caller,
@@ -15,22 +15,24 @@ from dayfly.infra import (
     gcp_errors,
     gcp_offers,
     gcp_prices,
-    gcp_stack,
     port_map,
     run_names,
     vendor,
 )
 from dayfly.infra.found import Found, State
-from dayfly.infra.gcp_api import GcpApi
 from dayfly.infra.gcp_errors import GcpError
 from dayfly.infra.gcp_place import Place, region_of
 from dayfly.infra.gcp_prices import Prices
 from dayfly.infra.held import Held, Whose
+from dayfly.infra.ingress import SSH_PORT
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import FailureKind, Limits
 from dayfly.infra.run import Run
 from dayfly.infra.spec import Spec
 from dayfly.infra.vendor import VendorProvider
+
+if TYPE_CHECKING:
+    from dayfly.infra.gcp_api import GcpApi
 
 # Listings of Compute Engine are made from the same records as everything else; this is what a replica may be behind.
 _LISTING_LAG_S = 10.0
@@ -103,7 +105,7 @@ class Gcp(VendorProvider):
         if not self.is_configured():
             return self.catalog_offers(spec)
         gcp_offers.check(spec)
-        api = GcpApi.from_environment()
+        api = _api()
         try:
             prices: Prices | None = gcp_prices.current(api.url, api.credentials)
         except GcpError:
@@ -120,7 +122,7 @@ class Gcp(VendorProvider):
         spec = Spec(provider=self.name)
         if not self.is_configured():
             return gcp_offers.price_list(gcp_offers.offline(spec))
-        api = GcpApi.from_environment()
+        api = _api()
         prices = gcp_prices.current(api.url, api.credentials)
         return gcp_offers.price_list(gcp_offers.live(spec, api, prices))
 
@@ -137,6 +139,8 @@ class Gcp(VendorProvider):
         return held.says("name", place.name) and held.says("project", *project)
 
     def sets(self, settings: Mapping[str, Any], whose: Whose) -> bool:
+        from dayfly.infra import gcp_stack
+
         return (
             gcp_stack.SETTINGS.issuperset(settings)
             and settings.get("project") == whose.place
@@ -152,11 +156,13 @@ class Gcp(VendorProvider):
         from pulumi_gcp.compute import Instance  # noqa: F401
 
     def declare(self, spec: Spec, offer: Offer, run: Run) -> Sequence[Mapping[str, Any]]:
+        from dayfly.infra import gcp_stack
+
         project = None if gcp_account.missing() else gcp_account.project()
         return gcp_stack.declare(spec, offer, run, project)
 
     def inventory(self, owner: str | None) -> Sequence[Found]:
-        api = GcpApi.from_environment()
+        api = _api()
         return [*_instances(api, owner), *_disks(api, owner), *_named(api, owner)]
 
     def terminate(self, found: Found) -> None:
@@ -164,7 +170,7 @@ class Gcp(VendorProvider):
         if place is None:
             return  # No resource of Compute Engine's has such an id.
         try:
-            GcpApi.from_environment().delete(place)
+            _api().delete(place)
         except GcpError as error:
             # A network is in use until its machine has ended: whoever reads the inventory again comes back to it.
             if not error.in_use:
@@ -174,7 +180,7 @@ class Gcp(VendorProvider):
         place = Place.of(id)
         if place is None:
             return "unknown"
-        api = GcpApi.from_environment()
+        api = _api()
         try:
             instance = api.instance(place)
         except GcpError as error:
@@ -192,24 +198,24 @@ class Gcp(VendorProvider):
         if place is None:
             return None
         try:
-            host = _host(GcpApi.from_environment().instance(place))
+            host = _host(_api().instance(place))
         except GcpError as error:
             if not error.gone:
                 raise
             return None
-        return (host, gcp_stack.SSH_PORT) if host else None
+        return (host, SSH_PORT) if host else None
 
     def admit(self, id: str) -> str:
         place, here = Place.of(id), caller.own(gcp_account.base_url())
         if place is None or here is None:
             return ""  # Nobody is let in for whom nobody can be named.
-        api = GcpApi.from_environment()
+        api = _api()
         run = dict(api.instance(place).labels).get("dayfly-run", "")
         # Only the run's own, and of its rules the one that names addresses.
         closed = [
             rule
             for rule in api.firewalls()
-            if _run_of(rule.name) == run != ""
+            if run_names.run_in(rule.name) == run != ""
             and rule.source_ranges
             and not _lets_in(rule.source_ranges, here.cidr)
         ]
@@ -233,6 +239,12 @@ class Gcp(VendorProvider):
 PROVIDER = Gcp()
 
 
+def _api() -> GcpApi:
+    from dayfly.infra.gcp_api import GcpApi  # a plan that asks nobody has no use for it
+
+    return GcpApi.from_environment()
+
+
 def _instances(api: GcpApi, owner: str | None) -> Iterator[Found]:
     for each in api.instances(owner):
         labels = dict(each.labels)
@@ -252,11 +264,6 @@ def _named(api: GcpApi, owner: str | None) -> Iterator[Found]:
     for each in (*api.firewalls(), *api.subnetworks(), *api.networks()):
         if tags := run_names.tags_in(each.name, each.description, owner):
             yield Found("network", str(Place.of(each.self_link)), tags)
-
-
-def _run_of(name: str) -> str:
-    found = run_names.PATTERN.match(name)
-    return found["run"] if found else ""
 
 
 def _is_spot(instance: Any) -> bool:

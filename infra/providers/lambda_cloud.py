@@ -25,9 +25,8 @@ from dayfly.infra import (
     user_data,
 )
 from dayfly.infra.found import Found, State
-from dayfly.infra.ingress import PRIVATE_VARIABLE
+from dayfly.infra.ingress import PRIVATE_VARIABLE, SSH_PORT
 from dayfly.infra.lambda_errors import ApiError, code_in, kind_of
-from dayfly.infra.lambda_rules import SSH_PORT, lets_in, ssh_rule
 from dayfly.infra.offers import Offer
 from dayfly.infra.providers.base import FailureKind, Limits, Provider
 from dayfly.infra.run import Run
@@ -220,14 +219,14 @@ class LambdaCloud(Provider):
         return (found.ip, SSH_PORT) if found.ip else None
 
     def admit(self, id: str) -> str:
+        from dayfly.infra.lambda_rules import lets_in, ssh_rule
+
         here = caller.own(lambda_endpoint.base_url())
         if here is None:
             return ""  # Nobody is let in for whom nobody can be named.
         api = lambda_account.api()
         # Only what is ours, and the run's own.
-        behind = [
-            r for r in api.rulesets() if id in r.instances and run_names.PATTERN.match(r.name)
-        ]
+        behind = [r for r in api.rulesets() if id in r.instances and run_names.run_in(r.name)]
         closed = [ruleset for ruleset in behind if not lets_in(ruleset, here.cidr)]
         for ruleset in closed:
             # Behind the others: the first one's description says whose it is.
