@@ -409,7 +409,7 @@ def test_a_machine_that_there_is_not_is_refused_with_those_that_there_are(
 
 _LIVE = """
 from dayfly.runtime.cli import top
-from dayfly.runtime.cli.app import app
+from dayfly.runtime.cli.app import dayfly as app
 from dayfly.runtime.context import Context
 from tests import runs
 top._EVERY_S = 0.02

@@ -1,4 +1,4 @@
-"""The command line: `dayfly VERB`, each verb one to one with a Python call. Nothing but typer is loaded until a verb runs."""
+"""The command line: `dayfly VERB`, each verb one to one with a Python call. Nothing but click is loaded until a verb runs."""
 
 from __future__ import annotations
 

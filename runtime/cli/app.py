@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import importlib
-from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
+import click
 
 # Each verb, in the order of the help, and the file that has it.
 VERBS: Mapping[str, str] = {
@@ -30,6 +29,7 @@ VERBS: Mapping[str, str] = {
     "doctor": "doctor",
     "keeper": "keeper",
     "engine": "engine",
+    "completion": "completion",
 }
 
 _EPILOG = """\b
@@ -57,79 +57,54 @@ Environment:
 _OBJECTS_PER_COLLECTION = 50_000
 
 
-class _Group(TyperGroup):
+class _Group(click.Group):
     """Ends with a message and a code where one of our errors comes up, and never with a traceback of ours.
 
-    A verb's file is loaded and its options are made when it is asked for: those of all verbs take a third of a short command.
+    A verb's file is loaded when it is asked for: those of all verbs take a third of a short command.
     """
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in self.commands:
-            # The nearest to one that is not there is looked for among all.
-            self._load([cmd_name] if cmd_name in VERBS else VERBS)
-        return super().get_command(ctx, cmd_name)
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        file = importlib.import_module(f"dayfly.runtime.cli.{VERBS[cmd_name]}")
+        found: click.Command = getattr(file, cmd_name)
+        return found
 
-    def _load(self, verbs: Collection[str]) -> None:
-        part = typer.Typer(rich_markup_mode=None)
-        for file in {VERBS[verb] for verb in verbs}:
-            importlib.import_module(f"dayfly.runtime.cli.{file}").register(part)
-        part.registered_commands = [
-            each for each in part.registered_commands if _verb(each.callback) in verbs
-        ]
-        self.commands.update(typer.main.get_group(part).commands)
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not ctx.resilient_parsing:
+            from dayfly.infra.units import suggestion
 
-    def invoke(self, ctx: Any) -> Any:
+            ctx.fail(f"No such command {args[0]!r}; {suggestion(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("dayfly: interrupted", err=True)
-            raise typer.Exit(130) from None
+            click.echo("dayfly: interrupted", err=True)
+            raise click.exceptions.Exit(130) from None
         except Exception as error:
             from dayfly.errors import DayflyError
 
             if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-                typer.echo(f"dayfly: {error}", err=True)
-                raise typer.Exit(74) from None
+                click.echo(f"dayfly: {error}", err=True)
+                raise click.exceptions.Exit(74) from None
             if not isinstance(error, DayflyError):
                 raise
             from dayfly.runtime.cli.output import complain, exit_code
 
             complain(error)
-            raise typer.Exit(exit_code(error)) from None
+            raise click.exceptions.Exit(exit_code(error)) from None
 
 
-def _verb(command: Callable[..., Any] | None) -> str:
-    return typer.main.get_command_name(command.__name__) if command else ""
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"dayfly {version('dayfly')}")
-        raise typer.Exit
-
-
-app = typer.Typer(
-    name="dayfly",
-    cls=_Group,
-    epilog=_EPILOG,
-    no_args_is_help=True,
-    # Help without rich starts in half the time; tables use rich where a terminal shows them.
-    rich_markup_mode=None,
-    # Rich tracebacks print the values of local variables, and some of those are keys.
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback()
-def dayfly(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version)] = False,
-) -> None:
+@click.group(cls=_Group, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(None, "--version", package_name="dayfly", message="dayfly %(version)s")
+def dayfly() -> None:
     """Run a Python function on a machine that exists for that call only, and is proved gone afterwards."""
 
 
@@ -139,6 +114,6 @@ def main() -> None:
     # its end, where there is none.
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
     try:
-        app(prog_name="dayfly")
+        dayfly(prog_name="dayfly")
     finally:
         gc.freeze()

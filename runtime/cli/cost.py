@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
+
+from dayfly.runtime.cli.common import with_json
 
 if TYPE_CHECKING:
     from dayfly.runtime.spending import Spending, Total
@@ -16,32 +17,29 @@ if TYPE_CHECKING:
     from dayfly.stacks.commitment import Commitment
 
 
-class _By(StrEnum):
-    """What expenses are added up by."""
-
-    DAY = "day"
-    PROVIDER = "provider"
-    FUNCTION = "function"
+# What expenses are added up by.
+_BY = ("day", "provider", "function")
 
 
-def cost(
-    *,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since", metavar="DAY|DURATION", help='From that day on, "2026-01-31", or "7d" ago.'
-        ),
-    ] = None,
-    by: Annotated[
-        list[_By] | None,
-        typer.Option("--by", help="Only the sums by this; may be repeated. All three if left out."),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="FILE", help="Draw it, with a bar for each sum."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+@click.command()
+@click.option(
+    "--since", metavar="DAY|DURATION", help='From that day on, "2026-01-31", or "7d" ago.'
+)
+@click.option(
+    "--by",
+    type=click.Choice(_BY),
+    multiple=True,
+    default=_BY,
+    help="Only the sums by this; may be repeated. All three if left out.",
+)
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Draw it, with a bar for each sum.",
+)
+@with_json
+def cost(since: str | None, by: Sequence[str], html: Path | None, json: bool) -> None:
     """Add up what the runs of this computer have cost.
 
     By day, provider and function; open runs up to now. A run whose launch was never answered is listed: it has cost so much
@@ -67,22 +65,17 @@ def cost(
     if html is not None:
         from dayfly.runtime.spending_page import page
 
-        whole_file.write(html, page(spending, by or tuple(_By)))
+        whole_file.write(html, page(spending, by))
         tell(f"dayfly: what has been spent is drawn in {html}")
     elif json:
-        emit_json(spending.as_dict(by or tuple(_By)) | {"budgets": budgets()})
+        emit_json(spending.as_dict(by) | {"budgets": budgets()})
     else:
         if spending.expenses:
-            _print(spending, by or tuple(_By))
+            _print(spending, by)
         else:
             tell("nothing has been spent")
         for each in budgets():
             tell(_budget_line(each))
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    app.command()(cost)
 
 
 def _moment(since: str | None, now: float) -> float:

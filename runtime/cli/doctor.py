@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
+
+from dayfly.runtime.cli.common import with_json
 
 if TYPE_CHECKING:
     from dayfly.runtime.doctor import Report
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
 _LAYERS = "argument > environment > project [tool.dayfly] > user file > default"
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+@click.command()
+@with_json
+def doctor(json: bool) -> None:
     """Check this computer, and show all settings.
 
     Each failure has its fix, each setting its origin. Exit code 1 where something that is needed is broken.
@@ -25,12 +29,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         emit_json(report.as_dict())
     else:
         _print(report)
-    raise typer.Exit(0 if report.healthy else 1)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    app.command()(doctor)
+    raise click.exceptions.Exit(0 if report.healthy else 1)
 
 
 def _print(report: Report) -> None:

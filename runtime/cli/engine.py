@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import sysconfig
-from typing import Annotated
+from collections.abc import Sequence
 
-import typer
+import click
 
-app = typer.Typer(help="The Pulumi CLI that runs every stack.", no_args_is_help=True)
+from dayfly.runtime.cli.common import with_json
+
 _EXPORTED = (
     "PATH",
     "PULUMI_BACKEND_URL",
@@ -21,8 +22,14 @@ _EXPORTED = (
 )
 
 
-@app.command()
-def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+@click.group()
+def engine() -> None:
+    """The Pulumi CLI that runs every stack."""
+
+
+@engine.command()
+@with_json
+def status(json: bool) -> None:
     """Show which Pulumi CLI and which vendors' plugins are used, and where from; exit code 69 where there is no CLI."""
     from dayfly.errors import EngineMissing
     from dayfly.runtime.cli.output import emit_json, tell
@@ -40,24 +47,19 @@ def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         tell(
             "\n".join(["dayfly: no Pulumi CLI; `dayfly engine install` gets one", *search.refused])
         )
-        raise typer.Exit(EngineMissing.exit_code)
+        raise click.exceptions.Exit(EngineMissing.exit_code)
 
 
-@app.command()
-def install(
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--plugin",
-            metavar="PROVIDER",
-            help="Also the plugin of this provider's vendor; may be repeated.",
-        ),
-    ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option("--server", metavar="URL", help="A mirror of Pulumi's releases of plugins."),
-    ] = None,
-) -> None:
+@engine.command()
+@click.option(
+    "--plugin",
+    "providers",
+    metavar="PROVIDER",
+    multiple=True,
+    help="Also the plugin of this provider's vendor; may be repeated.",
+)
+@click.option("--server", metavar="URL", help="A mirror of Pulumi's releases of plugins.")
+def install(providers: Sequence[str], server: str | None) -> None:
     """Get a Pulumi CLI: found, else installed by Pulumi's own installer, else built.
 
     A vendor's plugin comes in the version that its SDK names, by the CLI's own `plugin install`; the first run that needs it
@@ -66,7 +68,7 @@ def install(
     from dayfly.runtime.cli.output import tell
     from dayfly.stacks import engine, plugin_install, plugins
 
-    wanted = [plugins.named(name, server) for name in plugin or ()]
+    wanted = [plugins.named(name, server) for name in providers]
     found = engine.ensure(tell)
     print(f"{found.path}  {found.version}  ({found.origin})")
     for each in wanted:
@@ -74,7 +76,7 @@ def install(
         print(f"{place.where}  {each.version}  ({place.origin})")
 
 
-@app.command()
+@engine.command()
 def env() -> None:
     """Print `export` lines for the plain pulumi CLI: eval "$(dayfly engine env)"."""
     from dayfly.infra.ingress import PRIVATE_VARIABLE
@@ -86,11 +88,6 @@ def env() -> None:
     variables["PATH"] = search_path(str(engine.bin_dir))
     for name in (*_EXPORTED, *(name for name in (PRIVATE_VARIABLE,) if name in variables)):
         print(f"export {name}={shlex.quote(variables[name])}")
-
-
-def register(root: typer.Typer) -> None:
-    """Adds the verb."""
-    root.add_typer(app, name="engine")
 
 
 def search_path(engine_folder: str) -> str:

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Annotated
 
-import typer
+import click
 
-from dayfly.runtime.cli.held import Node
+from dayfly.runtime.cli.common import with_node, with_run
 
 _LOOK_S = 1.0
 
 
-def forward(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")],
-    ports: Annotated[
-        str,
-        typer.Argument(
-            metavar="PORT[:LOCAL]",
-            help="Of its machine's loopback, and of this computer's: the same if left out, 0 for any that is free.",
-        ),
-    ],
-    node: Node = 0,
-) -> None:
+@click.command()
+@with_run
+@click.argument("ports", metavar="PORT[:LOCAL]")
+@with_node
+def forward(run: str, ports: str, node: int) -> None:
     """Reach a port of an open run's machine, or of one of them, on 127.0.0.1, through the run's own SSH.
+
+    RUN is its id, or the beginning of it; PORT is of its machine's loopback, and LOCAL of this computer's: the same if left out, 0
+    for any that is free.
 
     Prints the address, and goes on until the run ends, or Ctrl-C, which does nothing to the run.
     """
@@ -61,8 +57,3 @@ def parsed(text: str) -> tuple[int, int]:
     if not remote.isdecimal() or (colon and not local.isdecimal()):
         raise SpecError(f"{text!r} names no port; write 8888, or 8888:9999 for port 9999 here")
     return int(remote), int(local if colon else remote)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    app.command()(forward)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
+
+from dayfly.runtime.cli.common import with_json
 
 if TYPE_CHECKING:
     from dayfly.runtime.context import Context
@@ -19,35 +21,35 @@ _MANY = 20
 _CONFIRMATION = "all owners"
 
 
+@click.command()
+@click.option("--run", metavar="RUN", help="Only this run.")
+@click.option("--yes", "-y", is_flag=True, help="Destroy, instead of showing.")
+@click.option("--held", is_flag=True, help="Held runs too: results that wait for an attach.")
+@click.option("--kept", is_flag=True, help="Kept ones too: machines that wait for a next call.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help=f"With --yes: also where a listing is not complete, or more than {_MANY} would go.",
+)
+@click.option("--owner", metavar="OWNER", help="As this owner: for a computer that was lost.")
+@click.option(
+    "--all-owners", is_flag=True, help="With --yes: everybody's, after a typed confirmation."
+)
+@click.option("--install", is_flag=True, help="Have it done every 10 minutes, by systemd or cron.")
+@click.option("--uninstall", is_flag=True, help="No longer.")
+@with_json
 def gc(
     *,
-    run: Annotated[str | None, typer.Option("--run", help="Only this run.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Destroy, instead of showing.")] = False,
-    held: Annotated[
-        bool, typer.Option("--held", help="Held runs too: results that wait for an attach.")
-    ] = False,
-    kept: Annotated[
-        bool, typer.Option("--kept", help="Kept ones too: machines that wait for a next call.")
-    ] = False,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help=f"With --yes: also where a listing is not complete, or more than {_MANY} would go.",
-        ),
-    ] = False,
-    owner: Annotated[
-        str | None, typer.Option("--owner", help="As this owner: for a computer that was lost.")
-    ] = None,
-    all_owners: Annotated[
-        bool,
-        typer.Option("--all-owners", help="With --yes: everybody's, after a typed confirmation."),
-    ] = False,
-    install: Annotated[
-        bool, typer.Option("--install", help="Have it done every 10 minutes, by systemd or cron.")
-    ] = False,
-    uninstall: Annotated[bool, typer.Option("--uninstall", help="No longer.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    run: str | None,
+    yes: bool,
+    held: bool,
+    kept: bool,
+    force: bool,
+    owner: str | None,
+    all_owners: bool,
+    install: bool,
+    uninstall: bool,
+    json: bool,
 ) -> None:
     """Find what dead clients left behind; --yes destroys it.
 
@@ -83,19 +85,14 @@ def gc(
     _tell_limits(found)
     if not yes:
         _show(found, doomed, json, held=held, kept=kept)
-        raise typer.Exit(75 if found.failed else 0)
+        raise click.exceptions.Exit(75 if found.failed else 0)
     if not force:
         _freeze(found, doomed)
     _confirm_foreign(doomed)
     code = _destroy(context, doomed, json)
     if run is not None:
         _refuse_left(found, doomed)
-    raise typer.Exit(code)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    app.command()(gc)
+    raise click.exceptions.Exit(code)
 
 
 def _place_in_timer(wanted: bool, json: bool) -> None:
@@ -207,7 +204,7 @@ def _confirm_foreign(doomed: Sequence[Finding]) -> None:
             f"{len(foreign)} are of other owners ({', '.join(owners)}): --all-owners is for a terminal, where it is"
             " confirmed; --owner NAME needs none"
         )
-    typed = typer.prompt(
+    typed = click.prompt(
         f'{len(foreign)} are of other owners ({", ".join(owners)}); to destroy them type "{_CONFIRMATION}"',
         err=True,
     )

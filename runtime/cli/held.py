@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
 
-import typer
+import click
 
-_Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Node = Annotated[
-    int,
-    typer.Option(
-        "--node", metavar="N", help="Which machine, where there are several; the first is 0."
-    ),
-]
+from dayfly.runtime.cli.common import with_json, with_node, with_run
 
 
-def attach(
-    run: _Run,
-    json: _Json = False,
-    no_log: Annotated[
-        bool, typer.Option("--no-log", help="Only the result: its secrets cannot be masked here.")
-    ] = False,
-    take: Annotated[
-        bool, typer.Option("--take", help="Also from another computer that follows it right now.")
-    ] = False,
-) -> None:
+@click.command()
+@with_run
+@with_json
+@click.option("--no-log", is_flag=True, help="Only the result: its secrets cannot be masked here.")
+@click.option("--take", is_flag=True, help="Also from another computer that follows it right now.")
+def attach(run: str, json: bool, no_log: bool, take: bool) -> None:
     """Take a run in hand whose client is gone.
+
+    RUN is its id, or the beginning of it.
 
     With a remote `backend` also one that another computer has started, as long as its function runs or its result waits:
     that computer is told, and leaves it alone then. It takes the same backend and the same passphrase, or KMS.
@@ -43,13 +34,18 @@ def attach(
     from dayfly.runtime.display import Display
 
     display = Display.standard(output_to="stderr" if json else None)
-    raise typer.Exit(see(attach_to(run, display, log=not no_log, take=take), json))
+    raise click.exceptions.Exit(see(attach_to(run, display, log=not no_log, take=take), json))
 
 
-def result(run: _Run, json: _Json = False) -> None:
+@click.command()
+@with_run
+@with_json
+def result(run: str, json: bool) -> None:
     """Print the value that a run has brought back.
 
     Or the exception that its function raised; exit code 1 then.
+
+    RUN is its id, or the beginning of it.
     """
     from dayfly.errors import DayflyError
     from dayfly.runtime import redact
@@ -65,16 +61,18 @@ def result(run: _Run, json: _Json = False) -> None:
         raise
     except Exception as error:  # noqa: BLE001  # the function's own, whatever it is
         complain_of_function(error)
-        raise typer.Exit(1) from None
+        raise click.exceptions.Exit(1) from None
     emit_value(value, json)
 
 
-def cancel(
-    run: _Run,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    json: _Json = False,
-) -> None:
+@click.command()
+@with_run
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@with_json
+def cancel(run: str, yes: bool, json: bool) -> None:
     """Stop a run, bring home what it leaves, and prove its machine gone.
+
+    RUN is its id, or the beginning of it.
 
     Its function is asked to end and has its grace for that, then log and outputs come; Ctrl-C, or a second cancel, destroys at
     once. A value that the function has not returned is lost.
@@ -91,7 +89,7 @@ def cancel(
             raise SpecError(
                 f"cancel destroys run {history.id[:12]}; say --yes where no one can be asked"
             )
-        typer.confirm(f"stop run {history.id[:12]} and destroy its machine?", abort=True, err=True)
+        click.confirm(f"stop run {history.id[:12]} and destroy its machine?", abort=True, err=True)
     receipt = cancel_run(history.id, tell)
     if json:
         emit_json(receipt.as_dict())
@@ -99,15 +97,14 @@ def cancel(
         print(receipt_line(receipt))
 
 
-def ssh(
-    run: _Run,
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[-- COMMAND]...", help="Run this instead of a shell."),
-    ] = None,
-    node: Node = 0,
-) -> None:
+@click.command(context_settings={"allow_interspersed_args": False})
+@with_run
+@click.argument("command", metavar="[-- COMMAND]...", nargs=-1)
+@with_node
+def ssh(run: str, command: Sequence[str], node: int) -> None:
     """Log in to the machine of an open run, or to one of them.
+
+    RUN is its id, or the beginning of it; COMMAND is run instead of a shell.
 
     The system's ssh, with the run's own key and its pinned host key.
     """
@@ -121,7 +118,7 @@ def ssh(
     if command and command[0].partition("=")[0] == "--node":
         raise SpecError(f"--node goes in front of the run: dayfly ssh --node N {run}")
     _, history = find_run(run)
-    line = [*shell_command(history, node), *(command or [])]
+    line = [*shell_command(history, node), *command]
     admission.knock(history, tell, node)
     try:
         os.execvp(line[0], line)  # noqa: S606  # the terminal belongs to ssh from here on
@@ -129,10 +126,3 @@ def ssh(
         raise ConfigurationError(
             "there is no `ssh` on PATH: install OpenSSH's client with your package manager"
         ) from error
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
-    for command in (attach, result, cancel):
-        app.command()(command)
-    app.command(context_settings={"allow_interspersed_args": False})(ssh)

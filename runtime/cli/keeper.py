@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-app = typer.Typer(
-    help="The process that finishes what dead clients leave behind.", no_args_is_help=True
-)
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from dayfly.runtime.cli.common import with_json
+
 _COLUMNS = ("ID", "STATUS", "NEXT", "FAILED", "WHY")
 
 
-@app.command()
-def status(json: _Json = False) -> None:
+@click.group()
+def keeper() -> None:
+    """The process that finishes what dead clients leave behind."""
+
+
+@keeper.command()
+@with_json
+def status(json: bool) -> None:
     """Show the keeper and the runs in its care; it starts by itself, and ends when nothing is open."""
     from dayfly.errors import KeeperMissing
     from dayfly.runtime.cli.output import emit_json, tell
@@ -37,13 +41,10 @@ def status(json: _Json = False) -> None:
         _print(told)
 
 
-@app.command()
-def stop(
-    force: Annotated[
-        bool, typer.Option("--force", help="Even though runs are open: nobody sees to them then.")
-    ] = False,
-    json: _Json = False,
-) -> None:
+@keeper.command()
+@click.option("--force", is_flag=True, help="Even though runs are open: nobody sees to them then.")
+@with_json
+def stop(force: bool, json: bool) -> None:
     """End the keeper; refused while runs are open."""
     from dayfly.errors import KeeperMissing, RunBusy
     from dayfly.runtime.cli.output import emit_json, tell
@@ -68,11 +69,6 @@ def stop(
     tell("the keeper has ended" if answer["stopping"] else "no keeper was there")
     if runs:
         tell(f"nobody sees to {', '.join(runs)} until the next call, or `dayfly ps`")
-
-
-def register(root: typer.Typer) -> None:
-    """Adds the verb."""
-    root.add_typer(app, name="keeper")
 
 
 def _print(told: dict[str, Any]) -> None:

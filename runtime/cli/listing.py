@@ -6,26 +6,26 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
+
+from dayfly.runtime.cli.common import with_json, with_run
 
 if TYPE_CHECKING:
     from dayfly.runtime.context import Context
     from dayfly.stacks.journal import History
 
-_Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _COLUMNS = ("ID", "STATUS", "FUNCTION", "PROVIDER", "AGE", "UNTIL", "$/H", "$")
 _FOLLOW_S = 0.05
 
 
-def ps(
-    everything: Annotated[
-        bool, typer.Option("--all", "-a", help="Closed runs too, with minutes and dollars.")
-    ] = False,
-    json: _Json = False,
-) -> None:
+@click.command()
+@click.option(
+    "--all", "-a", "everything", is_flag=True, help="Closed runs too, with minutes and dollars."
+)
+@with_json
+def ps(everything: bool, json: bool) -> None:
     """List the open runs; see to those whose client died."""
     from dayfly.runtime import show
     from dayfly.runtime.cli.output import emit_json, emit_rows, tell
@@ -53,14 +53,19 @@ def ps(
         tell("no run is open" if not everything else "no runs yet")
 
 
-def show(
-    run: _Run,
-    json: _Json = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Draw it, with curves of its use.")
-    ] = None,
-) -> None:
+@click.command()
+@with_run
+@with_json
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Draw it, with curves of its use.",
+)
+def show(run: str, json: bool, html: Path | None) -> None:
     """Tell the whole story of a run.
+
+    RUN is its id, or the beginning of it.
 
     Phases, use of CPU, memory and GPUs, events with times, resources, provenance, code digest, environment, cost and
     receipt: also when it is long gone.
@@ -91,15 +96,15 @@ def _draw(told: dict[str, Any], history: History, file: Path) -> None:
     tell(f"dayfly: run {history.id[:12]} is drawn in {file}")
 
 
-def logs(
-    run: _Run,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the function ends.")
-    ] = False,
-    only_stdout: Annotated[bool, typer.Option("--stdout", help="Only its stdout.")] = False,
-    only_stderr: Annotated[bool, typer.Option("--stderr", help="Only its stderr.")] = False,
-) -> None:
+@click.command()
+@with_run
+@click.option("--follow", "-f", is_flag=True, help="Go on until the function ends.")
+@click.option("--stdout", "only_stdout", is_flag=True, help="Only its stdout.")
+@click.option("--stderr", "only_stderr", is_flag=True, help="Only its stderr.")
+def logs(run: str, follow: bool, only_stdout: bool, only_stderr: bool) -> None:
     """Print what the function has printed.
+
+    RUN is its id, or the beginning of it.
 
     Its stdout goes to stdout and its stderr to stderr, byte for byte.
     """
@@ -126,12 +131,6 @@ def logs(
             f"dayfly: no client of run {history.id[:12]} is alive, so its log does not grow here;"
             f" `dayfly attach {history.id[:12]}` goes on with it"
         )
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
-    for command in (ps, show, logs):
-        app.command()(command)
 
 
 def find_run(run: str) -> tuple[Context, History]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
+from dayfly.runtime.cli.common import with_json
 from dayfly.runtime.cli.options import parsed
 
 if TYPE_CHECKING:
@@ -14,32 +16,33 @@ if TYPE_CHECKING:
 _COLUMNS = ("PROVIDER", "MACHINE", "GPUS", "CORES", "MEMORY", "REGION", "$/H", "", "AGE", "SOURCE")
 
 
+@click.command()
+@click.option(
+    "--gpu", metavar="GPU", help='GPUs at least, "A100:1", "24GB..48GB:2" or "H100,A100-80GB".'
+)
+@click.option("--cores", metavar="CORES", type=int, help="Virtual cores at least.")
+@click.option("--memory", metavar="MEMORY", help='Memory at least, "32GB".')
+@click.option(
+    "--provider", metavar="PROVIDER", multiple=True, help="Only of this one; may be repeated."
+)
+@click.option("--region", metavar="REGION", help="The provider's own name of a region.")
+@click.option("--max-price", metavar="MAX_PRICE", type=float, help="Dollars an hour at most.")
+@click.option(
+    "--spot/--on-demand",
+    default=None,
+    help="Only those that the provider may take back, or only the others; both if left out.",
+)
+@with_json
 def offers(
     *,
-    gpu: Annotated[
-        str | None,
-        typer.Option("--gpu", help='GPUs at least, "A100:1", "24GB..48GB:2" or "H100,A100-80GB".'),
-    ] = None,
-    cores: Annotated[int | None, typer.Option("--cores", help="Virtual cores at least.")] = None,
-    memory: Annotated[str | None, typer.Option("--memory", help='Memory at least, "32GB".')] = None,
-    provider: Annotated[
-        list[str] | None, typer.Option("--provider", help="Only of this one; may be repeated.")
-    ] = None,
-    region: Annotated[
-        str | None, typer.Option("--region", help="The provider's own name of a region.")
-    ] = None,
-    max_price: Annotated[
-        float | None, typer.Option("--max-price", help="Dollars an hour at most.")
-    ] = None,
-    spot: Annotated[
-        bool | None,
-        typer.Option(
-            "--spot/--on-demand",
-            help="Only those that the provider may take back, or only the others; both if left out.",
-            show_default=False,
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    gpu: str | None,
+    cores: int | None,
+    memory: str | None,
+    provider: Sequence[str],
+    region: str | None,
+    max_price: float | None,
+    spot: bool | None,
+    json: bool,
 ) -> None:
     """List priced machines of all providers, the cheapest first.
 
@@ -57,7 +60,7 @@ def offers(
         max_price=max_price,
         spot=spot,
         note=lambda text: tell(f"dayfly: {text}"),
-        **parsed({"provider": provider} if provider else {}),
+        **parsed({"provider": list(provider)} if provider else {}),
     )
     if json:
         emit_json([offer.as_dict() for offer in found])
@@ -71,11 +74,6 @@ def offers(
         tell(
             f"dayfly: of {', '.join(elsewhere)} only prices are known: no machine can be made there yet"
         )
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    app.command()(offers)
 
 
 def _row(offer: Offer) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import typer
+import click
 
 _PATH_ENDINGS = (".txt", ".in", ".lock", ".toml", ".pylock")
 
@@ -19,17 +19,19 @@ class SpecOption(NamedTuple):
         field: its name in the Spec.
         flags: how it is written.
         help: what it means.
-        kind: the type that typer reads: one text, several, or a switch.
+        several: may be repeated.
+        switch: takes no text.
     """
 
     field: str
     flags: tuple[str, ...]
     help: str
-    kind: Any = str
+    several: bool = False
+    switch: bool = False
 
 
 SPEC_OPTIONS = (
-    SpecOption("provider", ("--provider",), "Where to run; repeat it for a ladder.", list[str]),
+    SpecOption("provider", ("--provider",), "Where to run; repeat it for a ladder.", several=True),
     SpecOption("instance_type", ("--instance-type",), "The provider's own name of a machine type."),
     SpecOption("region", ("--region",), "The provider's own name of a region; any if left out."),
     SpecOption(
@@ -54,25 +56,25 @@ SPEC_OPTIONS = (
         "environment",
         ("--environment",),
         'A requirements file, "live", or a requirement (repeat it for several).',
-        list[str],
+        several=True,
     ),
     SpecOption(
         "system_packages",
         ("--system-package",),
         "NAME of a package of the machine's own package manager; repeat it for several.",
-        list[str],
+        several=True,
     ),
     SpecOption(
         "secrets",
         ("--secret",),
         "NAME of an environment variable that the function may see; repeat it for several.",
-        list[str],
+        several=True,
     ),
     SpecOption(
         "file_systems",
         ("--file-system",),
         "NAME of a persistent file system of the provider to mount; repeat it for several.",
-        list[str],
+        several=True,
     ),
     SpecOption(
         "allow_cidr",
@@ -109,7 +111,7 @@ SPEC_OPTIONS = (
         "wait_for_teardown",
         ("--wait-for-teardown/--no-wait-for-teardown",),
         "Have the value only when the machine is proved gone.",
-        bool,
+        switch=True,
     ),
     SpecOption("job_name", ("--job-name",), "A label for people."),
     SpecOption(
@@ -125,32 +127,33 @@ def spec_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command every option of a Spec; what was given comes as its argument `options`, ready for a Spec."""
     fields = {option.field for option in SPEC_OPTIONS}
 
+    @functools.wraps(command)
     def wrapped(**values: Any) -> None:
-        given = {n: v for n, v in values.items() if n in fields and v is not None and v != []}
         rest = {name: value for name, value in values.items() if name not in fields}
-        command(**rest, options=parsed(given))
+        given = {n: v for n, v in values.items() if n in fields and v is not None and v != ()}
+        lists = {n: list(v) for n, v in given.items() if isinstance(v, tuple)}
+        command(**rest, options=parsed({**given, **lists}))
 
-    signature = inspect.signature(command, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.name != "options"]
-    parameters = [*own, *(_parameter(option) for option in SPEC_OPTIONS)]
-    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
-    return wrapped
+    found: Callable[..., None] = wrapped
+    # The last to be added is the first of the help.
+    for option in reversed(SPEC_OPTIONS):
+        found = _added(option)(found)
+    return found
 
 
-def _parameter(option: SpecOption) -> inspect.Parameter:
+def _added(option: SpecOption) -> Callable[[Callable[..., None]], Callable[..., None]]:
     word = (
         "NAME"
         if option.field in ("secrets", "file_systems", "system_packages")
         else option.field.upper()
     )
-    metavar = None if option.kind is bool else word
-    declared = typer.Option(*option.flags, help=option.help, show_default=False, metavar=metavar)
-    return inspect.Parameter(
+    return click.option(
+        *option.flags,
         option.field,
-        inspect.Parameter.KEYWORD_ONLY,
+        help=option.help,
+        metavar=None if option.switch else word,
+        multiple=option.several,
         default=None,
-        annotation=Annotated[option.kind | None, declared],
     )
 
 

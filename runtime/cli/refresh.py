@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
+from dayfly.runtime.cli.common import with_json, with_run
 
 
-def refresh(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+@click.command()
+@with_run
+@with_json
+def refresh(run: str, json: bool) -> None:
     """Ask the provider what has become of a run's machine.
+
+    RUN is its id, or the beginning of it.
 
     Deleted at the provider means fail, preempted retry, unhealthy replace, and a changed address reconnect.
     """
@@ -33,8 +35,3 @@ def refresh(
             ("action", f"{drift.action}: {drift.meaning}"),
         ],
     )
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    app.command()(refresh)

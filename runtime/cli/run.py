@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
+from dayfly.runtime.cli.common import with_json
 from dayfly.runtime.cli.options import refuse_late_options, spec_options
 
 if TYPE_CHECKING:
@@ -17,39 +19,40 @@ if TYPE_CHECKING:
     from dayfly.runtime.cli.target import Target
     from dayfly.runtime.job import Job
 
+_TARGET = "SCRIPT.py|MODULE:FUNCTION"
+# What stands behind the target is its own.
 _RAW = {"allow_interspersed_args": False}
-_Arguments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="ARGS",
-        help="For a script as they are; for a function values, JSON where they parse, and NAME=VALUE.",
-        show_default=False,
-    ),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_with_arguments = click.argument("arguments", metavar="[ARGS]...", nargs=-1)
 
 
+@click.command(context_settings=_RAW)
+@click.argument("target", metavar=_TARGET)
+@_with_arguments
+@with_json
+@click.option(
+    "--plan",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Run only if it does what this saved plan says.",
+)
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="End as soon as the function runs; `dayfly attach RUN` comes back.",
+)
 @spec_options
 def run(
-    target: Annotated[str, typer.Argument(metavar="SCRIPT.py|MODULE:FUNCTION", show_default=False)],
-    arguments: _Arguments = None,
-    json: _Json = False,
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            "--plan", metavar="FILE", help="Run only if it does what this saved plan says."
-        ),
-    ] = None,
-    detach: Annotated[
-        bool,
-        typer.Option(
-            "--detach", help="End as soon as the function runs; `dayfly attach RUN` comes back."
-        ),
-    ] = False,
     *,
+    target: str,
+    arguments: Sequence[str],
+    json: bool,
+    plan: Path | None,
+    detach: bool,
     options: dict[str, Any],
 ) -> None:
     """Run a script or a function on a machine of its own.
+
+    ARGS are for a script as they are; for a function values, JSON where they parse, and NAME=VALUE.
 
     A script that uses @cluster itself is run here, as `python SCRIPT.py` would; the options are then the defaults of
     its functions. With --json the value is the only thing on stdout, and the function's own output goes to stderr.
@@ -72,36 +75,41 @@ def run(
                     f"{script} uses @cluster itself and runs here, so that it has a plan for each call: call"
                     " f.as_planned(FILE)(...) in it"
                 )
-            _run_here(script, arguments or [], options)
-    found = _found(target, arguments or [], options)
-    raise typer.Exit(_run_there(found, json, detach, plan))
+            _run_here(script, list(arguments), options)
+    found = _found(target, list(arguments), options)
+    raise click.exceptions.Exit(_run_there(found, json, detach, plan))
 
 
+@click.command(context_settings=_RAW)
+@click.argument("target", metavar=f"[{_TARGET}]", required=False)
+@_with_arguments
+@with_json
+@click.option(
+    "--save",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write it down, for review and `run --plan`.",
+)
+@click.option("--all-rungs", is_flag=True, help="Have the engine preview every rung of the ladder.")
+@click.option(
+    "--fast",
+    is_flag=True,
+    help="Ask nobody: the catalog's prices, and resources as listed before.",
+)
 @spec_options
-def plan(  # noqa: PLR0917  # typer takes them by name
-    target: Annotated[
-        str | None, typer.Argument(metavar="SCRIPT.py|MODULE:FUNCTION", show_default=False)
-    ] = None,
-    arguments: _Arguments = None,
-    json: _Json = False,
-    save: Annotated[
-        Path | None,
-        typer.Option("--save", metavar="FILE", help="Write it down, for review and `run --plan`."),
-    ] = None,
-    all_rungs: Annotated[
-        bool,
-        typer.Option("--all-rungs", help="Have the engine preview every rung of the ladder."),
-    ] = False,
-    fast: Annotated[
-        bool,
-        typer.Option(
-            "--fast", help="Ask nobody: the catalog's prices, and resources as listed before."
-        ),
-    ] = False,
+def plan(
     *,
+    target: str | None,
+    arguments: Sequence[str],
+    json: bool,
+    save: Path | None,
+    all_rungs: bool,
+    fast: bool,
     options: dict[str, Any],
 ) -> None:
     """Show resources, price and worst case; create nothing.
+
+    ARGS are for a script as they are; for a function values, JSON where they parse, and NAME=VALUE.
 
     The resources are those of the real engine's preview; where it cannot be asked, and for the first lower rung of each further
     provider, those that the program declares without it, marked so. Without a function it is the plan of the machine alone.
@@ -117,7 +125,7 @@ def plan(  # noqa: PLR0917  # typer takes them by name
     if target is None:
         made = _machine_plan(options, all_rungs=all_rungs, fast=fast)
     else:
-        call = _call_of(_found(target, arguments or [], options), json, to_run=False, live=not fast)
+        call = _call_of(_found(target, list(arguments), options), json, to_run=False, live=not fast)
         made = call.preview(all_rungs=all_rungs, fast=fast)
     if json:
         emit_json(made.as_dict())
@@ -130,12 +138,6 @@ def plan(  # noqa: PLR0917  # typer takes them by name
             tell(
                 "dayfly: the resources are not listed in it, so that `dayfly run --plan` refuses it: plan again without --fast"
             )
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verbs."""
-    app.command(context_settings=_RAW)(run)
-    app.command(context_settings=_RAW)(plan)
 
 
 def _is_script(target: str) -> bool:

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 if TYPE_CHECKING:
     from dayfly.runtime.onlooker import Onlooker
@@ -22,19 +22,14 @@ _AT_ONCE = 8
 _PIPE_WIDTH = 200
 
 
-def top(
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RUN]", help="Its id, or the beginning of it; all open runs if left out."
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one reading as JSON.")] = False,
-    once: Annotated[
-        bool, typer.Option("--once", help="Print one reading; so in a pipe, too.")
-    ] = False,
-) -> None:
+@click.command()
+@click.argument("run", metavar="[RUN]", required=False)
+@click.option("--json", is_flag=True, help="Print one reading as JSON.")
+@click.option("--once", is_flag=True, help="Print one reading; so in a pipe, too.")
+def top(run: str | None, json: bool, once: bool) -> None:
     """Watch what a run uses: its phases, its log, CPU, memory and GPUs, from any process on this computer.
+
+    RUN is its id, or the beginning of it; all open runs if left out.
 
     Ends with the run, or by Ctrl-C, which does nothing to the run.
     """
@@ -54,11 +49,6 @@ def top(
         run_id = elsewhere.find(context, run).id
         onlooker = stack.enter_context(Onlooker(workspace, run_id, tell))
         _show(onlooker.look, _view, json, once)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    app.command()(top)
 
 
 class _Runs:
