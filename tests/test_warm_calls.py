@@ -658,6 +658,38 @@ def test_whatever_ends_that_process_ends_one_call(tmp_path: Path) -> None:
         assert run.end().how == "finished"
 
 
+@pytest.mark.parametrize("slots", [0, 2], ids=["straight", "by the zygote"])
+def test_a_call_is_not_ended_for_the_one_before_it(tmp_path: Path, slots: int) -> None:
+    """That one was to end, and came to its own end first: the signal is heard when the next one is at work in its process."""
+
+    def function(waits_s: float) -> tuple[int, bool]:
+        if waits_s:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            time.sleep(waits_s)
+        is_there = signal.SIGTERM in signal.sigpending()
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM} if waits_s else ())
+        time.sleep(0.05)
+        return os.getpid(), is_there
+
+    with warm(tmp_path, isolation="process", slots=slots) as run:
+        pid, _ = run.call(function, 0.0)
+        if not slots:
+            await_shortcut(run)
+        for timeout_s in (0.2, None):
+            call = run.submit(function, 1.0, timeout_s=timeout_s)
+            if timeout_s is None:
+                time.sleep(0.2)
+                call.stop()
+            assert isinstance(call.exception(WAIT_S), JobStopped | None)
+            assert run.call(function, 0.0) == (pid, True)
+            assert run.call(function, 0.0) == (pid, False)
+        # It is still one that can be ended.
+        with pytest.raises(CallTimeout, match=r"0\.3 s"):
+            run.call(time.sleep, 600, timeout_s=0.3)
+        assert run.call(function, 0.0)[0] != pid
+        assert run.end().how == "finished"
+
+
 def test_straight_calls_are_made_once_however_often_the_connection_drops(tmp_path: Path) -> None:
     """300 of them, one after the other, through a line that is cut again and again."""
     made = tmp_path / "made"

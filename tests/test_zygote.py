@@ -26,6 +26,7 @@ from dayfly.runtime.agent.call_child import Child
 from dayfly.runtime.agent.call_output import CallLog, Printed
 from dayfly.runtime.agent.children import Children
 from dayfly.runtime.agent.client_line import ClientLine
+from dayfly.runtime.agent.end_mark import EndMark
 from dayfly.runtime.agent.forker import Forker
 from dayfly.runtime.agent.in_child import InChild
 from dayfly.runtime.agent.job_folder import JobFolder
@@ -180,7 +181,7 @@ def test_a_process_that_may_open_no_further_file_goes_on_without_a_way_of_its_ow
         return [child._obey(each) for each in told] == [True]
 
     try:
-        child = InChild(book, ([], ""), True, theirs, None)
+        child = InChild(book, ([], ""), True, theirs, None, end=EndMark())
         passing.send_with(ours, lent, way.fileno())
         with room_for(0):
             assert goes_on(child)
@@ -207,7 +208,8 @@ def test_the_zygote_is_told_of_a_straight_call_before_its_result_and_gets_only_w
     sealed = frames.seal(key, run, frames.call_seq(1), content)
     entry = {**usual, "size": len(sealed)}
     try:
-        child = InChild(CallBook(JobFolder(str(tmp_path)), key, run), ([], ""), True, theirs, None)
+        book = CallBook(JobFolder(str(tmp_path)), key, run)
+        child = InChild(book, ([], ""), True, theirs, None, end=EndMark())
         child._functions["here"] = None, abs
         for function in ("elsewhere", "here"):
             called = {"calls": [{**entry, "function": function}]}
@@ -326,7 +328,7 @@ def test_a_process_that_does_not_end_keeps_no_results_back(tmp_path: Path) -> No
             work=lambda *_: 0,
         )
         out, err = (Printed(str(tmp_path), CallLog(log)) for log in (1, 2))
-        stuck = Stuck(1, ours, (out, err), "", None)
+        stuck = Stuck(1, ours, (out, err), "", None, end=EndMark())
         stuck.given.append(running)
         children._children[1] = stuck
         children.end_all(False, turn)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .call_output import Printed
+    from .end_mark import EndMark
     from .known_call import KnownCall
     from .slate import Slate
 
@@ -29,6 +30,8 @@ class Child:
         printed: tuple[Printed, Printed],
         device: str | None,
         slate: Slate | None,
+        *,
+        end: EndMark,
     ) -> None:
         self.pid, self.peer, self.printed = pid, Peer(channel), printed
         # Where it may write down what need not be heard at once, and how many parcels have come of it otherwise.
@@ -41,7 +44,8 @@ class Child:
         self.given: list[KnownCall] = []
         self.idle_since = 0.0
         self.last = self.leaving = False
-        self.why = ""
+        # Why it was told to end, and the one call that it was told so for; None is for whatever it does.
+        self.why, self._ends, self._end = "", None, end  # type: str, KnownCall | None, EndMark
         self.kill_at = float("inf")
         self.oom_before = 0
         # A copy of the connection by which a client's calls come straight to it, and whether it ever had one.
@@ -86,6 +90,25 @@ class Child:
     def relay(self, call: KnownCall | None, ends: Iterable[int], label: bytes) -> bool:
         pairs = zip(self.printed, ends)  # noqa: B905 - 3.8 has no strict
         return any([stream.relay(end, label, call) for stream, end in pairs])
+
+    def tell_end(self, call: KnownCall | None, why: str, grace_s: float) -> None:
+        """Have it end one call, or with None whatever it does: what it is still at after the grace is killed."""
+        import signal
+
+        if not (self.given and self.is_to_end(self.given[0])):
+            self.why, self._ends = why, call
+        self._end.put(self._end.ALL if call is None else call.number)
+        self.kill_at = time.monotonic() + grace_s
+        self.signal(signal.SIGTERM)
+
+    def is_to_end(self, call: KnownCall) -> bool:
+        """Whether it was told to end that call, or everything."""
+        return bool(self.why) and self._ends in (None, call)
+
+    def spare(self, call: KnownCall) -> None:
+        """A call has come to its own end: if it was to end, and nothing else, the child goes on."""
+        if self._ends is call:
+            self.why, self._ends, self.kill_at = "", None, float("inf")
 
     def signal(self, number: int) -> None:
         """To all that the call has started, but for what has left its group."""

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 class Stopping:
     """Turns the first SIGTERM into KeyboardInterrupt, so that `finally` and `with` of the function run."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_meant: Callable[[], bool] = lambda: True) -> None:
+        """`is_meant` tells whether a signal is for what this process does just then; any other is not heard."""
         import signal
 
-        self.asked = False
+        self.asked, self._is_meant = False, is_meant
         self._pid = os.getpid()
         signal.signal(signal.SIGTERM, self._raise)
 
@@ -38,7 +39,7 @@ class Stopping:
         ):  # A forked child of the function: it ends as if nobody had listened.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
-        elif not self.asked:
+        elif not self.asked and self._is_meant():
             self.asked = True
             raise KeyboardInterrupt("the run was stopped")
 

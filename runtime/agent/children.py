@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .call_book import CallBook
     from .call_child import Child
+    from .end_mark import EndMark
     from .known_call import KnownCall
 
 
@@ -45,13 +46,13 @@ class Children:
         *,
         selector: BaseSelector,
         book: CallBook,
-        work: Callable[[Any, Slate | None], int],
+        work: Callable[[Any, Slate | None, EndMark], int],
     ) -> None:
         """Args:
         settings: of the run: "by", "slots", "isolation", "grace_s".
         gpus: how many the machine has.
         folder: where what they print lies, without a name.
-        work: what a child does with its channel and its slate, once it has let go of all that is the zygote's.
+        work: as of the Forker.
         """
         self._selector, self._book = selector, book
         self._by_gpu = settings["by"] == "gpu"
@@ -304,13 +305,15 @@ class Children:
         for stream in child.printed:
             stream.end_line(label)
         self._book.took(call.function, head["took_s"])
-        if child.why == "stopped" or call.unwanted:
+        if call.unwanted or (child.why == "stopped" and child.is_to_end(call)):
             self._book.refuse(call, "stopped")
         else:
             self._book.finish(call, head, sealed, told=head["told"] == self._generation)
         if not head["clean"]:
             child.leaving = True
             self._take_back(child)
+        else:
+            child.spare(call)
         if child.last and not self._by_gpu:
             # A GPU is free when its memory is: when the process has ended.
             self._leave_slot(child)
@@ -367,20 +370,13 @@ class Children:
         if child.why:
             return
         if call.unwanted:
-            self._end_call(child, "stopped")
+            child.tell_end(call, "stopped", self._grace_s)
         elif call.timeout_s is not None and now >= call.given + call.timeout_s:
-            self._end_call(child, "timeout")
+            child.tell_end(call, "timeout", self._grace_s)
 
     def _waits(self, child: Child) -> bool:
         """Whether it waits for the next call of its group, which may be on its way, or never come."""
         return not (child.given or child.last or child.leaving or self._keeps)
-
-    def _end_call(self, child: Child, why: str) -> None:
-        import signal
-
-        child.why = child.why or why
-        child.kill_at = time.monotonic() + self._grace_s
-        child.signal(signal.SIGTERM)
 
     def _reap(self, child: Child) -> None:
         status = child.ended()
@@ -406,7 +402,7 @@ class Children:
         """Finish a call whose child has ended under it."""
         signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
-        why = child.why or ("stopped" if self.stopped else "")
+        why = child.why if child.is_to_end(call) else "stopped" if self.stopped else ""
         if why:
             self._book.refuse(call, why, timeout_s=call.timeout_s)
             return
@@ -427,7 +423,7 @@ class Children:
             # may not be known here yet.
             self._hear(child)
             if child.given or stopped:
-                self._end_call(child, "stopped")
+                child.tell_end(None, "stopped", self._grace_s)
             else:
                 self._dismiss(child)
             self._children[child.pid] = child

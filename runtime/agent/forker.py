@@ -21,6 +21,7 @@ import traceback  # noqa: F401
 from .call_child import Child
 from .call_output import CallLog, Printed
 from .digests import new_sha256
+from .end_mark import EndMark
 from .in_child import refresh_randomness
 from .processes import end_process, oom_kills, volunteer_for_oom
 from .slate import Slate
@@ -44,7 +45,7 @@ class Forker:
         folder: str,
         selector: BaseSelector,
         heard: Callable[[Child], None],
-        work: Callable[[Any, Slate | None], int],
+        work: Callable[[Any, Slate | None, EndMark], int],
         others: Callable[[], Iterable[Child]],
         *,
         slates: bool,
@@ -52,8 +53,8 @@ class Forker:
         """Args:
         folder: where what they print lies, without a name.
         heard: called where a child has said something, or has gone.
-        work: what a child does with its channel and its slate, once it has let go of all that is the zygote's; gives its
-            exit code.
+        work: what a child does with its channel, its slate and the mark of its end, once it has let go of all that is the
+            zygote's; gives its exit code.
         others: those that are there, of whose channels a new one gets copies that it must let go of.
         slates: each child has one, which is looked at.
         """
@@ -70,7 +71,7 @@ class Forker:
             for log in self.logs:
                 opened.append(Printed(self._folder, log))
             opened += socket.socketpair()
-            slate = Slate() if self._slates else None
+            slate, end = Slate() if self._slates else None, EndMark()
             # A collection in the child would copy every page that it only looks at.
             gc.freeze()
             pid = os.fork()
@@ -83,12 +84,12 @@ class Forker:
             # The copy of the zygote must never go on as the zygote.
             try:
                 ours.close()
-                self._become_child(theirs, printed, slate)
+                self._become_child(theirs, printed, slate, end)
             finally:
                 os._exit(70)
         theirs.close()
         self._give_group(pid)
-        child = Child(pid, ours, printed, None, slate)
+        child = Child(pid, ours, printed, None, slate, end=end)
         child.oom_before = self._oom_kills_of_late()
         self._selector.register(ours, selectors.EVENT_READ, lambda events: self._heard(child))
         return child
@@ -109,7 +110,7 @@ class Forker:
         return self._oom_count
 
     def _become_child(
-        self, channel: Any, printed: tuple[Printed, Printed], slate: Slate | None
+        self, channel: Any, printed: tuple[Printed, Printed], slate: Slate | None, end: EndMark
     ) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -123,7 +124,7 @@ class Forker:
         refresh_randomness()
         code = 1
         try:
-            code = self._work(channel, slate)
+            code = self._work(channel, slate, end)
         except BaseException:  # noqa: BLE001 - said on the call's stderr, and the zygote sees the code
             sys.excepthook(*sys.exc_info())
         end_process(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from functools import lru_cache
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .call_book import CallBook
+    from .end_mark import EndMark
     from .slate import Slate
 
 
@@ -64,8 +66,14 @@ class InChild(Caller):
         keeps: bool,
         channel: Any,
         slate: Slate | None,
+        *,
+        end: EndMark,
     ) -> None:
-        super().__init__(Stopping(), lambda: gpus, self._opened_result)
+        # The call that is at work, which a signal may be for; 0 is none.
+        self._at_work, self._end = 0, end
+        super().__init__(
+            Stopping(lambda: end.is_for(self._at_work)), lambda: gpus, self._opened_result
+        )
         self._book, self._channel = book, channel
         self._zygote = Telling(channel, slate)
         self._pid = os.getpid()
@@ -166,6 +174,10 @@ class InChild(Caller):
         self._number, self._began = entry["n"], time.monotonic()
         call = self._opened_call(entry["blob"], sealed)
         try:
+            self._at_work = self._number
+            if self._end.is_for_it_alone(self._number):
+                # The signal may have been here before the call was.
+                os.kill(self._pid, signal.SIGTERM)
             outcome, value = self._outcome(call)
         except KeyboardInterrupt:
             if not self._stopping.asked:
@@ -301,6 +313,8 @@ class InChild(Caller):
         """Send the result; tell whether this process can be given another call."""
         sys.stdout.flush()
         sys.stderr.flush()
+        # It is over: who wants it ended from now on is too late.
+        self._at_work = 0
         sealed, spilt = self._left
         ends = os.fstat(1).st_size, os.fstat(2).st_size
         took_s = time.monotonic() - self._began

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from .end_mark import EndMark
     from .job_folder import JobFolder
     from .slate import Slate
 
@@ -208,12 +209,12 @@ class Zygote:
 
     # -- children
 
-    def _in_child(self, channel: Any, slate: Slate | None) -> int:
+    def _in_child(self, channel: Any, slate: Slate | None, end: EndMark) -> int:
         """What a forked child does: it lets go of what is the zygote's, and makes calls."""
         self._line.close()
         self._selector.close()
         self._children.return_lent()
-        child = InChild(self._book, self._gpus, self._keeps, channel, slate)
+        child = InChild(self._book, self._gpus, self._keeps, channel, slate, end=end)
         # A stop that came before it listened for its own was heard by what it is a copy of.
         return 143 if self._stopping else child.work()
 
