@@ -439,11 +439,19 @@ def test_the_newest_checkpoint_is_the_newest_in_the_next_run_too(
 
 
 @pytest.mark.sshd
-@pytest.mark.parametrize("how", ["deadline", "signal"])
+@pytest.mark.parametrize("how", ["deadline", "signal", "early signal"])
 def test_what_a_callable_keeps_when_its_time_is_over_gets_there(
     runs: Runs, store: S3, bucket: str, how: str
 ) -> None:
-    """Its `checkpoint()` is called at its deadline, and when its machine is taken back and every process is asked to end."""
+    """Its `checkpoint()` is called at its deadline, and when its machine is taken back and every process is asked to end.
+
+    Also that which keeps them, be it before its Python has begun.
+    """
+    slow = runs.folder / "python"
+    slow.write_text(
+        f'#!/bin/sh\ncase "$*" in *" sync "*) sleep 2 ;; esac\nexec {sys.executable} "$@"\n'
+    )
+    slow.chmod(0o700)
 
     class Trainer:
         def __call__(self) -> None:
@@ -457,7 +465,8 @@ def test_what_a_callable_keeps_when_its_time_is_over_gets_there(
     url = f"s3://{bucket}/run"
     with runs.session() as session:
         restored(session, store, url)
-        session.start(task(runs, store, url, Trainer()))
+        python = str(slow) if how == "early signal" else sys.executable
+        session.start(replace(task(runs, store, url, Trainer()), python=python))
         await_text(runs.job / "stdout.log", "ready")
         if how == "deadline":
             job_folder.request_stop(job_folder.JobFolder(str(runs.job)), "deadline")

@@ -35,6 +35,8 @@ class CheckpointSync:
         return {self._pid} if self._pid else set()
 
     def start(self) -> None:
+        import signal
+
         if not self._order.get("bucket"):
             return
         reading, self._control = os.pipe()
@@ -55,7 +57,15 @@ class CheckpointSync:
         command = launch_command(self._order["python"], (), "sync", self._job.path)
         try:
             self._pid = spawn_with_order(
-                command, environment, self._job.path, (log, log), order=order, keep=(reading,)
+                command,
+                environment,
+                self._job.path,
+                (log, log),
+                order=order,
+                keep=(reading,),
+                # A machine that is taken back asks every process to end, whenever that is: what the function writes then must
+                # still get there.
+                deaf_to=(signal.SIGTERM,),
             )
         finally:
             os.close(log)

@@ -80,7 +80,7 @@ def _start_watching(run_id: str, path: str) -> None:
                     login_environment(run_id),
                     home_folder(),
                     (nothing, nothing, nothing),
-                    (lock,),
+                    keep=(lock,),
                 )
             finally:
                 os._exit(0)

@@ -31,9 +31,18 @@ def spawn(
     environment: Mapping[str, str],
     folder: str,
     streams: tuple[int, int, int],
+    *,
     keep: Iterable[int] = (),
+    deaf_to: Iterable[int] = (),
 ) -> int:
-    """Start a process in a session of its own and give its id."""
+    """Start a process in a session of its own and give its id.
+
+    Args:
+        argv, environment, folder: as of the program.
+        streams: what it has as standard input, output and error.
+        keep: descriptors that it keeps.
+        deaf_to: signals that it ignores from its first moment on.
+    """
     import signal
 
     child = os.fork()
@@ -43,6 +52,8 @@ def spawn(
         os.setsid()
         # Python ignores SIGPIPE, and what is ignored stays so across exec.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        for number in deaf_to:
+            signal.signal(number, signal.SIG_IGN)
         for target, source in enumerate(streams):
             os.dup2(source, target)
         for descriptor in keep:
@@ -63,11 +74,12 @@ def spawn_with_order(
     *,
     order: Mapping[str, Any],
     keep: Iterable[int] = (),
+    deaf_to: Iterable[int] = (),
 ) -> int:
-    """Start a process whose orders (keys and secrets among them) come on its stdin."""
+    """Start a process whose orders (keys and secrets among them) come on its stdin; `keep` and `deaf_to` as of `spawn`."""
     reading, writing = os.pipe()
     try:
-        child = spawn(argv, environment, folder, (reading, *outputs), keep)
+        child = spawn(argv, environment, folder, (reading, *outputs), keep=keep, deaf_to=deaf_to)
     finally:
         os.close(reading)
     try:
