@@ -8,7 +8,7 @@ from benchmarks import place
 from benchmarks.report import Row, Say
 
 _TRIALS = 7
-_MOST = 1.25
+_MOST = 1.15
 
 
 def measure(say: Say) -> Row:

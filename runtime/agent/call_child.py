@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from .end_mark import EndMark
 from .frames import decode
 from .peer import Peer
 from .shortcut import end
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .call_output import Printed
-    from .end_mark import EndMark
     from .known_call import KnownCall
     from .slate import Slate
 
@@ -44,8 +44,9 @@ class Child:
         self.given: list[KnownCall] = []
         self.idle_since = 0.0
         self.last = self.leaving = False
-        # Why it was told to end, and the one call that it was told so for; None is for whatever it does.
-        self.why, self._ends, self._end = "", None, end  # type: str, KnownCall | None, EndMark
+        # The one call that it was told to end, with the reason, and whether it was told to end whatever it does.
+        self._ends, self._ends_all = None, False  # type: tuple[KnownCall, str] | None, bool
+        self._end = end
         self.kill_at = float("inf")
         self.oom_before = 0
         # A copy of the connection by which a client's calls come straight to it, and whether it ever had one.
@@ -91,24 +92,35 @@ class Child:
         pairs = zip(self.printed, ends)  # noqa: B905 - 3.8 has no strict
         return any([stream.relay(end, label, call) for stream, end in pairs])
 
-    def tell_end(self, call: KnownCall | None, why: str, grace_s: float) -> None:
-        """Have it end one call, or with None whatever it does: what it is still at after the grace is killed."""
+    def end_call(self, call: KnownCall, why: str, grace_s: float) -> None:
+        """Have it end one call: if that is still at work after the grace, it is killed."""
+        self._ends = call, why
+        self._tell_end(call.number, grace_s)
+
+    def end_all(self, grace_s: float) -> None:
+        """As `end_call`, whatever it does."""
+        self._ends_all = True
+        self._tell_end(EndMark.ALL, grace_s)
+
+    def _tell_end(self, number: int, grace_s: float) -> None:
         import signal
 
-        if not (self.given and self.is_to_end(self.given[0])):
-            self.why, self._ends = why, call
-        self._end.put(self._end.ALL if call is None else call.number)
+        self._end.put(number)
         self.kill_at = time.monotonic() + grace_s
         self.signal(signal.SIGTERM)
 
-    def is_to_end(self, call: KnownCall) -> bool:
-        """Whether it was told to end that call, or everything."""
-        return bool(self.why) and self._ends in (None, call)
+    def why_ended(self, call: KnownCall) -> str:
+        """Why it was told to end that call; nothing where it was not."""
+        if self._ends is not None and self._ends[0] is call:
+            return self._ends[1]
+        return "stopped" if self._ends_all else ""
 
     def spare(self, call: KnownCall) -> None:
-        """A call has come to its own end: if it was to end, and nothing else, the child goes on."""
-        if self._ends is call:
-            self.why, self._ends, self.kill_at = "", None, float("inf")
+        """A call has come to its own end: if that one was to end, and nothing else, the child goes on."""
+        if self._ends is not None and self._ends[0] is call:
+            self._ends = None
+            if not self._ends_all:
+                self.kill_at = float("inf")
 
     def signal(self, number: int) -> None:
         """To all that the call has started, but for what has left its group."""

@@ -305,7 +305,7 @@ class Children:
         for stream in child.printed:
             stream.end_line(label)
         self._book.took(call.function, head["took_s"])
-        if call.unwanted or (child.why == "stopped" and child.is_to_end(call)):
+        if call.unwanted or child.why_ended(call) == "stopped":
             self._book.refuse(call, "stopped")
         else:
             self._book.finish(call, head, sealed, told=head["told"] == self._generation)
@@ -367,12 +367,12 @@ class Children:
             if self._waits(child) and now >= child.idle_since + self.IDLE_S:
                 self._dismiss(child)
             return
-        if child.why:
+        if child.why_ended(call):
             return
         if call.unwanted:
-            child.tell_end(call, "stopped", self._grace_s)
+            child.end_call(call, "stopped", self._grace_s)
         elif call.timeout_s is not None and now >= call.given + call.timeout_s:
-            child.tell_end(call, "timeout", self._grace_s)
+            child.end_call(call, "timeout", self._grace_s)
 
     def _waits(self, child: Child) -> bool:
         """Whether it waits for the next call of its group, which may be on its way, or never come."""
@@ -402,7 +402,7 @@ class Children:
         """Finish a call whose child has ended under it."""
         signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
-        why = child.why if child.is_to_end(call) else "stopped" if self.stopped else ""
+        why = child.why_ended(call) or ("stopped" if self.stopped else "")
         if why:
             self._book.refuse(call, why, timeout_s=call.timeout_s)
             return
@@ -423,7 +423,7 @@ class Children:
             # may not be known here yet.
             self._hear(child)
             if child.given or stopped:
-                child.tell_end(None, "stopped", self._grace_s)
+                child.end_all(self._grace_s)
             else:
                 self._dismiss(child)
             self._children[child.pid] = child
@@ -439,4 +439,5 @@ class Children:
                 self._reap(child)
         for child in self._children.values():
             for call in child.given[:1]:
-                self._book.refuse(call, child.why, timeout_s=call.timeout_s)
+                why = child.why_ended(call) or "stopped"
+                self._book.refuse(call, why, timeout_s=call.timeout_s)
