@@ -29,7 +29,9 @@ class Plain:
         command = (sys.executable, "-m", "dayfly.runtime.cli", "engine", "env")
         lines = place.run(command, home).splitlines()
         exported = dict(shlex.split(line)[1].split("=", 1) for line in lines)
-        self._variables = {**exported, **(variables or {})}
+        # By itself it asks the network for plugins, and where there is none it waits seconds for that: nothing of ours is to be measured by it.
+        offline = {"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true"}
+        self._variables = {**exported, **offline, **(variables or {})}
         (self._project / "stacks").mkdir(parents=True)
         for file in ("Pulumi.yaml", os.path.join("stacks", "__main__.py")):  # noqa: PTH118
             shutil.copy(place.ROOT / file, self._project / file)
