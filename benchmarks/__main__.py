@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,9 @@ def main(arguments: Sequence[str]) -> int:
     if unknown:
         print(f"no row {', '.join(unknown)}; known: {', '.join(known)}", file=sys.stderr)
         return 2
+    # What a shell starts in the background ignores SIGINT, and so would all that is started here: the plain CLI waits five seconds
+    # for its language host to end of one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rows = {name: load(name) for name in arguments or known}
     return run(rows, _FOLDER.parent / "build" / "bench.json", Console())
 
