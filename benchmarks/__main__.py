@@ -64,8 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     if unknown:
         print(f"no row {', '.join(unknown)}; known: {', '.join(known)}", file=sys.stderr)
         return 2
-    # What a shell starts in the background ignores SIGINT, and so would all that is started here: the plain CLI waits five seconds
-    # for its language host to end of one.
+    # What a shell starts in the background ignores SIGINT, which no terminal has it do, and so would all that is started here: a
+    # client that is to end of Ctrl-C, and the plain CLI's language host, for whose end of one it waits five seconds.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     rows = {name: load(name) for name in arguments or known}
     return run(rows, _FOLDER.parent / "build" / "bench.json", Console())

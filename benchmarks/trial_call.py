@@ -4,7 +4,6 @@ Run as `python -m benchmarks.trial_call PROVIDER FILE`; says when the call came 
 """
 
 import json
-import signal
 import sys
 import time
 from pathlib import Path
@@ -29,8 +28,6 @@ def until(file: str) -> int:
 
 
 if __name__ == "__main__":
-    # A shell that starts this in the background has it ignore Ctrl-C, which no terminal does.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     call = (_LAMBDA if sys.argv[1] == "lambda" else _LOCAL)(until)
     try:
         said: dict[str, object] = {"lines": call(sys.argv[2])}

@@ -181,7 +181,7 @@ def test_a_process_that_may_open_no_further_file_goes_on_without_a_way_of_its_ow
         return [child._obey(each) for each in told] == [True]
 
     try:
-        child = InChild(book, ([], ""), True, theirs, None, end=EndMark())
+        child = InChild(book, ([], ""), True, theirs, None, mark=EndMark())
         passing.send_with(ours, lent, way.fileno())
         with room_for(0):
             assert goes_on(child)
@@ -209,7 +209,7 @@ def test_the_zygote_is_told_of_a_straight_call_before_its_result_and_gets_only_w
     entry = {**usual, "size": len(sealed)}
     try:
         book = CallBook(JobFolder(str(tmp_path)), key, run)
-        child = InChild(book, ([], ""), True, theirs, None, end=EndMark())
+        child = InChild(book, ([], ""), True, theirs, None, mark=EndMark())
         child._functions["here"] = None, abs
         for function in ("elsewhere", "here"):
             called = {"calls": [{**entry, "function": function}]}
@@ -328,7 +328,7 @@ def test_a_process_that_does_not_end_keeps_no_results_back(tmp_path: Path) -> No
             work=lambda *_: 0,
         )
         out, err = (Printed(str(tmp_path), CallLog(log)) for log in (1, 2))
-        stuck = Stuck(1, ours, (out, err), "", None, end=EndMark())
+        stuck = Stuck(1, ours, (out, err), "", None, mark=EndMark())
         stuck.given.append(running)
         children._children[1] = stuck
         children.end_all(False, turn)

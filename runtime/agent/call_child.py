@@ -31,7 +31,7 @@ class Child:
         device: str | None,
         slate: Slate | None,
         *,
-        end: EndMark,
+        mark: EndMark,
     ) -> None:
         self.pid, self.peer, self.printed = pid, Peer(channel), printed
         # Where it may write down what need not be heard at once, and how many parcels have come of it otherwise.
@@ -46,7 +46,7 @@ class Child:
         self.last = self.leaving = False
         # The one call that it was told to end, with the reason, and whether it was told to end whatever it does.
         self._ends, self._ends_all = None, False  # type: tuple[KnownCall, str] | None, bool
-        self._end = end
+        self._mark = mark
         self.kill_at = float("inf")
         self.oom_before = 0
         # A copy of the connection by which a client's calls come straight to it, and whether it ever had one.
@@ -105,7 +105,7 @@ class Child:
     def _tell_end(self, number: int, grace_s: float) -> None:
         import signal
 
-        self._end.put(number)
+        self._mark.put(number)
         self.kill_at = time.monotonic() + grace_s
         self.signal(signal.SIGTERM)
 

@@ -71,7 +71,7 @@ class Forker:
             for log in self.logs:
                 opened.append(Printed(self._folder, log))
             opened += socket.socketpair()
-            slate, end = Slate() if self._slates else None, EndMark()
+            slate, mark = Slate() if self._slates else None, EndMark()
             # A collection in the child would copy every page that it only looks at.
             gc.freeze()
             pid = os.fork()
@@ -84,12 +84,12 @@ class Forker:
             # The copy of the zygote must never go on as the zygote.
             try:
                 ours.close()
-                self._become_child(theirs, printed, slate, end)
+                self._become_child(theirs, printed, slate, mark)
             finally:
                 os._exit(70)
         theirs.close()
         self._give_group(pid)
-        child = Child(pid, ours, printed, None, slate, end=end)
+        child = Child(pid, ours, printed, None, slate, mark=mark)
         child.oom_before = self._oom_kills_of_late()
         self._selector.register(ours, selectors.EVENT_READ, lambda events: self._heard(child))
         return child
@@ -110,7 +110,7 @@ class Forker:
         return self._oom_count
 
     def _become_child(
-        self, channel: Any, printed: tuple[Printed, Printed], slate: Slate | None, end: EndMark
+        self, channel: Any, printed: tuple[Printed, Printed], slate: Slate | None, mark: EndMark
     ) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -124,7 +124,7 @@ class Forker:
         refresh_randomness()
         code = 1
         try:
-            code = self._work(channel, slate, end)
+            code = self._work(channel, slate, mark)
         except BaseException:  # noqa: BLE001 - said on the call's stderr, and the zygote sees the code
             sys.excepthook(*sys.exc_info())
         end_process(code)

@@ -67,12 +67,12 @@ class InChild(Caller):
         channel: Any,
         slate: Slate | None,
         *,
-        end: EndMark,
+        mark: EndMark,
     ) -> None:
         # The call that is at work, which a signal may be for; 0 is none.
-        self._at_work, self._end = 0, end
+        self._at_work, self._mark = 0, mark
         super().__init__(
-            Stopping(lambda: end.is_for(self._at_work)), lambda: gpus, self._opened_result
+            Stopping(lambda: mark.is_for(self._at_work)), lambda: gpus, self._opened_result
         )
         self._book, self._channel = book, channel
         self._zygote = Telling(channel, slate)
@@ -175,7 +175,7 @@ class InChild(Caller):
         call = self._opened_call(entry["blob"], sealed)
         try:
             self._at_work = self._number
-            if self._end.is_for_it_alone(self._number):
+            if self._mark.is_for_it_alone(self._number):
                 # The signal may have been here before the call was.
                 os.kill(self._pid, signal.SIGTERM)
             outcome, value = self._outcome(call)

@@ -209,12 +209,12 @@ class Zygote:
 
     # -- children
 
-    def _in_child(self, channel: Any, slate: Slate | None, end: EndMark) -> int:
+    def _in_child(self, channel: Any, slate: Slate | None, mark: EndMark) -> int:
         """What a forked child does: it lets go of what is the zygote's, and makes calls."""
         self._line.close()
         self._selector.close()
         self._children.return_lent()
-        child = InChild(self._book, self._gpus, self._keeps, channel, slate, end=end)
+        child = InChild(self._book, self._gpus, self._keeps, channel, slate, mark=mark)
         # A stop that came before it listened for its own was heard by what it is a copy of.
         return 143 if self._stopping else child.work()
 
