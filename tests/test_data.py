@@ -420,11 +420,12 @@ class Site(BaseHTTPRequestHandler):
         else:
             self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        sent = body[: len(body) // 2] if kind.cut else body
+        # Counted before it is sent: whoever has it may say at once what the next one is to be.
+        cut, kind.cut = kind.cut, max(0, kind.cut - 1)
+        sent = body[: len(body) // 2] if cut else body
         self.wfile.write(sent if kind.sized else b"%x\r\n%b\r\n" % (len(sent), sent))
-        if not kind.sized and not kind.cut:
+        if not kind.sized and not cut:
             self.wfile.write(b"0\r\n\r\n")
-        kind.cut = max(0, kind.cut - 1)
         return None
 
     def log_message(self, *_: object) -> None:
